@@ -1,0 +1,41 @@
+"""The `pg-bridge` command: one subcommand a module, none of them imported by the server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pg_bridge import __version__
+from pg_bridge.errors import PgBridgeError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; each subcommand's module adds its own part."""
+    from pg_bridge.cli import doctor, install, plan, serve  # noqa: PLC0415 - keep `import pg_bridge.cli` light
+
+    parser = argparse.ArgumentParser(
+        prog="pg-bridge",
+        description="Ask an LLM about whole row sets from PostgreSQL.",
+        epilog="Start with: pg-bridge install, then pg-bridge serve, then pg-bridge doctor.",
+    )
+    parser.add_argument("--version", action="version", version=f"pg-bridge {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in (install, serve, doctor, plan):
+        module.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except PgBridgeError as error:
+        print(f"pg-bridge: {error.message}", file=sys.stderr)
+        for label, text in (("detail", error.detail), ("hint", error.hint)):
+            if text:
+                print(f"{label}: {text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,139 @@
+"""Every error that pg_bridge raises, and the SQLSTATE each becomes in PostgreSQL.
+
+    PgBridgeError
+     ├─ OptionError          22023  an option's value is not valid
+     ├─ TemplateError        22023  a prompt's braces do not parse
+     │   └─ UnknownColumn    42703  a prompt names a column the rows lack
+     ├─ QueryError           42601  the text is not one row-returning query
+     ├─ UnknownServer        42704  no such foreign server, or not one of ours
+     ├─ ServerDenied         42501  no USAGE on the server
+     ├─ RowError             22000  one row's request failed on its own merits
+     ├─ Cancelled            57014  the statement was cancelled or timed out
+     ├─ ClientGone           08006  the client closed its connection
+     └─ EngineError          58000  the engine failed the run as a whole
+         ├─ EngineUnreachable  08001
+         ├─ EngineTimeout      08006  reachable, but no answer came
+         ├─ EngineDenied       28000  the engine refused the key
+         └─ UnknownModel       42704
+
+Each error carries its context as attributes, a message that says what happened and a hint that says
+what to do. Neither a key nor a row's text may ever stand in any of them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PgBridgeError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: What happened, in one sentence, without a full stop.
+        detail: More about it; may be empty.
+        hint: What to do about it; may be empty.
+    """
+
+    sqlstate: ClassVar[str] = "XX000"
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class OptionError(PgBridgeError):
+    """An option's value is not valid."""
+
+    sqlstate = "22023"
+
+
+class TemplateError(PgBridgeError):
+    """A prompt's braces do not parse, or the prompt is NULL."""
+
+    sqlstate = "22023"
+
+
+class UnknownColumn(TemplateError):
+    """A prompt names a column that the rows lack."""
+
+    sqlstate = "42703"
+
+
+class QueryError(PgBridgeError):
+    """The text handed over is not one row-returning query."""
+
+    sqlstate = "42601"
+
+
+class UnknownServer(PgBridgeError):
+    """There is no such foreign server, or it is not one of pg_bridge's."""
+
+    sqlstate = "42704"
+
+
+class ServerDenied(PgBridgeError):
+    """The user has no USAGE on the server."""
+
+    sqlstate = "42501"
+
+
+class RowError(PgBridgeError):
+    """One row's request failed on its own merits and `on_error` is `fail`.
+
+    Attributes:
+        row_id: The row's place in the query, from 1.
+    """
+
+    sqlstate = "22000"
+
+    def __init__(self, row_id: int, reason: str) -> None:
+        super().__init__(
+            f"the engine could not answer row {row_id}",
+            detail=reason,
+            hint="Pass on_error => 'null' to get NULL and the reason for such rows instead.",
+        )
+        self.row_id = row_id
+
+
+class Cancelled(PgBridgeError):
+    """The statement was cancelled or ran into statement_timeout."""
+
+    sqlstate = "57014"
+
+
+class ClientGone(PgBridgeError):
+    """The client closed its connection while answers were awaited."""
+
+    sqlstate = "08006"
+
+
+class EngineError(PgBridgeError):
+    """The engine failed the run as a whole."""
+
+    sqlstate = "58000"
+
+
+class EngineUnreachable(EngineError):
+    """No connection to the engine within `connect_timeout_s`."""
+
+    sqlstate = "08001"
+
+
+class EngineTimeout(EngineError):
+    """The engine took the requests and then was silent for `request_timeout_s`."""
+
+    sqlstate = "08006"
+
+
+class EngineDenied(EngineError):
+    """The engine refused the key, or the lack of one."""
+
+    sqlstate = "28000"
+
+
+class UnknownModel(EngineError):
+    """The engine serves no model of that name."""
+
+    sqlstate = "42704"

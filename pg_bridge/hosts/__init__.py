@@ -1,0 +1,1 @@
+"""Hosts: the adapters that know PostgreSQL's embeddings, and nothing else does."""

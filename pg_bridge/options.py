@@ -1,0 +1,187 @@
+"""Every option of pg_bridge in one table, and the two records that they are parsed into.
+
+In: option texts as PostgreSQL's catalogs hold them, or a call's named arguments. Out: a `Server` (where the
+engine is) and a `Call` (how one prompt is asked). The SQL validator of `CREATE SERVER` is generated from
+`OPTIONS` when the extension is installed, so that a name or a pattern stands in one place only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pg_bridge.errors import OptionError
+
+Reorder = Literal["rows and columns", "rows", "none"]
+OnError = Literal["fail", "null"]
+Api = Literal["chat", "completions"]
+
+REORDER: tuple[Reorder, ...] = ("rows and columns", "rows", "none")
+ON_ERROR: tuple[OnError, ...] = ("fail", "null")
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You answer a question about one row of a table. The row is a JSON object. "
+    "Reply with the answer alone."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a server or a user mapping.
+
+    Attributes:
+        name: As written in `OPTIONS (…)`.
+        where: The catalog object that may carry it.
+        pattern: A regular expression, in the syntax that Python and PostgreSQL share, for the whole value.
+        expects: What the value must be, in words, for the error message.
+        parse: From the option's text to its Python value.
+    """
+
+    name: str
+    where: Literal["server", "user mapping"]
+    pattern: str
+    expects: str
+    parse: Callable[[str], Any] = str
+
+
+_POSITIVE_INT = r"[1-9][0-9]{0,8}"
+_COUNT = r"[0-9]{1,9}"
+_POSITIVE_SECONDS = r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?"
+
+MULTICORN_WRAPPER = "pg_bridge.hosts.multicorn.Wrapper"
+
+OPTIONS: tuple[Option, ...] = (
+    Option("endpoint", "server", r"https?://[^\s?#@]+", "an http:// or https:// URL without a user or a query"),
+    Option("model", "server", r".+", "the name of a model that the engine serves"),
+    Option("api", "server", r"chat|completions", "chat or completions"),
+    Option("max_in_flight", "server", _POSITIVE_INT, "a positive number of prompts", int),
+    Option("connect_timeout_s", "server", _POSITIVE_SECONDS, "a positive number of seconds", float),
+    Option("request_timeout_s", "server", _POSITIVE_SECONDS, "a positive number of seconds", float),
+    Option("max_retries", "server", _COUNT, "a number of retries, 0 for none", int),
+    Option("wrapper", "server", re.escape(MULTICORN_WRAPPER), f"{MULTICORN_WRAPPER} (Multicorn only)"),
+    Option("api_key", "user mapping", r".+", "the engine's API key"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an engine is and how to talk to it: the options of one server and one user mapping.
+
+    Attributes:
+        name: The foreign server's name, for messages.
+        endpoint: The engine's base URL, without `/v1`.
+        model: The model's name; None means the first that the engine lists.
+        api: Which of the engine's interfaces to use.
+        max_in_flight: Prompts that may await an answer at one time.
+        connect_timeout_s: Longest time without a connection before the run fails, in seconds.
+        request_timeout_s: Longest silence of the engine while requests are in flight, in seconds.
+        max_retries: How often one request is sent again after 429 or 5xx.
+        api_key: The secret of the user mapping; never shown by repr.
+    """
+
+    name: str
+    endpoint: str
+    model: str | None = None
+    api: Api = "chat"
+    max_in_flight: int = 256
+    connect_timeout_s: float = 5.0
+    request_timeout_s: float = 300.0
+    max_retries: int = 4
+    api_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, str]) -> Server:
+        """Parse the options of a server and a user mapping.
+
+        Args:
+            name: The server's name.
+            options: Option name to text, server and user mapping together.
+
+        Raises:
+            OptionError: An option is unknown, malformed, or `endpoint` is missing.
+        """
+        if "endpoint" not in options:
+            raise OptionError(
+                f'server "{name}" has no endpoint',
+                hint=f"ALTER SERVER {name} OPTIONS (ADD endpoint 'http://host:8000');",
+            )
+        known = {option.name: option for option in OPTIONS}
+        values: dict[str, Any] = {}
+        for key, text in options.items():
+            if key not in known:
+                raise OptionError(f'invalid option "{key}"', hint=f"Valid options are: {', '.join(known)}.")
+            option = known[key]
+            if not re.fullmatch(option.pattern, text):
+                raise OptionError(f'invalid value for option "{key}"', hint=f"It must be {option.expects}.")
+            values[key] = option.parse(text)
+        values.pop("wrapper", None)
+        values["endpoint"] = re.sub(r"(/v1)?/*$", "", values["endpoint"])
+        return cls(name=name, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How one prompt is asked about one row set: the named options of `llm.map`.
+
+    Attributes:
+        server: Name of the foreign server.
+        max_tokens: Most tokens of one answer.
+        temperature: 0 picks the likeliest token every time.
+        system_prompt: Instruction before every question; empty for none.
+        reorder: What the planner may move.
+        dedup: Ask equal requests once.
+        on_error: What a row's own failure does to the statement.
+        window_rows: Most rows planned together.
+        choices: The only answers allowed; empty for free text.
+    """
+
+    server: str = "vllm"
+    max_tokens: int = 128
+    temperature: float = 0.0
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    reorder: Reorder = "rows and columns"
+    dedup: bool = True
+    on_error: OnError = "fail"
+    window_rows: int = 16384
+    choices: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
+        """Check a call's named arguments; None stands for an option's default.
+
+        Raises:
+            OptionError: An argument is unknown or its value is not valid.
+        """
+        given = {key: value for key, value in arguments.items() if value is not None}
+        unknown = sorted(given.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            raise OptionError(
+                f'invalid option "{unknown[0]}"',
+                hint=f"Valid options are: {', '.join(cls.__dataclass_fields__)}.",
+            )
+        if "choices" in given:
+            given["choices"] = tuple(given["choices"])
+        call = cls(**given)
+        _require(1 <= call.max_tokens <= 1_000_000, "max_tokens", "between 1 and 1000000")
+        _require(0 <= call.temperature <= 2, "temperature", "between 0 and 2")
+        _require(call.reorder in REORDER, "reorder", _one_of(REORDER))
+        _require(call.on_error in ON_ERROR, "on_error", _one_of(ON_ERROR))
+        _require(1 <= call.window_rows <= 1_000_000, "window_rows", "between 1 and 1000000")
+        _require(
+            all(isinstance(choice, str) and choice for choice in call.choices)
+            and len(set(call.choices)) == len(call.choices),
+            "choices",
+            "distinct, non-empty texts",
+        )
+        return call
+
+
+def _one_of(values: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(f"'{value}'" for value in values)
+
+
+def _require(valid: bool, name: str, expects: str) -> None:
+    if not valid:
+        raise OptionError(f'invalid value for option "{name}"', hint=f"It must be {expects}.")
