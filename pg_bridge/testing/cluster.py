@@ -1,0 +1,357 @@
+"""A throw-away PostgreSQL cluster on a free port, for tests, demos and development.
+
+In: extra settings and environment variables. Out: a running server that finds pg_bridge in its embedded
+Python, with a DSN, a socket and a log. It never touches a cluster that exists, and leaves nothing behind: its
+directory is removed on every way out, even when this process is killed.
+
+    with Cluster(settings={"work_mem": "64MB"}) as cluster:
+        cluster.psql("CREATE EXTENSION plpython3u")
+        psycopg.connect(cluster.dsn)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pg_bridge.children import Guard, is_running, tail, wait_until_gone
+from pg_bridge.errors import PgBridgeError
+from pg_bridge.testing.staging import stage_python
+
+SUPERUSER = "postgres"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+
+# PostgreSQL refuses socket paths of more than 107 bytes, and the name in the directory is ".s.PGSQL.65535".
+_LONGEST_SOCKET_DIRECTORY = 90
+
+_STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+def find_binaries(pg_config: str | None = None) -> Path:
+    """Return the directory that holds `initdb` and `postgres`.
+
+    Args:
+        pg_config: A `pg_config` to ask; None asks $PG_CONFIG, then the one on PATH, then looks where Debian
+            puts each major version and takes the newest.
+
+    Raises:
+        PgBridgeError: No PostgreSQL server is installed there.
+    """
+    named = pg_config or os.environ.get("PG_CONFIG")
+    asked = [named] if named else [path for path in [shutil.which("pg_config")] if path]
+    candidates = []
+    for program in asked:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            answer = subprocess.run([program, "--bindir"], check=True, capture_output=True, text=True)
+            candidates.append(Path(answer.stdout.strip()))
+    if not named:
+        majors = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()]
+        candidates += [path / "bin" for path in sorted(majors, key=lambda path: int(path.name), reverse=True)]
+    for directory in candidates:
+        # A pg_config of the client library alone names a directory without the server's programs.
+        if (directory / "initdb").exists() and (directory / "postgres").exists():
+            return directory
+    raise PgBridgeError(
+        "no PostgreSQL server was found",
+        detail=f"{named} names no directory with initdb and postgres" if named else "",
+        hint="Run `make setup`, or set PG_CONFIG to the pg_config of the server to use.",
+    )
+
+
+class Cluster:
+    """A PostgreSQL cluster that lives as long as this object does.
+
+    Args:
+        settings: Lines for postgresql.conf, name to value.
+        environment: Environment variables for the server; None as a value removes one.
+        pg_config: Which PostgreSQL to use; None finds one.
+        detached: The cluster outlives this process; end it with `Cluster.attach(directory).stop()`.
+
+    Attributes:
+        directory: All that the cluster owns: `data`, `python`, the socket and `log`.
+        port: TCP port on 127.0.0.1, and the number in the socket's name.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        pg_config: str | None = None,
+        detached: bool = False,
+    ) -> None:
+        self.binaries = find_binaries(pg_config)
+        self.directory = Path()
+        self.port = 0
+        self._settings = dict(settings or {})
+        self._environment = dict(environment or {})
+        self._detached = detached
+        self._pid = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
+
+    @classmethod
+    def attach(cls, directory: Path) -> Cluster:
+        """Return the detached cluster that lives in `directory`.
+
+        Raises:
+            PgBridgeError: No cluster runs there.
+        """
+        cluster = cls(detached=True)
+        cluster.directory = directory
+        lines = cluster._pid_file()
+        if not lines or not is_running(int(lines[0])):
+            raise PgBridgeError("no PostgreSQL cluster runs there any more")
+        cluster._pid, cluster.port = int(lines[0]), int(lines[3])
+        return cluster
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        return self.directory / "log"
+
+    @property
+    def python_path(self) -> Path:
+        """The directory from which the server's embedded Python imports."""
+        return self.directory / "python"
+
+    @property
+    def dsn(self) -> str:
+        """The connection string of the database `postgres`."""
+        return self.dsn_of("postgres")
+
+    def dsn_of(self, database: str) -> str:
+        """Return the connection string of one database."""
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{database}"
+
+    def client_environment(self, database: str = "postgres") -> dict[str, str]:
+        """Return our environment with the libpq variables that lead to this cluster."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return kept | {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": SUPERUSER,
+            "PGDATABASE": database,
+        }
+
+    def psql(self, sql: str, *, database: str = "postgres", arguments: tuple[str, ...] = ("-qAt",)) -> str:
+        """Run statements with psql and return what it printed.
+
+        Args:
+            sql: Statements or psql commands; the first error ends the run.
+            database: Where.
+            arguments: How to print; the default prints bare values.
+
+        Raises:
+            PgBridgeError: A statement failed; its detail is what psql said.
+        """
+        outcome = subprocess.run(
+            [self.binaries / "psql", "-X", "-v", "ON_ERROR_STOP=1", *arguments, "-f", "-"],
+            input=sql,
+            env=self.client_environment(database),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if outcome.returncode:
+            raise _error("psql failed", outcome.stderr.strip())
+        return outcome.stdout
+
+    def start(self) -> Self:
+        """Create the cluster and start its server; on any failure nothing is left behind.
+
+        Raises:
+            PgBridgeError: initdb or the server failed; the detail is what it said.
+        """
+        self.directory = _new_directory()
+        try:
+            stage_python(self.python_path)
+            self._create()
+            for attempt in range(3):
+                # Another process may take the port between our choice and the server's bind.
+                if self._start_server(last_attempt=attempt == 2):
+                    break
+        except BaseException:
+            self.stop("immediate")
+            raise
+        return self
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """End the server and remove the cluster's directory; harmless if it never started.
+
+        Args:
+            mode: `fast` lets sessions roll back, `immediate` does not.
+        """
+        try:
+            if self._pid:
+                self._end_server(_STOP_SIGNALS[mode])
+        finally:
+            self._pid = 0
+            if self.directory != Path():
+                shutil.rmtree(self.directory, ignore_errors=True)
+            if self._guard:
+                self._guard.release()
+                self._guard = None
+
+    def __enter__(self) -> Self:
+        """Start the cluster."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the cluster and remove it."""
+        self.stop()
+
+    def _create(self) -> None:
+        user = _server_user()
+        if user:
+            # The server may not run as root, so all that it owns goes to the user it runs as.
+            _chown_tree(self.directory, user)
+        outcome = subprocess.run(
+            [
+                str(self.binaries / "initdb"),
+                f"--pgdata={self.directory / 'data'}",
+                f"--username={SUPERUSER}",
+                "--auth=trust",
+                "--locale=C.UTF-8",
+                "--encoding=UTF8",
+                "--no-sync",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            start_new_session=True,
+            **_as_user(user),
+        )
+        if outcome.returncode:
+            raise _error("initdb failed", outcome.stderr.strip())
+
+    def _start_server(self, *, last_attempt: bool) -> bool:
+        user = _server_user()
+        self.port = _free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+            # The cluster is thrown away after a crash, so nothing need survive one.
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "max_connections": "100",
+        } | self._settings
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log_path.open("ab") as log:
+            # A session of its own: Ctrl-C at the terminal must reach the server only through us.
+            self._process = subprocess.Popen(
+                [self.binaries / "postgres", "-D", self.directory / "data", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=self._server_environment(),
+                start_new_session=True,
+                **_as_user(user),
+            )
+        self._pid = self._process.pid
+        if not self._detached:
+            self._guard = Guard(self._pid, signal.SIGQUIT, self.directory)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if self._pid_file()[7:8] == ["ready"]:
+                return True
+            time.sleep(0.02)
+        if self._process.poll() is not None and not last_attempt and "could not bind" in tail(self.log_path):
+            if self._guard:
+                self._guard.release()
+            return False
+        raise _error("PostgreSQL did not start", tail(self.log_path))
+
+    def _server_environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
+        kept |= {"PYTHONPATH": str(self.python_path), "PYTHONNOUSERSITE": "1"}
+        for name, value in self._environment.items():
+            if value is None:
+                kept.pop(name, None)
+            else:
+                kept[name] = value
+        return kept
+
+    def _end_server(self, how: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, how)
+            # A backend that does not react (a test's bug, say) must not keep the directory alive.
+            if not wait_until_gone(self._pid, STOP_TIMEOUT_S):
+                os.kill(self._pid, signal.SIGQUIT)
+                if not wait_until_gone(self._pid, 5):
+                    os.kill(self._pid, signal.SIGKILL)
+        if self._process:
+            self._process.wait()
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return [
+                line.strip() for line in (self.directory / "data/postmaster.pid").read_text().splitlines()
+            ]
+        except OSError:
+            return []
+
+
+def _error(message: str, detail: str) -> PgBridgeError:
+    error = PgBridgeError(message, detail=detail)
+    error.add_note(detail)  # so that a traceback in a test's output tells why
+    return error
+
+
+def _new_directory() -> Path:
+    temporary = tempfile.gettempdir()
+    if len(temporary) > _LONGEST_SOCKET_DIRECTORY - len("/pg_bridge-12345678"):
+        temporary = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
+    return Path(tempfile.mkdtemp(prefix="pg_bridge-", dir=temporary))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    """Return the operating system's user that the server must run as; None for ourselves."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise PgBridgeError(
+        "PostgreSQL does not run as root, and there is no user postgres", hint="Run this as an ordinary user."
+    )
+
+
+def _as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    if user is None:
+        return {}
+    groups = [group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem]
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+
+
+def _chown_tree(root: Path, user: pwd.struct_passwd) -> None:
+    os.chown(root, user.pw_uid, user.pw_gid)
+    for directory, directories, files in os.walk(root):
+        for name in directories + files:
+            os.chown(Path(directory, name), user.pw_uid, user.pw_gid, follow_symlinks=False)

@@ -1,0 +1,82 @@
+"""Copies pg_bridge and what it imports into a directory that a server's embedded Python can read.
+
+In: the installed distributions of this Python. Out: a directory for PYTHONPATH. It never installs anything
+and never copies what only the engine needs (torch, vLLM).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path, PurePath
+
+import pg_bridge
+
+DISTRIBUTION = "pg-bridge"
+
+
+def stage_python(target: Path) -> None:
+    """Copy the package and its run-time distributions.
+
+    A copy, because the server runs as a user who often may not read the checkout (root's home, mode 0700),
+    and because the environment's own site-packages would show the server everything else installed there.
+
+    Args:
+        target: A directory that does not exist yet.
+    """
+    target.mkdir(parents=True)
+    shutil.copytree(
+        Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in sorted(runtime_distributions()):
+        _copy_distribution(metadata.distribution(name), target)
+
+
+def runtime_distributions() -> set[str]:
+    """Return the names of the distributions that pg_bridge needs at run time, itself not included."""
+    # psycopg's compiled half is an extra of it, so nothing names it as a plain requirement.
+    waiting, found = [*_requirements(DISTRIBUTION), "psycopg-binary"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found and _is_installed(name):
+            found.add(name)
+            waiting += _requirements(name)
+    return found
+
+
+def _requirements(distribution: str) -> list[str]:
+    """Return the plain requirements of a distribution; those of its extras are not among them.
+
+    Markers for other platforms are not evaluated: what they name is not installed here and drops out later.
+    """
+    lines = metadata.requires(distribution) or []
+    plain = [line for line in lines if not re.search(r";.*\bextra\b", line)]
+    return [_normal(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in plain]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _copy_distribution(distribution: metadata.Distribution, target: Path) -> None:
+    made: set[PurePath] = set()
+    for file in distribution.files or []:
+        # Scripts lie outside site-packages ("../../../bin/x"); tests are half of numpy's files.
+        if ".." in file.parts or "tests" in file.parts:
+            continue
+        destination = target / file
+        if file.parent not in made:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            made.add(file.parent)
+        source = Path(str(distribution.locate_file(file)))
+        if source.is_file():
+            shutil.copy2(source, destination)  # with its time stamp: compiled modules stay valid
