@@ -1,0 +1,142 @@
+"""From a prompt with `{column}` in it and an ordering to the user messages that are sent.
+
+In: the prompt as the user wrote it, a `Table`, an `Ordering`. Out: one text a row: the question, which is the
+same for every row and so one shared prefix, then the row as a JSON object with its cells in planned order.
+Names stand beside the values, so the order of the cells carries no meaning (the paper's prompt, its
+appendix).
+
+It never puts a cell into the question, never counts tokens and holds no system prompt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pg_bridge.errors import TemplateError, UnknownColumn
+from pg_bridge.ordering import Ordering
+from pg_bridge.table import Table
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
+_BRACES_HINT = "Write {column} to name a column; write '{{' and '}}' where you mean the braces themselves."
+_LISTED_COLUMNS = 20
+_CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A parsed prompt.
+
+    Attributes:
+        text: What is sent: `{review}` has become `review`, `{{` a brace.
+        columns: The named columns, in order of first mention, each once; empty where none is named.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+
+
+def parse_question(prompt: str | None) -> Question:
+    """Resolve a prompt's braces.
+
+    A name is everything between the braces, spaces included; a column whose name holds a brace cannot be
+    named.
+
+    Raises:
+        TemplateError: The prompt is NULL, a brace stands alone, or nothing stands between two.
+
+    >>> parse_question("Is {review} kind? Answer {{yes}} or {{no}}.")
+    Question(text='Is review kind? Answer {yes} or {no}.', columns=('review',))
+    """
+    if prompt is None:
+        raise TemplateError("the prompt is NULL", hint="Pass the question to ask about each row.")
+    named: dict[str, None] = {}
+
+    def resolve(match: re.Match[str]) -> str:
+        name, braces = match[1], match[0]
+        if name is not None:
+            named[name] = None
+            return str(name)
+        if len(braces) == 2:
+            return braces[0]
+        what = "{} names no column" if prompt.startswith("{}", match.start()) else f"unbalanced '{braces}'"
+        raise TemplateError(f"{what} at character {match.start() + 1} of the prompt", hint=_BRACES_HINT)
+
+    text = _BRACES.sub(resolve, prompt)
+    return Question(text, tuple(named))
+
+
+def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, ...]:
+    """Pick the columns to send.
+
+    Args:
+        question: The parsed prompt.
+        available: The rows' columns.
+
+    Returns:
+        The named columns in the row's order, whatever the order of mention: one question asked in two
+        wordings then plans the same way. All columns where none is named.
+
+    Raises:
+        UnknownColumn: A named column is not available.
+    """
+    known = set(available)
+    for name in question.columns:
+        if name not in known:
+            hint = _columns_hint(name, available)
+            raise UnknownColumn(f'column "{name}" does not exist in the rows', hint=hint)
+    if not question.columns:
+        return tuple(available)
+    named = set(question.columns)
+    return tuple(name for name in available if name in named)
+
+
+def render(question: Question, table: Table, ordering: Ordering) -> Iterator[str]:
+    r"""Write the user messages, one a sent row, in sending order.
+
+    Args:
+        question: The parsed prompt.
+        table: The rows that were planned.
+        ordering: Their plan.
+
+    Yields:
+        The question, a newline and the row as a JSON object; for rows without columns the question alone.
+
+    >>> from pg_bridge.ordering import plan
+    >>> table = Table.from_json(['{"a":1,"b":"x"}'], ["a", "b"])
+    >>> list(render(Question("Well?", ()), table, plan(table)))
+    ['Well?\n{"a": 1, "b": "x"}']
+    """
+    if not table.columns:
+        for _ in range(table.rows):
+            yield question.text
+        return
+    pieces: list[str] = []  # '"name": value' of every distinct cell, column after column
+    offsets = np.zeros(len(table.columns), np.intp)
+    for j, (label, texts) in enumerate(zip(table.labels(), table.values, strict=True)):
+        offsets[j] = len(pieces)
+        pieces += [label + text for text in texts]
+    piece_of = pieces.__getitem__
+    head = question.text + "\n{"
+    for start in range(0, table.rows, _CHUNK_ROWS):
+        rows = ordering.row_order[start : start + _CHUNK_ROWS]
+        columns = ordering.column_order[start : start + _CHUNK_ROWS]
+        for chosen in (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist():
+            yield f"{head}{', '.join(map(piece_of, chosen))}}}"
+
+
+def _columns_hint(name: str, available: Sequence[str]) -> str:
+    """Say which columns there are, the likeliest first."""
+    if not available:
+        return "The rows have no columns."
+    folded = {column.strip().casefold(): column for column in reversed(available)}
+    close = difflib.get_close_matches(name.strip().casefold(), list(folded), n=1)
+    guess = f"Did you mean {{{folded[close[0]]}}}? " if close else ""
+    listed = ", ".join(available[:_LISTED_COLUMNS])
+    more = len(available) - _LISTED_COLUMNS
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{guess}The columns are: {listed}{rest}. A brace that names no column is written twice."
