@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.engine.launch import VllmEngine
+
 NAME = "random-weights-demo"
 
 # Raise it whenever the recipe below changes, so that a cached model of the old recipe is not used.
-_RECIPE = 1
+_RECIPE = 2
 
 _BEGIN, _END = 0, 1  # the ids of the first two
 _SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -121,6 +123,19 @@ def random_model(size: ModelSize = DEMO, *, seed: int = 0, cache: Path | None = 
     return directory
 
 
+def demo_engine(size: ModelSize = DEMO, **options: Any) -> VllmEngine:  # noqa: ANN401 - handed on as they are
+    """Return an engine, not yet started, that serves the random-weights model under its own honest name.
+
+    Args:
+        size: How large.
+        options: Of `VllmEngine`.
+    """
+    # vLLM would round float32 to bfloat16. But the likeliest token of a random model leads by little: rounded
+    # so coarsely, one prompt could get two answers, depending on the prompts beside it.
+    options["extra"] = ["--dtype", "float32", *options.get("extra", ())]
+    return VllmEngine(random_model(size), served_name=NAME, **options)
+
+
 def cache_directory() -> Path:
     """Return where made models are kept: $XDG_CACHE_HOME/pg_bridge, usually ~/.cache/pg_bridge."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pg_bridge"
@@ -163,8 +178,6 @@ def _config(size: ModelSize, vocabulary: int) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "bos_token_id": _BEGIN,
         "eos_token_id": _END,
-        # The likeliest token of a random model leads by little: in bfloat16 the same prompt could get another
-        # answer beside other prompts.
         "torch_dtype": "float32",
     }
 
@@ -224,13 +237,13 @@ def _weights(size: ModelSize, tokens: list[str], seed: int) -> Iterator[tuple[st
     yield "model.embed_tokens.weight", normal(len(tokens), size.hidden, 0.5)
     for layer in range(size.layers):
         name = f"model.layers.{layer}"
-        yield f"{name}.self_attn.q_proj.weight", normal(size.hidden, size.hidden, 1.5)
-        yield f"{name}.self_attn.k_proj.weight", normal(key_value, size.hidden, 1.5)
+        yield f"{name}.self_attn.q_proj.weight", normal(size.hidden, size.hidden, 3.0)
+        yield f"{name}.self_attn.k_proj.weight", normal(key_value, size.hidden, 3.0)
         yield f"{name}.self_attn.v_proj.weight", normal(key_value, size.hidden, 2.0)
         yield f"{name}.self_attn.o_proj.weight", normal(size.hidden, size.hidden, 2.0)
         yield f"{name}.mlp.gate_proj.weight", normal(size.intermediate, size.hidden, 1.0)
         yield f"{name}.mlp.up_proj.weight", normal(size.intermediate, size.hidden, 1.0)
-        yield f"{name}.mlp.down_proj.weight", normal(size.hidden, size.intermediate, 1.0)
+        yield f"{name}.mlp.down_proj.weight", normal(size.hidden, size.intermediate, 0.3)
         yield ones(f"{name}.input_layernorm.weight")
         yield ones(f"{name}.post_attention_layernorm.weight")
     yield ones("model.norm.weight")
@@ -240,7 +253,7 @@ def _weights(size: ModelSize, tokens: list[str], seed: int) -> Iterator[tuple[st
         if token in _SPECIAL or not _is_printable(token):
             head[number] = 0
     # The end of an answer, by contrast, is likely enough for answers to end after some twenty tokens.
-    head[_END] = normal(1, size.hidden, 6.0)
+    head[_END] = normal(1, size.hidden, 8.0)
     yield "lm_head.weight", head
 
 
