@@ -87,7 +87,7 @@ def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, 
     known = set(available)
     for name in question.columns:
         if name not in known:
-            hint = _columns_hint(name, available)
+            hint = f"{columns_hint(name, available)} A brace that names no column is written twice."
             raise UnknownColumn(f'column "{name}" does not exist in the rows', hint=hint)
     if not question.columns:
         return tuple(available)
@@ -129,8 +129,8 @@ def render(question: Question, table: Table, ordering: Ordering) -> Iterator[str
             yield f"{head}{', '.join(map(piece_of, chosen))}}}"
 
 
-def _columns_hint(name: str, available: Sequence[str]) -> str:
-    """Say which columns there are, the likeliest first."""
+def columns_hint(name: str, available: Sequence[str]) -> str:
+    """Say which columns there are, and which of them `name` was likely meant to be."""
     if not available:
         return "The rows have no columns."
     folded = {column.strip().casefold(): column for column in reversed(available)}
@@ -139,4 +139,4 @@ def _columns_hint(name: str, available: Sequence[str]) -> str:
     listed = ", ".join(available[:_LISTED_COLUMNS])
     more = len(available) - _LISTED_COLUMNS
     rest = f" and {more} more" if more > 0 else ""
-    return f"{guess}The columns are: {listed}{rest}. A brace that names no column is written twice."
+    return f"{guess}The columns are: {listed}{rest}."

@@ -4,7 +4,7 @@ In: a `Table`. Out: an `Ordering`. Neighbouring prompts should share the longest
 reuses what it has cached of a prefix. `plan` lets several strategies compete and keeps the one with the most
 shared characters, counted exactly; one fixed order beats GGR on some tables and loses on others.
 
-    original   rows and columns as they came; never beaten by less than it has, so no plan is worse than none
+    original   rows and columns as they came; it competes too, so no plan is worse than none
     rows only  the columns as they came, rows sorted
     v1         one column order for all rows, rows sorted (`fixed`)
     ggr        groups of rows, each with its own column order (`ggr`)

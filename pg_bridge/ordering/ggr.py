@@ -28,9 +28,23 @@ from pg_bridge.ordering.texts import Texts
 from pg_bridge.statistics import functional_dependencies, representatives
 from pg_bridge.table import Table
 
-ROW_DEPTH = 4
-COLUMN_DEPTH = 2
-SMALLEST_SCORE = 100_000
+
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """When a subtable is sent in one fixed order instead of being split; the defaults are the paper's.
+
+    Attributes:
+        row_depth: Groups taken off before it.
+        column_depth: Groups around it.
+        smallest_score: A best group that scores less is not taken.
+    """
+
+    row_depth: float = 4
+    column_depth: float = 2
+    smallest_score: int = 100_000
+
+
+PUBLISHED = EarlyStop()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +93,15 @@ class _Scorer:
         return best
 
 
-def ggr(table: Table, texts: Texts) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
+def ggr(
+    table: Table, texts: Texts, stop: EarlyStop = PUBLISHED
+) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
     """Order a table.
 
     Args:
         table: At least one row and one column.
         texts: Its texts.
+        stop: When to stop splitting.
 
     Returns:
         row_order: (n,) intp; `row_order[i]` is the row sent i-th.
@@ -98,7 +115,7 @@ def ggr(table: Table, texts: Texts) -> tuple[NDArray[np.intp], NDArray[np.int16]
     stack = [_Subtable(np.arange(table.rows, dtype=np.intp), (), tuple(range(k)), 0, 0)]
     while stack:
         subtable = stack.pop()
-        parts = _split(table, scorer, subtable)
+        parts = _split(table, scorer, subtable, stop)
         if parts:
             stack += reversed(parts)
             continue
@@ -110,17 +127,17 @@ def ggr(table: Table, texts: Texts) -> tuple[NDArray[np.intp], NDArray[np.int16]
     return row_order, column_order
 
 
-def _split(table: Table, scorer: _Scorer, subtable: _Subtable) -> list[_Subtable]:
+def _split(table: Table, scorer: _Scorer, subtable: _Subtable, stop: EarlyStop) -> list[_Subtable]:
     """Split a subtable into its best group and the other rows; empty where an early stop holds."""
     if (
-        subtable.row_depth >= ROW_DEPTH
-        or subtable.column_depth >= COLUMN_DEPTH
+        subtable.row_depth >= stop.row_depth
+        or subtable.column_depth >= stop.column_depth
         or len(subtable.rows) <= 1
         or len(subtable.columns) <= 1
     ):
         return []
     best = scorer.best(subtable)
-    if best.score < SMALLEST_SCORE:
+    if best.column < 0 or best.score < stop.smallest_score:
         return []
     inside = table.codes[subtable.rows, best.column] == best.code
     determined = set(scorer.determined[best.column])
