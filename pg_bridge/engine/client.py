@@ -1,0 +1,197 @@
+"""The asynchronous HTTP client: one request at a time, sent again while that can help.
+
+In: a path and a body. Out: the answer's bytes, or an exception. Connection errors are retried until
+`connect_timeout_s` after the last sign of life, 429 and 5xx up to `max_retries` times. It watches for the
+engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never
+reads what is in a body, and the API key is in its session's headers only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+
+from pg_bridge.engine.failures import RETRIED_STATUSES, Refused, connection_reason, unreachable
+from pg_bridge.engine.records import Usage
+from pg_bridge.options import Server
+
+if TYPE_CHECKING:
+    import aiohttp
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 8.0
+LONGEST_RETRY_AFTER_S = 60.0
+IDLE_CONNECTION_S = 4.0  # below the 5 s after which vLLM's server closes an idle connection
+
+_T = TypeVar("_T")
+
+
+class DrivenClock:
+    """Seconds for which the event loop has been driven; stands still while the consumer pauses."""
+
+    def __init__(self) -> None:
+        self._total_s = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """The loop begins to run."""
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """The loop stands still."""
+        self._total_s = self.now_s()
+        self._since = None
+
+    def now_s(self) -> float:
+        """Driven seconds so far."""
+        return self._total_s if self._since is None else self._total_s + time.monotonic() - self._since
+
+
+class Client:
+    """A connection pool to one engine.
+
+    Args:
+        server: Where the engine is.
+        usage: The run's record; its `requests` and `retries` are kept here.
+        clock: The driven seconds of the loop that runs this client.
+    """
+
+    def __init__(self, server: Server, usage: Usage, clock: DrivenClock) -> None:
+        self._server = server
+        self._usage = usage
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._awaiting = 0  # requests sent and not yet answered
+        self._quiet_since_s = 0.0  # driven time of the last sign of life, or of the first request after none
+        self._trouble_since_s: float | None = None  # driven time since which no connection was got
+
+    async def open(self) -> None:
+        """Open the pool; connects to nothing yet.
+
+        Raises:
+            EngineUnreachable: The endpoint is no URL.
+        """
+        import aiohttp  # noqa: PLC0415 - 0.2 s, paid by the first engine of a process and nobody else
+
+        headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge"}
+        if self._server.api_key is not None:
+            headers["Authorization"] = f"Bearer {self._server.api_key}"
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._server.connect_timeout_s),
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the engine bounds what is in flight
+                keepalive_timeout=IDLE_CONNECTION_S,
+                resolver=aiohttp.ThreadedResolver(),  # never a C library with threads of its own
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Close every connection; the engine aborts what was asked on them."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+            await asyncio.sleep(0)  # transports close in the loop's next round
+
+    @property
+    def silence_s(self) -> float:
+        """Driven seconds since the engine last gave a sign of life while requests await it."""
+        return self._clock.now_s() - self._quiet_since_s if self._awaiting else 0.0
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """Send prompts and return the answer's bytes.
+
+        Raises:
+            Refused: A status that is not 200 and does not go away.
+            EngineUnreachable: No connection.
+        """
+        resent = 0
+        while True:
+            self._usage.requests += 1
+            status, answer, retry_after = await self._connected("POST", path, body)
+            if status == 200:
+                return answer
+            if status not in RETRIED_STATUSES or resent >= self._server.max_retries:
+                raise Refused(status, answer)
+            await asyncio.sleep(_pause_s(resent, retry_after))
+            resent += 1
+            self._usage.retries += 1
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Fetch a page; returns its status and its bytes.
+
+        Raises:
+            EngineUnreachable: No connection.
+        """
+        status, answer, _ = await self._connected("GET", path, None)
+        return status, answer
+
+    async def _connected(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes, str | None]:
+        """One exchange, tried again while the connection is the trouble."""
+        import aiohttp  # noqa: PLC0415 - see open()
+
+        drops = 0
+        while True:
+            started_s = self._clock.now_s()
+            try:
+                return await self._exchange(method, path, body)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                reason = connection_reason(error)
+                refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
+                hopeless = isinstance(error, ValueError | aiohttp.ClientSSLError)  # no URL; bad certificate
+            # A connection that was never made was missing since its attempt began, a lost one since now.
+            now_s = self._clock.now_s()
+            if self._trouble_since_s is None:
+                self._trouble_since_s = started_s if refused else now_s
+            drops += not refused
+            left_s = self._trouble_since_s + self._server.connect_timeout_s - now_s
+            # While others are answered, a request that is dropped each time would go on for ever: count.
+            if hopeless or left_s <= 0 or drops > self._server.max_retries + 1:
+                raise unreachable(self._server, reason) from None
+            await asyncio.sleep(min(_pause_s(drops, None), left_s))
+            if body is not None:
+                self._usage.requests += 1
+                self._usage.retries += 1
+
+    async def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes, str | None]:
+        if self._session is None:
+            raise RuntimeError("the client is closed")
+        if not self._awaiting:
+            self._quiet_since_s = self._clock.now_s()
+        self._awaiting += 1
+        try:
+            url = f"{self._server.endpoint}{path}"
+            async with self._session.request(method, url, data=body, allow_redirects=False) as response:
+                self._alive()
+                answer = await response.read()
+                self._alive()
+                return response.status, answer, response.headers.get("Retry-After")
+        finally:
+            self._awaiting -= 1
+
+    def _alive(self) -> None:
+        self._quiet_since_s = self._clock.now_s()
+        self._trouble_since_s = None
+
+
+async def quietly(awaitable: Awaitable[_T], limit_s: float) -> _T | None:
+    """The result, or None if it takes longer than `limit_s`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            return await awaitable
+    return None
+
+
+def _pause_s(attempt: int, retry_after: str | None) -> float:
+    """Seconds until the next attempt: doubling, with jitter so that many clients do not come back at once."""
+    backoff_s = min(FIRST_BACKOFF_S * 2.0**attempt, LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0)
+    try:
+        asked_s = float(retry_after or 0)
+    except ValueError:
+        asked_s = 0.0  # the header's other form, a date, is not used by any engine known
+    return max(backoff_s, min(asked_s, LONGEST_RETRY_AFTER_S)) if asked_s >= 0 else backoff_s

@@ -1,0 +1,152 @@
+"""The engine's synchronous face: prompts are pulled from an iterator, completions come out of another.
+
+In: a `Server`, an iterator of prompts, a `Sampling`. Out: completions in the order in which they are
+answered, and a `Usage`. It pulls only what it has room for, so that a consumer who stops early has asked
+little. It runs in the caller's thread (a PostgreSQL backend has only one that may be interrupted), and it
+neither knows PostgreSQL nor reads a row: the caller's `check_interrupts` is called between turns and stops
+the run by raising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import count, islice
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pg_bridge.engine.client import Client
+from pg_bridge.engine.failures import silent
+from pg_bridge.engine.flight import Flight
+from pg_bridge.engine.loop import TurnLoop
+from pg_bridge.engine.metrics import TokenTally
+from pg_bridge.engine.records import Completion, Sampling, Usage
+from pg_bridge.options import Server
+
+POLL_S = 0.02  # longest turn: an interrupt is seen this soon
+
+_T = TypeVar("_T")
+
+
+def _never() -> None:
+    """No interrupts."""
+
+
+class Engine:
+    """One run's way to an engine. Not for use by several threads.
+
+    Args:
+        server: Where the engine is and how to talk to it.
+        check_interrupts: Called at least every 20 ms while waiting; raises to stop the run.
+
+    Attributes:
+        usage: The engine's own figures of what this object asked it.
+    """
+
+    def __init__(self, server: Server, *, check_interrupts: Callable[[], None] = _never) -> None:
+        self.usage = Usage()
+        self._server = server
+        self._check_interrupts = check_interrupts
+        self._tally = TokenTally(self.usage)
+        self._turns: TurnLoop | None = None
+        self._client: Client | None = None
+        self._has_batch_endpoint = True
+
+    def complete(self, prompts: Iterator[str], sampling: Sampling) -> Iterator[Completion]:
+        """Ask the engine about each prompt and yield its answers as they come.
+
+        Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
+        more with each answer handed over. They are sent in the order pulled. What the iterator raises comes
+        out of here unchanged. Closing the generator aborts what is in flight.
+
+        Raises:
+            EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
+        """
+        finished = False
+        try:
+            numbered = zip(count(), prompts, strict=False)
+            first = next(numbered, None)
+            if first is not None:
+                yield from self._complete(first, numbered, sampling)
+            finished = True
+        finally:
+            if not finished:
+                self.close()
+
+    def _complete(
+        self, first: tuple[int, str], numbered: Iterator[tuple[int, str]], sampling: Sampling
+    ) -> Iterator[Completion]:
+        turns, client = self._opened()
+        flight = Flight(self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint)
+        pace = flight.pace
+        batch = [first, *islice(numbered, pace.batch_size - 1)]
+        self._wait_for(flight.prepare(sampling, many=len(batch) > 1))
+        flight.send(batch)
+        exhausted = False
+        while True:
+            # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.
+            while not exhausted and (room := pace.room(flight.in_flight, flight.landed_count)):
+                batch = list(islice(numbered, room))
+                exhausted = len(batch) < room
+                if batch:
+                    flight.send(batch)
+            if not flight.in_flight and not flight.landed:
+                break
+            self._turn(0 if flight.landed else POLL_S)
+            if flight.failure is not None:
+                raise flight.failure
+            if flight.landed:
+                for completion in flight.take():
+                    pace.handed += 1
+                    yield completion
+        self._has_batch_endpoint = flight.has_batch_endpoint
+        if self._tally.wants_counters:
+            self._wait_for(flight.settle())
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Fetch one of the engine's pages, such as `/v1/models`; returns its status and its text.
+
+        Raises:
+            EngineUnreachable: No connection within `connect_timeout_s`.
+            EngineTimeout: No answer within `request_timeout_s`.
+        """
+        _, client = self._opened()
+        status, page = self._wait_for(client.get(path))
+        return status, page.decode(errors="replace")
+
+    def close(self) -> None:
+        """Abort what is in flight and let go of everything; may be called at any time, also twice."""
+        turns, client = self._turns, self._client
+        self._turns = self._client = None
+        if turns is not None and client is not None:
+            turns.close(client.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> tuple[TurnLoop, Client]:
+        if self._turns is None or self._client is None:
+            self._turns = TurnLoop(self._server.endpoint)
+            self._client = Client(self._server, self.usage, self._turns.clock)
+            self._wait_for(self._client.open())
+        return self._turns, self._client
+
+    def _wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
+        assert self._turns is not None  # noqa: S101 - _opened() comes first; for the type checker
+        task = self._turns.start(work)
+        while not task.done():
+            self._turn(POLL_S)
+        return task.result()
+
+    def _turn(self, longest_s: float) -> None:
+        assert self._turns is not None  # noqa: S101 - as above
+        assert self._client is not None  # noqa: S101 - as above
+        self._check_interrupts()
+        self._turns.turn(longest_s)
+        self.usage.wait_s = self._turns.clock.now_s()
+        if self._client.silence_s > self._server.request_timeout_s:
+            raise silent(self._server)

@@ -1,0 +1,150 @@
+"""What the engine's refusals mean: the error to raise, or the reason to give for one row.
+
+In: HTTP statuses and bodies, exceptions of the connection. Out: members of the error tree, and reasons made
+safe to show. An engine's message may echo a prompt, so it never goes into an error of the whole run, and only
+after `safe_reason` into a row's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Sequence
+
+from pg_bridge.errors import EngineDenied, EngineError, EngineTimeout, EngineUnreachable, UnknownModel
+from pg_bridge.options import Server
+
+RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+DENIED_STATUSES = frozenset({401, 403})
+OWN_MERITS_STATUSES = frozenset({400, 413, 422})
+NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
+
+_REASON_CHARS = 300
+_ECHO_CHARS = 12
+_QUOTED = re.compile(
+    r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
+)
+
+
+class Refused(Exception):  # noqa: N818 - a message between rooms of the engine, not an error for users
+    """The engine answered with a status that is neither success nor worth a retry.
+
+    Attributes:
+        status: The HTTP status.
+        body: The answer's body, as received.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"HTTP status {status}")
+        self.status = status
+        self.body = body
+
+
+def safe_reason(status: int, body: bytes, prompt: str) -> str:
+    r"""The engine's reason for refusing one prompt, fit to be shown.
+
+    Only its first line, at most 300 characters, without what it quotes; nothing of it if what is left still
+    repeats 12 characters of the prompt.
+
+    >>> safe_reason(400, b'{"error": {"message": "bad input \'secret\' at 3"}}', "secret")
+    "bad input '…' at 3"
+    """
+    message = _message(body)
+    line = message.strip().partition("\n")[0].strip()
+    line = _QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
+    echoes = any(line[i : i + _ECHO_CHARS] in prompt for i in range(len(line) - _ECHO_CHARS + 1))
+    if not line or echoes or line in prompt:
+        return f"the engine refused the prompt (HTTP status {status})"
+    return line
+
+
+def _message(body: bytes) -> str:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return ""
+    for key in ("error", "message", "detail"):
+        if isinstance(answer, dict) and key in answer:
+            answer = answer[key]
+    return answer if isinstance(answer, str) else ""
+
+
+def refused_run(server: Server, refused: Refused) -> EngineError:
+    """The error of a run whose request met with this refusal."""
+    status = refused.status
+    if status in DENIED_STATUSES:
+        return EngineDenied(
+            f'the engine of server "{server.name}" refused the API key'
+            if server.api_key
+            else f'the engine of server "{server.name}" wants an API key',
+            detail=f"{server.endpoint} answered with HTTP status {status}.",
+            hint="CREATE or ALTER USER MAPPING FOR … SERVER … OPTIONS (api_key '…').",
+        )
+    retried = (
+        f" after {server.max_retries} retries" if status in RETRIED_STATUSES and server.max_retries else ""
+    )
+    return EngineError(
+        f'the engine of server "{server.name}" answered with HTTP status {status}{retried}',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="See the engine's log, or run: pg-bridge doctor",
+    )
+
+
+def unreachable(server: Server, reason: str) -> EngineUnreachable:
+    """The error of a run that got no connection."""
+    return EngineUnreachable(
+        f'could not connect to the engine of server "{server.name}": {reason}',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="Check that the engine runs and that the server's endpoint is right, or run: pg-bridge doctor",
+    )
+
+
+def silent(server: Server) -> EngineTimeout:
+    """The error of a run whose requests were taken and never answered."""
+    return EngineTimeout(
+        f'the engine of server "{server.name}" was silent for {server.request_timeout_s:g} s',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="See the engine's log, or raise the server's request_timeout_s option.",
+    )
+
+
+def malformed(server: Server, what: str) -> EngineError:
+    """The error of a run that got an answer it cannot read."""
+    return EngineError(
+        f'the engine of server "{server.name}" gave an answer that cannot be read: {what}',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="The endpoint must be the base URL of an OpenAI-compatible server such as vLLM's.",
+    )
+
+
+def unknown_model(server: Server, served: Sequence[str]) -> UnknownModel:
+    """The error of a run that names a model the engine lacks."""
+    listed = ", ".join(served[:5]) + (", …" if len(served) > 5 else "")
+    if server.model is None:
+        message = f'the engine of server "{server.name}" serves no model'
+    else:
+        message = f'the engine of server "{server.name}" serves no model named "{server.model}"'
+    return UnknownModel(
+        message,
+        detail=f"The endpoint is {server.endpoint}.",
+        hint=f"It serves: {listed}. Set the server's model option to one of them." if listed else "",
+    )
+
+
+def connection_reason(error: BaseException) -> str:
+    """Why there is no connection, in words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, socket.gaierror):
+            return "the host name is not known"
+        if isinstance(seen, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(seen, TimeoutError):
+            return "no connection in time"
+        if type(seen).__name__.endswith(("SSLError", "CertificateError", "SSLCertVerificationError")):
+            return "the TLS handshake failed"
+        seen = getattr(seen, "os_error", None) or seen.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "it closed the connection without an answer"

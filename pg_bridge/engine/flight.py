@@ -1,0 +1,176 @@
+"""What is in flight: requests of several prompts, split where they fail, and the answers that have landed.
+
+In: numbered prompts. Out: completions in `landed`, or an exception in `failure`. A request that fails on its
+own merits is cut in halves until the culprits are alone; a missing batch endpoint is noticed once and then
+done without. It pulls nothing and hands nothing over: `pg_bridge.engine.engine` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+
+from pg_bridge.engine.client import Client, quietly
+from pg_bridge.engine.failures import (
+    NO_ENDPOINT_STATUSES,
+    OWN_MERITS_STATUSES,
+    Refused,
+    malformed,
+    refused_run,
+    safe_reason,
+    unknown_model,
+)
+from pg_bridge.engine.loop import TurnLoop
+from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
+from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload
+from pg_bridge.engine.records import Completion, Sampling
+from pg_bridge.options import Server
+
+METRICS_WITHIN_S = 2.0
+SETTLE_WITHIN_S = 0.3
+SETTLE_STEP_S = 0.02
+
+Numbered = list[tuple[int, str]]  # (index, prompt)
+
+
+class Flight:
+    """The requests of one call of `Engine.complete`.
+
+    Args:
+        server: Where the engine is.
+        client: Its connections.
+        turns: The loop that the requests run in.
+        tally: Where the engine's own figures go.
+        has_batch_endpoint: False if an earlier flight noticed that there is none.
+
+    Attributes:
+        pace: How much to send.
+        in_flight: Prompts sent and not landed.
+        landed: Completions nobody has taken yet, one list a request.
+        landed_count: How many they are.
+        failure: What ended the run, if anything did.
+    """
+
+    def __init__(
+        self, server: Server, client: Client, turns: TurnLoop, tally: TokenTally, *, has_batch_endpoint: bool
+    ) -> None:
+        self.pace = Pace(server.max_in_flight)
+        self.in_flight = 0
+        self.landed: deque[list[Completion]] = deque()
+        self.landed_count = 0
+        self.failure: BaseException | None = None
+        self.has_batch_endpoint = has_batch_endpoint
+        self._server = server
+        self._client = client
+        self._turns = turns
+        self._tally = tally
+        self._payload: Payload | None = None
+
+    async def prepare(self, sampling: Sampling, *, many: bool) -> None:
+        """Learn the model's name, and the cache counters if requests of many prompts are to come."""
+        model = self._server.model
+        if model is None:
+            served = await self._served_models()
+            if not served:
+                raise unknown_model(self._server, served)
+            model = served[0]
+        self._payload = Payload(self._server.api, model, sampling)
+        if many and self._tally.baseline is None:
+            self._tally.start_counting(await self._counters())
+
+    async def settle(self) -> None:
+        """Learn the cached tokens from the counters, which may lag a little behind the last answer."""
+        waited_s = 0.0
+        while not self._tally.settle(await self._counters()) and waited_s < SETTLE_WITHIN_S:
+            await asyncio.sleep(SETTLE_STEP_S)
+            waited_s += SETTLE_STEP_S
+
+    def send(self, prompts: Numbered) -> None:
+        """Put prompts in flight, as one request where that can be."""
+        self.in_flight += len(prompts)
+        self._start(prompts)
+
+    def take(self) -> list[Completion]:
+        """Take the completions of the request that landed first."""
+        completions = self.landed.popleft()
+        self.landed_count -= len(completions)
+        return completions
+
+    def _start(self, prompts: Numbered) -> None:
+        parts = [prompts] if self.has_batch_endpoint else [[prompt] for prompt in prompts]
+        for part in parts:
+            self._turns.start(self._ask(part))
+
+    def _land(self, completions: list[Completion]) -> None:
+        self.in_flight -= len(completions)
+        self.landed_count += len(completions)
+        self.landed.append(completions)
+
+    async def _ask(self, prompts: Numbered) -> None:
+        try:
+            await self._ask_once(prompts)
+        except Exception as error:
+            self.failure = self.failure or error
+
+    async def _ask_once(self, prompts: Numbered) -> None:
+        assert self._payload is not None  # noqa: S101 - prepare() comes first; for the type checker
+        size = len(prompts)
+        path = self._payload.path(size)
+        started_s = self._turns.clock.now_s()
+        try:
+            body = self._payload.body([prompt for _, prompt in prompts])
+            answer = await self._client.post(path, body)
+            answers, tokens = self._payload.parse(answer, size)
+        except UnicodeEncodeError:
+            self._split(prompts, NOT_UNICODE)
+            return
+        except Refused as refused:
+            await self._refused(prompts, path, refused)
+            return
+        except MalformedAnswer as error:
+            raise malformed(self._server, str(error)) from None
+        self._tally.add(tokens)
+        self.pace.answered(size, self._turns.clock.now_s() - started_s)
+        self._land([Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)])
+
+    async def _refused(self, prompts: Numbered, path: str, refused: Refused) -> None:
+        if refused.status in OWN_MERITS_STATUSES:
+            reason = "" if len(prompts) > 1 else safe_reason(refused.status, refused.body, prompts[0][1])
+            self._split(prompts, reason)
+        elif refused.status in NO_ENDPOINT_STATUSES:
+            # Either the model or the path is missing; the list of models tells which.
+            served = await self._served_models()
+            if self._server.model is not None and self._server.model not in served:
+                raise unknown_model(self._server, served)
+            if not path.endswith("/batch"):
+                raise refused_run(self._server, refused)
+            self.has_batch_endpoint = False
+            self._start(prompts)
+        else:
+            raise refused_run(self._server, refused)
+
+    def _split(self, prompts: Numbered, reason: str) -> None:
+        """Send both halves again; a prompt alone has failed for this reason."""
+        if len(prompts) == 1:
+            self._land([Completion(prompts[0][0], None, reason)])
+            return
+        middle = len(prompts) // 2
+        self._start(prompts[:middle])
+        self._start(prompts[middle:])
+
+    async def _served_models(self) -> list[str]:
+        status, page = await self._client.get("/v1/models")
+        if status != 200:
+            raise refused_run(self._server, Refused(status, page))
+        try:
+            return [str(model["id"]) for model in json.loads(page)["data"]]
+        except (ValueError, TypeError, KeyError):
+            raise malformed(self._server, "not a list of models") from None
+
+    async def _counters(self) -> CacheCounters | None:
+        reply = await quietly(self._client.get("/metrics"), METRICS_WITHIN_S)
+        if reply is None or reply[0] != 200:
+            return None
+        return read_counters(reply[1].decode(errors="replace"))

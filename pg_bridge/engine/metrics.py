@@ -1,0 +1,102 @@
+"""How many prompt tokens of a run came from the engine's prefix cache, from the engine's own figures only.
+
+vLLM tells in two ways, and neither covers all requests. A request of one prompt reports its cached tokens in
+`usage.prompt_tokens_details`. A request of many prompts reports none of them, or those of its last prompt
+only; then two counters on `/metrics` are read before and after the run. They count everybody's requests:
+their difference is believed only if the tokens queried in between are exactly this run's own.
+
+In: usage records and the text of `/metrics`. Out: a number, or None. Never a guess, and never any I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pg_bridge.engine.payload import Tokens
+from pg_bridge.engine.records import Usage
+
+_SAMPLE = re.compile(
+    r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^\n]*\})?[ \t]+([0-9.eE+]+)(?:[ \t]+[0-9]+)?[ \t]*$", re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounters:
+    """The engine's prefix cache counters at one moment.
+
+    Attributes:
+        queried_tokens: Prompt tokens looked up so far.
+        hit_tokens: Those of them that were found.
+    """
+
+    queried_tokens: int
+    hit_tokens: int
+
+
+def read_counters(text: str) -> CacheCounters | None:
+    r"""Read the counters from a `/metrics` page; an engine with several cores lists one sample each.
+
+    >>> read_counters('vllm:prefix_cache_queries_total{engine="0"} 8.0\nvllm:prefix_cache_hits_total 5.0')
+    CacheCounters(queried_tokens=8, hit_tokens=5)
+    >>> read_counters("") is None
+    True
+    """
+    sums: dict[str, int] = {}
+    for name, value in _SAMPLE.findall(text):
+        sums[name] = sums.get(name, 0) + round(float(value))
+    if sums.keys() != {"queries", "hits"}:
+        return None
+    return CacheCounters(sums["queries"], sums["hits"])
+
+
+@dataclass(slots=True)
+class TokenTally:
+    """Adds up the tokens of a run's answered requests.
+
+    Attributes:
+        usage: The run's record, kept current.
+        baseline: The counters just before the first request of many prompts; None if never read.
+        counted_tokens: Prompt tokens answered since the baseline.
+    """
+
+    usage: Usage
+    baseline: CacheCounters | None = None
+    counted_tokens: int = 0
+    _reported: int | None = field(default=0, init=False)  # cached tokens, while every request told its own
+    _before: int | None = field(default=0, init=False)  # the same, of the requests before the baseline
+
+    def add(self, tokens: Tokens) -> None:
+        """Add one answered request."""
+        usage = self.usage
+        usage.prompt_tokens = _plus(usage.prompt_tokens, tokens.prompt)
+        usage.completion_tokens = _plus(usage.completion_tokens, tokens.completion)
+        self.counted_tokens += tokens.prompt or 0
+        self._reported = usage.cached_tokens = _plus(self._reported, tokens.cached)
+
+    def start_counting(self, counters: CacheCounters | None) -> None:
+        """Take the baseline; nothing may be in flight."""
+        self.baseline = counters
+        self.counted_tokens = 0
+        self._before = self._reported
+
+    @property
+    def wants_counters(self) -> bool:
+        """Whether only the counters can tell the cached tokens."""
+        return self._reported is None and self._before is not None and self.baseline is not None
+
+    def settle(self, now: CacheCounters | None) -> bool:
+        """Take the counters after the last answer; True if they account for this run and nothing else."""
+        if now is None or self.baseline is None or self._before is None or self.usage.prompt_tokens is None:
+            return False
+        if now.queried_tokens - self.baseline.queried_tokens != self.counted_tokens:
+            return False
+        hits = now.hit_tokens - self.baseline.hit_tokens
+        if not 0 <= hits <= self.counted_tokens:
+            return False
+        self.usage.cached_tokens = self._before + hits
+        return True
+
+
+def _plus(total: int | None, more: int | None) -> int | None:
+    return None if total is None or more is None else total + more

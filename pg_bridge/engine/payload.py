@@ -1,0 +1,142 @@
+"""What is sent to the engine and what is read from its answers, for its chat and its completions interface.
+
+In: prompts and a `Sampling`; the bytes of an answer. Out: the bytes of a request body; answers in the order
+of the prompts. Nothing here waits or knows HTTP beyond the path. All parts of a body that do not change
+within a run are built once, so that one prompt costs one JSON string and one join.
+
+With `api 'completions'` the text sent is the system prompt, an empty line, the prompt and a line break, for
+there is no chat template to part them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
+from typing import Any
+
+from pg_bridge.engine.records import Sampling
+from pg_bridge.options import Api
+
+NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
+NO_TEXT = "the engine's answer holds no text"
+NOT_A_CHOICE = "the engine did not keep to the choices"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What one answered request says of its tokens; None where it does not.
+
+    Attributes:
+        prompt: Prompt tokens of all its prompts.
+        completion: Tokens of all its answers.
+        cached: Cached tokens; only a request of one prompt tells them rightly.
+    """
+
+    prompt: int | None
+    completion: int | None
+    cached: int | None
+
+
+class MalformedAnswer(ValueError):  # noqa: N818 - a message between rooms of the engine, not for users
+    """The bytes are not an answer to the request; the text says in what way."""
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class Payload:
+    """Bodies of one run's requests and the reading of their answers.
+
+    Args:
+        api: Which interface is used.
+        model: The model's name.
+        sampling: How prompts are answered.
+    """
+
+    def __init__(self, api: Api, model: str, sampling: Sampling) -> None:
+        self._chat = api == "chat"
+        self._choices = frozenset(sampling.choices)
+        constant: dict[str, Any] = {
+            "model": model,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+        }
+        if sampling.choices:
+            constant["structured_outputs"] = {"choice": list(sampling.choices)}
+        key = "messages" if self._chat else "prompt"
+        self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
+        system = sampling.system_prompt
+        if self._chat:
+            message = f'{{"role": "system", "content": {json.dumps(system)}}}, ' if system else ""
+            self._before = f'[{message}{{"role": "user", "content": '
+            self._after = "}]"
+        else:
+            self._before = json.dumps(system + "\n\n")[:-1] if system else '"'
+            self._after = '\\n"'
+
+    def path(self, prompt_count: int) -> str:
+        """The path for a request of so many prompts."""
+        if not self._chat:
+            return "/v1/completions"
+        return "/v1/chat/completions" if prompt_count == 1 else "/v1/chat/completions/batch"
+
+    def body(self, prompts: Sequence[str]) -> bytes:
+        """The request's body.
+
+        Raises:
+            UnicodeEncodeError: A prompt holds half of a surrogate pair.
+        """
+        before, after = self._before, self._after
+        if self._chat:
+            pieces = [f"{before}{encode_basestring(prompt)}{after}" for prompt in prompts]
+        else:
+            # The pieces' own quotes are dropped: the system prompt and the line break join the text.
+            pieces = [f"{before}{encode_basestring(prompt)[1:-1]}{after}" for prompt in prompts]
+        joined = pieces[0] if len(pieces) == 1 else f"[{', '.join(pieces)}]"
+        return f"{self._head}{joined}}}".encode()
+
+    def parse(self, body: bytes, prompt_count: int) -> tuple[list[tuple[str | None, str | None]], Tokens]:
+        """Read an answer.
+
+        Returns:
+            (text, error) for each prompt in the request's order, one of the two None; and the tokens.
+
+        Raises:
+            MalformedAnswer: The body is not the answer to a request of so many prompts.
+        """
+        try:
+            answer = json.loads(body)
+            choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+            if [choice["index"] for choice in choices] != list(range(prompt_count)):
+                raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
+            if self._chat:
+                texts = [choice["message"]["content"] for choice in choices]
+            else:
+                texts = [choice["text"] for choice in choices]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, MalformedAnswer):
+                raise
+            # The chained error may quote the body, which may repeat a prompt: it is cut off.
+            raise MalformedAnswer("not the JSON of a completion") from None
+        return [self._checked(text) for text in texts], _tokens(answer.get("usage"), prompt_count)
+
+    def _checked(self, text: object) -> tuple[str | None, str | None]:
+        if not isinstance(text, str):
+            return None, NO_TEXT
+        if not self._choices or text in self._choices:
+            return text, None
+        stripped = text.strip()  # some chat templates begin every answer with a space
+        return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
+
+
+def _tokens(usage: object, prompt_count: int) -> Tokens:
+    if not isinstance(usage, dict):
+        return Tokens(None, None, None)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if prompt_count == 1 and isinstance(details, dict) else None
+    return Tokens(
+        _integer(usage.get("prompt_tokens")), _integer(usage.get("completion_tokens")), _integer(cached)
+    )

@@ -1,0 +1,63 @@
+"""The three small records that stand between the pipeline and the engine.
+
+`Sampling` goes in once a run, `Completion` comes out once a prompt, `Usage` holds the engine's own figures of
+the run. No behaviour lives here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How every prompt of one run is answered.
+
+    Attributes:
+        max_tokens: Most tokens of one answer.
+        temperature: 0 picks the likeliest token every time.
+        system_prompt: Instruction before every prompt; empty for none.
+        choices: The only answers allowed; empty for free text.
+    """
+
+    max_tokens: int
+    temperature: float
+    system_prompt: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The engine's answer to one prompt, or why there is none.
+
+    Attributes:
+        index: 0-based place of its prompt in the iterator handed to `Engine.complete`.
+        text: The answer; None where `error` is set.
+        error: Why this prompt failed on its own merits; holds no prompt text and no key.
+    """
+
+    index: int
+    text: str | None
+    error: str | None
+
+
+@dataclass(slots=True)
+class Usage:
+    """One run's figures. Token counts are the engine's own, None where it does not say.
+
+    Attributes:
+        requests: HTTP requests sent that carried prompts, repeated ones included.
+        retries: How many of them were repeats.
+        prompt_tokens: Tokens of all answered prompts.
+        cached_tokens: Those of them that came from the prefix cache. Known once `Engine.complete` is
+            exhausted; see `pg_bridge.engine.metrics` for when it can be told.
+        completion_tokens: Tokens of all answers.
+        wait_s: Seconds spent waiting for the engine, sending and receiving included.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    prompt_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    wait_s: float = 0.0

@@ -1,0 +1,105 @@
+"""What an engine double does: the answers it gives and the faults it shows.
+
+In: fields, set by name at any time, also from JSON. Out: an answer for a prompt. No network here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Any
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """How the double behaves; every field may be changed while it runs.
+
+    Attributes:
+        answer: From a prompt to its answer; None for `default_answer`.
+        models: The models it serves; a request for another gets 404.
+        api_key: If set, requests without it get 401.
+        batch_endpoint: Whether `/v1/chat/completions/batch` exists.
+        metrics: Whether `/metrics` exists.
+        prompt_tokens_details: Whether cached tokens stand in `usage`, as with vLLM's flag of that name.
+        delay_s: Seconds that every request waits before it is answered.
+        delay_per_prompt_s: Seconds more for each of its prompts.
+        hang: Take requests and never answer them.
+        fail_first: So many of the next requests get `fail_status`; counts down.
+        fail_status: The HTTP status of a failed request.
+        retry_after_s: If set, failed requests carry it as `Retry-After`.
+        drop_first: So many of the next requests have their connection dropped; counts down.
+        reject_marker: A request with a prompt that holds this text gets 400; empty for none.
+        reject_echo: Whether that 400 quotes the prompt, as some engines' messages do.
+        max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
+        malformed: Answer with text that is not JSON.
+        ignore_choices: Answer freely where choices were asked for.
+        no_text: Answer with null instead of text.
+        record: Keep every prompt; turn it off for millions of them.
+    """
+
+    answer: Callable[[str], str] | None = None
+    models: Sequence[str] = ("double",)
+    api_key: str | None = None
+    batch_endpoint: bool = True
+    metrics: bool = True
+    prompt_tokens_details: bool = True
+    delay_s: float = 0.0
+    delay_per_prompt_s: float = 0.0
+    hang: bool = False
+    fail_first: int = 0
+    fail_status: int = 503
+    retry_after_s: float | None = None
+    drop_first: int = 0
+    reject_marker: str = ""
+    reject_echo: bool = False
+    max_prompt_chars: int = 0
+    malformed: bool = False
+    ignore_choices: bool = False
+    no_text: bool = False
+    record: bool = True
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Set fields by name.
+
+        Raises:
+            ValueError: There is no such field, or it cannot be set this way.
+        """
+        names = {each.name for each in fields(self)} - {"answer"}
+        unknown = sorted(changes.keys() - names)
+        if unknown:
+            raise ValueError(f"no setting {unknown[0]!r}; there are: {', '.join(sorted(names))}")
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+
+def default_answer(prompt: str) -> str:
+    r"""A short text that depends on what is asked and on nothing else.
+
+    The row at the prompt's end is read as a JSON object and its cells are sorted by their names, so that the
+    order of columns, which carries no meaning, does not change the answer.
+
+    >>> default_answer('Good?\n{"a": 1, "b": "x"}') == default_answer('Good?\n{"b": "x", "a": 1}')
+    True
+    >>> default_answer('Good?\n{"a": 1}') == default_answer('Good?\n{"a": 2}')
+    False
+    """
+    return f"answer {digest(prompt):08x}"
+
+
+def digest(prompt: str) -> int:
+    """A number of 32 bits; see `default_answer` for what it depends on."""
+    question, brace, row = prompt.partition("\n{")
+    text = prompt
+    if brace:
+        try:
+            text = f"{question}\n{sorted(json.loads('{' + row).items())!r}"
+        except ValueError:
+            text = prompt  # it only looked like a row
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
+
+
+def choose(prompt: str, choices: Sequence[str]) -> str:
+    """One of the choices; depends on the prompt as `default_answer` does."""
+    return choices[digest(prompt) % len(choices)]

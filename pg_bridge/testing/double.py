@@ -1,0 +1,348 @@
+"""An engine double: a small HTTP server that speaks vLLM's interface, for tests, demos and benchmarks.
+
+In: requests to `/v1/models`, `/v1/chat/completions`, `/v1/chat/completions/batch`, `/v1/completions`,
+`/health` and `/metrics`. Out: answers that depend on the prompt alone, prefix cache figures counted as vLLM
+counts them, and any of the faults of `Behaviour`. There is no model in it: an answer is a digest, or what
+your function says.
+
+In a test, in a thread of its own:
+
+    with EngineDouble(answer=lambda prompt: "yes", fail_first=2) as engine:
+        …                              # CREATE SERVER … OPTIONS (endpoint engine.url)
+        engine.behaviour.hang = True   # faults may come and go while it runs
+        engine.received.prompts        # what it was asked, in order
+
+As a process of its own, which prints `engine=URL` once it listens and ends with SIGTERM:
+
+    python -m pg_bridge.testing.double --port 0 --set delay_s=0.1
+
+There `POST /double` with a JSON object of `Behaviour` fields changes them (`answer` cannot be changed that
+way), `{"reset": true}` among them forgets what was received and what is cached; `GET /double` says what was
+received.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from pg_bridge.testing.behaviour import Behaviour, choose, default_answer
+from pg_bridge.testing.prefix_cache import CHARS_PER_TOKEN, PrefixCache, token_count
+
+CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
+_LARGEST_BODY_BYTES = 1 << 30
+
+
+@dataclass(slots=True)
+class Received:
+    """What the double was asked.
+
+    Attributes:
+        requests: (path, number of prompts) of every request that carried prompts, in order.
+        prompts: The last user message of every conversation, or the prompt, in order; answered or not.
+        conversations: The whole rendered text of each of them.
+        bodies: The parsed JSON of every request but its prompts.
+        answered: Prompts answered.
+        aborted: Requests whose client went away before the answer.
+    """
+
+    requests: list[tuple[str, int]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    answered: int = 0
+    aborted: int = 0
+
+
+class EngineDouble:
+    """A double on a free port of this machine, served by a thread while the context is open.
+
+    Args:
+        block_size: Tokens of a cache block.
+        cache_blocks: Blocks that the cache holds at most.
+        host: Where to listen.
+        port: 0 takes a free one.
+        **settings: Fields of `Behaviour`.
+
+    Attributes:
+        behaviour: What it does; may be changed at any time.
+        received: What it was asked.
+        cache: Its prefix cache.
+        url: The base URL, once it listens.
+    """
+
+    def __init__(
+        self,
+        *,
+        block_size: int = 16,
+        cache_blocks: int = 65_536,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        **settings: Any,  # noqa: ANN401 - the fields of Behaviour, each with its own type
+    ) -> None:
+        self.behaviour = Behaviour(**settings)
+        self.received = Received()
+        self.cache = PrefixCache(block_size, cache_blocks)
+        self.url = ""
+        self._host = host
+        self._port = port
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def __enter__(self) -> Self:
+        listening = threading.Event()
+        failures: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                asyncio.run(self.serve(lambda _: listening.set()))
+            except OSError as error:
+                failures.append(error)
+                listening.set()
+
+        self._thread = threading.Thread(target=serve, name="engine-double", daemon=True)
+        self._thread.start()
+        listening.wait()
+        if failures:
+            raise failures[0]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._stop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def reset(self) -> None:
+        """Forget what was received and what is cached."""
+        self.received = Received()
+        self.cache.clear()
+
+    async def serve(self, on_listening: Callable[[str], None]) -> None:
+        """Listen, tell the URL, and answer until told to stop."""
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        runner = web.AppRunner(self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port)
+            await site.start()
+            self.url = f"http://{self._host}:{runner.addresses[0][1]}"
+            on_listening(self.url)
+            await self._stop.wait()
+        finally:
+            await runner.cleanup()
+
+    def stop(self) -> None:
+        """End `serve`; to be called in its event loop."""
+        if self._stop is not None:
+            self._stop.set()
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=_LARGEST_BODY_BYTES)
+        for path in (CHAT, BATCH, COMPLETIONS):
+            application.router.add_post(path, self._complete)
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_get("/health", self._health)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/double", self._tell)
+        application.router.add_post("/double", self._change)
+        return application
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        behaviour = self.behaviour
+        if request.path == BATCH and not behaviour.batch_endpoint:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        body = await request.json(loads=json.loads)
+        prompts, conversations = _read(request.path, body)
+        received = self.received
+        received.requests.append((request.path, len(prompts)))
+        if behaviour.record:
+            received.prompts += prompts
+            received.conversations += conversations
+            received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt"}})
+        try:
+            refusal = await self._refuse(request, body, prompts)
+            if refusal is not None:
+                return refusal
+            wait_s = behaviour.delay_s + behaviour.delay_per_prompt_s * len(prompts)
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+        except asyncio.CancelledError:
+            received.aborted += 1
+            raise
+        text = self._answer(request.path, body, prompts, conversations)
+        received.answered += len(prompts)
+        return web.Response(text=text, content_type="application/json")
+
+    async def _refuse(
+        self, request: web.Request, body: dict[str, Any], prompts: Sequence[str]
+    ) -> web.StreamResponse | None:
+        behaviour = self.behaviour
+        if (denied := self._denied(request)) is not None:
+            return denied
+        if behaviour.drop_first > 0:
+            behaviour.drop_first -= 1
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if behaviour.fail_first > 0:
+            behaviour.fail_first -= 1
+            after = behaviour.retry_after_s
+            headers = {} if after is None else {"Retry-After": f"{after:g}"}
+            return _error(behaviour.fail_status, "told to fail", headers)
+        if behaviour.hang:
+            await asyncio.Event().wait()
+        return self._fault(body, prompts)
+
+    def _fault(self, body: dict[str, Any], prompts: Sequence[str]) -> web.Response | None:
+        """The refusal that the request earns by what it holds."""
+        behaviour = self.behaviour
+        if body.get("model") not in behaviour.models:
+            return _error(404, f"The model `{body.get('model')}` does not exist.")
+        for prompt in prompts if behaviour.reject_marker else ():
+            if behaviour.reject_marker in prompt:
+                return _error(400, f"bad prompt: {prompt!r}" if behaviour.reject_echo else "bad prompt")
+        if behaviour.max_prompt_chars and any(len(prompt) > behaviour.max_prompt_chars for prompt in prompts):
+            limit = behaviour.max_prompt_chars // CHARS_PER_TOKEN
+            return _error(400, f"This model's maximum context length is {limit} tokens. Your request is longer.")
+        return None
+
+    def _answer(self, path: str, body: dict[str, Any], prompts: list[str], conversations: list[str]) -> str:
+        behaviour = self.behaviour
+        if behaviour.malformed:
+            return "<html>not the JSON you want</html>"
+        chosen = None if behaviour.ignore_choices else (body.get("structured_outputs") or {}).get("choice")
+        answer = behaviour.answer or default_answer
+        most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
+        choices: list[dict[str, Any]] = []
+        prompt_tokens = completion_tokens = cached = 0
+        for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
+            tokens, cached = self.cache.query(conversation)
+            prompt_tokens += tokens
+            text = choose(prompt, chosen) if chosen else answer(prompt)
+            finish = "stop" if len(text) <= most_chars else "length"
+            text = text[:most_chars]
+            completion_tokens += token_count(text) or 1
+            said: Any = None if behaviour.no_text else text
+            content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
+            choices.append({"index": index, **content, "finish_reason": finish})
+        details = None
+        # As vLLM does: a batch of conversations tells none, a list of prompts those of its last prompt.
+        if behaviour.prompt_tokens_details and path != BATCH:
+            details = {"cached_tokens": cached}
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": details,
+        }
+        return json.dumps({"id": "double", "model": body["model"], "choices": choices, "usage": usage})
+
+    def _denied(self, request: web.Request) -> web.Response | None:
+        key = self.behaviour.api_key
+        if key is None or request.headers.get("Authorization") == f"Bearer {key}":
+            return None
+        return _error(401, "Unauthorized")
+
+    async def _models(self, request: web.Request) -> web.Response:
+        models = [{"id": model, "object": "model"} for model in self.behaviour.models]
+        return self._denied(request) or web.json_response({"object": "list", "data": models})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        if not self.behaviour.metrics:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        label = f'{{engine="0",model_name="{self.behaviour.models[0]}"}}'
+        counters = {"queries": self.cache.queried_tokens, "hits": self.cache.hit_tokens}
+        lines = []
+        for name, value in counters.items():
+            lines.append(f"# TYPE vllm:prefix_cache_{name}_total counter")
+            lines.append(f"vllm:prefix_cache_{name}_total{label} {float(value)}")
+        return web.Response(text="\n".join(lines) + "\n")
+
+    async def _tell(self, _: web.Request) -> web.Response:
+        received = self.received
+        return web.json_response(
+            {
+                "requests": len(received.requests),
+                "prompts": sum(count for _, count in received.requests),
+                "answered": received.answered,
+                "aborted": received.aborted,
+                "queried_tokens": self.cache.queried_tokens,
+                "hit_tokens": self.cache.hit_tokens,
+            }
+        )
+
+    async def _change(self, request: web.Request) -> web.Response:
+        changes = await request.json()
+        if changes.pop("reset", False):
+            self.reset()
+        try:
+            self.behaviour.change(changes)
+        except ValueError as error:
+            return _error(400, str(error))
+        return web.json_response({})
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    error = {"message": message, "type": "Error", "param": None, "code": status}
+    return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(each prompt's own text, each prompt's whole rendered text)."""
+    if path == COMPLETIONS:
+        prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+        return prompts, prompts
+    conversations = [body["messages"]] if path == CHAT else body["messages"]
+    prompts = [conversation[-1]["content"] for conversation in conversations]
+    rendered = [
+        "".join([f"<{message['role']}>{message['content']}\n" for message in conversation]) + "<assistant>"
+        for conversation in conversations
+    ]
+    return prompts, rendered
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    import signal  # noqa: PLC0415 - only a process of its own takes signals
+
+    parser = argparse.ArgumentParser(
+        prog="python -m pg_bridge.testing.double",
+        description="Serve an engine double; prints engine=URL once it listens.",
+        epilog="Settings are the fields of pg_bridge.testing.behaviour.Behaviour, as JSON: --set fail_first=2",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
+    parser.add_argument("--block-size", type=int, default=16, help="tokens of a cache block")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="settings")
+    arguments = parser.parse_args(argv)
+    double = EngineDouble(host=arguments.host, port=arguments.port, block_size=arguments.block_size, record=False)
+    for setting in arguments.settings:
+        name, _, value = setting.partition("=")
+        double.behaviour.change({name: json.loads(value)})
+
+    async def serve() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, double.stop)
+        await double.serve(lambda url: print(f"engine={url}", flush=True))
+
+    asyncio.run(serve())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
