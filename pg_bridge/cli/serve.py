@@ -1,0 +1,139 @@
+"""`pg-bridge serve`: start vLLM with the flags that pg_bridge needs, and stay in front of it.
+
+In: a model's name or directory and a few sizes. Out: `engine=http://…` once it answers; on Ctrl-C or SIGTERM
+every process of vLLM is ended. It knows nothing of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from pg_bridge.children import interrupt_on_sigterm, tail
+from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, explain
+from pg_bridge.errors import EngineUnreachable
+
+_BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
+
+_DESCRIPTION = f"""\
+Start vLLM's OpenAI-compatible server with the flags that pg_bridge needs:
+
+  prefix caching on     equal beginnings of prompts are computed once
+  small blocks          {_BLOCKS}: only whole blocks are reused
+  prompt-token details  so that llm.last_run() can tell cached tokens from computed ones
+
+It prints engine=http://… as soon as the engine answers, and runs until Ctrl-C.
+"""
+
+_EPILOG = """\
+examples:
+  pg-bridge serve                                     a tiny random-weights model, to try things out
+  pg-bridge serve --model Qwen/Qwen3-0.6B --port 8000 a model from the hub
+  pg-bridge serve --model ./llama --device cpu --kv-cache-gib 8
+  pg-bridge serve --model ./llama -- --tensor-parallel-size 2
+
+then, in the database:
+  CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://127.0.0.1:8000');
+
+The engine has no password unless you give it one (-- --api-key …; put the same key into the database with
+CREATE USER MAPPING … OPTIONS (api_key …)). Keep it on 127.0.0.1 or behind a firewall.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `serve` to the command line."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="start a vLLM engine with the right flags",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", help="a local directory or a name on the hub (default: a random-weights model)"
+    )
+    parser.add_argument("--served-name", metavar="NAME", help="the name requests use (default: the model's)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-prefix-caching", action="store_true", help="compute every prompt anew, to compare"
+    )
+    parser.add_argument(
+        "--kv-cache-gib",
+        type=_positive,
+        metavar="N",
+        help=f"KV cache on a CPU, in GiB (default: $VLLM_CPU_KVCACHE_SPACE or {DEFAULT_CPU_CACHE_GIB})",
+    )
+    parser.add_argument(
+        "--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="where vLLM writes (default: a temporary file)"
+    )
+    parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="more arguments for vLLM itself")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted.
+
+    Raises:
+        EngineUnreachable: The engine did not start, or ended by itself.
+    """
+    with interrupt_on_sigterm():
+        engine = _engine(arguments)
+        try:
+            engine.start()
+            _say(f"starting vLLM (this takes half a minute or more); its log is {engine.log_path}")
+            engine.wait()
+            _say(f"model {engine.model} is ready; Ctrl-C ends it")
+            print(f"engine={engine.endpoint}", flush=True)
+            while not engine.has_ended():
+                time.sleep(0.5)
+            log = tail(engine.log_path, 25)
+            raise EngineUnreachable("vLLM ended by itself", detail=log, hint=explain(log))
+        finally:
+            _say("stopping")
+            engine.stop()
+
+
+def _engine(arguments: argparse.Namespace) -> VllmEngine:
+    options = {
+        "host": arguments.host,
+        "port": arguments.port,
+        "device": arguments.device,
+        "prefix_caching": not arguments.no_prefix_caching,
+        "kv_cache_gib": arguments.kv_cache_gib,
+        "max_model_len": arguments.max_model_len,
+        "extra": arguments.extra,
+        "log_path": arguments.log,
+        "progress": _say,
+    }
+    if arguments.model:
+        # A path must not depend on where vLLM's own processes stand.
+        model = os.path.abspath(arguments.model) if Path(arguments.model).is_dir() else arguments.model
+        return VllmEngine(model, served_name=arguments.served_name or arguments.model, **options)
+    from pg_bridge.testing.random_model import demo_engine  # noqa: PLC0415 - needs packages of the engine
+
+    _say("no --model: serving a small model with RANDOM weights. Its answers mean nothing.")
+    return demo_engine(**options)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _say(line: str) -> None:
+    # To stderr, so that the one line on stdout can be read by a script.
+    print(f"[serve] {line}", file=sys.stderr, flush=True)
