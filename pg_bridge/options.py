@@ -22,8 +22,7 @@ REORDER: tuple[Reorder, ...] = ("rows and columns", "rows", "none")
 ON_ERROR: tuple[OnError, ...] = ("fail", "null")
 
 DEFAULT_SYSTEM_PROMPT = (
-    "You answer a question about one row of a table. The row is a JSON object. "
-    "Reply with the answer alone."
+    "You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone."
 )
 
 

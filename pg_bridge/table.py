@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +106,19 @@ class Table:
     def lengths(self) -> tuple[NDArray[np.int64], ...]:
         """Per column, (m,) int64: the characters of each distinct cell."""
         return tuple(np.fromiter(map(len, texts), np.int64, len(texts)) for texts in self.values)
+
+    def take(self, rows: NDArray[np.intp]) -> Table:
+        """The table of some of the rows, in the order given; it shares `values`."""
+        return Table(self.columns, np.asfortranarray(self.codes[rows]), self.values)
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        """Each row's cells, in column order."""
+        if not self.columns:
+            return iter([()] * self.rows)
+        return zip(
+            *(map(texts.__getitem__, self.codes[:, j].tolist()) for j, texts in enumerate(self.values)),
+            strict=True,
+        )
 
     def labels(self) -> list[str]:
         """Per column, what stands before its cell in a rendered row: the name as JSON, a colon, a space."""

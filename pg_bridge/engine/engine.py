@@ -10,15 +10,15 @@ the run by raising.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from itertools import count, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pg_bridge.engine.client import Client
 from pg_bridge.engine.failures import silent
-from pg_bridge.engine.flight import Flight
+from pg_bridge.engine.flight import Flight, Numbered
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
+from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.records import Completion, Sampling, Usage
 from pg_bridge.options import Server
 
@@ -29,6 +29,33 @@ _T = TypeVar("_T")
 
 def _never() -> None:
     """No interrupts."""
+
+
+class _Source:
+    """Numbers the prompts as they are pulled."""
+
+    def __init__(self, prompts: Iterator[str | None]) -> None:
+        self._prompts = prompts
+        self._index = 0
+        self.paused = False  # the latest pull stopped at a None
+        self.ended = False
+
+    def pull(self, most: int) -> Numbered:
+        """Pull at most so many prompts, fewer where they end or pause."""
+        batch: Numbered = []
+        self.paused = False
+        while len(batch) < most:
+            try:
+                prompt = next(self._prompts)
+            except StopIteration:
+                self.ended = True
+                break
+            if prompt is None:
+                self.paused = True
+                break
+            batch.append((self._index, prompt))
+            self._index += 1
+        return batch
 
 
 class Engine:
@@ -51,53 +78,56 @@ class Engine:
         self._client: Client | None = None
         self._has_batch_endpoint = True
 
-    def complete(self, prompts: Iterator[str], sampling: Sampling) -> Iterator[Completion]:
+    def complete(self, prompts: Iterator[str | None], sampling: Sampling) -> Iterator[Completion | None]:
         """Ask the engine about each prompt and yield its answers as they come.
 
         Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
         more with each answer handed over. They are sent in the order pulled. What the iterator raises comes
-        out of here unchanged. Closing the generator aborts what is in flight.
+        out of here unchanged. Closing the generator aborts what is in flight. Nothing is left open after its end.
 
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
+        source = _Source(prompts)
         finished = False
         try:
-            numbered = zip(count(), prompts, strict=False)
-            first = next(numbered, None)
-            if first is not None:
-                yield from self._complete(first, numbered, sampling)
+            batch: Numbered = []
+            while not batch and not source.ended:  # nothing is opened before there is a prompt
+                batch = source.pull(Pace(self._server.max_in_flight).batch_size)
+                if source.paused:
+                    yield None
+            if batch:
+                yield from self._complete(batch, source, sampling)
             finished = True
         finally:
             if not finished:
                 self.close()
 
-    def _complete(
-        self, first: tuple[int, str], numbered: Iterator[tuple[int, str]], sampling: Sampling
-    ) -> Iterator[Completion]:
+    def _complete(self, first: Numbered, source: _Source, sampling: Sampling) -> Iterator[Completion | None]:
         turns, client = self._opened()
         flight = Flight(self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint)
         pace = flight.pace
-        batch = [first, *islice(numbered, pace.batch_size - 1)]
-        self._wait_for(flight.prepare(sampling, many=len(batch) > 1))
-        flight.send(batch)
-        exhausted = False
+        self._wait_for(flight.prepare(sampling, many=len(first) > 1))
+        flight.send(first)
         while True:
             # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.
-            while not exhausted and (room := pace.room(flight.in_flight, flight.landed_count)):
-                batch = list(islice(numbered, room))
-                exhausted = len(batch) < room
+            paused = False
+            while not source.ended and not paused and (room := pace.room(flight.in_flight, flight.landed_count)):
+                batch = source.pull(room)
+                paused = source.paused
                 if batch:
                     flight.send(batch)
-            if not flight.in_flight and not flight.landed:
+            if not flight.in_flight and not flight.landed and not paused:
                 break
-            self._turn(0 if flight.landed else POLL_S)
+            self._turn(0 if flight.landed or paused else POLL_S)
             if flight.failure is not None:
                 raise flight.failure
             if flight.landed:
                 for completion in flight.take():
                     pace.handed += 1
                     yield completion
+            if paused:
+                yield None
         self._has_batch_endpoint = flight.has_batch_endpoint
         if self._tally.wants_counters:
             self._wait_for(flight.settle())

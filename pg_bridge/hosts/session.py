@@ -1,0 +1,137 @@
+"""What one backend remembers between calls: the servers each role may use, and what the latest run did.
+
+In: servers as the SQL function `llm._servers` lists them. Out: a parsed `Server`. Secrets live here, in the memory
+of one backend, and nowhere else; nothing here prints them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pg_bridge.engine import Engine
+from pg_bridge.errors import OptionError, PgBridgeError, ServerDenied, UnknownServer
+from pg_bridge.hosts.transaction import end_with_transaction
+from pg_bridge.options import Call, Server
+from pg_bridge.pipeline import Answer, Fetch, Run, ask
+from pg_bridge.prompt import parse_question
+
+
+@dataclass(slots=True)
+class Session:
+    """One backend's memory.
+
+    Attributes:
+        last_run: Of the latest `llm.map`, `llm.complete` or scan of `llm.result`.
+    """
+
+    last_run: Run | None = None
+    _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
+
+    def forget(self, role: Hashable) -> None:
+        """Forget the servers of a role, before they are listed anew."""
+        self._servers[role] = {}
+
+    def connect(self, role: Hashable, server: str, *, usable: bool, options: str) -> None:
+        """Note one server of a role.
+
+        Args:
+            role: The role's name or oid; whatever the host looks it up by.
+            server: The server's name.
+            usable: Whether the role holds USAGE.
+            options: The server's and the user mapping's options, one JSON object.
+        """
+        self._servers.setdefault(role, {})[server] = options if usable else None
+
+    def server(self, role: Hashable, name: str) -> Server:
+        """Look up a server for a role.
+
+        Raises:
+            UnknownServer: No server of pg_bridge has that name.
+            ServerDenied: The role has no USAGE on it.
+            OptionError: Its options do not parse.
+        """
+        servers = self._servers.get(role, {})
+        if name not in servers:
+            known = ", ".join(sorted(servers)) or "none"
+            raise UnknownServer(
+                f'server "{name}" does not exist',
+                hint="CREATE SERVER … FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://…'); "
+                f"servers of pg_bridge in this database: {known}.",
+            )
+        options = servers[name]
+        if options is None:
+            raise ServerDenied(
+                f'permission denied for foreign server "{name}"',
+                hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{name}" TO your role.',
+            )
+        return Server.from_options(name, json.loads(options))
+
+    def last_run_json(self) -> str | None:
+        """The latest run as `llm.last_run()` reads it, or None before the first."""
+        return json.dumps(self.last_run.as_dict()) if self.last_run else None
+
+
+SESSION = Session()
+
+
+def start_run(
+    fetch: Fetch,
+    columns: Sequence[str],
+    prompt: str | None,
+    call: Call,
+    server: Server,
+    check_interrupts: Callable[[], None],
+) -> Iterator[Answer]:
+    """Ask, and make it the session's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
+    run = SESSION.last_run = Run()
+    answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)
+    end_with_transaction(answers)
+    return answers
+
+
+def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
+    """One row as a row set of its own, and its columns.
+
+    Args:
+        prompt: The prompt; a NULL row has the columns that it names.
+        row: The text of a JSON object, or None.
+
+    Raises:
+        OptionError: The text is of no JSON object.
+    """
+    if row is None:
+        columns = list(parse_question(prompt).columns)
+    else:
+        value = json.loads(row)
+        if not isinstance(value, dict):
+            raise OptionError(
+                "the input is neither a row nor a JSON object",
+                hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
+            )
+        columns = list(value)
+    rows = [row]
+
+    def fetch(count: int) -> list[str | None]:
+        taken, rows[:] = rows[:count], rows[count:]
+        return list(taken)
+
+    return fetch, columns
+
+
+def fault(sqlstate: str, message: str, detail: str | None, hint: str | None) -> str:
+    """An error as data for the SQL function `llm._raise`, which raises it."""
+    return json.dumps({"sqlstate": sqlstate, "message": message, "detail": detail, "hint": hint})
+
+
+def fault_of(error: Exception) -> str:
+    """Any Python error as data for `llm._raise`; an unforeseen one is named but not quoted, for it may hold data."""
+    if isinstance(error, PgBridgeError):
+        return fault(error.sqlstate, error.message, error.detail, error.hint)
+    return fault(
+        "XX000",
+        f"pg_bridge failed with {type(error).__name__}",
+        None,
+        "This is a defect of pg_bridge: please report it with the statement that led to it.",
+    )

@@ -1,0 +1,55 @@
+"""Ends what a transaction left running, at the moment when PostgreSQL ends the transaction.
+
+An error elsewhere in the statement (a division by zero in the select list, say) leaves a suspended Python generator
+behind, with requests in flight: PostgreSQL frees its own memory and does not know of them. So a callback is
+registered with PostgreSQL, as a C extension would do, that closes the generators of the transaction or
+subtransaction that ends. It runs no SQL and calls nothing that could raise a PostgreSQL error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_COMMIT, _ABORT = 0, 2  # XACT_EVENT_COMMIT, XACT_EVENT_ABORT
+_ABORT_SUB = 2  # SUBXACT_EVENT_ABORT_SUB
+
+_XactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
+_SubXactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p)
+
+_live: WeakKeyDictionary[Iterator[Any], int] = WeakKeyDictionary()
+_backend = ctypes.CDLL(None)
+_registered: list[Any] = []  # keeps the callbacks alive for the life of the backend
+
+
+def end_with_transaction(generator: Iterator[Any]) -> None:
+    """Close a generator at the end of the current transaction or subtransaction, if it is still about then."""
+    if not _registered:
+        _registered[:] = [_XactCallback(_transaction_ends), _SubXactCallback(_subtransaction_ends)]
+        _backend.RegisterXactCallback(_registered[0], None)
+        _backend.RegisterSubXactCallback(_registered[1], None)
+    _live[generator] = _nesting_level()
+
+
+def _transaction_ends(event: int, _: Any) -> None:
+    if event in (_COMMIT, _ABORT):
+        _close_from(0)
+
+
+def _subtransaction_ends(event: int, _own: int, _parent: int, _: Any) -> None:
+    if event == _ABORT_SUB:
+        _close_from(_nesting_level())
+
+
+def _nesting_level() -> int:
+    return int(_backend.GetCurrentTransactionNestLevel())
+
+
+def _close_from(level: int) -> None:
+    for generator, began_at in list(_live.items()):
+        if began_at >= level:
+            with suppress(Exception):  # a generator that is running, under a FATAL error, cannot be closed
+                generator.close()  # type: ignore[attr-defined]

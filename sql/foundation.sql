@@ -1,0 +1,126 @@
+-- What both hosts stand on: the schema, the option validator, the error raiser, the query check and the view of
+-- servers. `pg-bridge install` joins this file, one host's file and surface.sql into that host's install script.
+
+\echo Use "CREATE EXTENSION @extension@" to load this file. \quit
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = '@other_extension@') THEN
+        RAISE EXCEPTION 'extension "@extension@" cannot stand beside extension "@other_extension@" in one database'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'They are two hosts of the same functions. DROP EXTENSION @other_extension@ first, or use another database.';
+    END IF;
+END $$;
+
+CREATE SCHEMA llm;
+GRANT USAGE ON SCHEMA llm TO PUBLIC;
+COMMENT ON SCHEMA llm IS 'pg_bridge: LLM calls over whole row sets. USAGE on a server is what a role needs to ask.';
+
+-- The names and patterns come from pg_bridge/options.py at install time.
+CREATE FUNCTION llm._validate(options text[], catalog oid) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    catalog_name text := CASE catalog WHEN 'pg_foreign_data_wrapper'::regclass THEN 'wrapper'
+                               WHEN 'pg_foreign_server'::regclass THEN 'server'
+                               WHEN 'pg_user_mapping'::regclass THEN 'user mapping'
+                               ELSE 'table' END;
+    given record;
+    known record;
+BEGIN
+    FOR given IN SELECT split_part(o, '=', 1) AS name, substr(o, strpos(o, '=') + 1) AS value FROM unnest(options) AS o
+    LOOP
+        SELECT * INTO known FROM (VALUES @options@) AS v (place, name, pattern, expects)
+        WHERE v.place = catalog_name AND v.name = given.name;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'invalid option "%"', given.name
+                USING ERRCODE = 'fdw_invalid_option_name',
+                      HINT = coalesce((SELECT 'Valid options of a ' || catalog_name || ' are: ' || string_agg(v.name, ', ') || '.'
+                                       FROM (VALUES @options@) AS v (place, name, pattern, expects)
+                                       WHERE v.place = catalog_name AND v.name <> 'relation'),
+                                      'There are no valid options in this context.');
+        END IF;
+        IF given.value !~ ('^(?:' || known.pattern || ')$') THEN
+            RAISE EXCEPTION 'invalid value for option "%"', given.name
+                USING ERRCODE = 'fdw_invalid_string_format', HINT = 'It must be ' || known.expects || '.';
+        END IF;
+    END LOOP;
+    IF catalog_name = 'server' AND NOT EXISTS (SELECT FROM unnest(options) AS o
+                                        WHERE split_part(o, '=', 1) IN ('endpoint', 'wrapper')) THEN
+        RAISE EXCEPTION 'a server needs the option "endpoint"'
+            USING ERRCODE = 'fdw_option_name_not_found',
+                  HINT = 'For example: OPTIONS (endpoint ''http://localhost:8000'').';
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION llm._validate FROM PUBLIC;
+
+-- Errors travel from Python as data and are raised here, so that message, detail, hint and SQLSTATE are the same
+-- on both hosts and no Python traceback stands in front of them.
+CREATE FUNCTION llm._raise(fault text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    f json := fault::json;
+BEGIN
+    -- RAISE takes no NULL for an option and shows an empty one, so each case is spelt out.
+    IF coalesce(f ->> 'detail', '') = '' AND coalesce(f ->> 'hint', '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message';
+    ELSIF coalesce(f ->> 'detail', '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message', HINT = f ->> 'hint';
+    ELSIF coalesce(f ->> 'hint', '') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message', DETAIL = f ->> 'detail';
+    ELSE
+        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message',
+                              DETAIL = f ->> 'detail', HINT = f ->> 'hint';
+    END IF;
+END $$;
+
+-- The column names of a query, after checking that it is one query that only reads. Nothing of it is executed.
+CREATE FUNCTION llm._columns(query text) RETURNS text[]
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    probe refcursor;
+    shape record;
+    columns text[];
+    hint text := 'Pass one SELECT, VALUES, TABLE or WITH query that reads only.';
+    repeated text;
+BEGIN
+    IF query IS NULL THEN
+        RAISE EXCEPTION 'the query is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = hint;
+    END IF;
+    BEGIN
+        OPEN probe FOR EXECUTE query;
+        CLOSE probe;
+    EXCEPTION WHEN invalid_cursor_definition THEN
+        RAISE EXCEPTION 'the query is not a single query that returns rows'
+            USING ERRCODE = 'syntax_error', HINT = hint;
+    END;
+    BEGIN
+        EXECUTE pg_catalog.format(E'SELECT pg_bridge_row.* FROM (%s\n) AS pg_bridge_row LIMIT 0', query) INTO shape;
+    EXCEPTION WHEN syntax_error THEN  -- it parsed alone, so it is INSERT … RETURNING, EXPLAIN, SHOW or the like
+        RAISE EXCEPTION 'the query is not a SELECT, VALUES, TABLE or WITH query'
+            USING ERRCODE = 'syntax_error', HINT = hint;
+    END;
+    columns := ARRAY(SELECT pg_catalog.json_object_keys(pg_catalog.row_to_json(shape)));
+    SELECT c INTO repeated FROM pg_catalog.unnest(columns) AS c GROUP BY c HAVING pg_catalog.count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the query returns more than one column named "%"', repeated
+            USING ERRCODE = 'duplicate_column', HINT = 'Give each column a name of its own with AS.';
+    END IF;
+    RETURN columns;
+END $$;
+
+-- Every pg_bridge server as one role sees it. `options` holds the role's secrets too: only the extension's owner may
+-- read it, and only to hand it to the Python of the same backend.
+CREATE FUNCTION llm._servers(role name) RETURNS TABLE (server name, usable boolean, options json)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.srvname,
+           has_server_privilege(role, s.oid, 'USAGE'),
+           (SELECT json_object_agg(option_name, option_value)
+            FROM pg_options_to_table(s.srvoptions || coalesce(own.umoptions, public.umoptions, '{}')))
+    FROM pg_foreign_server AS s
+    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw AND w.fdwname = 'pg_bridge'
+    LEFT JOIN pg_user_mapping AS own ON own.umserver = s.oid AND own.umuser = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = role)
+    LEFT JOIN pg_user_mapping AS public ON public.umserver = s.oid AND public.umuser = 0
+    WHERE NOT EXISTS (SELECT FROM unnest(s.srvoptions) AS o WHERE o LIKE 'wrapper=%')
+       OR EXISTS (SELECT FROM unnest(s.srvoptions) AS o WHERE o LIKE 'endpoint=%')
+$$;
+REVOKE ALL ON FUNCTION llm._servers FROM PUBLIC;

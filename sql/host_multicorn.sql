@@ -1,0 +1,102 @@
+-- The Multicorn host: two foreign tables for users, two for the extension itself, all in the memory of one backend.
+
+CREATE FOREIGN DATA WRAPPER pg_bridge HANDLER multicorn_handler VALIDATOR llm._validate;
+COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak the OpenAI API';
+
+-- The server of the extension's own tables: this backend's Python. It is no engine and has no endpoint.
+CREATE SERVER pg_bridge_session FOREIGN DATA WRAPPER pg_bridge OPTIONS (wrapper '@wrapper@');
+
+CREATE FOREIGN TABLE llm.rowset (
+    rowset text NOT NULL,
+    row_id bigint,
+    input  json
+) SERVER pg_bridge_session OPTIONS (relation 'rowset');
+COMMENT ON FOREIGN TABLE llm.rowset IS 'rows staged by this transaction for llm.result; row_id is given by the table';
+
+CREATE FOREIGN TABLE llm.result (
+    rowset  text,
+    prompt  text,
+    options text,
+    row_id  bigint,
+    input   jsonb,
+    output  text,
+    error   text
+) SERVER pg_bridge_session OPTIONS (relation 'result');
+COMMENT ON FOREIGN TABLE llm.result IS
+    'the answers to a prompt about each row of a row set: WHERE rowset = … AND prompt = … [AND options = ''{"server": …}'']';
+
+CREATE FOREIGN TABLE llm._connection (
+    role    oid,
+    server  text,
+    usable  boolean,
+    options text
+) SERVER pg_bridge_session OPTIONS (relation 'connection');
+
+CREATE FOREIGN TABLE llm._state (
+    version  text,
+    last_run text
+) SERVER pg_bridge_session OPTIONS (relation 'state');
+
+GRANT SELECT, INSERT ON llm.rowset TO PUBLIC;
+GRANT SELECT ON llm.result, llm._state TO PUBLIC;
+
+-- Puts the servers that `role` may use into this backend's Python, secrets included. It returns nothing and Python
+-- looks servers up by the role that is current, so calling it for another role gains nothing.
+CREATE FUNCTION llm._connect(role name) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO llm._connection (role, server, usable, options)
+    SELECT r.oid, NULL, NULL, NULL FROM pg_roles AS r WHERE r.rolname = role  -- forgets what the role had
+    UNION ALL
+    SELECT r.oid, s.server, s.usable, s.options
+    FROM llm._servers(role) AS s JOIN pg_roles AS r ON r.rolname = role
+$$;
+
+CREATE FUNCTION llm._connect_current() RETURNS trigger
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM llm._connect(current_user);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER connect BEFORE INSERT ON llm.rowset FOR EACH STATEMENT EXECUTE FUNCTION llm._connect_current();
+
+-- Stages the rows of a query and returns the new row set's name. Row 0 holds the column names, so that an empty row
+-- set has them too.
+CREATE FUNCTION llm._stage(query text) RETURNS text
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    name text := 'map ' || pg_catalog.gen_random_uuid();
+BEGIN
+    EXECUTE pg_catalog.format(
+        E'INSERT INTO llm.rowset (rowset, row_id, input) SELECT %1$L, 0, pg_catalog.to_json($1) '
+        'UNION ALL SELECT %1$L, NULL, pg_catalog.row_to_json(pg_bridge_row) FROM (%2$s\n) AS pg_bridge_row', name, query)
+    USING llm._columns(query);
+    RETURN name;
+END $$;
+
+CREATE FUNCTION llm._map(query text, prompt text, options text)
+RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
+LANGUAGE sql VOLATILE AS $$
+    SELECT r.row_id, r.input, r.output, r.error
+    FROM llm.result AS r
+    WHERE r.rowset = (SELECT llm._stage($1))
+      AND r.prompt = $2
+      AND r.options = (SELECT ($3::jsonb || '{"internal": true}')::text)
+$$;
+
+CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    name text := 'complete ' || pg_catalog.gen_random_uuid();
+    internal text := $3::jsonb || '{"internal": true}';
+BEGIN
+    INSERT INTO llm.rowset (rowset, input) VALUES (name, $2::json);
+    RETURN QUERY
+        SELECT r.output, r.error, CASE WHEN r.row_id IS NULL THEN r.error END
+        FROM llm.result AS r WHERE r.rowset = name AND r.prompt = $1 AND r.options = internal;
+END $$;
+
+CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
+LANGUAGE sql VOLATILE AS $$
+    SELECT s.version, s.last_run::json FROM llm._state AS s
+$$;

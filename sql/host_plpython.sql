@@ -1,0 +1,31 @@
+-- The PL/Python host. Each body is one call into pg_bridge.hosts.plpython.
+
+CREATE FOREIGN DATA WRAPPER pg_bridge NO HANDLER VALIDATOR llm._validate;
+COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak the OpenAI API';
+
+-- Puts the servers that `role` may use into this backend's Python, secrets included. It returns nothing and Python
+-- looks servers up by the role that is current, so calling it for another role gains nothing.
+CREATE FUNCTION llm._connect(role name) RETURNS void
+LANGUAGE plpython3u VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+from pg_bridge.hosts import plpython
+plpython.connect(plpy, role)
+$$;
+
+CREATE FUNCTION llm._map(query text, prompt text, options text)
+RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.hosts import plpython
+return plpython.map_rows(plpy, query, prompt, options)
+$$;
+
+CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.hosts import plpython
+return plpython.complete(plpy, prompt, input, options)
+$$;
+
+CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.hosts import plpython
+return plpython.session_state()
+$$;

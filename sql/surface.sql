@@ -1,0 +1,95 @@
+-- The functions that people call: the same on both hosts, over the host's own _map, _complete and _session.
+
+CREATE FUNCTION llm._checked(prompt text) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF prompt IS NULL THEN
+        RAISE EXCEPTION 'the prompt is NULL'
+            USING ERRCODE = 'null_value_not_allowed',
+                  HINT = 'Pass the question as text; {column} names a column of the rows.';
+    END IF;
+    RETURN prompt;
+END $$;
+
+CREATE FUNCTION llm.map(
+    query         text,
+    prompt        text,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    choices       text[]           DEFAULT NULL,
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    on_error      text             DEFAULT 'fail',
+    window_rows   integer          DEFAULT NULL
+) RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
+LANGUAGE sql VOLATILE AS $$
+    -- The inner call stands in a select list, where PostgreSQL streams its rows. A row without row_id is a fault.
+    SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
+    FROM (SELECT (llm._map(query, llm._checked(prompt), pg_catalog.json_build_object(
+              'server', server, 'max_tokens', max_tokens, 'temperature', temperature, 'system_prompt', system_prompt,
+              'choices', choices, 'reorder', reorder, 'dedup', dedup, 'on_error', on_error,
+              'window_rows', window_rows)::text)).*) AS m
+$$;
+COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
+
+CREATE FUNCTION llm.complete(
+    prompt        text,
+    input         anyelement,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    choices       text[]           DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
+    FROM llm._complete(llm._checked(prompt), pg_catalog.to_json(input)::text, pg_catalog.json_build_object(
+        'server', server, 'max_tokens', max_tokens, 'temperature', temperature, 'system_prompt', system_prompt,
+        'choices', choices, 'on_error', on_error)::text) AS c
+$$;
+COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text) IS
+    'asks a prompt about one row or jsonb object: one request a call, for trying things out; llm.map asks about many';
+
+CREATE FUNCTION llm.complete(
+    prompt        text,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    choices       text[]           DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT llm.complete(prompt, '{}'::json, server, max_tokens, temperature, system_prompt, choices, on_error)
+$$;
+COMMENT ON FUNCTION llm.complete(text, text, integer, double precision, text, text[], text) IS
+    'asks a prompt that needs no row: one request a call';
+
+CREATE FUNCTION llm.last_run(
+    OUT rows              bigint,
+    OUT unique_prompts    bigint,
+    OUT requests          bigint,
+    OUT retries           bigint,
+    OUT prompt_tokens     bigint,
+    OUT cached_tokens     bigint,
+    OUT completion_tokens bigint,
+    OUT prefix_hit_rate   double precision,
+    OUT read_s            double precision,
+    OUT plan_s            double precision,
+    OUT wait_s            double precision,
+    OUT return_s          double precision
+) LANGUAGE sql VOLATILE AS $$
+    SELECT r.* FROM llm._session() AS s,
+         pg_catalog.json_to_record(s.last_run) AS r (
+             rows bigint, unique_prompts bigint, requests bigint, retries bigint, prompt_tokens bigint,
+             cached_tokens bigint, completion_tokens bigint, prefix_hit_rate double precision,
+             read_s double precision, plan_s double precision, wait_s double precision, return_s double precision)
+$$;
+COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run did; token counts are the engine''s own, NULL where it gives none';
+
+CREATE FUNCTION llm.version() RETURNS text
+LANGUAGE sql VOLATILE AS $$ SELECT s.version FROM llm._session() AS s $$;
+COMMENT ON FUNCTION llm.version IS 'the version of the Python package that this backend imported';
