@@ -70,6 +70,17 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+def birth(pid: int) -> int:
+    """Return when a process started, in clock ticks after boot; 0 if there is none.
+
+    A process id alone, read back from a file, may meanwhile belong to somebody else.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
+
+
 def wait_until_gone(pid: int, timeout_s: float) -> bool:
     """Wait for a process to end, our own child or not; False if it still runs after `timeout_s`."""
     deadline = time.monotonic() + timeout_s

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pg_bridge.children import Guard, is_running, tail, wait_until_gone
+from pg_bridge.children import Guard, tail, wait_until_gone
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.testing.staging import stage_python
 
@@ -113,7 +113,8 @@ class Cluster:
         cluster = cls(detached=True)
         cluster.directory = directory
         lines = cluster._pid_file()
-        if not lines or not is_running(int(lines[0])):
+        # The server stands in its data directory; a process that merely got its number later does not.
+        if not lines or _standing_in(int(lines[0])) != directory / "data":
             raise PgBridgeError("no PostgreSQL cluster runs there any more")
         cluster._pid, cluster.port = int(lines[0]), int(lines[3])
         return cluster
@@ -322,6 +323,13 @@ def _new_directory() -> Path:
     if len(temporary) > _LONGEST_SOCKET_DIRECTORY - len("/pg_bridge-12345678"):
         temporary = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
     return Path(tempfile.mkdtemp(prefix="pg_bridge-", dir=temporary))
+
+
+def _standing_in(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
 
 
 def _free_port() -> int:

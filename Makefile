@@ -1,0 +1,39 @@
+# `make` lists the targets. Each can be run again and again, as root or as an ordinary user with sudo.
+
+PYTHON := .venv/bin/python
+DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench devdb devdb-stop clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what is missing: Debian packages, .venv, the extension's files
+	@scripts/setup.sh
+
+demo: setup ## ask a model about pg_settings in a throw-away database
+	@$(DEVDB) run -- psql -X -f sql/demo.sql
+
+test: setup lint ## lint, then all tests, on a throw-away PostgreSQL and a real vLLM
+	@.venv/bin/pytest
+
+lint: setup ## ruff, mypy and the import contracts
+	@echo "[lint] ruff" && .venv/bin/ruff check --quiet . && .venv/bin/ruff format --check --quiet .
+	@echo "[lint] mypy" && .venv/bin/mypy --no-error-summary
+	@echo "[lint] import contracts" && .venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports
+
+bench: setup ## the benchmarks; results are printed as ratios
+	@set -e; for script in benchmarks/bench_*.py; do echo "[bench] $$script"; $(PYTHON) "$$script"; done
+
+devdb: setup ## leave a database and an engine running; prints dsn= and engine=
+	@$(DEVDB) up
+
+devdb-stop: ## end what `make devdb` started
+	@if [ -x $(PYTHON) ]; then $(DEVDB) down; fi
+
+clean: devdb-stop ## remove what was made in this checkout, .venv included
+	@rm -rf .venv .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf tests/regress/results *.egg-info
+	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "[clean] done"
