@@ -83,13 +83,15 @@ class Engine:
 
         Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
         more with each answer handed over. They are sent in the order pulled. What the iterator raises comes
-        out of here unchanged. Closing the generator aborts what is in flight. Nothing is left open after its end.
+        out of here unchanged. Closing the generator aborts what is in flight; after its end nothing is open.
+
+        A None among the prompts is no prompt: it is handed over as None as soon as may be, so that a caller
+        who learns an answer while its prompts are pulled can return it without waiting for the engine.
 
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
         source = _Source(prompts)
-        finished = False
         try:
             batch: Numbered = []
             while not batch and not source.ended:  # nothing is opened before there is a prompt
@@ -98,16 +100,14 @@ class Engine:
                     yield None
             if batch:
                 yield from self._complete(batch, source, sampling)
-            finished = True
         finally:
-            if not finished:
-                self.close()
+            self.close()
 
     def _complete(self, first: Numbered, source: _Source, sampling: Sampling) -> Iterator[Completion | None]:
         turns, client = self._opened()
         flight = Flight(self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint)
         pace = flight.pace
-        self._wait_for(flight.prepare(sampling, many=len(first) > 1))
+        self._wait_for(flight.prepare(sampling, many=len(first) > 1 or not source.ended))
         flight.send(first)
         while True:
             # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.

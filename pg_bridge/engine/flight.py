@@ -77,8 +77,7 @@ class Flight:
                 raise unknown_model(self._server, served)
             model = served[0]
         self._payload = Payload(self._server.api, model, sampling)
-        if many and self._tally.baseline is None:
-            self._tally.start_counting(await self._counters())
+        self._tally.begin(await self._counters() if many else None)
 
     async def settle(self) -> None:
         """Learn the cached tokens from the counters, which may lag a little behind the last answer."""

@@ -52,49 +52,51 @@ def read_counters(text: str) -> CacheCounters | None:
 
 @dataclass(slots=True)
 class TokenTally:
-    """Adds up the tokens of a run's answered requests.
+    """Adds up the tokens of answered requests.
 
     Attributes:
         usage: The run's record, kept current.
-        baseline: The counters just before the first request of many prompts; None if never read.
-        counted_tokens: Prompt tokens answered since the baseline.
     """
 
     usage: Usage
-    baseline: CacheCounters | None = None
-    counted_tokens: int = 0
-    _reported: int | None = field(default=0, init=False)  # cached tokens, while every request told its own
-    _before: int | None = field(default=0, init=False)  # the same, of the requests before the baseline
+    _baseline: CacheCounters | None = field(default=None, init=False)
+    _earlier: int | None = field(default=0, init=False)  # cached tokens before begin()
+    _prompt: int | None = field(default=0, init=False)  # prompt tokens since begin()
+    _told: int | None = field(default=0, init=False)  # cached tokens since begin(), while each request tells
+
+    def begin(self, baseline: CacheCounters | None) -> None:
+        """Begin a stretch of requests.
+
+        Args:
+            baseline: The counters at this moment, with nothing in flight; None if not read.
+        """
+        self._baseline = baseline
+        self._earlier = self.usage.cached_tokens
+        self._prompt = self._told = 0
 
     def add(self, tokens: Tokens) -> None:
         """Add one answered request."""
         usage = self.usage
         usage.prompt_tokens = _plus(usage.prompt_tokens, tokens.prompt)
         usage.completion_tokens = _plus(usage.completion_tokens, tokens.completion)
-        self.counted_tokens += tokens.prompt or 0
-        self._reported = usage.cached_tokens = _plus(self._reported, tokens.cached)
-
-    def start_counting(self, counters: CacheCounters | None) -> None:
-        """Take the baseline; nothing may be in flight."""
-        self.baseline = counters
-        self.counted_tokens = 0
-        self._before = self._reported
+        self._prompt = _plus(self._prompt, tokens.prompt)
+        self._told = _plus(self._told, tokens.cached)
+        usage.cached_tokens = _plus(self._earlier, self._told)
 
     @property
     def wants_counters(self) -> bool:
-        """Whether only the counters can tell the cached tokens."""
-        return self._reported is None and self._before is not None and self.baseline is not None
+        """Whether the counters, and only they, can tell this stretch's cached tokens."""
+        return self._told is None and self._baseline is not None and self._prompt is not None
 
     def settle(self, now: CacheCounters | None) -> bool:
-        """Take the counters after the last answer; True if they account for this run and nothing else."""
-        if now is None or self.baseline is None or self._before is None or self.usage.prompt_tokens is None:
+        """Take the counters after the last answer; True if they account for this stretch and nothing else."""
+        if now is None or self._baseline is None:
             return False
-        if now.queried_tokens - self.baseline.queried_tokens != self.counted_tokens:
+        hits = now.hit_tokens - self._baseline.hit_tokens
+        queried = now.queried_tokens - self._baseline.queried_tokens
+        if queried != self._prompt or not 0 <= hits <= queried:
             return False
-        hits = now.hit_tokens - self.baseline.hit_tokens
-        if not 0 <= hits <= self.counted_tokens:
-            return False
-        self.usage.cached_tokens = self._before + hits
+        self.usage.cached_tokens = _plus(self._earlier, hits)
         return True
 
 
