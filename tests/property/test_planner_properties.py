@@ -61,9 +61,7 @@ def postgres_json(text: str) -> str:
 def nested(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     arrays = st.lists(children, max_size=3).map(lambda cells: f"[{', '.join(cells)}]")
     objects = st.lists(st.tuples(words.map(postgres_json), children), max_size=2)
-    return arrays | objects.map(
-        lambda pairs: "{" + ", ".join(f"{name}: {cell}" for name, cell in pairs) + "}"
-    )
+    return arrays | objects.map(lambda pairs: "{" + ", ".join(f"{name}: {cell}" for name, cell in pairs) + "}")
 
 
 scalars = words.map(postgres_json) | numbers | st.sampled_from(["null", "true", "false"])
@@ -81,11 +79,7 @@ def row_sets(draw: st.DrawFn, max_rows: int = 12) -> tuple[list[str], list[dict[
 
 
 def as_json(row: dict[str, str] | None) -> str | None:
-    return (
-        None
-        if row is None
-        else "{" + ",".join(f"{postgres_json(name)}:{cell}" for name, cell in row.items()) + "}"
-    )
+    return None if row is None else "{" + ",".join(f"{postgres_json(name)}:{cell}" for name, cell in row.items()) + "}"
 
 
 def table_of(columns: list[str], rows: list[dict[str, str] | None]) -> Table:

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pg_bridge.options import REORDER, Reorder
+from pg_bridge.ordering import plan
+from pg_bridge.ordering.ggr import EarlyStop, ggr
+from pg_bridge.ordering.texts import Texts
+from pg_bridge.table import Table
+
+
+def table_of(columns: dict[str, list[str]]) -> Table:
+    return Table.from_cells(list(columns), [[f'"{text}"' for text in texts] for texts in columns.values()])
+
+
+def text(seed: int, chars: int) -> str:
+    """A text that shares hardly a prefix with that of another seed."""
+    return f"{seed * 7919 % 100_003:05d}" * (chars // 5)
+
+
+def two_halves(n: int) -> Table:
+    """Half of the rows share a long cell of one column, half of another: no fixed order serves both."""
+    half = n // 2
+    return table_of(
+        {
+            "a": [text(0, 300)] * half + [text(i, 300) for i in range(1, half + 1)],
+            "b": [text(i, 300) for i in range(half + 1, n + 1)] + [text(0, 300)] * half,
+        }
+    )
+
+
+def test_v1_puts_the_repeated_column_first_and_groups_its_rows() -> None:
+    films = [f"film {i % 5} " + "x" * 200 for i in range(60)]
+    table = table_of({"review": [text(i, 100) for i in range(60)], "film": films})
+    ordering = plan(table)
+    assert ordering.strategy in {"v1", "ggr"}
+    assert ordering.column_order.tolist() == [[1, 0]] * 60
+    sent = [films[row] for row in ordering.row_order]
+    assert sum(one != other for one, other in pairwise(sent)) == 4
+    assert ordering.hit_rate > 0.5 > plan(table, reorder="rows").hit_rate
+
+
+def test_ggr_wins_where_no_one_column_order_serves_all_rows() -> None:
+    ordering = plan(two_halves(200))
+    assert ordering.strategy == "ggr"
+    first = ordering.column_order[:, 0]
+    assert [int((first == j).sum()) for j in (0, 1)] == [100, 100]
+    assert ordering.hit_rate > 0.45
+
+
+def test_sorting_alone_keeps_the_columns_where_they_are() -> None:
+    table = table_of({"a": ["y", "x", "y", "x"], "b": ["1", "2", "3", "4"]})
+    ordering = plan(table, reorder="rows")
+    assert ordering.strategy == "rows only"
+    assert ordering.row_order.tolist() == [1, 3, 0, 2]
+    assert ordering.column_order.tolist() == [[0, 1]] * 4
+
+
+def test_the_original_order_stands_where_nothing_beats_it() -> None:
+    table = table_of({"a": ["x", "x", "y"], "b": ["1", "2", "3"]})
+    assert plan(table).strategy == "original"
+    assert plan(table).row_order.tolist() == [0, 1, 2]
+
+
+def test_partly_equal_cells_are_sent_side_by_side() -> None:
+    table = table_of({"url": ["web/a/1", "dom/b/1", "web/a/2", "dom/b/2"]})
+    ordering = plan(table)
+    assert ordering.row_order.tolist() == [1, 3, 0, 2]
+    # {"url": "dom/b/1"} and its neighbour share 15 characters, and so do the web ones; between the pairs 9.
+    assert ordering.shared_chars == 15 + 9 + 15
+
+
+@pytest.mark.parametrize("reorder", REORDER)
+@pytest.mark.parametrize(("n", "k"), [(0, 0), (0, 3), (1, 0), (5, 0), (1, 1), (1, 3), (2, 1), (2, 300), (40, 1)])
+@pytest.mark.parametrize("distinct", [1, 10**9])
+def test_degenerate_shapes(n: int, k: int, distinct: int, reorder: Reorder) -> None:
+    rows = ["{" + ",".join(f'"c{j}":{(i * k + j) % distinct}' for j in range(k)) + "}" for i in range(n)]
+    ordering = plan(Table.from_json(rows, [f"c{j}" for j in range(k)]), reorder=reorder)
+    assert sorted(ordering.row_order.tolist()) == list(range(n))
+    assert np.array_equal(np.sort(ordering.column_order, axis=1), np.tile(np.arange(k), (n, 1)))
+    assert ordering.column_order.dtype == np.int16
+    assert ordering.row_order.dtype == np.intp
+    assert 0 <= ordering.hit_rate <= 1
+    if distinct == 1 and n and k:
+        assert ordering.shared_chars * n == ordering.total_chars * (n - 1)
+
+
+def test_two_thousand_columns() -> None:
+    rows = ["{" + ",".join(f'"c{j}":"{i % 3} {j}"' for j in range(2000)) + "}" for i in range(30)]
+    table = Table.from_json(rows, [f"c{j}" for j in range(2000)])
+    assert plan(table).shared_chars > plan(table, reorder="none").shared_chars
+
+
+def test_no_nesting_of_groups_is_too_deep() -> None:
+    deeper = 2 * sys.getrecursionlimit()
+    cells = [text(i // 2, 10) for i in range(2 * deeper)]
+    table = table_of({"a": cells, "b": [text(i, 10) for i in range(2 * deeper)]})
+    row_order, column_order = ggr(table, Texts(table), EarlyStop(float("inf"), float("inf"), 1))
+    assert sorted(row_order.tolist()) == list(range(2 * deeper))
+    assert column_order[:, 0].tolist() == [0] * (2 * deeper)
+
+
+def test_the_published_early_stops() -> None:
+    assert EarlyStop() == EarlyStop(row_depth=4, column_depth=2, smallest_score=100_000)
+
+
+@pytest.mark.parametrize(("count", "taken"), [(10, False), (11, True)])
+def test_a_group_is_taken_from_a_score_of_100_000_on(count: int, taken: bool) -> None:
+    # The repeated cell of the first column has 100 characters with its quotes: 10,000 for each row but one. Its
+    # other cells are short and unique, so that a fixed order puts the second column first.
+    table = table_of(
+        {
+            "mixed": ["v" * 98] * count + [text(i, 5) for i in range(200)],
+            "steady": [f"{i % 2}" * 10 for i in range(count + 200)],
+        }
+    )
+    _, column_order = ggr(table, Texts(table))
+    assert int((column_order[:, 0] == 0).sum()) == (count if taken else 0)
+
+
+def test_columns_beyond_int16_are_refused() -> None:
+    columns = [str(j) for j in range(32_768)]
+    with pytest.raises(ValueError, match="32767 columns"):
+        plan(Table.from_cells(columns, [["1"]] * len(columns)))
+
+
+PROGRAM = """
+import hashlib
+from pg_bridge.dedup import dedup
+from pg_bridge.ordering import plan
+from pg_bridge.table import Table
+def unique(i):
+    return f"{i * 7919 % 100003:05d}" * 30
+cells = [("same" * 40, unique(i)) if i % 3 else (unique(i), "alike" * 40) for i in range(300)]
+rows = [f'{{"a":"{a}","b":"{b}","c":{i % 7}}}' for i, (a, b) in enumerate(cells)]
+table = dedup(Table.from_json(rows, ["a", "b", "c"])).table
+for reorder in ("rows", "rows and columns"):
+    ordering = plan(table, reorder=reorder)
+    digest = hashlib.sha256(ordering.row_order.tobytes() + ordering.column_order.tobytes()).hexdigest()
+    print(ordering.strategy, ordering.shared_chars, digest, sep=",")
+"""
+
+
+def test_every_process_plans_the_same() -> None:
+    outputs = set()
+    for seed in ("0", "1", "4294967295"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True, text=True
+        )
+        outputs.add(done.stdout)
+    (output,) = outputs
+    assert [line.split(",")[0] for line in output.splitlines()] == ["rows only", "ggr"]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pg_bridge.errors import TemplateError, UnknownColumn
+from pg_bridge.ordering import Ordering, plan
+from pg_bridge.prompt import Question, parse_question, render, resolve_columns
+from pg_bridge.table import Table
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "columns"),
+    [
+        ("Is it kind?", "Is it kind?", ()),
+        ("", "", ()),
+        ("Is {review} kind?", "Is review kind?", ("review",)),
+        ("{b} {a} {b}", "b a b", ("b", "a")),
+        ('Reply {{"kind": true}}', 'Reply {"kind": true}', ()),
+        ("{{{a}}}", "{a}", ("a",)),
+        ("{{}}", "{}", ()),
+        ("{the name} {日本}", "the name 日本", ("the name", "日本")),
+        ("100 % of %s {a}", "100 % of %s a", ("a",)),
+    ],
+)
+def test_braces(prompt: str, text: str, columns: tuple[str, ...]) -> None:
+    assert parse_question(prompt) == Question(text, columns)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "the prompt is NULL"),
+        ("a {b", "unbalanced '{' at character 3 of the prompt"),
+        ("a} b", "unbalanced '}' at character 2 of the prompt"),
+        ("{a} {}", "{} names no column at character 5 of the prompt"),
+        ("{a{b}", "unbalanced '{' at character 1 of the prompt"),
+        ("{{{a}}", "unbalanced '}' at character 6 of the prompt"),
+    ],
+)
+def test_bad_braces_say_where_and_what_to_do(prompt: str | None, message: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        parse_question(prompt)
+    assert caught.value.message == message
+    assert caught.value.hint
+    assert prompt is None or "'{{'" in caught.value.hint
+
+
+def test_columns_come_in_the_rows_order() -> None:
+    assert resolve_columns(Question("", ("c", "a")), ["a", "b", "c"]) == ("a", "c")
+    assert resolve_columns(Question("", ()), ["b", "a"]) == ("b", "a")
+
+
+def test_an_unknown_column_is_named_with_the_likeliest_one() -> None:
+    with pytest.raises(UnknownColumn, match='column "Reviev" does not exist') as caught:
+        resolve_columns(Question("", ("Reviev",)), ["id", "review", "title"])
+    assert "Did you mean {review}?" in caught.value.hint
+    assert "id, review, title" in caught.value.hint
+
+
+def test_the_hint_lists_some_of_many_columns() -> None:
+    with pytest.raises(UnknownColumn) as caught:
+        resolve_columns(Question("", ("zzz",)), [f"c{j}" for j in range(100)])
+    assert "c19 and 80 more" in caught.value.hint
+    assert "c20" not in caught.value.hint
+
+
+def test_the_hint_for_rows_without_columns() -> None:
+    with pytest.raises(UnknownColumn) as caught:
+        resolve_columns(Question("", ("a",)), [])
+    assert "The rows have no columns." in caught.value.hint
+
+
+def test_messages_follow_both_orders() -> None:
+    table = Table.from_json(['{"a":1.50,"b":"x"}', '{"a":null,"b":"é\\n"}'], ["a", "b"])
+    ordering = Ordering(np.array([1, 0]), np.array([[1, 0], [0, 1]], np.int16), "test", 0, 0)
+    assert list(render(Question("Well?", ()), table, ordering)) == [
+        'Well?\n{"b": "é\\n", "a": null}',
+        'Well?\n{"a": 1.50, "b": "x"}',
+    ]
+
+
+def test_names_are_json_too() -> None:
+    table = Table.from_json(['{"a \\"b\\" %s {}":1}'], ['a "b" %s {}'])
+    assert list(render(Question("Q", ()), table, plan(table))) == ['Q\n{"a \\"b\\" %s {}": 1}']
+
+
+def test_rows_without_columns_get_the_question_alone() -> None:
+    table = Table.from_json(["{}", None], [])
+    assert list(render(Question("Q {x}", ()), table, plan(table))) == ["Q {x}", "Q {x}"]
+
+
+def test_more_rows_than_one_chunk() -> None:
+    table = Table.from_json([f'{{"a":{i}}}' for i in range(2500)], ["a"])
+    messages = list(render(Question("Q", ()), table, plan(table, reorder="none")))
+    assert messages == [f'Q\n{{"a": {i}}}' for i in range(2500)]

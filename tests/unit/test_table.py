@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pg_bridge.errors import QueryError
+from pg_bridge.table import Table
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[table.values[j][code] for j, code in enumerate(row)] for row in table.codes.tolist()]
+
+
+def test_numbers_keep_their_spelling() -> None:
+    spellings = ["12.50", "12.5", "1e400", "-0", "0.0", "123456789012345678901234567890123456789012"]
+    table = Table.from_json([f'{{"n":{spelling}}}' for spelling in spellings], ["n"])
+    assert cells(table) == [[spelling] for spelling in spellings]
+
+
+def test_equal_text_of_different_kinds_stays_apart() -> None:
+    table = Table.from_json(['{"a":null}', '{"a":"null"}', '{"a":1}', '{"a":"1"}', '{"a":""}', '{"a":[]}'], ["a"])
+    assert len(table.values[0]) == 6
+
+
+def test_null_row_missing_key_and_null_cell_are_one_value() -> None:
+    table = Table.from_json([None, "{}", '{"a":null}', '{"b":1}'], ["a"])
+    assert cells(table) == [["null"]] * 4
+    assert table.values == (["null"],)
+
+
+def test_columns_keep_the_order_asked_for_whatever_the_rows_say() -> None:
+    rows = ['{"a":1,"b":2,"c":3}', '{"c":6,"b":5,"a":4}', '{ "b" : 8 , "a" : 7 }']
+    assert cells(Table.from_json(rows, ["c", "a"])) == [["3", "1"], ["6", "4"], ["null", "7"]]
+
+
+def test_the_last_of_equal_keys_counts_in_every_row() -> None:
+    assert cells(Table.from_json(['{"a":1,"a":2}', '{"a":3,"a":4}', '{"a":5}'], ["a"])) == [
+        ["2"],
+        ["4"],
+        ["5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '{"x": [1, {"y": "}]"}], "z": {}}',
+        '[[[["deep", "\\""]]], "]"]',
+        "[1,\n 2]",
+        '"a \\"quoted\\" \\\\"',
+        '"日本 😀"',
+        "[" * 5000 + "]" * 5000,
+        "true",
+    ],
+)
+def test_a_cell_is_the_rows_own_text(cell: str) -> None:
+    rows = [f'{{"before":"x","cell":{cell},"after":2}}'] * 3
+    assert cells(Table.from_json(rows, ["cell", "after"])) == [[cell, "2"]] * 3
+
+
+def test_two_spellings_of_a_text_are_one_value() -> None:
+    table = Table.from_json(['{"a":"é/"}', '{"a":"\\u00e9\\/"}', '{"a":"\\u00E9/"}'], ["a"])
+    assert table.values == (['"é/"'],)
+
+
+def test_half_a_surrogate_pair_stays_escaped() -> None:
+    table = Table.from_json(['{"a":"\\ud800"}'], ["a"])
+    assert table.values == (['"\\ud800"'],)
+
+
+def test_control_characters_survive() -> None:
+    text = "".join(map(chr, range(1, 0x20))) + "\x7f\u2028"
+    table = Table.from_json([json.dumps({"a": text}, ensure_ascii=False)] * 2, ["a"])
+    assert [json.loads(cell) for cell in table.values[0]] == [text]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "",
+        "[]",
+        "1",
+        '"secret"',
+        '{"a":1',
+        '{"a" 1}',
+        '{"a":1}}',
+        '{"a":[1}',
+        '{"a":secret}',
+        '{"a":1,}',
+        '{"a":"secret}',
+    ],
+)
+def test_a_row_that_is_no_object_is_refused_without_quoting_it(row: str) -> None:
+    with pytest.raises(ValueError, match="not the text of a JSON object") as caught:
+        Table.from_json(['{"a":1}', row], ["a"])
+    assert "secret" not in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(QueryError, match='2 columns named "a"') as caught:
+        Table.from_json(['{"a":1,"a":2}'], ["a", "b", "a"])
+    assert "AS" in caught.value.hint
+
+
+@pytest.mark.parametrize(("rows", "columns"), [([], []), ([], ["a", "b"]), (["{}", None], []), ([None, None], ["a"])])
+def test_empty_shapes(rows: list[str | None], columns: list[str]) -> None:
+    table = Table.from_json(rows, columns)
+    assert table.codes.shape == (len(rows), len(columns))
+    assert table.codes.dtype == np.int32
+    assert table.rows == len(rows)
+    assert len(table.values) == len(columns)
+
+
+def test_codes_lie_column_by_column_and_number_first_appearances() -> None:
+    table = Table.from_json(['{"a":"y","b":1}', '{"a":"x","b":1}', '{"a":"y","b":2}'], ["a", "b"])
+    assert table.codes.flags.f_contiguous
+    assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
+    assert table.values == (['"y"', '"x"'], ["1", "2"])
+
+
+def test_lengths_count_characters_not_bytes() -> None:
+    table = Table.from_json(['{"a":"日本😀"}', '{"a":12}'], ["a"])
+    assert table.lengths()[0].tolist() == [5, 2]
+    assert table.lengths()[0].dtype == np.int64
+
+
+def test_two_thousand_columns() -> None:
+    names = [f"c{j}" for j in range(2000)]
+    row = "{" + ",".join(f'"{name}":{j}' for j, name in enumerate(names)) + "}"
+    assert cells(Table.from_json([row, row], names)) == [[str(j) for j in range(2000)]] * 2
+
+
+def test_from_cells_wants_one_sequence_a_column() -> None:
+    with pytest.raises(ValueError, match="one sequence of cells"):
+        Table.from_cells(["a", "b"], [["1"]])
