@@ -81,9 +81,7 @@ def refused_run(server: Server, refused: Refused) -> EngineError:
             detail=f"{server.endpoint} answered with HTTP status {status}.",
             hint="CREATE or ALTER USER MAPPING FOR … SERVER … OPTIONS (api_key '…').",
         )
-    retried = (
-        f" after {server.max_retries} retries" if status in RETRIED_STATUSES and server.max_retries else ""
-    )
+    retried = f" after {server.max_retries} retries" if status in RETRIED_STATUSES and server.max_retries else ""
     return EngineError(
         f'the engine of server "{server.name}" answered with HTTP status {status}{retried}',
         detail=f"The endpoint is {server.endpoint}.",

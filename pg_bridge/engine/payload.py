@@ -137,6 +137,4 @@ def _tokens(usage: object, prompt_count: int) -> Tokens:
         return Tokens(None, None, None)
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if prompt_count == 1 and isinstance(details, dict) else None
-    return Tokens(
-        _integer(usage.get("prompt_tokens")), _integer(usage.get("completion_tokens")), _integer(cached)
-    )
+    return Tokens(_integer(usage.get("prompt_tokens")), _integer(usage.get("completion_tokens")), _integer(cached))

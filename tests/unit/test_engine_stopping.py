@@ -1,0 +1,222 @@
+"""How a run ends before its end: nothing keeps running, nothing is left open, nobody is called any more."""
+
+import gc
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+
+from pg_bridge.engine import Engine, Sampling
+from pg_bridge.engine.loop import TurnLoop
+from pg_bridge.options import Server
+from pg_bridge.testing.double import EngineDouble
+
+SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")
+
+
+class Stop(Exception):  # noqa: N818 - stands for a cancelled statement
+    pass
+
+
+def server(engine: EngineDouble, **options: object) -> Server:
+    values: dict[str, object] = {"name": "vllm", "endpoint": engine.url, "model": "double", **options}
+    return Server(**values)  # type: ignore[arg-type]
+
+
+def wait_until(done: Callable[[], bool], limit_s: float = 5.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def endless() -> Iterator[str]:
+    i = 0
+    while True:
+        i += 1
+        yield f"prompt {i}"
+
+
+def test_an_interrupt_stops_the_run_at_once_and_aborts_what_is_in_flight() -> None:
+    deadline = time.monotonic() + 0.3
+    calls_after_stop = 0
+    stopped = False
+
+    def check() -> None:
+        nonlocal calls_after_stop, stopped
+        calls_after_stop += stopped
+        if time.monotonic() > deadline:
+            stopped = True
+            raise Stop
+
+    with EngineDouble(hang=True) as engine:
+        with pytest.raises(Stop):
+            list(Engine(server(engine), check_interrupts=check).complete(endless(), SAMPLING))
+        assert time.monotonic() < deadline + 0.25
+        assert calls_after_stop == 0
+        wait_until(lambda: engine.received.aborted == len(engine.received.requests) > 0)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://localhost:9"])
+def test_an_interrupt_stops_a_run_that_seeks_a_connection(endpoint: str) -> None:
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 5:
+            raise Stop
+
+    started = time.monotonic()
+    with pytest.raises(Stop):
+        list(
+            Engine(Server("vllm", endpoint, "m", connect_timeout_s=60), check_interrupts=check).complete(
+                endless(), SAMPLING
+            )
+        )
+    assert time.monotonic() - started < 2
+
+
+def test_interrupts_are_looked_for_while_waiting() -> None:
+    moments: list[float] = []
+    with EngineDouble(delay_s=0.4) as engine:
+        caller = Engine(server(engine), check_interrupts=lambda: moments.append(time.monotonic()))
+        list(caller.complete(iter(["x"]), SAMPLING))
+    assert max(b - a for a, b in pairwise(moments)) < 0.2
+
+
+@pytest.mark.parametrize("answers_taken", [0, 1, 20])
+def test_closing_midway_leaves_nothing(answers_taken: int) -> None:
+    threads = threading.active_count()
+    with EngineDouble() as engine:
+        caller = Engine(server(engine))
+        completions = caller.complete(endless(), SAMPLING)
+        for _ in range(answers_taken):
+            next(completions)
+        engine.behaviour.hang = True
+        started = time.monotonic()
+        completions.close()  # type: ignore[attr-defined]  # a generator, as documented
+        assert time.monotonic() - started < 0.3
+        caller.close()
+        caller.close()
+    del completions, caller
+    gc.collect()  # an open socket or a lost task would warn here, and a warning is an error
+    assert threading.active_count() <= threads
+
+
+def test_dropping_the_generator_is_closing_it() -> None:
+    with EngineDouble(hang=True) as engine:
+        checks = 0
+
+        def check() -> None:
+            nonlocal checks
+            checks += 1
+            if checks == 10:
+                raise Stop
+
+        completions = Engine(server(engine), check_interrupts=check).complete(endless(), SAMPLING)
+        with pytest.raises(Stop):
+            next(completions)
+        del completions
+        gc.collect()
+        wait_until(lambda: engine.received.aborted == len(engine.received.requests) > 0)
+
+
+def test_a_failure_leaves_nothing() -> None:
+    with EngineDouble(malformed=True) as engine:
+        for _ in range(3):
+            with pytest.raises(Exception, match="cannot be read"):
+                list(Engine(server(engine)).complete(endless(), SAMPLING))
+    gc.collect()
+
+
+def test_an_engine_that_takes_connections_and_reads_nothing_is_closed_quickly() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        polls = 0
+
+        def check() -> None:
+            nonlocal polls
+            polls += 1
+            if polls == 20:
+                raise Stop
+
+        big = (f"{i}" * 2_000_000 for i in range(8))  # more than the kernel buffers
+        with pytest.raises(Stop):
+            list(Engine(Server("vllm", endpoint, "m"), check_interrupts=check).complete(big, SAMPLING))
+    gc.collect()
+
+
+def test_an_engine_may_be_used_again() -> None:
+    with EngineDouble() as engine, Engine(server(engine)) as caller:
+        assert len(list(caller.complete(iter("abc"), SAMPLING))) == 3
+        assert len(list(caller.complete(iter("de"), SAMPLING))) == 2
+        assert caller.fetch("/health") == (200, "")
+        assert caller.usage.requests == 2
+
+
+def test_a_none_is_handed_over_without_waiting_for_the_engine() -> None:
+    def prompts() -> Iterator[str | None]:
+        yield None
+        yield "a"
+        yield None
+        yield "b"
+
+    with EngineDouble(delay_s=0.3) as engine:
+        completions = Engine(server(engine)).complete(prompts(), SAMPLING)
+        started = time.monotonic()
+        assert next(completions) is None
+        assert next(completions) is None
+        assert time.monotonic() - started < 0.25
+        assert {each.index for each in completions if each is not None} == {0, 1}
+
+
+def test_the_resolver_thread_takes_no_signal() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    async def mask_of_the_thread() -> set[object]:
+        import asyncio  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        return set(await loop.run_in_executor(None, signal.pthread_sigmask, signal.SIG_BLOCK, []))
+
+    async def nothing() -> None:
+        pass
+
+    turns = TurnLoop("http://localhost:1")
+    try:
+        task = turns.start(mask_of_the_thread())
+        while not task.done():
+            turns.turn(0.02)
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM} <= task.result()
+    finally:
+        turns.close(nothing())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_no_thread_is_started_for_a_numeric_address() -> None:
+    with EngineDouble() as engine:
+        threads = threading.active_count()
+        completions = Engine(server(engine)).complete(endless(), SAMPLING)
+        next(completions)
+        assert threading.active_count() <= threads
+        completions.close()  # type: ignore[attr-defined]
+
+
+def test_no_signal_handler_is_touched() -> None:
+    def handlers() -> list[object]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+
+    before = handlers()
+    with EngineDouble() as engine:
+        for completion in Engine(server(engine)).complete(iter("abc"), SAMPLING):
+            assert completion is not None
+            assert handlers() == before
+    assert handlers() == before
+    assert signal.set_wakeup_fd(-1) == -1
