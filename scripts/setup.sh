@@ -47,13 +47,14 @@ is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" 
 server_major() {
     local initdb
     for initdb in /usr/lib/postgresql/*/bin/initdb; do
-        [ -x "$initdb" ] && echo "$initdb" | cut -d/ -f5
+        if [ -x "$initdb" ]; then echo "$initdb" | cut -d/ -f5; fi
     done | sort -n | tail -n 1
 }
 
 # The major version that the distribution's metapackage `postgresql` stands for.
 offered_major() {
-    apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p' | head -n 1
+    # No package lists, no answer: not an error yet.
+    { apt-cache depends postgresql 2>/dev/null || true; } | sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p'
 }
 
 update_package_lists() {
