@@ -100,6 +100,10 @@ BEGIN
             USING ERRCODE = 'syntax_error', HINT = hint;
     END;
     columns := ARRAY(SELECT pg_catalog.json_object_keys(pg_catalog.row_to_json(shape)));
+    IF 'pg_bridge_row' = ANY (columns) THEN  -- it would hide the row that row_to_json is to see
+        RAISE EXCEPTION 'a column of the query is named "pg_bridge_row"'
+            USING ERRCODE = 'reserved_name', HINT = 'Give it another name with AS.';
+    END IF;
     SELECT c INTO repeated FROM pg_catalog.unnest(columns) AS c GROUP BY c HAVING pg_catalog.count(*) > 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'the query returns more than one column named "%"', repeated

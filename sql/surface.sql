@@ -27,7 +27,7 @@ CREATE FUNCTION llm.map(
 LANGUAGE sql VOLATILE AS $$
     -- The inner call stands in a select list, where PostgreSQL streams its rows. A row without row_id is a fault.
     SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
-    FROM (SELECT (llm._map(query, llm._checked(prompt), pg_catalog.json_build_object(
+    FROM (SELECT (llm._map(pg_catalog.regexp_replace(query, '[;\s]+$', ''), llm._checked(prompt), pg_catalog.json_build_object(
               'server', server, 'max_tokens', max_tokens, 'temperature', temperature, 'system_prompt', system_prompt,
               'choices', choices, 'reorder', reorder, 'dedup', dedup, 'on_error', on_error,
               'window_rows', window_rows)::text)).*) AS m

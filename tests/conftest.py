@@ -1,0 +1,148 @@
+"""Fixtures by topic: a PostgreSQL cluster a session, a database a test, an engine double, and a real vLLM.
+
+Every integration test runs on both hosts. The Multicorn host is skipped, with the reason, where the server has no
+Multicorn2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pg_bridge.cli.install import extension_files, extension_folder
+from pg_bridge.testing.cluster import Cluster
+from pg_bridge.testing.double import EngineDouble
+
+EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
+
+Connect = Callable[..., psycopg.Connection[Any]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own with the extension in it.
+
+    Attributes:
+        host: `plpython` or `multicorn`.
+        name: The database's name.
+        cluster: Where it is.
+    """
+
+    host: str
+    name: str
+    cluster: Cluster
+
+    @property
+    def dsn(self) -> str:
+        return self.cluster.dsn_of(self.name)
+
+    def psql(self, statements: str, *arguments: str) -> str:
+        return self.cluster.psql(statements, database=self.name, arguments=arguments or ("-qAt",))
+
+
+# -- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as running:
+        folder = extension_folder(str(running.binaries / "pg_config"))
+        stale = [name for name, text in extension_files().items() if not _same(folder / name, text)]
+        if stale:
+            pytest.fail(f"{stale[0]} in {folder} is missing or old: run `make setup`", pytrace=False)
+        yield running
+
+
+def _same(path: Any, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+@pytest.fixture(scope="session")
+def make_template(cluster: Cluster) -> Callable[[str], str]:
+    """The template database of a host, made at its first use."""
+    made: dict[str, str] = {}
+
+    def template(host: str) -> str:
+        if host not in made:
+            available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'multicorn'"
+            if host == "multicorn" and cluster.psql(available).strip() == "0":
+                pytest.skip("this PostgreSQL has no Multicorn2")
+            name = f"template_{host}"
+            cluster.psql(f"CREATE DATABASE {name}")
+            cluster.psql(f"CREATE EXTENSION {EXTENSIONS[host]} CASCADE", database=name)
+            made[host] = name
+        return made[host]
+
+    return template
+
+
+@pytest.fixture(params=["plpython", pytest.param("multicorn", marks=pytest.mark.multicorn)])
+def host(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def database(cluster: Cluster, host: str, make_template: Callable[[str], str]) -> Iterator[Database]:
+    template = make_template(host)
+    name = f"test_{next(_numbers)}"
+    cluster.psql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield Database(host, name, cluster)
+    cluster.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connect(database: Database) -> Iterator[Connect]:
+    """Open connections to the test's database; all are closed at its end."""
+    opened: list[psycopg.Connection[Any]] = []
+
+    def open_one(*, user: str = "postgres", autocommit: bool = True) -> psycopg.Connection[Any]:
+        connection: psycopg.Connection[Any] = psycopg.connect(database.dsn, user=user, autocommit=autocommit)
+        opened.append(connection)
+        return connection
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def db(connect: Connect) -> psycopg.Connection[Any]:
+    """A superuser's connection in autocommit mode, without a server."""
+    return connect()
+
+
+# -- engines
+
+
+@pytest.fixture
+def engine() -> Iterator[EngineDouble]:
+    """An engine double, in a thread of this process."""
+    with EngineDouble() as running:
+        yield running
+
+
+@pytest.fixture
+def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connection[Any]:
+    """A superuser's connection in a database whose server `vllm` is the engine double."""
+    create_server(db, engine.url)
+    return db
+
+
+def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str = "vllm", **options: str) -> None:
+    """CREATE SERVER with options."""
+    listed = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(key), sql.Literal(value))
+        for key, value in {"endpoint": endpoint, **options}.items()
+    )
+    connection.execute(
+        sql.SQL("CREATE SERVER {} FOREIGN DATA WRAPPER pg_bridge OPTIONS ({})").format(sql.Identifier(name), listed)
+    )
