@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from pg_bridge.errors import QueryError
 
 _NULL = "null"
+_COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
 _FLAT = rf'[\[{{](?:[^"\[\]{{}}]++|{_STRING})*+[\]}}]'
@@ -139,40 +141,48 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
 def _cut(rows: Sequence[str | None], columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Cut each row into the named cells.
 
-    The rows of one query have one layout. The first row is split key by key, a pattern for its layout is
-    compiled, and every row that fits it is cut by one match (some 2 µs); the others are split like the first.
+    The rows of one query have one layout. From some rows on it pays to compile a pattern of the first row's layout:
+    a match cuts a row some fifteen times as fast as splitting it key by key, which is left for rows of other layouts.
     """
-    pattern: re.Pattern[str] | None = None
     cut: list[tuple[str, ...]] = []
+    layout: Callable[[str], tuple[str, ...] | None] | None = None
     for row in rows:
         if row is None:
             cut.append((_NULL,) * len(columns))
             continue
-        # An escape such as \u00e9 is a second spelling of the same text, so such a row takes the slow way.
-        match = pattern.fullmatch(row) if pattern is not None and "\\u" not in row else None
-        if match is not None:
-            cut.append(match.groups())
+        # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
+        if layout is not None and "\\u" not in row and (matched := layout(row)) is not None:
+            cut.append(matched)
             continue
         cells = _split(row)
-        if pattern is None:
-            pattern = _layout(list(cells), columns)
         cut.append(tuple([cells.get(name, _NULL) for name in columns]))
+        if layout is None:
+            layout = _layout(list(cells), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
     return cut
 
 
-def _layout(keys: list[str], columns: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Compile the pattern of rows with these keys; None where its groups would not be `columns` in order."""
+def _layout(keys: list[str], columns: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
+    """Compile what cuts rows that have exactly these keys in this order; it returns None for other rows."""
     wanted = set(columns)
-    if tuple(key for key in keys if key in wanted) != columns:
-        return None
-    return re.compile(
+    named = [key for key in keys if key in wanted]
+    if len(named) != len(columns):
+        return _no_layout
+    match = re.compile(
         r"\{"
-        + ",".join(
-            re.escape(json.dumps(key, ensure_ascii=False)) + ":" + (f"({_CELL})" if key in wanted else _CELL)
+        + ", ?".join(
+            re.escape(json.dumps(key, ensure_ascii=False)) + ": ?" + (f"({_CELL})" if key in wanted else _CELL)
             for key in keys
         )
         + r"\}"
-    )
+    ).fullmatch
+    if tuple(named) == columns:
+        return lambda row: found.groups() if (found := match(row)) is not None else None
+    pick = itemgetter(*[named.index(name) + 1 for name in columns])  # two columns at least, so a tuple
+    return lambda row: pick(found) if (found := match(row)) is not None else None
+
+
+def _no_layout(_row: str) -> None:
+    return None
 
 
 def _split(row: str) -> dict[str, str]:

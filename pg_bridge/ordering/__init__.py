@@ -29,7 +29,7 @@ from pg_bridge.table import Table
 
 __all__ = ["Ordering", "plan"]
 
-_LARGEST_GGR = 100_000_000  # rows * columns^2: about a second's worth of counting dependencies at the worst
+_LARGEST_GGR = 60_000_000  # rows * columns^2: a second of counting dependencies at the worst, as a rule far less
 _LEAST_REPEATED = 0.01
 _MOST_COLUMNS = int(np.iinfo(np.int16).max)
 
@@ -62,7 +62,7 @@ def plan(table: Table, *, reorder: Reorder = "rows and columns") -> Ordering:
     """Order a table for prefix reuse.
 
     GGR is left out where it cannot pay: with one column it is v1; where less than 1 % of the characters stand
-    in cells that repeat there is nothing to group; and with rows times columns squared over 100 million it
+    in cells that repeat there is nothing to group; and with rows times columns squared over 60 million it
     would take longer than it saves.
 
     Args:

@@ -30,9 +30,7 @@ def total_chars(table: Table, texts: Texts) -> int:
     return cells + table.rows * names
 
 
-def shared_chars(
-    table: Table, texts: Texts, row_order: NDArray[np.intp], column_order: NDArray[np.int16]
-) -> int:
+def shared_chars(table: Table, texts: Texts, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> int:
     """Characters that each sent row shares with the one before it, summed over all rows but the first.
 
     Args:
@@ -46,10 +44,7 @@ def shared_chars(
         return 0
     offsets = np.cumsum([0, *(len(lengths) for lengths in texts.lengths[:-1])])
     piece_chars = np.concatenate(
-        [
-            lengths + len(label) + _SEPARATOR_CHARS
-            for label, lengths in zip(texts.labels, texts.lengths, strict=True)
-        ]
+        [lengths + len(label) + _SEPARATOR_CHARS for label, lengths in zip(texts.labels, texts.lengths, strict=True)]
     )
     alike = np.arange(1, table.rows)  # places in sending order whose row equals the one before it so far
     shared = len(alike)  # each its opening brace

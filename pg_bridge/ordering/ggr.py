@@ -93,9 +93,7 @@ class _Scorer:
         return best
 
 
-def ggr(
-    table: Table, texts: Texts, stop: EarlyStop = PUBLISHED
-) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
+def ggr(table: Table, texts: Texts, stop: EarlyStop = PUBLISHED) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
     """Order a table.
 
     Args:

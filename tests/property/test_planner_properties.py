@@ -109,6 +109,10 @@ def expected_cells(columns: list[str], row: dict[str, str] | None) -> dict[str, 
     return {name: None if row is None else exactly(row[name]) for name in columns}
 
 
+def message_of(row: dict[str, str] | None, columns: list[str]) -> tuple[str, ...]:
+    return tuple("null" if row is None else row[name] for name in columns)
+
+
 def shared_by_neighbours(messages: list[str]) -> int:
     bare = [message.removeprefix(QUESTION.text + "\n") for message in messages]
     return sum(len(path.commonprefix(pair)) for pair in pairwise(bare))  # noqa: RUF071 - characters are meant
@@ -164,6 +168,14 @@ def test_key_order_extra_keys_and_missing_nulls_change_nothing(
     assert table.values == plain.values
 
 
+@given(row_sets())
+def test_many_rows_are_cut_like_few(row_set: tuple[list[str], list[dict[str, str] | None]]) -> None:
+    columns, rows = row_set
+    few, many = table_of(columns, rows), table_of(columns, rows * 200)
+    assert many.values == few.values
+    assert np.array_equal(many.codes, np.tile(few.codes, (200, 1)))
+
+
 @given(row_sets(), st.sampled_from(REORDER))
 def test_orderings_are_permutations_with_exact_figures_and_never_lose(
     row_set: tuple[list[str], list[dict[str, str] | None]], reorder: Reorder
@@ -180,6 +192,21 @@ def test_orderings_are_permutations_with_exact_figures_and_never_lose(
     assert ordering.total_chars == sum(len(message) - len(QUESTION.text) - 1 for message in messages)
     in_input_order = list(render(QUESTION, table, original(table)))
     assert ordering.shared_chars >= shared_by_neighbours(in_input_order)
+
+
+@given(row_sets(), st.data())
+def test_some_rows_of_a_table_plan_like_a_table_of_their_own(
+    row_set: tuple[list[str], list[dict[str, str] | None]], data: st.DataObject
+) -> None:
+    columns, rows = row_set
+    kept = data.draw(st.lists(st.sampled_from(range(len(rows))), unique=True)) if rows else []
+    table = table_of(columns, rows).take(np.array(kept, np.intp))
+    ordering = plan(table)
+    messages = list(render(QUESTION, table, ordering))
+    assert ordering.shared_chars == shared_by_neighbours(messages)
+    for message, sent in zip(messages, ordering.row_order.tolist(), strict=True):
+        assert cells_of(message) == expected_cells(columns, rows[kept[sent]])
+    assert dedup(table).table.rows == len({message_of(rows[i], columns) for i in kept})
 
 
 @given(row_sets())

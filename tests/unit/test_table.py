@@ -43,6 +43,32 @@ def test_the_last_of_equal_keys_counts_in_every_row() -> None:
     ]
 
 
+MANY = 1000  # rows enough for a pattern of their layout to be compiled
+
+
+@pytest.mark.parametrize("columns", [["a", "b"], ["b", "a"], ["b"], ["a", "missing"], ["missing"]])
+def test_many_rows_are_cut_like_few(columns: list[str]) -> None:
+    odd = [
+        '{"a":"x","b":{"c":[1,{"d":[2]}]}}',  # nested deeper than the pattern goes
+        '{"b":1,"a":2}',
+        '{"a": "spaced", "b": 2}',
+        '{"a":"extra","b":1,"c":3}',
+        '{"a":"twice","a":"\\u00e9","b":null}',
+        '{"b":3}',
+        "{}",
+        None,
+    ]
+    plain = [f'{{"a":"a \\"{i}\\" }}","b":{i}.50}}' for i in range(MANY)]
+    rows = [plain[0], *odd, *plain[1:], *odd]
+    few = [cells(Table.from_json([row], columns))[0] for row in rows]
+    assert cells(Table.from_json(rows, columns)) == few
+
+
+def test_many_rows_after_a_null_row() -> None:
+    rows = [None, *(f'{{"a":{i}}}' for i in range(MANY))]
+    assert cells(Table.from_json(rows, ["a"])) == [["null"], *([str(i)] for i in range(MANY))]
+
+
 @pytest.mark.parametrize(
     "cell",
     [
@@ -56,8 +82,9 @@ def test_the_last_of_equal_keys_counts_in_every_row() -> None:
     ],
 )
 def test_a_cell_is_the_rows_own_text(cell: str) -> None:
-    rows = [f'{{"before":"x","cell":{cell},"after":2}}'] * 3
-    assert cells(Table.from_json(rows, ["cell", "after"])) == [[cell, "2"]] * 3
+    row = f'{{"before":"x","cell":{cell},"after":2}}'
+    for count in (1, MANY):
+        assert cells(Table.from_json([row] * count, ["cell", "after"])) == [[cell, "2"]] * count
 
 
 def test_two_spellings_of_a_text_are_one_value() -> None:
@@ -93,9 +120,10 @@ def test_control_characters_survive() -> None:
     ],
 )
 def test_a_row_that_is_no_object_is_refused_without_quoting_it(row: str) -> None:
-    with pytest.raises(ValueError, match="not the text of a JSON object") as caught:
-        Table.from_json(['{"a":1}', row], ["a"])
-    assert "secret" not in str(caught.value)
+    for count in (1, MANY):
+        with pytest.raises(ValueError, match="not the text of a JSON object") as caught:
+            Table.from_json([*['{"a":1}'] * count, row], ["a"])
+        assert "secret" not in str(caught.value)
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
