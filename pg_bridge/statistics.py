@@ -89,7 +89,5 @@ def functional_dependencies(
     for a, rows in enumerate(row_of if row_of is not None else representatives(table)):
         twin = rows[codes[:, a]]
         candidates = np.flatnonzero((codes[twin[:_HEAD_ROWS]] == head).all(axis=0)).tolist()
-        dependencies.append(
-            tuple(b for b in candidates if b != a and np.array_equal(codes[twin, b], codes[:, b]))
-        )
+        dependencies.append(tuple(b for b in candidates if b != a and np.array_equal(codes[twin, b], codes[:, b])))
     return tuple(dependencies)

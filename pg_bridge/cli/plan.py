@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.dedup import UniqueRows, dedup
 from pg_bridge.errors import OptionError, UnknownColumn
-from pg_bridge.ordering import Ordering, plan
+from pg_bridge.ordering import MOST_COLUMNS, Ordering, plan
 from pg_bridge.prompt import Question, columns_hint, parse_question, resolve_columns
 from pg_bridge.table import Table
 
@@ -132,6 +132,10 @@ def _read(path: Path, chosen: Sequence[str] | None, question: Question) -> Table
     name, count = Counter(header).most_common(1)[0]
     if count > 1:
         raise OptionError(f'{path} has {count} columns named "{name}"', hint="Give each column its own name.")
+    if len(header) > MOST_COLUMNS:
+        raise OptionError(f"{path} has {len(header)} columns, at most {MOST_COLUMNS} can be planned")
+    if chosen is not None and not chosen:
+        raise OptionError("--columns names no column", hint=columns_hint("", header))
     for wanted in chosen or ():
         if wanted not in header:
             raise UnknownColumn(f'column "{wanted}" is not in {path}', hint=columns_hint(wanted, header))
@@ -152,7 +156,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # else an unclosed quote swallows the rest of the file
             for cells in reader:
                 if not cells:
                     continue

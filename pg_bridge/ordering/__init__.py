@@ -27,11 +27,12 @@ from pg_bridge.ordering.ggr import ggr
 from pg_bridge.ordering.texts import Texts
 from pg_bridge.table import Table
 
-__all__ = ["Ordering", "plan"]
+__all__ = ["MOST_COLUMNS", "Ordering", "plan"]
+
+MOST_COLUMNS = int(np.iinfo(np.int16).max)
 
 _LARGEST_GGR = 60_000_000  # rows * columns^2: a second of counting dependencies at the worst, as a rule far less
-_LEAST_REPEATED = 0.01
-_MOST_COLUMNS = int(np.iinfo(np.int16).max)
+_LEAST_REPEATED = 0.01  # share of the characters that stand in repeated cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +77,8 @@ def plan(table: Table, *, reorder: Reorder = "rows and columns") -> Ordering:
         ValueError: There are more than 32,767 columns.
     """
     n, k = table.rows, len(table.columns)
-    if k > _MOST_COLUMNS:
-        raise ValueError(f"at most {_MOST_COLUMNS} columns can be ordered")
+    if k > MOST_COLUMNS:
+        raise ValueError(f"at most {MOST_COLUMNS} columns can be ordered")
     texts = Texts(table)
     total = total_chars(table, texts)
     every = np.arange(n, dtype=np.intp)
