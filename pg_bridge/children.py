@@ -63,22 +63,25 @@ class Guard:
 
 def is_running(pid: int) -> bool:
     """Say whether a process exists and is not merely waiting to be reaped."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in "ZX"
+    return birth(pid) != 0
 
 
 def birth(pid: int) -> int:
-    """Return when a process started, in clock ticks after boot; 0 if there is none.
+    """Return when a process started, in clock ticks after boot; 0 if it does not run.
 
     A process id alone, read back from a file, may meanwhile belong to somebody else.
     """
+    words = _stat(Path(f"/proc/{pid}/stat"))
+    return int(words[19]) if words else 0
+
+
+def _stat(path: Path) -> list[str]:
+    """Return the words after a process's name in its stat file; none if it does not run (a zombie does not)."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
-        return 0
+        words = path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return words if words and words[0] not in "ZX" else []
 
 
 def wait_until_gone(pid: int, timeout_s: float) -> bool:
@@ -93,14 +96,8 @@ def wait_until_gone(pid: int, timeout_s: float) -> bool:
 
 def group_is_running(group: int) -> bool:
     """Say whether any process of a group still runs (zombies do not count)."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(words[2]) == group and words[0] not in "ZX":
-            return True
-    return False
+    everybody = (_stat(path) for path in Path("/proc").glob("[0-9]*/stat"))
+    return any(words and int(words[2]) == group for words in everybody)
 
 
 def end_group(group: int, timeout_s: float) -> None:

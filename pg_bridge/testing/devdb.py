@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pg_bridge.children import birth, end_group, interrupt_on_sigterm, tail
+from pg_bridge.children import Guard, birth, end_group, interrupt_on_sigterm, tail
 from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.errors import EngineUnreachable, PgBridgeError
 from pg_bridge.testing.cluster import Cluster
@@ -65,23 +66,26 @@ class State:
 class Double:
     """The engine double as a process of its own, with the face of `VllmEngine`."""
 
-    def __init__(self, *, log_path: Path) -> None:
+    def __init__(self, *, log_path: Path, detached: bool) -> None:
         self.model = ""
         self.endpoint = ""
         self.pid = 0
         self.log_path = log_path
-        self._process: subprocess.Popen[bytes] | None = None
+        self._detached = detached
+        self._guard: Guard | None = None
 
     def start(self) -> Double:
         """Start it and wait until it says where it listens."""
         with self.log_path.open("wb") as log:
             command = [sys.executable, "-m", "pg_bridge.testing.double", "--port", "0"]
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
-        self.pid = self._process.pid
+        self.pid = process.pid
+        if not self._detached:
+            self._guard = Guard(-self.pid, signal.SIGTERM)
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and process.poll() is None:
             lines = self.log_path.read_text().splitlines(keepends=True)
             for line in lines:
                 if line.startswith("engine=") and line.endswith("\n"):
@@ -101,6 +105,8 @@ class Double:
         if self.pid:
             end_group(self.pid, 5)
             self.pid = 0
+        if self._guard:
+            self._guard.release()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,7 +194,7 @@ def _run(folder: Path, kind: EngineKind, host: Host, command: Sequence[str]) -> 
 
 def _engine(kind: EngineKind, log_path: Path, *, detached: bool) -> VllmEngine | Double:
     if kind == "double":
-        return Double(log_path=log_path)
+        return Double(log_path=log_path, detached=detached)
     from pg_bridge.testing.random_model import demo_engine  # noqa: PLC0415 - needs packages of the engine
 
     return demo_engine(log_path=log_path, detached=detached, progress=_say)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,12 @@ DEVDB = [sys.executable, "-m", "pg_bridge.testing.devdb", "--engine", "double", 
 
 def devdb(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DEVDB, str(folder), *words], capture_output=True, text=True, check=False)
+
+
+def listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 @pytest.fixture
@@ -80,17 +87,19 @@ def test_run_of_a_command_that_is_not_there(folder: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_run_leaves_nothing_when_it_is_stopped(folder: Path, how: signal.Signals) -> None:
-    script = "SELECT pg_backend_pid(), current_setting('data_directory')"
-    command = [*DEVDB, str(folder), "run", "--", "sh", "-c", f'psql -XAtF " " -c "{script}"; exec sleep 60']
+    # The engine's process is told by its listening port.
+    script = """psql -XAtc "SELECT current_setting('data_directory')"; echo $PG_BRIDGE_ENGINE; exec sleep 10"""
+    command = [*DEVDB, str(folder), "run", "--", "sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        _, data = process.stdout.readline().split()
+        data, engine = Path(process.stdout.readline().strip()), process.stdout.readline().strip()
         started = time.monotonic()
         process.send_signal(how)
         # `sleep` holds our end of the pipe open, so do not read on to its end.
         process.wait(timeout=20)
         process.stdout.close()
     deadline = started + 20
-    while Path(data).parent.exists() and time.monotonic() < deadline:
+    while (data.parent.exists() or listens(engine)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not Path(data).parent.exists()
+    assert not data.parent.exists()
+    assert not listens(engine)

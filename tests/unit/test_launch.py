@@ -1,0 +1,108 @@
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pg_bridge.children import is_running
+from pg_bridge.engine import launch
+from pg_bridge.engine.launch import VllmEngine, explain
+from pg_bridge.errors import EngineUnreachable
+
+# A stand-in for `vllm serve`: answers /health after a while, or ends with a message. argv: mode, then vLLM's.
+_STAND_IN = """
+import http.server, os, subprocess, sys, time
+mode, port = sys.argv[1], int(sys.argv[sys.argv.index("--port") + 1])
+if mode == "fail":
+    sys.exit("ValueError: the KV cache needed is larger than the available KV cache memory")
+child = subprocess.Popen(["sleep", "300"])
+print("child", child.pid, "offline", os.environ.get("HF_HUB_OFFLINE"), "cache", os.environ["VLLM_CPU_KVCACHE_SPACE"],
+      "quiet", os.environ["DO_NOT_TRACK"], flush=True)
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+if mode == "hang":
+    time.sleep(300)
+http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
+"""
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr(launch, "find_vllm", lambda: [sys.executable, "-c", _STAND_IN, mode])
+
+
+def test_flags_follow_the_device() -> None:
+    cpu = VllmEngine("m", device="cpu", port=1).command
+    cuda = VllmEngine("m", device="cuda", port=1, prefix_caching=False, max_model_len=99).command
+    assert cpu[cpu.index("--block-size") + 1] == "32"
+    assert cuda[cuda.index("--block-size") + 1] == "16"
+    assert "--enforce-eager" in cpu
+    assert "--enforce-eager" not in cuda
+    assert "--enable-prefix-caching" in cpu
+    assert "--no-enable-prefix-caching" in cuda
+    assert cuda[cuda.index("--max-model-len") + 1] == "99"
+    assert "--enable-prompt-tokens-details" in cpu
+
+
+def test_the_callers_own_flags_come_last() -> None:
+    assert VllmEngine("m", device="cpu", extra=["--block-size", "64"]).command[-2:] == ["--block-size", "64"]
+
+
+def test_starts_waits_and_ends_every_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in(monkeypatch, "serve")
+    log = tmp_path / "log"
+    with VllmEngine(tmp_path, device="cpu", kv_cache_gib=3, log_path=log, served_name="x") as engine:
+        words = log.read_text().split()
+        assert words[2:8] == ["offline", "1", "cache", "3", "quiet", "1"]
+        assert engine.endpoint == f"http://127.0.0.1:{engine.port}"
+        assert engine.model == "x"
+        assert is_running(int(words[1]))
+    deadline = time.monotonic() + 5
+    while is_running(int(words[1])) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(int(words[1]))
+    assert log.exists(), "a log that the caller named is the caller's"
+
+
+def test_a_failed_start_shows_the_log_and_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "fail")
+    engine = VllmEngine("m", device="cpu").start()
+    log = engine.log_path
+    with pytest.raises(EngineUnreachable) as caught:
+        engine.wait()
+    assert "larger than the available" in caught.value.detail
+    assert "--max-model-len" in caught.value.hint
+    assert not log.parent.exists(), "our own temporary log goes"
+
+
+def test_an_engine_that_never_gets_ready_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "hang")
+    engine = VllmEngine("m", device="cpu").start()
+    pid = engine.pid
+    with pytest.raises(EngineUnreachable, match="not ready within"):
+        engine.wait(timeout_s=0.3)
+    assert not is_running(pid)
+
+
+def test_a_taken_port_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "serve")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(EngineUnreachable, match=f"port {port} .* is taken"):
+            VllmEngine("m", device="cpu", port=port).start()
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoint"),
+    [("0.0.0.0", "http://127.0.0.1:7"), ("::", "http://[::1]:7"), ("10.1.2.3", "http://10.1.2.3:7")],  # noqa: S104
+)
+def test_the_endpoint_is_what_a_client_here_can_use(host: str, endpoint: str) -> None:
+    assert VllmEngine("m", device="cpu", host=host, port=7).endpoint == endpoint
+
+
+def test_unknown_trouble_points_at_the_log() -> None:
+    assert "vLLM's own log" in explain("something new")

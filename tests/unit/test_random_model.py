@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pg_bridge.testing import random_model as module
+from pg_bridge.testing.random_model import NAME, ModelSize, random_model
+
+pytest.importorskip("tokenizers")
+
+TINY = ModelSize(hidden=128, layers=1, vocabulary=300)
+
+
+def test_the_same_size_and_seed_are_the_same_model(tmp_path: Path) -> None:
+    first, second = (random_model(TINY, cache=tmp_path / name) for name in "ab")
+    assert first.name == second.name
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+    other = random_model(TINY, seed=1, cache=tmp_path / "a")
+    assert (other / "model.safetensors").read_bytes() != (first / "model.safetensors").read_bytes()
+
+
+def test_a_made_model_is_used_again(tmp_path: Path) -> None:
+    directory = random_model(TINY, cache=tmp_path)
+    before = (directory / "model.safetensors").stat().st_mtime_ns
+    assert random_model(TINY, cache=tmp_path) == directory
+    assert (directory / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_config", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        random_model(TINY, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_what_it_is_and_fits_its_configuration(tmp_path: Path) -> None:
+    from safetensors import safe_open  # noqa: PLC0415 - comes with the engine
+
+    directory = random_model(TINY, cache=tmp_path)
+    assert NAME in directory.name
+    assert "RANDOM" in (directory / "README.md").read_text()
+    config = json.loads((directory / "config.json").read_text())
+    with safe_open(directory / "model.safetensors", framework="numpy") as weights:
+        shape = weights.get_tensor("model.embed_tokens.weight").shape
+    assert shape == (config["vocab_size"], config["hidden_size"])
+    assert config["vocab_size"] <= TINY.vocabulary
+
+
+def test_every_text_survives_the_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer  # noqa: PLC0415 - comes with the engine
+
+    tokenizer = Tokenizer.from_file(str(random_model(TINY, cache=tmp_path) / "tokenizer.json"))
+    for text in ("plain words", '{"a": "Grüße, 世界 🎈", "b": null}', "\t\n  "):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
