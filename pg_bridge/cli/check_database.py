@@ -1,0 +1,145 @@
+"""Is this database ready to ask an engine?
+
+In: a DSN and the name of a foreign server. Out: checks, one after another, until one fails that the next ones
+need; and the server with its options, for the engine's checks. It only reads, in a transaction that is rolled
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pg_bridge import __version__
+from pg_bridge.cli.checks import Check
+from pg_bridge.errors import OptionError
+from pg_bridge.options import Server
+
+CONNECT_TIMEOUT_S = 5
+HOST_OF = {"pg_bridge": "plpython3u", "pg_bridge_multicorn": "multicorn"}
+
+# A user mapping's options are shown to those who may see them only; umoptions is NULL for others.
+_SERVERS = """
+SELECT s.srvname, s.srvoptions, has_server_privilege(s.oid, 'USAGE'),
+       EXISTS (SELECT FROM pg_user_mapping AS m
+               WHERE m.umserver = s.oid AND m.umuser IN (0, current_user::regrole)),
+       (SELECT m.umoptions FROM pg_user_mappings AS m
+        WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole) ORDER BY m.umuser DESC LIMIT 1)
+FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+WHERE w.fdwname = 'pg_bridge' ORDER BY s.srvname
+"""
+
+
+class Database:
+    """One database, seen as the user of the DSN.
+
+    Args:
+        dsn: The connection string; empty for libpq's defaults.
+        server_name: The foreign server to look for.
+
+    Attributes:
+        server: The foreign server with its options, once `checks` has found it.
+    """
+
+    def __init__(self, dsn: str, server_name: str) -> None:
+        self.server: Server | None = None
+        self._dsn = dsn
+        self._server_name = server_name
+
+    def checks(self) -> Iterator[Check]:
+        """Check from the outside in."""
+        try:
+            connection = psycopg.connect(self._dsn, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
+        except psycopg.ProgrammingError:  # its text may repeat the DSN, and with it a password
+            yield Check("FAIL", "the DSN cannot be read", "write it as for psql: 'host=… dbname=… user=…'")
+            return
+        except psycopg.Error as error:
+            says = f"no connection to PostgreSQL: {_first_line(error)}"
+            yield Check("FAIL", says, "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs")
+            return
+        with connection:
+            info = connection.info
+            version = info.parameter_status("server_version") or "?"
+            yield Check("ok", f'PostgreSQL {version}, database "{info.dbname}", user "{info.user}"')
+            for part in (self._extension, self._python, self._servers):
+                failed = False
+                for check in part(connection):
+                    failed |= check.verdict == "FAIL"
+                    yield check
+                if failed:
+                    return
+
+    def _extension(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
+        names = list(HOST_OF)
+        query = "SELECT extname, extversion FROM pg_extension WHERE extname = ANY (%s)"
+        installed = connection.execute(query, [names]).fetchone()
+        if installed is not None:
+            yield Check("ok", f"extension {installed[0]} {installed[1]} is installed")
+            return
+        query = "SELECT name FROM pg_available_extensions WHERE name = ANY (%s)"
+        available = {row[0] for row in connection.execute(query, [[*names, *HOST_OF.values()]])}
+        ready = [name for name in names if name in available]
+        usable = [name for name in ready if HOST_OF[name] in available]
+        if usable:
+            yield Check("FAIL", "the extension is not in this database", f"CREATE EXTENSION {usable[0]} CASCADE;")
+        elif ready:
+            missing = "plpython3u (Debian: apt install postgresql-plpython3-NN) or multicorn"
+            yield Check("FAIL", "the server has pg_bridge's files but no Python", f"install {missing}")
+        else:
+            mend = "run pg-bridge install on the server's machine, then CREATE EXTENSION pg_bridge CASCADE;"
+            yield Check("FAIL", "the server does not have the extension's files", mend)
+
+    def _python(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
+        try:
+            row = connection.execute("SELECT llm.version()").fetchone()
+        except psycopg.errors.InsufficientPrivilege:
+            yield Check("FAIL", "this user may not use schema llm", "GRANT USAGE ON SCHEMA llm TO your role;")
+            return
+        except psycopg.Error as error:
+            says = f"the server's Python cannot import pg_bridge: {_first_line(error)}"
+            mend = "put the package where the server's Python finds it: see docs/install.md; then connect anew"
+            yield Check("FAIL", says, mend)
+            return
+        version = row[0] if row else None
+        if version == __version__:
+            yield Check("ok", f"the server's Python imports pg_bridge {version}")
+        else:
+            says = f"the server's Python imports pg_bridge {version}, this command is {__version__}"
+            yield Check("warn", says, "install the same version for both")
+
+    def _servers(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
+        rows = connection.execute(_SERVERS).fetchall()
+        found = next((row for row in rows if row[0] == self._server_name), None)
+        quoted = sql.Identifier(self._server_name).as_string(connection)
+        if found is None:
+            others = ", ".join(row[0] for row in rows) or "none"
+            mend = f"CREATE SERVER {quoted} FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://host:8000');"
+            yield Check("FAIL", f'no server "{self._server_name}" of pg_bridge; there are: {others}', mend)
+            return
+        _, server_options, usable, has_mapping, mapping_options = found
+        if not usable:
+            mend = f"ask its owner for: GRANT USAGE ON FOREIGN SERVER {quoted} TO your role;"
+            yield Check("FAIL", f'no USAGE on server "{self._server_name}"', mend)
+            return
+        options = dict(option.split("=", 1) for option in [*(server_options or ()), *(mapping_options or ())])
+        try:
+            self.server = Server.from_options(self._server_name, options)
+        except OptionError as error:
+            yield Check("FAIL", error.message, error.hint)
+            return
+        yield Check("ok", f'server "{self._server_name}" points at {self.server.endpoint}, and this user may use it')
+        if not has_mapping:
+            yield Check("ok", "no user mapping: the engine is asked without a key")
+        elif mapping_options is None:
+            mend = "the engine is checked without the key below; run doctor as the mapping's own user to use it"
+            yield Check("warn", "a user mapping is there, but this user may not see it", mend)
+        else:
+            key = "with" if "api_key" in options else "without"
+            yield Check("ok", f"a user mapping is there, {key} an api_key")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,139 @@
+"""Is this engine ready, and will it reuse prefixes?
+
+In: a server. Out: checks, one after another, until one fails that the next ones need. It asks two short
+questions, the same text twice, so that the engine's prefix cache can be seen at work.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pg_bridge.cli.checks import Check
+from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.engine.metrics import CacheCounters, read_counters
+from pg_bridge.errors import EngineDenied, PgBridgeError
+from pg_bridge.options import Server
+
+LONGEST_WAIT_S = 60.0
+SAMPLING = Sampling(max_tokens=4, temperature=0.0, system_prompt="")
+# Long enough for some whole blocks at any block size that CPUs and GPUs use, short enough for small contexts.
+QUESTION = "Is this a short and simple question, asked by pg-bridge doctor only to see that an answer comes? " * 4
+
+
+def check_engine(server: Server) -> Iterator[Check]:
+    """Check from the outside in."""
+    server = replace(server, request_timeout_s=min(server.request_timeout_s, LONGEST_WAIT_S))
+    try:
+        yield from _reachable(server)
+        model = server.model or _models(server)[0]
+        server = replace(server, model=model)
+        before = _counters(server)
+        yield from _answers(server)
+        yield from _counts(server, before)
+        if server.api == "chat":
+            yield from _batches(server)
+    except _Failed as failed:
+        yield failed.check
+    except EngineDenied as error:
+        mend = f"{error.hint} With --endpoint: set PG_BRIDGE_API_KEY."
+        yield Check("FAIL", error.message, mend)
+    except PgBridgeError as error:
+        yield Check("FAIL", error.message, error.hint)
+
+
+class _Failed(Exception):  # noqa: N818 - ends the checks; nobody outside sees it
+    def __init__(self, check: Check) -> None:
+        super().__init__(check.says)
+        self.check = check
+
+
+def _reachable(server: Server) -> Iterator[Check]:
+    started = time.perf_counter()
+    models = _models(server)
+    latency_ms = (time.perf_counter() - started) * 1000
+    yield Check("ok", f"it answers after {latency_ms:.0f} ms and serves: {', '.join(models[:5])}")
+    if server.model is not None and server.model not in models:
+        mend = f"set the server's model option to one of: {', '.join(models[:5])}"
+        raise _Failed(Check("FAIL", f'it does not serve the model "{server.model}"', mend))
+
+
+def _models(server: Server) -> list[str]:
+    with Engine(server) as engine:
+        status, page = engine.fetch("/v1/models")
+    if status in {401, 403}:
+        says = "it refuses the key" if server.api_key else "it wants a key"
+        mend = "CREATE USER MAPPING … OPTIONS (api_key '…'); with --endpoint: set PG_BRIDGE_API_KEY"
+        raise _Failed(Check("FAIL", says, mend))
+    try:
+        models = [str(model["id"]) for model in json.loads(page)["data"]] if status == 200 else []
+    except (ValueError, TypeError, KeyError):
+        models = []
+    if not models:
+        says = f"/v1/models gives no list of models (HTTP status {status}): this is no OpenAI-compatible server"
+        mend = "the endpoint must be the engine's base URL, such as http://127.0.0.1:8000"
+        raise _Failed(Check("FAIL", says, mend))
+    return models
+
+
+def _ask(server: Server, prompts: list[str]) -> tuple[list[Completion], Usage]:
+    engine = Engine(server)
+    completions = [each for each in engine.complete(iter(prompts), SAMPLING) if each is not None]
+    return completions, engine.usage
+
+
+def _counters(server: Server) -> CacheCounters | None:
+    with Engine(server) as engine:
+        status, page = engine.fetch("/metrics")
+    return read_counters(page) if status == 200 else None
+
+
+def _answers(server: Server) -> Iterator[Check]:
+    started = time.perf_counter()
+    completions, usage = _ask(server, [QUESTION])
+    took_s = time.perf_counter() - started
+    if completions[0].error is not None:
+        mend = "if there is no chat template: set the server's api option to completions"
+        raise _Failed(Check("FAIL", f"it cannot answer a prompt: {completions[0].error}", mend))
+    yield Check("ok", f"it answers a prompt of {usage.prompt_tokens or '?'} tokens in {took_s:.2f} s")
+    _, usage = _ask(server, [QUESTION])
+    if usage.cached_tokens is None:
+        mend = "start vLLM with --enable-prompt-tokens-details, or with pg-bridge serve"
+        yield Check("warn", "it does not tell cached tokens: llm.last_run() cannot show them for single calls", mend)
+    elif usage.cached_tokens == 0:
+        mend = "start vLLM with --enable-prefix-caching, or with pg-bridge serve"
+        yield Check("warn", "asked the same twice, it reused nothing: its prefix cache seems off", mend)
+    else:
+        says = f"asked the same twice, it reused {usage.cached_tokens} of {usage.prompt_tokens} prompt tokens"
+        yield Check("ok", says)
+
+
+def _counts(server: Server, before: CacheCounters | None) -> Iterator[Check]:
+    now = _counters(server)
+    if before is None or now is None:
+        mend = "let /metrics through; until then llm.last_run() shows no cached tokens for batches"
+        yield Check("warn", "/metrics has no prefix cache counters", mend)
+        return
+    deadline = time.monotonic() + 1.0  # the counters may lag behind the answers
+    while now is not None and now.queried_tokens == before.queried_tokens and time.monotonic() < deadline:
+        time.sleep(0.05)
+        now = _counters(server)
+    if now is None or now.queried_tokens == before.queried_tokens:
+        mend = "start vLLM with --enable-prefix-caching, or with pg-bridge serve"
+        yield Check("warn", "its prefix cache counters do not move: the prefix cache seems off", mend)
+    else:
+        yield Check("ok", "its prefix cache counters move")
+
+
+def _batches(server: Server) -> Iterator[Check]:
+    completions, usage = _ask(server, [QUESTION, QUESTION])
+    if any(completion.error for completion in completions):
+        reason = next(completion.error for completion in completions if completion.error)
+        raise _Failed(Check("FAIL", f"it cannot answer two prompts at once: {reason}", "see the engine's log"))
+    if usage.requests == 1:
+        yield Check("ok", "it takes many conversations in one request")
+    else:
+        mend = "nothing is broken, but a newer vLLM is faster on small models"
+        yield Check("warn", "it takes one conversation a request only", mend)

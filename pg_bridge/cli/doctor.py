@@ -1,0 +1,91 @@
+"""`pg-bridge doctor`: look at a database and an engine, and say in plain words what is wrong and how to mend it.
+
+In: a DSN and a server's name, or an engine's URL. Out: one line a check, and a line on how to mend what is
+not well. It changes nothing in the database, asks the engine one short question, and never prints a key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from pg_bridge.cli.checks import Check
+from pg_bridge.options import Server
+
+KEY_VARIABLE = "PG_BRIDGE_API_KEY"
+
+_DESCRIPTION = """\
+Check a database, an engine, or both, and say how to mend what is wrong:
+
+  database   it answers; the extension is there; the server's Python finds this package; the foreign server
+  exists, has
+             an endpoint, and may be used by this user; a user mapping holds the key, if the engine wants one
+  engine     it answers; it serves the model; batches, token details and prefix cache counters are there;
+             it answers one short question
+
+Nothing is changed, and no key is ever printed. The exit status is 0 if nothing failed, 1 otherwise.
+"""
+
+_EPILOG = """\
+examples:
+  pg-bridge doctor                                    the database that psql would connect to, its server
+  "vllm" pg-bridge doctor --dsn 'dbname=shop' --server big     another database, another server pg-bridge
+  doctor --endpoint http://127.0.0.1:8000     an engine alone, no database
+
+With --endpoint the key, if the engine wants one, is taken from the environment variable PG_BRIDGE_API_KEY.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `doctor` to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check a database and an engine, and say what is wrong",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dsn", help="the database, as for psql (default: PGHOST, PGDATABASE and so on)")
+    parser.add_argument(
+        "--server", metavar="NAME", default="vllm", help="the foreign server to check (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="check the engine at this URL; no database unless --dsn is given"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, print, and return 0 if nothing failed."""
+    # Imported here: other commands need neither psycopg nor the HTTP client.
+    from pg_bridge.cli.check_database import Database  # noqa: PLC0415
+    from pg_bridge.cli.check_engine import check_engine  # noqa: PLC0415
+
+    well = True
+    server: Server | None = None
+    if arguments.dsn is not None or arguments.endpoint is None:
+        database = Database(arguments.dsn or "", arguments.server)
+        well &= _print("database", database.checks())
+        server = database.server
+    if arguments.endpoint is not None:
+        options = {"endpoint": arguments.endpoint}
+        if key := os.environ.get(KEY_VARIABLE):
+            options["api_key"] = key
+        server = Server.from_options("given by --endpoint", options)
+    if server is not None:
+        well &= _print(f"engine {server.endpoint}", check_engine(server))
+    print("all is well" if well else "something is wrong: see the lines marked FAIL")
+    return 0 if well else 1
+
+
+def _print(title: str, checks: Iterable[Check]) -> bool:
+    """Print checks as they are made; True if none failed."""
+    print(title)
+    well = True
+    for check in checks:
+        print(f"  {check.verdict:<4}  {check.says}", flush=True)
+        if check.mend:
+            print(f"        mend: {check.mend}", flush=True)
+        well &= check.verdict != "FAIL"
+    return well

@@ -1,0 +1,93 @@
+"""pg-bridge doctor: what it finds and how it says so. Its database half is tested beside a real server."""
+
+import pytest
+
+from pg_bridge.cli import main
+from pg_bridge.testing.double import EngineDouble
+
+KEY = "sk-very-secret"
+
+
+def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = main(["doctor", *arguments])
+    output = capsys.readouterr()
+    return status, output.out + output.err
+
+
+def test_a_well_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    with EngineDouble() as engine:
+        status, said = doctor(capsys, "--endpoint", f"{engine.url}/v1/")
+    assert status == 0
+    assert "FAIL" not in said
+    assert "warn" not in said
+    assert "serves: double" in said
+    assert "reused 96 of 102 prompt tokens" in said
+    assert said.endswith("all is well\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ({"metrics": False}, 0, ["warn", "/metrics"]),
+        ({"prompt_tokens_details": False}, 0, ["warn", "--enable-prompt-tokens-details"]),
+        ({"batch_endpoint": False}, 0, ["warn", "one conversation a request"]),
+        ({"block_size": 4096}, 0, ["warn", "--enable-prefix-caching"]),
+        ({"models": ()}, 1, ["FAIL", "no list of models"]),
+        ({"reject_marker": "question"}, 1, ["FAIL", "bad prompt", "api option"]),
+        ({"malformed": True}, 1, ["FAIL", "cannot be read"]),
+        ({"api_key": KEY}, 1, ["FAIL", "wants a key", "USER MAPPING"]),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_mending(
+    fault: dict[str, object], status: int, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EngineDouble(**fault) as engine:  # type: ignore[arg-type]
+        found, said = doctor(capsys, "--endpoint", engine.url)
+    assert found == status
+    assert "mend: " in said
+    for word in words:
+        assert word in said
+
+
+def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = doctor(capsys, "--endpoint", "http://127.0.0.1:9")
+    assert status == 1
+    assert "FAIL  could not connect" in said
+
+
+def test_the_key_comes_from_the_environment_and_is_never_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EngineDouble(api_key=KEY) as engine:
+        monkeypatch.setenv("PG_BRIDGE_API_KEY", "sk-wrong-key")
+        status, said = doctor(capsys, "--endpoint", engine.url)
+        assert status == 1
+        assert "refuses the key" in said
+        assert "sk-wrong-key" not in said
+        monkeypatch.setenv("PG_BRIDGE_API_KEY", KEY)
+        status, said = doctor(capsys, "--endpoint", engine.url)
+        assert status == 0
+        assert KEY not in said
+
+
+def test_no_database_is_said_without_the_password(capsys: pytest.CaptureFixture[str]) -> None:
+    for dsn in ("host=/nonexistent password=hunter2", "postgres hunter2"):
+        status, said = doctor(capsys, "--dsn", dsn)
+        assert status == 1
+        assert "FAIL" in said
+        assert "hunter2" not in said
+
+
+def test_an_endpoint_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = doctor(capsys, "--endpoint", "localhost:8000")
+    assert status == 1
+    assert "http://" in said
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "doctor --endpoint http" in said
+    assert "PG_BRIDGE_API_KEY" in said

@@ -1,0 +1,161 @@
+"""The engine double is trusted by every other test: its counting and its faults are checked by hand here."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from pg_bridge.testing.behaviour import default_answer
+from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.prefix_cache import PrefixCache
+
+
+def call(url: str, body: object = None, **headers: str) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - a double of this test
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - as above
+            text = response.read().decode()
+            status = response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read().decode()
+            status = error.code
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text
+
+
+def chat(*prompts: str) -> dict[str, Any]:
+    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    return {"model": "double", "messages": conversations if len(prompts) > 1 else conversations[0]}
+
+
+def test_blocks_are_counted_as_in_a_hand_worked_example() -> None:
+    cache = PrefixCache(block_size=2)  # 8 characters a block
+    #                     blocks: [aaaabbbb] [ccccdddd] and a rest
+    assert cache.query("aaaabbbbccccddddeeee") == (5, 0)  # nothing is there yet; two whole blocks are kept
+    assert cache.query("aaaabbbbccccddddeeee") == (5, 4)  # both blocks
+    assert cache.query("aaaabbbbccccdddd") == (4, 2)  # the second block holds the last token: computed anew
+    assert cache.query("aaaabbbbccccddddx") == (5, 4)  # a rest of one character is a token
+    assert cache.query("aaaabbbbXcccdddd....") == (5, 2)  # differs in the second block
+    assert cache.query("Xaaabbbbccccddddeeee") == (5, 0)  # a block's key holds all before it: no later hits
+    assert cache.query("aaaabb") == (2, 0)  # its one block is not whole in characters: another key
+    assert cache.query("aaa") == (1, 0)
+    assert cache.query("") == (0, 0)
+    assert (cache.queried_tokens, cache.hit_tokens) == (5 + 5 + 4 + 5 + 5 + 5 + 2 + 1 + 0, 4 + 2 + 4 + 2)
+
+
+def test_the_least_recently_used_blocks_go_first() -> None:
+    cache = PrefixCache(block_size=1, capacity=3)
+    cache.query("aaaa")
+    cache.query("bbbb")
+    assert cache.query("aaaa.") == (2, 1)  # used again, so "bbbb" is now the oldest of three
+    cache.query("cccc")
+    assert cache.query("bbbb.") == (2, 0)
+    assert cache.query("cccc.") == (2, 1)
+
+
+def test_answers_depend_on_the_question_and_the_cells_alone() -> None:
+    one = default_answer('Good?\n{"a": 1, "b": "x"}')
+    assert one == default_answer('Good?\n{"b": "x", "a": 1}')
+    others = ['Bad?\n{"a": 1, "b": "x"}', 'Good?\n{"a": "x", "b": 1}', 'Good?\n{"a": 1}', "Good?", "Good?\n{oops"]
+    assert len({one, *map(default_answer, others)}) == 6
+
+
+def test_usage_is_told_where_the_real_engine_tells_it() -> None:
+    text = "x" * 100
+    with EngineDouble(block_size=2) as engine:
+        _, single = call(f"{engine.url}/v1/chat/completions", chat(text))
+        _, again = call(f"{engine.url}/v1/chat/completions", chat(text))
+        _, batch = call(f"{engine.url}/v1/chat/completions/batch", chat(text, text, text))
+        prompts = {"model": "double", "prompt": [f"{text}{end}" for end in ("aaaabbbb", "ccccdddd", "")]}
+        _, listed = call(f"{engine.url}/v1/completions", prompts)
+    tokens = (len(f"<user>{text}\n<assistant>") + 3) // 4  # 118 characters are 30 tokens
+    assert single["usage"]["prompt_tokens"] == tokens == 30
+    assert single["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert again["usage"]["prompt_tokens_details"] == {"cached_tokens": 28}  # 15 blocks, the last one anew
+    assert batch["usage"]["prompt_tokens"] == 90
+    assert batch["usage"]["prompt_tokens_details"] is None
+    assert listed["usage"]["prompt_tokens_details"] == {"cached_tokens": 24}  # those of the last prompt alone
+    assert [choice["index"] for choice in batch["choices"]] == [0, 1, 2]
+
+
+def test_metrics_count_everybody() -> None:
+    with EngineDouble() as engine:
+        engine.cache.query("x" * 400)
+        engine.cache.query("x" * 400)
+        _, page = call(f"{engine.url}/metrics")
+    assert 'vllm:prefix_cache_queries_total{engine="0",model_name="double"} 200.0' in page
+    assert 'vllm:prefix_cache_hits_total{engine="0",model_name="double"} 96.0' in page
+
+
+def test_faults_come_and_go_while_it_runs() -> None:
+    with EngineDouble() as engine:
+        url = f"{engine.url}/v1/chat/completions"
+        engine.behaviour.fail_first = 1
+        engine.behaviour.fail_status = 429
+        assert [call(url, chat("x"))[0] for _ in range(2)] == [429, 200]
+        engine.behaviour.malformed = True
+        assert call(url, chat("x")) == (200, "<html>not the JSON you want</html>")
+        engine.behaviour.malformed = False
+        engine.behaviour.drop_first = 1
+        with pytest.raises(OSError, match=r"Remote end closed|reset"):
+            call(url, chat("x"))
+        engine.behaviour.api_key = "k"
+        assert call(url, chat("x"))[0] == 401
+        assert call(url, chat("x"), Authorization="Bearer k")[0] == 200
+        assert call(f"{engine.url}/v1/models")[0] == 401
+        engine.behaviour.api_key = None
+        engine.behaviour.models = ("other",)
+        assert call(url, chat("x"))[0] == 404
+        assert call(f"{engine.url}/v1/models")[1]["data"] == [{"id": "other", "object": "model"}]
+        engine.behaviour.batch_endpoint = engine.behaviour.metrics = False
+        assert call(f"{url}/batch", chat("x", "y")) == (404, {"detail": "Not Found"})
+        assert call(f"{engine.url}/metrics")[0] == 404
+        assert call(f"{engine.url}/health")[0] == 200
+
+
+def test_it_remembers_what_it_was_asked_until_told_to_forget() -> None:
+    with EngineDouble() as engine:
+        call(f"{engine.url}/v1/chat/completions/batch", chat("a", "b"))
+        call(f"{engine.url}/v1/chat/completions", chat("c"))
+        assert engine.received.prompts == ["a", "b", "c"]
+        assert engine.received.requests == [("/v1/chat/completions/batch", 2), ("/v1/chat/completions", 1)]
+        assert engine.received.answered == 3
+        engine.reset()
+        assert engine.received.prompts == []
+
+
+def test_a_taken_port_is_an_error() -> None:
+    with EngineDouble() as engine:
+        port = int(engine.url.rpartition(":")[2])
+        with pytest.raises(OSError, match="address already in use"), EngineDouble(port=port):
+            pass
+
+
+def test_as_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "pg_bridge.testing.double", "--port", "0", "--set", 'models=["m"]']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            name, _, url = process.stdout.readline().strip().partition("=")
+            assert name == "engine"
+            body = {**chat("x"), "model": "m"}
+            assert call(f"{url}/v1/chat/completions", body)[0] == 200
+            assert call(f"{url}/double", {"fail_first": 1, "fail_status": 500})[0] == 200
+            assert call(f"{url}/v1/chat/completions", body)[0] == 500
+            status, told = call(f"{url}/double", {"no_such": 1})
+            assert status == 400
+            assert "fail_first" in told["error"]["message"]
+            assert call(f"{url}/double")[1]["requests"] == 2
+            assert call(f"{url}/double", {"reset": True})[0] == 200
+            assert call(f"{url}/double")[1]["requests"] == 0
+        finally:
+            process.terminate()
+        assert process.wait(timeout=10) == 0
