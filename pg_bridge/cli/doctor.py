@@ -18,20 +18,19 @@ KEY_VARIABLE = "PG_BRIDGE_API_KEY"
 _DESCRIPTION = """\
 Check a database, an engine, or both, and say how to mend what is wrong:
 
-  database   it answers; the extension is there; the server's Python finds this package; the foreign server
-  exists, has
-             an endpoint, and may be used by this user; a user mapping holds the key, if the engine wants one
-  engine     it answers; it serves the model; batches, token details and prefix cache counters are there;
-             it answers one short question
+  database   it answers; the extension is there; its Python finds this package; the foreign server
+             exists, has an endpoint, and may be used by this user; a user mapping holds the key
+  engine     it answers; it serves the model; batches, token details and prefix cache counters are
+             there; it answers one short question
 
 Nothing is changed, and no key is ever printed. The exit status is 0 if nothing failed, 1 otherwise.
 """
 
 _EPILOG = """\
 examples:
-  pg-bridge doctor                                    the database that psql would connect to, its server
-  "vllm" pg-bridge doctor --dsn 'dbname=shop' --server big     another database, another server pg-bridge
-  doctor --endpoint http://127.0.0.1:8000     an engine alone, no database
+  pg-bridge doctor                                    the database psql would take, its server vllm
+  pg-bridge doctor --dsn 'dbname=shop' --server big   another database, another server
+  pg-bridge doctor --endpoint http://127.0.0.1:8000   an engine alone, no database
 
 With --endpoint the key, if the engine wants one, is taken from the environment variable PG_BRIDGE_API_KEY.
 """

@@ -89,5 +89,5 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["doctor", "--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert "doctor --endpoint http" in said
+    assert "  pg-bridge doctor --endpoint http" in said
     assert "PG_BRIDGE_API_KEY" in said
