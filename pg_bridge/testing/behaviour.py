@@ -26,6 +26,7 @@ class Behaviour:
         delay_s: Seconds that every request waits before it is answered.
         delay_per_prompt_s: Seconds more for each of its prompts.
         hang: Take requests and never answer them.
+        hang_after: Answer so many more requests, then `hang`; counts down; negative for never.
         fail_first: So many of the next requests get `fail_status`; counts down.
         fail_status: The HTTP status of a failed request.
         retry_after_s: If set, failed requests carry it as `Retry-After`.
@@ -48,6 +49,7 @@ class Behaviour:
     delay_s: float = 0.0
     delay_per_prompt_s: float = 0.0
     hang: bool = False
+    hang_after: int = -1
     fail_first: int = 0
     fail_status: int = 503
     retry_after_s: float | None = None

@@ -51,6 +51,7 @@ class Received:
         conversations: The whole rendered text of each of them.
         bodies: The parsed JSON of every request but its prompts.
         answered: Prompts answered.
+        in_flight: Requests taken and neither answered nor aborted.
         aborted: Requests whose client went away before the answer.
     """
 
@@ -59,6 +60,7 @@ class Received:
     conversations: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     answered: int = 0
+    in_flight: int = 0
     aborted: int = 0
 
 
@@ -171,6 +173,7 @@ class EngineDouble:
             received.prompts += prompts
             received.conversations += conversations
             received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt"}})
+        received.in_flight += 1
         try:
             refusal = await self._refuse(request, body, prompts)
             if refusal is not None:
@@ -181,6 +184,8 @@ class EngineDouble:
         except asyncio.CancelledError:
             received.aborted += 1
             raise
+        finally:
+            received.in_flight -= 1
         text = self._answer(request.path, body, prompts, conversations)
         received.answered += len(prompts)
         return web.Response(text=text, content_type="application/json")
@@ -201,6 +206,9 @@ class EngineDouble:
             after = behaviour.retry_after_s
             headers = {} if after is None else {"Retry-After": f"{after:g}"}
             return _error(behaviour.fail_status, "told to fail", headers)
+        if behaviour.hang_after == 0:
+            behaviour.hang = True
+        behaviour.hang_after = max(behaviour.hang_after - 1, -1)
         if behaviour.hang:
             await asyncio.Event().wait()
         return self._fault(body, prompts)

@@ -42,7 +42,9 @@ cell = st.one_of(st.none(), st.sampled_from(["", "a", "b", "null", '"', "\\", "{
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(table=st.lists(st.tuples(cell, cell, cell), max_size=12), dedup=st.booleans(), window=st.sampled_from([1, 3, 100]))
+@given(
+    table=st.lists(st.tuples(cell, cell, cell), max_size=12), dedup=st.booleans(), window=st.sampled_from([1, 3, 100])
+)
 def test_answers_land_on_their_rows_for_any_table(
     conn: Conn, table: list[tuple[str | None, ...]], dedup: bool, window: int
 ) -> None:
@@ -193,7 +195,7 @@ def test_ways_of_writing_the_query(conn: Conn) -> None:
         "SELECT 1 AS a -- and a comment",
         "SELECT 1 AS a ; ",
         "(SELECT 1 AS a) UNION (SELECT 2) ORDER BY 1",
-        "SELECT 1 AS \"odd name\", 2 AS \"Quote\"\"d\"",
+        'SELECT 1 AS "odd name", 2 AS "Quote""d"',
     ):
         assert ask(conn, query, "Describe it."), query
 
