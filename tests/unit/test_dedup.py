@@ -52,8 +52,8 @@ def test_rows_without_columns_are_all_equal(rows: list[str | None]) -> None:
 
 
 def test_keys_do_not_overflow_with_many_wide_columns() -> None:
-    # 40 columns of 1,000 distinct cells span 1000^40 combinations; only the last column tells twins apart.
-    rows = [(*(i // 2 * (j + 1) % 1000 for j in range(40)), i % 2) for i in range(2000)]
+    # 40 columns of 1,000 distinct cells span 1000^40 combinations; only the first column tells twins apart.
+    rows = [(i % 2, *(i // 2 * (j + 1) % 1000 for j in range(40))) for i in range(2000)]
     unique = dedup(table_of(*rows, *rows))
     assert unique.table.rows == len(set(rows))
     assert unique.inverse[:2000].tolist() == unique.inverse[2000:].tolist()

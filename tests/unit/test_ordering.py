@@ -76,6 +76,13 @@ def test_partly_equal_cells_are_sent_side_by_side() -> None:
     assert ordering.shared_chars == 15 + 9 + 15
 
 
+@pytest.mark.parametrize("alike", [0, 1, 14, 15, 16, 78, 79, 80, 334, 335, 336, 5000, 20_000])
+def test_common_prefixes_of_any_length_are_counted(alike: int) -> None:
+    table = table_of({"a": ["日" * alike + end for end in ("x", "y", "xz", "")]})
+    in_front = len('{"a": "') + alike
+    assert plan(table, reorder="none").shared_chars == in_front + in_front + in_front
+
+
 @pytest.mark.parametrize("reorder", REORDER)
 @pytest.mark.parametrize(("n", "k"), [(0, 0), (0, 3), (1, 0), (5, 0), (1, 1), (1, 3), (2, 1), (2, 300), (40, 1)])
 @pytest.mark.parametrize("distinct", [1, 10**9])

@@ -54,6 +54,7 @@ def test_many_rows_are_cut_like_few(columns: list[str]) -> None:
         '{"a": "spaced", "b": 2}',
         '{"a":"extra","b":1,"c":3}',
         '{"a":"twice","a":"\\u00e9","b":null}',
+        '{"a":"\\u00e9","b":"\\/"}',
         '{"b":3}',
         "{}",
         None,
