@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from pg_bridge.children import interrupt_on_sigterm, tail
-from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, explain
+from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
 from pg_bridge.errors import EngineUnreachable
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
@@ -52,32 +52,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--model", help="a local directory or a name on the hub (default: a random-weights model)"
-    )
+    parser.add_argument("--model", help="a local directory or a name on the hub (default: a random-weights model)")
     parser.add_argument("--served-name", metavar="NAME", help="the name requests use (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--no-prefix-caching", action="store_true", help="compute every prompt anew, to compare"
-    )
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
+    parser.add_argument("--no-prefix-caching", action="store_true", help="compute every prompt anew, to compare")
     parser.add_argument(
         "--kv-cache-gib",
         type=_positive,
         metavar="N",
         help=f"KV cache on a CPU, in GiB (default: $VLLM_CPU_KVCACHE_SPACE or {DEFAULT_CPU_CACHE_GIB})",
     )
-    parser.add_argument(
-        "--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens"
-    )
-    parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="where vLLM writes (default: a temporary file)"
-    )
+    parser.add_argument("--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="where vLLM writes (default: a temporary file)")
     parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="more arguments for vLLM itself")
     parser.set_defaults(run=run)
 
@@ -98,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"engine={engine.endpoint}", flush=True)
             while not engine.has_ended():
                 time.sleep(0.5)
-            log = tail(engine.log_path, 25)
-            raise EngineUnreachable("vLLM ended by itself", detail=log, hint=explain(log))
+            log = tail(engine.log_path, 1000)
+            raise EngineUnreachable("vLLM ended by itself", detail=excerpt(log), hint=explain(log))
         finally:
             _say("stopping")
             engine.stop()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -238,10 +239,23 @@ class VllmEngine:
             connection.close()
 
     def _failure(self, message: str) -> EngineUnreachable:
-        log = tail(self.log_path, 25)
-        error = EngineUnreachable(message, detail=log, hint=explain(log))
-        error.add_note(log)
+        log = tail(self.log_path, 1000)
+        error = EngineUnreachable(message, detail=excerpt(log), hint=explain(log))
+        error.add_note(excerpt(log))
         return error
+
+
+def excerpt(log: str) -> str:
+    """Return what of a failed server's log tells most: the errors that it names, then its last lines.
+
+    vLLM is several processes. Each prints the failure of the one below it with its own traceback, so that the
+    reason itself stands a hundred lines before the end.
+    """
+    reasons = dict.fromkeys(match["reason"] for match in _REASON.finditer(log))
+    return "\n".join([*reasons, "...", *log.splitlines()[-10:]])
+
+
+_REASON = re.compile(r"^(?:\(.*?\) ERROR .*?\] )?(?P<reason>[\w.]*(?:Error|Exception): .+)$", re.MULTILINE)
 
 
 def explain(log: str) -> str:
@@ -256,13 +270,12 @@ _SIGNS = {
     "out of memory": "The device has too little memory: use a smaller model or --max-model-len.",
     "MemoryError": "The machine has too little memory: use a smaller --kv-cache-gib or a smaller model.",
     "larger than the maximum number of tokens that can be stored": (
-        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise"
-        " --kv-cache-gib."
+        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise --kv-cache-gib."
     ),
     "is larger than the available KV cache memory": (
-        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise"
-        " --kv-cache-gib."
+        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise --kv-cache-gib."
     ),
+    "Command 'lscpu": "vLLM asks lscpu for the processors, and that needs /sys: mount it.",
     "address already in use": "The port is taken: choose another with --port, or 0 for a free one.",
     "is not a local folder and is not a valid model identifier": "There is no such model: check --model.",
     "OfflineModeIsEnabled": "The model is not on this machine, and Hugging Face is switched to offline.",
