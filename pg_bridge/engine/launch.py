@@ -35,6 +35,9 @@ Device = Literal["auto", "cpu", "cuda"]
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 15.0
 
+# While it imports and loads, vLLM does not listen to SIGTERM, and there is nothing yet that it could put in order.
+STOP_WHILE_STARTING_TIMEOUT_S = 1.0
+
 # Tokens a block: the smallest that each backend takes, because only whole blocks are reused.
 BLOCK_SIZES = {"cpu": 32, "cuda": 16}
 
@@ -101,6 +104,7 @@ class VllmEngine:
         self._extra = list(extra)
         self._detached = detached
         self._progress = progress
+        self._was_ready = False
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self._temporary: Path | None = None
@@ -182,6 +186,7 @@ class VllmEngine:
         except BaseException:
             self.stop()
             raise
+        self._was_ready = True
         return self
 
     def has_ended(self) -> bool:
@@ -192,7 +197,7 @@ class VllmEngine:
         """End the server and every process that it started; harmless if it never ran."""
         try:
             if self.pid:
-                end_group(self.pid, STOP_TIMEOUT_S)
+                end_group(self.pid, STOP_TIMEOUT_S if self._was_ready else STOP_WHILE_STARTING_TIMEOUT_S)
             if self._process:
                 self._process.wait()
         finally:
