@@ -110,26 +110,34 @@ class Client:
             Refused: A status that is not 200 and does not go away.
             EngineUnreachable: No connection.
         """
+        return await self._retried("POST", path, body)
+
+    async def get(self, path: str) -> bytes:
+        """Fetch a page that the run cannot do without; raises as `post` does."""
+        return await self._retried("GET", path, None)
+
+    async def glance(self, path: str) -> tuple[int, bytes]:
+        """Fetch a page once, whatever its status; returns the status and the bytes.
+
+        Raises:
+            EngineUnreachable: No connection.
+        """
+        status, page, _ = await self._connected("GET", path, None)
+        return status, page
+
+    async def _retried(self, method: str, path: str, body: bytes | None) -> bytes:
+        """One exchange, tried again while the engine asks for patience."""
         resent = 0
         while True:
-            self._usage.requests += 1
-            status, answer, retry_after = await self._connected("POST", path, body)
+            self._usage.requests += body is not None
+            status, answer, retry_after = await self._connected(method, path, body)
             if status == 200:
                 return answer
             if status not in RETRIED_STATUSES or resent >= self._server.max_retries:
                 raise Refused(status, answer)
             await asyncio.sleep(_pause_s(resent, retry_after))
             resent += 1
-            self._usage.retries += 1
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        """Fetch a page; returns its status and its bytes.
-
-        Raises:
-            EngineUnreachable: No connection.
-        """
-        status, answer, _ = await self._connected("GET", path, None)
-        return status, answer
+            self._usage.retries += body is not None
 
     async def _connected(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes, str | None]:
         """One exchange, tried again while the connection is the trouble."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pg_bridge.engine.client import Client
+from pg_bridge.engine.client import Client, DrivenClock
 from pg_bridge.engine.failures import silent
 from pg_bridge.engine.flight import Flight, Numbered
 from pg_bridge.engine.loop import TurnLoop
@@ -23,6 +23,7 @@ from pg_bridge.engine.records import Completion, Sampling, Usage
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
+SENDING_S = 0.002  # a request is on the wire by then, before the consumer takes its time over the answers at hand
 
 _T = TypeVar("_T")
 
@@ -74,6 +75,7 @@ class Engine:
         self._server = server
         self._check_interrupts = check_interrupts
         self._tally = TokenTally(self.usage)
+        self._clock = DrivenClock()
         self._turns: TurnLoop | None = None
         self._client: Client | None = None
         self._has_batch_endpoint = True
@@ -111,15 +113,19 @@ class Engine:
         flight.send(first)
         while True:
             # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.
-            paused = False
+            paused = sent = False
             while not source.ended and not paused and (room := pace.room(flight.in_flight, flight.landed_count)):
                 batch = source.pull(room)
                 paused = source.paused
                 if batch:
                     flight.send(batch)
+                    sent = True
             if not flight.in_flight and not flight.landed and not paused:
                 break
-            self._turn(0 if flight.landed or paused else POLL_S)
+            if flight.landed or paused:
+                self._turn(SENDING_S if sent else 0)
+            else:
+                self._turn(POLL_S)
             if flight.failure is not None:
                 raise flight.failure
             if flight.landed:
@@ -140,7 +146,7 @@ class Engine:
             EngineTimeout: No answer within `request_timeout_s`.
         """
         _, client = self._opened()
-        status, page = self._wait_for(client.get(path))
+        status, page = self._wait_for(client.glance(path))
         return status, page.decode(errors="replace")
 
     def close(self) -> None:
@@ -160,8 +166,8 @@ class Engine:
 
     def _opened(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
-            self._turns = TurnLoop(self._server.endpoint)
-            self._client = Client(self._server, self.usage, self._turns.clock)
+            self._turns = TurnLoop(self._server.endpoint, self._clock)
+            self._client = Client(self._server, self.usage, self._clock)
             self._wait_for(self._client.open())
         return self._turns, self._client
 
@@ -177,6 +183,6 @@ class Engine:
         assert self._client is not None  # noqa: S101 - as above
         self._check_interrupts()
         self._turns.turn(longest_s)
-        self.usage.wait_s = self._turns.clock.now_s()
+        self.usage.wait_s = self._clock.now_s()
         if self._client.silence_s > self._server.request_timeout_s:
             raise silent(self._server)

@@ -160,16 +160,16 @@ class Flight:
         self._start(prompts[middle:])
 
     async def _served_models(self) -> list[str]:
-        status, page = await self._client.get("/v1/models")
-        if status != 200:
-            raise refused_run(self._server, Refused(status, page))
         try:
+            page = await self._client.get("/v1/models")
             return [str(model["id"]) for model in json.loads(page)["data"]]
+        except Refused as refused:
+            raise refused_run(self._server, refused) from None
         except (ValueError, TypeError, KeyError):
             raise malformed(self._server, "not a list of models") from None
 
     async def _counters(self) -> CacheCounters | None:
-        reply = await quietly(self._client.get("/metrics"), METRICS_WITHIN_S)
+        reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
         if reply is None or reply[0] != 200:
             return None
         return read_counters(reply[1].decode(errors="replace"))

@@ -29,13 +29,11 @@ class TurnLoop:
 
     Args:
         endpoint: A resolver thread is started only if this URL's host is a name.
-
-    Attributes:
-        clock: The seconds it has been driven.
+        clock: Started and stopped with every turn.
     """
 
-    def __init__(self, endpoint: str) -> None:
-        self.clock = DrivenClock()
+    def __init__(self, endpoint: str, clock: DrivenClock) -> None:
+        self.clock = clock
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks weakly
         if _has_name(endpoint):

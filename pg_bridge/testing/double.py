@@ -34,10 +34,10 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from pg_bridge.testing.behaviour import Behaviour, choose, default_answer
-from pg_bridge.testing.prefix_cache import CHARS_PER_TOKEN, PrefixCache, token_count
+from pg_bridge.testing import wire
+from pg_bridge.testing.behaviour import Behaviour
+from pg_bridge.testing.prefix_cache import PrefixCache
 
-CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 _LARGEST_BODY_BYTES = 1 << 30
 
 
@@ -152,7 +152,7 @@ class EngineDouble:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY_BYTES)
-        for path in (CHAT, BATCH, COMPLETIONS):
+        for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS):
             application.router.add_post(path, self._complete)
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/health", self._health)
@@ -163,10 +163,10 @@ class EngineDouble:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         behaviour = self.behaviour
-        if request.path == BATCH and not behaviour.batch_endpoint:
+        if request.path == wire.BATCH and not behaviour.batch_endpoint:
             return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json(loads=json.loads)
-        prompts, conversations = _read(request.path, body)
+        prompts, conversations = wire.read(request.path, body)
         received = self.received
         received.requests.append((request.path, len(prompts)))
         if behaviour.record:
@@ -186,13 +186,26 @@ class EngineDouble:
             raise
         finally:
             received.in_flight -= 1
-        text = self._answer(request.path, body, prompts, conversations)
+        text = wire.answer(behaviour, self.cache, request.path, body, prompts, conversations)
         received.answered += len(prompts)
         return web.Response(text=text, content_type="application/json")
 
     async def _refuse(
         self, request: web.Request, body: dict[str, Any], prompts: Sequence[str]
     ) -> web.StreamResponse | None:
+        if (trouble := self._trouble(request)) is not None:
+            return trouble
+        behaviour = self.behaviour
+        if behaviour.hang_after == 0:
+            behaviour.hang = True
+        behaviour.hang_after = max(behaviour.hang_after - 1, -1)
+        if behaviour.hang:
+            await asyncio.Event().wait()
+        wrong = wire.refusal(behaviour, body, prompts)
+        return None if wrong is None else _error(*wrong)
+
+    def _trouble(self, request: web.Request) -> web.Response | None:
+        """The refusal that any request may meet."""
         behaviour = self.behaviour
         if (denied := self._denied(request)) is not None:
             return denied
@@ -206,56 +219,7 @@ class EngineDouble:
             after = behaviour.retry_after_s
             headers = {} if after is None else {"Retry-After": f"{after:g}"}
             return _error(behaviour.fail_status, "told to fail", headers)
-        if behaviour.hang_after == 0:
-            behaviour.hang = True
-        behaviour.hang_after = max(behaviour.hang_after - 1, -1)
-        if behaviour.hang:
-            await asyncio.Event().wait()
-        return self._fault(body, prompts)
-
-    def _fault(self, body: dict[str, Any], prompts: Sequence[str]) -> web.Response | None:
-        """The refusal that the request earns by what it holds."""
-        behaviour = self.behaviour
-        if body.get("model") not in behaviour.models:
-            return _error(404, f"The model `{body.get('model')}` does not exist.")
-        for prompt in prompts if behaviour.reject_marker else ():
-            if behaviour.reject_marker in prompt:
-                return _error(400, f"bad prompt: {prompt!r}" if behaviour.reject_echo else "bad prompt")
-        if behaviour.max_prompt_chars and any(len(prompt) > behaviour.max_prompt_chars for prompt in prompts):
-            limit = behaviour.max_prompt_chars // CHARS_PER_TOKEN
-            return _error(400, f"This model's maximum context length is {limit} tokens. Your request is longer.")
         return None
-
-    def _answer(self, path: str, body: dict[str, Any], prompts: list[str], conversations: list[str]) -> str:
-        behaviour = self.behaviour
-        if behaviour.malformed:
-            return "<html>not the JSON you want</html>"
-        chosen = None if behaviour.ignore_choices else (body.get("structured_outputs") or {}).get("choice")
-        answer = behaviour.answer or default_answer
-        most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
-        choices: list[dict[str, Any]] = []
-        prompt_tokens = completion_tokens = cached = 0
-        for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
-            tokens, cached = self.cache.query(conversation)
-            prompt_tokens += tokens
-            text = choose(prompt, chosen) if chosen else answer(prompt)
-            finish = "stop" if len(text) <= most_chars else "length"
-            text = text[:most_chars]
-            completion_tokens += token_count(text) or 1
-            said: Any = None if behaviour.no_text else text
-            content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
-            choices.append({"index": index, **content, "finish_reason": finish})
-        details = None
-        # As vLLM does: a batch of conversations tells none, a list of prompts those of its last prompt.
-        if behaviour.prompt_tokens_details and path != BATCH:
-            details = {"cached_tokens": cached}
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": details,
-        }
-        return json.dumps({"id": "double", "model": body["model"], "choices": choices, "usage": usage})
 
     def _denied(self, request: web.Request) -> web.Response | None:
         key = self.behaviour.api_key
@@ -265,7 +229,7 @@ class EngineDouble:
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [{"id": model, "object": "model"} for model in self.behaviour.models]
-        return self._denied(request) or web.json_response({"object": "list", "data": models})
+        return self._trouble(request) or web.json_response({"object": "list", "data": models})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -273,13 +237,7 @@ class EngineDouble:
     async def _metrics(self, _: web.Request) -> web.Response:
         if not self.behaviour.metrics:
             return web.json_response({"detail": "Not Found"}, status=404)
-        label = f'{{engine="0",model_name="{self.behaviour.models[0]}"}}'
-        counters = {"queries": self.cache.queried_tokens, "hits": self.cache.hit_tokens}
-        lines = []
-        for name, value in counters.items():
-            lines.append(f"# TYPE vllm:prefix_cache_{name}_total counter")
-            lines.append(f"vllm:prefix_cache_{name}_total{label} {float(value)}")
-        return web.Response(text="\n".join(lines) + "\n")
+        return web.Response(text=wire.metrics(self.behaviour, self.cache))
 
     async def _tell(self, _: web.Request) -> web.Response:
         received = self.received
@@ -308,20 +266,6 @@ class EngineDouble:
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
     error = {"message": message, "type": "Error", "param": None, "code": status}
     return web.json_response({"error": error}, status=status, headers=headers)
-
-
-def _read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(each prompt's own text, each prompt's whole rendered text)."""
-    if path == COMPLETIONS:
-        prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
-        return prompts, prompts
-    conversations = [body["messages"]] if path == CHAT else body["messages"]
-    prompts = [conversation[-1]["content"] for conversation in conversations]
-    rendered = [
-        "".join([f"<{message['role']}>{message['content']}\n" for message in conversation]) + "<assistant>"
-        for conversation in conversations
-    ]
-    return prompts, rendered
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,11 +14,11 @@ from pg_bridge.testing.double import EngineDouble
 from pg_bridge.testing.prefix_cache import PrefixCache
 
 
-def call(url: str, body: object = None, **headers: str) -> tuple[int, Any]:
+def call(url: str, body: object = None, timeout_s: float = 10, **headers: str) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - a double of this test
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
             text = response.read().decode()
             status = response.status
     except urllib.error.HTTPError as error:
@@ -130,6 +130,15 @@ def test_it_remembers_what_it_was_asked_until_told_to_forget() -> None:
         assert engine.received.answered == 3
         engine.reset()
         assert engine.received.prompts == []
+
+
+def test_it_can_fall_silent_after_some_answers() -> None:
+    with EngineDouble(hang_after=2) as engine:
+        url = f"{engine.url}/v1/chat/completions"
+        assert [call(url, chat("x"))[0] for _ in range(2)] == [200, 200]
+        with pytest.raises(TimeoutError):
+            call(url, chat("x"), timeout_s=0.2)
+        assert engine.received.answered == 2
 
 
 def test_a_taken_port_is_an_error() -> None:

@@ -49,6 +49,14 @@ def test_passing_trouble_is_retried(status: int) -> None:
         assert caller.usage.requests == len(engine.received.requests)
 
 
+def test_the_list_of_models_is_retried_too() -> None:
+    with EngineDouble(fail_first=2) as engine:
+        assert len(ask(Engine(server(engine, model=None)))) == 20
+        engine.behaviour.fail_first = 100
+        with pytest.raises(EngineError, match="status 503"):
+            ask(Engine(server(engine, model=None, max_retries=1)))
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_lasting_trouble_ends_the_run(status: int) -> None:
     with EngineDouble(fail_first=1000, fail_status=status) as engine:

@@ -3,6 +3,8 @@
 import gc
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from itertools import pairwise
 import pytest
 
 from pg_bridge.engine import Engine, Sampling
+from pg_bridge.engine.client import DrivenClock
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
@@ -156,7 +159,9 @@ def test_an_engine_that_takes_connections_and_reads_nothing_is_closed_quickly() 
 def test_an_engine_may_be_used_again() -> None:
     with EngineDouble() as engine, Engine(server(engine)) as caller:
         assert len(list(caller.complete(iter("abc"), SAMPLING))) == 3
+        waited_s = caller.usage.wait_s
         assert len(list(caller.complete(iter("de"), SAMPLING))) == 2
+        assert caller.usage.wait_s > waited_s > 0
         assert caller.fetch("/health") == (200, "")
         assert caller.usage.requests == 2
 
@@ -189,7 +194,7 @@ def test_the_resolver_thread_takes_no_signal() -> None:
     async def nothing() -> None:
         pass
 
-    turns = TurnLoop("http://localhost:1")
+    turns = TurnLoop("http://localhost:1", DrivenClock())
     try:
         task = turns.start(mask_of_the_thread())
         while not task.done():
@@ -198,6 +203,15 @@ def test_the_resolver_thread_takes_no_signal() -> None:
     finally:
         turns.close(nothing())
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_the_http_client_is_imported_by_the_first_engine_and_no_sooner() -> None:
+    program = (
+        "import sys, pg_bridge.engine as e, pg_bridge.options as o; assert 'aiohttp' not in sys.modules;"
+        "e.Engine(o.Server('s', 'http://127.0.0.1:9')); assert 'aiohttp' not in sys.modules; print('light')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "light\n"
 
 
 def test_no_thread_is_started_for_a_numeric_address() -> None:

@@ -1,0 +1,90 @@
+"""What the engine double reads and writes, as JSON and text; no network here.
+
+In: a request's parsed body. Out: its prompts, the body of the answer in vLLM's form, the reason to refuse it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pg_bridge.testing.behaviour import Behaviour, choose, default_answer
+from pg_bridge.testing.prefix_cache import CHARS_PER_TOKEN, PrefixCache, token_count
+
+CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
+
+
+def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Read a request; returns each prompt's own text and each prompt's whole rendered text."""
+    if path == COMPLETIONS:
+        prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+        return prompts, prompts
+    conversations = [body["messages"]] if path == CHAT else body["messages"]
+    prompts = [conversation[-1]["content"] for conversation in conversations]
+    rendered = [
+        "".join([f"<{message['role']}>{message['content']}\n" for message in conversation]) + "<assistant>"
+        for conversation in conversations
+    ]
+    return prompts, rendered
+
+
+def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) -> tuple[int, str] | None:
+    """The status and the message that the request earns by what it holds, if any."""
+    if body.get("model") not in behaviour.models:
+        return 404, f"The model `{body.get('model')}` does not exist."
+    for prompt in prompts if behaviour.reject_marker else ():
+        if behaviour.reject_marker in prompt:
+            return 400, f"bad prompt: {prompt!r}" if behaviour.reject_echo else "bad prompt"
+    most_chars = behaviour.max_prompt_chars
+    if most_chars and any(len(prompt) > most_chars for prompt in prompts):
+        tokens = most_chars // CHARS_PER_TOKEN
+        return 400, f"This model's maximum context length is {tokens} tokens. Your request is longer."
+    return None
+
+
+def answer(
+    behaviour: Behaviour,
+    cache: PrefixCache,
+    path: str,
+    body: dict[str, Any],
+    prompts: Sequence[str],
+    conversations: Sequence[str],
+) -> str:
+    """The answer's body; counts the prompts' blocks on the way."""
+    if behaviour.malformed:
+        return "<html>not the JSON you want</html>"
+    allowed = None if behaviour.ignore_choices else (body.get("structured_outputs") or {}).get("choice")
+    from_prompt = behaviour.answer or default_answer
+    most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
+    choices: list[dict[str, Any]] = []
+    prompt_tokens = completion_tokens = cached_tokens = 0
+    for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
+        tokens, cached_tokens = cache.query(conversation)
+        prompt_tokens += tokens
+        text = choose(prompt, allowed) if allowed else from_prompt(prompt)
+        finish = "stop" if len(text) <= most_chars else "length"
+        text = text[:most_chars]
+        completion_tokens += token_count(text) or 1
+        said = None if behaviour.no_text else text
+        content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
+        choices.append({"index": index, **content, "finish_reason": finish})
+    # As vLLM does: a batch of conversations tells none, a list of prompts those of its last prompt.
+    tells = behaviour.prompt_tokens_details and path != BATCH
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens} if tells else None,
+    }
+    return json.dumps({"id": "double", "model": body["model"], "choices": choices, "usage": usage})
+
+
+def metrics(behaviour: Behaviour, cache: PrefixCache) -> str:
+    """The page `/metrics`, with the two counters that matter."""
+    model = behaviour.models[0] if behaviour.models else ""
+    lines = []
+    for name, value in {"queries": cache.queried_tokens, "hits": cache.hit_tokens}.items():
+        lines.append(f"# TYPE vllm:prefix_cache_{name}_total counter")
+        lines.append(f'vllm:prefix_cache_{name}_total{{engine="0",model_name="{model}"}} {float(value)}')
+    return "\n".join(lines) + "\n"
