@@ -19,17 +19,22 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options import Server
 
 CONNECT_TIMEOUT_S = 5
+SOURCE_TREE = "0.0.0"  # the version that a package without metadata gives itself
 HOST_OF = {"pg_bridge": "plpython3u", "pg_bridge_multicorn": "multicorn"}
 
+# Multicorn's servers of the extension's own tables have a wrapper and no endpoint: they are no engines.
 # A user mapping's options are shown to those who may see them only; umoptions is NULL for others.
 _SERVERS = """
 SELECT s.srvname, s.srvoptions, has_server_privilege(s.oid, 'USAGE'),
-       EXISTS (SELECT FROM pg_user_mapping AS m
-               WHERE m.umserver = s.oid AND m.umuser IN (0, current_user::regrole)),
+       EXISTS (SELECT FROM pg_user_mappings AS m
+               WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole)),
        (SELECT m.umoptions FROM pg_user_mappings AS m
         WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole) ORDER BY m.umuser DESC LIMIT 1)
 FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-WHERE w.fdwname = 'pg_bridge' ORDER BY s.srvname
+WHERE w.fdwname = 'pg_bridge'
+  AND (NOT EXISTS (SELECT FROM unnest(s.srvoptions) AS o WHERE o LIKE 'wrapper=%')
+       OR EXISTS (SELECT FROM unnest(s.srvoptions) AS o WHERE o LIKE 'endpoint=%'))
+ORDER BY s.srvname
 """
 
 
@@ -104,7 +109,9 @@ class Database:
             yield Check("FAIL", says, mend)
             return
         version = row[0] if row else None
-        if version == __version__:
+        if version == SOURCE_TREE:
+            yield Check("ok", "the server's Python imports pg_bridge, from a source tree")
+        elif version == __version__:
             yield Check("ok", f"the server's Python imports pg_bridge {version}")
         else:
             says = f"the server's Python imports pg_bridge {version}, this command is {__version__}"
