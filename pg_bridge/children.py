@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -108,6 +109,17 @@ def end_group(group: int, timeout_s: float) -> None:
         while group_is_running(group) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.killpg(group, signal.SIGKILL)
+
+
+def private_directory(name: str) -> Path:
+    """Make a directory of our own for a child's sockets and files: in $TMPDIR, unless that is too long a path.
+
+    A socket's path may have 107 bytes, and the names in the directory have up to some fifty.
+    """
+    place = tempfile.gettempdir()
+    if len(place) + len(name) > 40:
+        place = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=place))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -27,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pg_bridge.children import Guard, end_group, tail
+from pg_bridge.children import Guard, end_group, private_directory, tail
 from pg_bridge.errors import EngineUnreachable
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -65,14 +64,15 @@ class VllmEngine:
         kv_cache_gib: Size of the KV cache on a CPU; on a GPU vLLM takes what is free.
         max_model_len: Longest prompt and answer together, in tokens; None is the model's own limit.
         extra: More arguments for `vllm serve`; they come last, so they win.
-        log_path: Where the server writes; None is a temporary file that goes when the engine stops.
-        detached: The engine outlives this process; end it with `end_group(engine.pid, …)`.
+        log_path: Where the server writes; None is a file in `directory`.
+        detached: The engine outlives this process; end it with `end_group(engine.pid, …)` and remove `directory`.
         progress: Called with a short line every few seconds while the server starts.
 
     Attributes:
         endpoint: The engine's base URL, without `/v1`.
         model: The name that requests must use.
         pid: The server's process, which leads a process group of its own.
+        directory: Its temporary files, sockets among them; removed when the engine stops.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class VllmEngine:
         self.host = host
         self.port = port
         self.pid = 0
+        self.directory = Path()
         self.log_path = log_path or Path()
         self._source = str(model)
         self._device = find_device(device)
@@ -107,7 +108,6 @@ class VllmEngine:
         self._was_ready = False
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
-        self._temporary: Path | None = None
 
     @property
     def endpoint(self) -> str:
@@ -143,10 +143,10 @@ class VllmEngine:
                 hint="Choose another port, or --port 0 for a free one.",
             )
         command = self.command
-        if self.log_path == Path():
-            self._temporary = Path(tempfile.mkdtemp(prefix="pg_bridge-vllm-"))
-            self.log_path = self._temporary / "log"
+        self.directory = private_directory("pg_bridge-vllm")
         try:
+            if self.log_path == Path():
+                self.log_path = self.directory / "log"
             with self.log_path.open("wb") as log:
                 # A group of its own: Ctrl-C at the terminal reaches vLLM's processes only through us.
                 self._process = subprocess.Popen(
@@ -159,7 +159,7 @@ class VllmEngine:
                 )
             self.pid = self._process.pid
             if not self._detached:
-                self._guard = Guard(-self.pid, signal.SIGTERM, self._temporary)
+                self._guard = Guard(-self.pid, signal.SIGTERM, self.directory)
         except BaseException:
             self.stop()
             raise
@@ -202,8 +202,8 @@ class VllmEngine:
                 self._process.wait()
         finally:
             self.pid = 0
-            if self._temporary:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+            if self.directory != Path():
+                shutil.rmtree(self.directory, ignore_errors=True)
             if self._guard:
                 self._guard.release()
                 self._guard = None
@@ -223,6 +223,8 @@ class VllmEngine:
         # PostgreSQL's embedded Python and ours may differ; nothing of the one may reach the other.
         environment.pop("PYTHONPATH", None)
         # Nothing about a run leaves the machine.
+        # vLLM and torch leave sockets and caches in the temporary directory; so they get one that goes with them.
+        environment |= {"TMPDIR": str(self.directory)}
         environment |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
         if Path(self._source).is_dir():
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -19,23 +19,19 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pg_bridge.children import Guard, tail, wait_until_gone
+from pg_bridge.children import Guard, private_directory, tail, wait_until_gone
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.testing.staging import stage_python
 
 SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-
-# PostgreSQL refuses socket paths of more than 107 bytes, and the name in the directory is ".s.PGSQL.65535".
-_LONGEST_SOCKET_DIRECTORY = 90
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
@@ -177,7 +173,7 @@ class Cluster:
         Raises:
             PgBridgeError: initdb or the server failed; the detail is what it said.
         """
-        self.directory = _new_directory()
+        self.directory = private_directory("pg_bridge")
         try:
             stage_python(self.python_path)
             self._create()
@@ -305,9 +301,7 @@ class Cluster:
 
     def _pid_file(self) -> list[str]:
         try:
-            return [
-                line.strip() for line in (self.directory / "data/postmaster.pid").read_text().splitlines()
-            ]
+            return [line.strip() for line in (self.directory / "data/postmaster.pid").read_text().splitlines()]
         except OSError:
             return []
 
@@ -316,13 +310,6 @@ def _error(message: str, detail: str) -> PgBridgeError:
     error = PgBridgeError(message, detail=detail)
     error.add_note(detail)  # so that a traceback in a test's output tells why
     return error
-
-
-def _new_directory() -> Path:
-    temporary = tempfile.gettempdir()
-    if len(temporary) > _LONGEST_SOCKET_DIRECTORY - len("/pg_bridge-12345678"):
-        temporary = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
-    return Path(tempfile.mkdtemp(prefix="pg_bridge-", dir=temporary))
 
 
 def _standing_in(pid: int) -> Path | None:

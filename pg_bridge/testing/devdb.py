@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class State:
         model: The name the engine serves its model by.
         engine_pid: Leads the engine's process group.
         engine_birth: When that process started; another process of the same number started at another time.
+        engine_directory: Its temporary files; empty for none.
         cluster: The cluster's directory.
         dsn: Of the database.
     """
@@ -54,6 +56,7 @@ class State:
     model: str
     engine_pid: int
     engine_birth: int
+    engine_directory: str
     cluster: str
     dsn: str
 
@@ -238,6 +241,7 @@ def _start_detached(folder: Path, kind: EngineKind, host: Host) -> State:
             model=engine.model,
             engine_pid=engine.pid,
             engine_birth=birth(engine.pid),
+            engine_directory=str(engine.directory) if isinstance(engine, VllmEngine) else "",
             cluster=str(cluster.directory),
             dsn=cluster.dsn_of(DATABASE),
         )
@@ -291,6 +295,8 @@ def _end(folder: Path) -> bool:
     ended = state.engine_runs
     if ended:
         end_group(state.engine_pid, 15)
+    if state.engine_directory:
+        shutil.rmtree(state.engine_directory, ignore_errors=True)
     with contextlib.suppress(PgBridgeError):
         Cluster.attach(Path(state.cluster)).stop()
         ended = True

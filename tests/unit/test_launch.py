@@ -18,7 +18,7 @@ if mode == "fail":
     sys.exit("ValueError: the KV cache needed is larger than the available KV cache memory")
 child = subprocess.Popen(["sleep", "300"])
 print("child", child.pid, "offline", os.environ.get("HF_HUB_OFFLINE"), "cache", os.environ["VLLM_CPU_KVCACHE_SPACE"],
-      "quiet", os.environ["DO_NOT_TRACK"], flush=True)
+      "quiet", os.environ["DO_NOT_TRACK"], "temporary", os.environ["TMPDIR"], flush=True)
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/health" else 404)
@@ -56,6 +56,7 @@ def test_starts_waits_and_ends_every_process(monkeypatch: pytest.MonkeyPatch, tm
     with VllmEngine(tmp_path, device="cpu", kv_cache_gib=3, log_path=log, served_name="x") as engine:
         words = log.read_text().split()
         assert words[2:8] == ["offline", "1", "cache", "3", "quiet", "1"]
+        assert words[8:10] == ["temporary", str(engine.directory)]
         assert engine.endpoint == f"http://127.0.0.1:{engine.port}"
         assert engine.model == "x"
         assert is_running(int(words[1]))
@@ -63,6 +64,7 @@ def test_starts_waits_and_ends_every_process(monkeypatch: pytest.MonkeyPatch, tm
     while is_running(int(words[1])) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(int(words[1]))
+    assert not engine.directory.exists()
     assert log.exists(), "a log that the caller named is the caller's"
 
 
