@@ -117,15 +117,24 @@ without_main_cluster() {
 
 # --- .venv ----------------------------------------------------------------------------------------------------
 
-# What the environment was made from: the lock files, our own metadata, where it lies and Debian's Python.
-stamp() { { cat "${LOCKS[@]}" pyproject.toml && pwd && /usr/bin/python3 --version; } | sha256sum | cut -d' ' -f1; }
+# What the environment was filled from: the lock files and our own metadata.
+stamp() { cat "${LOCKS[@]}" pyproject.toml | sha256sum | cut -d' ' -f1; }
+
+# An environment's programs hold its path, and its folders the version of its Python: after a move of the checkout
+# or an upgrade of Debian it must be made anew.
+is_sound() {
+    local folder
+    folder=$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    [ -d "$VENV/lib/$folder" ] && grep -qsF "$PWD/$VENV/bin/python" $VENV/bin/pip
+}
 
 install_venv() {
     local wanted arguments=() lock
     wanted=$(stamp)
-    [ -f $VENV/.stamp ] && [ "$(cat $VENV/.stamp)" = "$wanted" ] && return
-    if [ ! -x $VENV/bin/pip ]; then
+    is_sound && [ -f $VENV/.stamp ] && [ "$(cat $VENV/.stamp)" = "$wanted" ] && return
+    if ! is_sound; then
         say "making $VENV"
+        rm -rf $VENV
         # Debian's own Python, because it is the one that PL/Python embeds: compiled modules must fit both.
         /usr/bin/python3 -m venv $VENV || fail "python3 -m venv"
     fi
