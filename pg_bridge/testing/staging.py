@@ -26,9 +26,7 @@ def stage_python(target: Path) -> None:
         target: A directory that does not exist yet.
     """
     target.mkdir(parents=True)
-    shutil.copytree(
-        Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=shutil.ignore_patterns("__pycache__"))
     for name in sorted(runtime_distributions()):
         _copy_distribution(metadata.distribution(name), target)
 
