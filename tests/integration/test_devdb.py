@@ -1,6 +1,7 @@
 """The development database, with the engine double in vLLM's place."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -54,7 +55,7 @@ def test_up_twice_then_down(folder: Path) -> None:
 def test_up_mends_a_half_that_died(folder: Path) -> None:
     assert devdb(folder, "up").returncode == 0
     before = json.loads((folder / "state.json").read_text())
-    subprocess.run(["kill", "-KILL", str(before["engine_pid"])], check=True)
+    os.kill(before["engine_pid"], signal.SIGKILL)
     assert devdb(folder, "up").returncode == 0
     after = json.loads((folder / "state.json").read_text())
     assert is_running(after["engine_pid"])
