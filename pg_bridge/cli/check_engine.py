@@ -44,7 +44,7 @@ def check_engine(server: Server) -> Iterator[Check]:
         yield Check("FAIL", error.message, error.hint)
 
 
-class _Failed(Exception):
+class _Failed(Exception):  # ends the checks; nobody outside sees it
     def __init__(self, check: Check) -> None:
         super().__init__(check.says)
         self.check = check

@@ -27,7 +27,7 @@ _QUOTED = re.compile(
 )
 
 
-class Refused(Exception):
+class Refused(Exception):  # a message between rooms of the engine, not an error for users
     """The engine answered with a status that is neither success nor worth a retry.
 
     Attributes:

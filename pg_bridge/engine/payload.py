@@ -39,7 +39,7 @@ class Tokens:
     cached: int | None
 
 
-class MalformedAnswer(ValueError):
+class MalformedAnswer(ValueError):  # a message between rooms of the engine, not for users
     """The bytes are not an answer to the request; the text says in what way."""
 
 

@@ -21,7 +21,7 @@ from pg_bridge.testing.double import EngineDouble
 SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")
 
 
-class Stop(Exception):
+class Stop(Exception):  # stands for a cancelled statement
     pass
 
 
@@ -186,7 +186,7 @@ def test_the_resolver_thread_takes_no_signal() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
     async def mask_of_the_thread() -> set[object]:
-        import asyncio
+        import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
         return set(await loop.run_in_executor(None, signal.pthread_sigmask, signal.SIG_BLOCK, []))
