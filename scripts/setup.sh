@@ -142,7 +142,7 @@ install_venv() {
     # As pip is configured, so that a local wheel is used where there is one.
     $VENV/bin/pip install -q --no-deps -r requirements/torch-cpu.txt >/dev/null 2>&1 ||
         quietly $VENV/bin/pip install -q --no-deps --index-url "$TORCH_CPU_INDEX" -r requirements/torch-cpu.txt ||
-        fail "pip install torch"
+        fail "torch: no local wheel is configured for pip, and the CPU index of PyTorch did not answer"
     say "installing vLLM and the rest of the locked versions (some minutes the first time)"
     for lock in "${LOCKS[@]}"; do arguments+=(-r "$lock"); done
     # --no-deps: the locks are complete, and requirements/engine-cpu.txt says why pip must not add to them.
