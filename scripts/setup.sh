@@ -120,6 +120,20 @@ without_main_cluster() {
 # What the environment was filled from: the lock files and our own metadata.
 stamp() { cat "${LOCKS[@]}" pyproject.toml | sha256sum | cut -d' ' -f1; }
 
+locked_names() { sed -n 's/==.*//p' "${LOCKS[@]}" | sort -u; }
+
+# pip leaves behind what an earlier lock had; a leftover pytest plugin, say, is loaded all the same.
+remove_leftovers() {
+    local leftovers=()
+    if [ -f $VENV/.locked ]; then
+        mapfile -t leftovers < <(comm -23 $VENV/.locked <(locked_names))
+    fi
+    if [ ${#leftovers[@]} -gt 0 ]; then
+        quietly $VENV/bin/pip uninstall -q -y "${leftovers[@]}" || fail "pip uninstall ${leftovers[*]}"
+    fi
+    locked_names >$VENV/.locked
+}
+
 # An environment's programs hold its path, and its folders the version of its Python: after a move of the checkout
 # or an upgrade of Debian it must be made anew.
 is_sound() {
@@ -148,6 +162,7 @@ install_venv() {
     # --no-deps: the locks are complete, and requirements/engine-cpu.txt says why pip must not add to them.
     quietly $VENV/bin/pip install -q --no-deps "${arguments[@]}" || fail "pip install"
     quietly $VENV/bin/pip install -q --no-deps --no-build-isolation -e . || fail "pip install -e ."
+    remove_leftovers
     echo "$wanted" >$VENV/.stamp
 }
 
