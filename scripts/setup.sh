@@ -120,13 +120,13 @@ without_main_cluster() {
 # What the environment was filled from: the lock files and our own metadata.
 stamp() { cat "${LOCKS[@]}" pyproject.toml | sha256sum | cut -d' ' -f1; }
 
-locked_names() { sed -n 's/==.*//p' "${LOCKS[@]}" | sort -u; }
+locked_names() { sed -n 's/==.*//p' "${LOCKS[@]}"; }
 
 # pip leaves behind what an earlier lock had; a leftover pytest plugin, say, is loaded all the same.
 remove_leftovers() {
     local leftovers=()
     if [ -f $VENV/.locked ]; then
-        mapfile -t leftovers < <(comm -23 $VENV/.locked <(locked_names))
+        mapfile -t leftovers < <(grep -vxFf <(locked_names) $VENV/.locked)
     fi
     if [ ${#leftovers[@]} -gt 0 ]; then
         quietly $VENV/bin/pip uninstall -q -y "${leftovers[@]}" || fail "pip uninstall ${leftovers[*]}"
