@@ -7,14 +7,13 @@ every process of vLLM is ended. It knows nothing of PostgreSQL.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
 from pg_bridge.children import interrupt_on_sigterm, tail
 from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
-from pg_bridge.errors import EngineUnreachable
+from pg_bridge.errors import EngineUnreachable, OptionError
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 
@@ -106,13 +105,26 @@ def _engine(arguments: argparse.Namespace) -> VllmEngine:
         "progress": _say,
     }
     if arguments.model:
-        # A path must not depend on where vLLM's own processes stand.
-        model = os.path.abspath(arguments.model) if Path(arguments.model).is_dir() else arguments.model
+        model = _model_source(arguments.model)
         return VllmEngine(model, served_name=arguments.served_name or arguments.model, **options)
     from pg_bridge.testing.random_model import demo_engine  # noqa: PLC0415 - needs packages of the engine
 
     _say("no --model: serving a small model with RANDOM weights. Its answers mean nothing.")
     return demo_engine(**options)
+
+
+def _model_source(named: str) -> str:
+    """Return what vLLM is told: the absolute path of a directory, or a name on the hub as it is.
+
+    Raises:
+        OptionError: It looks like a path, and nothing is there. (vLLM says so too, half a minute later.)
+    """
+    path = Path(named).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if named.startswith(("/", ".", "~")):
+        raise OptionError(f"there is no directory {named}", hint="--model takes a directory or a name on the hub.")
+    return named
 
 
 def _positive(text: str) -> int:
