@@ -23,8 +23,11 @@ lint: setup ## ruff, mypy and the import contracts
 	@echo "[lint] mypy" && .venv/bin/mypy --no-error-summary
 	@echo "[lint] import contracts" && .venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports
 
-bench: setup ## the benchmarks; results are printed as ratios
-	@set -e; for script in benchmarks/bench_*.py; do echo "[bench] $$script"; $(PYTHON) "$$script"; done
+BENCHMARKS := throughput imports real_engine
+
+bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
+	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
+		$(PYTHON) -m benchmarks.$$name --output benchmarks/results/$$name.txt; done
 
 devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 	@$(DEVDB) up
