@@ -158,8 +158,8 @@ def main() -> int:
         f"Model: random weights, {SIZE.layers} layers {SIZE.hidden} wide, float32. Host: plpython. {rows} rows of",
         f"{FILMS} films, {MAX_TOKENS} tokens an answer at most. Each way asks in other words: one's prefix cache",
         f"does not help the next. One by one asks about the first {sample} rows only: its seconds of all rows are",
-        "extrapolated. ratio: seconds of all rows / those of planned. Token counts are vLLM's; where rows share no cells,",
-        "what is cached are the system prompt and the question.",
+        "extrapolated. ratio: seconds of all rows / those of planned. Token counts are vLLM's; those cached",
+        "include, in every way, the beginning of the prompt, which all its rows share.",
         "",
         f"{'way':<12} {'rows':>5} {'seconds':>8} {'s of all':>9} {'prompt tokens':>13} {'cached tokens':>13}"
         f" {'hit rate':>9} {'answer tokens':>13} {'ratio':>6}",
