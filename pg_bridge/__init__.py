@@ -3,14 +3,9 @@
 `pg_bridge.pipeline` is the product in one function; `docs/design.md` says why each part is as it is.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import Call, Server
 
 __all__ = ["Call", "PgBridgeError", "Server", "__version__"]
 
-try:
-    __version__ = version("pg-bridge")
-except PackageNotFoundError:  # a source tree on the path without its metadata
-    __version__ = "0.0.0"
+__version__ = "0.1.0"

@@ -160,6 +160,8 @@ class Call:
                 f'invalid option "{unknown[0]}"',
                 hint=f"Valid options are: {', '.join(cls.__dataclass_fields__)}.",
             )
+        if "temperature" in given:  # SQL hands it over as text, for JSON has no NaN
+            given["temperature"] = float(given["temperature"])
         if "choices" in given:
             given["choices"] = tuple(given["choices"])
         call = cls(**given)

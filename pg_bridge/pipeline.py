@@ -8,6 +8,7 @@ the engine gives them. It knows neither PostgreSQL nor HTTP. Source of the idea:
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ FIRST_WINDOW_ROWS = 1024
 WINDOW_GROWTH = 4
 WINDOW_CHARS = 8_000_000
 REMEMBERED_ANSWERS = 100_000
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Fetch = Callable[[int], list[str | None]]
 """At most n more rows, each the text of a JSON object; an empty list at the end."""
@@ -59,7 +62,6 @@ class Run:
     unique_prompts: int = 0
     read_s: float = 0.0
     plan_s: float = 0.0
-    wait_s: float = 0.0
     return_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
 
@@ -82,7 +84,7 @@ class Run:
             "prefix_hit_rate": self.prefix_hit_rate,
             "read_s": self.read_s,
             "plan_s": self.plan_s,
-            "wait_s": self.wait_s,
+            "wait_s": self.usage.wait_s,
             "return_s": self.return_s,
         }
 
@@ -121,9 +123,8 @@ def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, 
     run.usage = engine.usage
     try:
         for completion in engine.complete(iter(prompts), sampling):
-            run.wait_s = engine.usage.wait_s
             if completion is not None:
-                prompts.complete(completion)
+                prompts.complete(_storable(completion))
             while prompts.ready:
                 waiting, answered = prompts.ready.popleft()
                 for row_id, row in waiting:
@@ -134,6 +135,14 @@ def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, 
                     run.return_s += time.perf_counter() - returned
     finally:
         engine.close()
+
+
+def _storable(completion: Completion) -> Completion:
+    """The completion, or its row's failure where PostgreSQL could not hold its text."""
+    text = completion.text or ""
+    if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
+        return completion
+    return Completion(completion.index, None, "the answer holds a character that PostgreSQL's text type cannot")
 
 
 @dataclass(slots=True)
@@ -176,13 +185,12 @@ class _Prompts:
                     asked = [asked[u] for u in fresh]
             ordering = plan(table, reorder=self._call.reorder)
             prompts = list(render(self._question, table, ordering))
-            self._run.unique_prompts += len(prompts)
             self._run.plan_s += time.perf_counter() - started
             if self.ready:
                 yield None
             for row, prompt in zip(ordering.row_order.tolist(), prompts, strict=True):
                 self._in_flight[index] = asked[row]
-                index += 1
+                self._run.unique_prompts = index = index + 1
                 yield prompt
 
     def complete(self, completion: Completion) -> None:

@@ -36,8 +36,14 @@ BEGIN
                 USING ERRCODE = 'fdw_invalid_option_name',
                       HINT = coalesce((SELECT 'Valid options of a ' || catalog_name || ' are: ' || string_agg(v.name, ', ') || '.'
                                        FROM (VALUES @options@) AS v (place, name, pattern, expects)
-                                       WHERE v.place = catalog_name AND v.name <> 'relation'),
+                                       WHERE v.place = catalog_name AND v.name NOT IN ('relation', 'wrapper')),
                                       'There are no valid options in this context.');
+        END IF;
+        -- These two lead into the memory of the extension's own Python, past the checks of llm._connect.
+        IF given.name IN ('relation', 'wrapper')
+           AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+            RAISE EXCEPTION 'permission denied to set the option "%"', given.name
+                USING ERRCODE = 'insufficient_privilege', HINT = 'Only the extension itself and superusers may set it.';
         END IF;
         IF given.value !~ ('^(?:' || known.pattern || ')$') THEN
             RAISE EXCEPTION 'invalid value for option "%"', given.name

@@ -60,28 +60,50 @@ END $$;
 
 CREATE TRIGGER connect BEFORE INSERT ON llm.rowset FOR EACH STATEMENT EXECUTE FUNCTION llm._connect_current();
 
+-- At most `wanted` more rows of a cursor.
+CREATE FUNCTION llm._fetch(cursor refcursor, wanted integer) RETURNS SETOF json
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    one json;
+BEGIN
+    FOR i IN 1 .. wanted LOOP
+        FETCH cursor INTO one;
+        EXIT WHEN NOT FOUND;
+        RETURN NEXT one;
+    END LOOP;
+END $$;
+
 -- Stages the rows of a query and returns the new row set's name. Row 0 holds the column names, so that an empty row
--- set has them too.
-CREATE FUNCTION llm._stage(query text) RETURNS text
+-- set has them too. The rows go in by statements of some thousands: Multicorn keeps what it converts until the end of
+-- a statement, about five times the rows' size.
+CREATE FUNCTION llm._stage(query text, columns text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     name text := 'map ' || pg_catalog.gen_random_uuid();
+    at_once CONSTANT integer := 10000;
+    staged integer;
+    given refcursor;
 BEGIN
-    EXECUTE pg_catalog.format(
-        E'INSERT INTO llm.rowset (rowset, row_id, input) SELECT %1$L, 0, pg_catalog.to_json($1) '
-        'UNION ALL SELECT %1$L, NULL, pg_catalog.row_to_json(pg_bridge_row) FROM (%2$s\n) AS pg_bridge_row', name, query)
-    USING llm._columns(query);
+    INSERT INTO llm.rowset (rowset, row_id, input) VALUES (name, 0, pg_catalog.to_json(columns));
+    OPEN given FOR EXECUTE
+        pg_catalog.format(E'SELECT pg_catalog.row_to_json(pg_bridge_row) FROM (%s\n) AS pg_bridge_row', query);
+    LOOP
+        INSERT INTO llm.rowset (rowset, input) SELECT name, f FROM llm._fetch(given, at_once) AS f;
+        GET DIAGNOSTICS staged = ROW_COUNT;
+        EXIT WHEN staged < at_once;
+    END LOOP;
+    CLOSE given;
     RETURN name;
 END $$;
 
-CREATE FUNCTION llm._map(query text, prompt text, options text)
+CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE sql VOLATILE AS $$
     SELECT r.row_id, r.input, r.output, r.error
     FROM llm.result AS r
-    WHERE r.rowset = (SELECT llm._stage($1))
-      AND r.prompt = $2
-      AND r.options = (SELECT ($3::jsonb || '{"internal": true}')::text)
+    WHERE r.rowset = (SELECT llm._stage($1, $2))
+      AND r.prompt = $3
+      AND r.options = (SELECT ($4::jsonb || '{"internal": true}')::text)
 $$;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)

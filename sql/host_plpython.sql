@@ -11,11 +11,11 @@ from pg_bridge.hosts import plpython
 plpython.connect(plpy, role)
 $$;
 
-CREATE FUNCTION llm._map(query text, prompt text, options text)
+CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE plpython3u VOLATILE AS $$
 from pg_bridge.hosts import plpython
-return plpython.map_rows(plpy, query, prompt, options)
+return plpython.map_rows(plpy, query, columns, prompt, options)
 $$;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)

@@ -27,12 +27,24 @@ CREATE FUNCTION llm.map(
 LANGUAGE sql VOLATILE AS $$
     -- The inner call stands in a select list, where PostgreSQL streams its rows. A row without row_id is a fault.
     SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
-    FROM (SELECT (llm._map(pg_catalog.regexp_replace(query, '[;\s]+$', ''), llm._checked(prompt), pg_catalog.json_build_object(
-              'server', server, 'max_tokens', max_tokens, 'temperature', temperature, 'system_prompt', system_prompt,
+    FROM (SELECT (llm._map(q.query, llm._columns(q.query), llm._checked(prompt), pg_catalog.json_build_object(
+              'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
               'choices', choices, 'reorder', reorder, 'dedup', dedup, 'on_error', on_error,
-              'window_rows', window_rows)::text)).*) AS m
+              'window_rows', window_rows)::text)).*
+          FROM (SELECT pg_catalog.regexp_replace($1, '[;\s]+$', '')) AS q (query)) AS m
 $$;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
+
+CREATE FUNCTION llm._row(input json) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_catalog.json_typeof(input) <> 'object' THEN
+        RAISE EXCEPTION 'the input is neither a row nor a JSON object'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Pass a whole row (the table''s alias) or jsonb_build_object(''column'', value, …).';
+    END IF;
+    RETURN input;
+END $$;
 
 CREATE FUNCTION llm.complete(
     prompt        text,
@@ -46,8 +58,8 @@ CREATE FUNCTION llm.complete(
 ) RETURNS text
 LANGUAGE sql VOLATILE AS $$
     SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
-    FROM llm._complete(llm._checked(prompt), pg_catalog.to_json(input)::text, pg_catalog.json_build_object(
-        'server', server, 'max_tokens', max_tokens, 'temperature', temperature, 'system_prompt', system_prompt,
+    FROM llm._complete(llm._checked(prompt), llm._row(pg_catalog.to_json(input)), pg_catalog.json_build_object(
+        'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
         'choices', choices, 'on_error', on_error)::text) AS c
 $$;
 COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text) IS

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,8 +17,10 @@ import pytest
 from psycopg import sql
 
 from pg_bridge.cli.install import extension_files, extension_folder
+from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.random_model import demo_engine
 
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 
@@ -59,7 +62,7 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def _same(path: Any, text: str) -> bool:
+def _same(path: Path, text: str) -> bool:
     return path.exists() and path.read_text() == text
 
 
@@ -135,6 +138,13 @@ def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connectio
     """A superuser's connection in a database whose server `vllm` is the engine double."""
     create_server(db, engine.url)
     return db
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Iterator[VllmEngine]:
+    """A real vLLM with the random-weights model, started at its first use."""
+    with demo_engine() as running:
+        yield running
 
 
 def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str = "vllm", **options: str) -> None:

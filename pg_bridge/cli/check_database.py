@@ -19,7 +19,6 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options import Server
 
 CONNECT_TIMEOUT_S = 5
-SOURCE_TREE = "0.0.0"  # the version that a package without metadata gives itself
 HOST_OF = {"pg_bridge": "plpython3u", "pg_bridge_multicorn": "multicorn"}
 
 # Multicorn's servers of the extension's own tables have a wrapper and no endpoint: they are no engines.
@@ -109,9 +108,7 @@ class Database:
             yield Check("FAIL", says, mend)
             return
         version = row[0] if row else None
-        if version == SOURCE_TREE:
-            yield Check("ok", "the server's Python imports pg_bridge, from a source tree")
-        elif version == __version__:
+        if version == __version__:
             yield Check("ok", f"the server's Python imports pg_bridge {version}")
         else:
             says = f"the server's Python imports pg_bridge {version}, this command is {__version__}"

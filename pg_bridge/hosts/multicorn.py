@@ -23,6 +23,7 @@ from pg_bridge.hosts.session import SESSION, fault_of, start_run
 from pg_bridge.hosts.staging import RowSet, Staging
 from pg_bridge.options import Call
 from pg_bridge.pipeline import Fetch
+from pg_bridge.prompt import parse_question
 
 _BACKEND = ctypes.CDLL(None)
 _STAGING = Staging()
@@ -203,7 +204,10 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
             )
         rowset = _STAGING.rowsets[name]
         server = SESSION.server(_BACKEND.GetUserId(), call.server)
-        for answer in start_run(_fetch(rowset), rowset.column_names(), prompt, call, server, Interrupts().check):
+        columns = rowset.column_names()
+        if columns is None:  # a NULL row has whatever columns the prompt names
+            columns = list(parse_question(prompt).columns)
+        for answer in start_run(_fetch(rowset), columns, prompt, call, server, Interrupts().check):
             yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches

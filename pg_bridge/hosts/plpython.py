@@ -1,7 +1,7 @@
 """The PL/Python host: `llm.map` and `llm.complete` as PL/Python functions.
 
 In: `plpy`, the module that PL/Python gives to a function, and SQL arguments. Out: rows for PostgreSQL. The query runs
-by `plpy.cursor`, so it has the caller's rights, transaction and snapshot. Errors leave as fault rows, which SQL
+through `plpy`, so it has the caller's rights, transaction and snapshot. Errors leave as fault rows, which SQL
 raises: an exception that leaves a PL/Python iterator loses its message.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from pg_bridge import __version__
@@ -30,24 +30,20 @@ def connect(plpy: Any, role: str) -> None:
         SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
 
 
-def map_rows(plpy: Any, query: str, prompt: str | None, options: str) -> Iterator[ResultRow]:
+def map_rows(plpy: Any, query: str, columns: list[str], prompt: str | None, options: str) -> Iterator[ResultRow]:
     """Ask a prompt about each row of a query; the body of `llm._map`.
 
     Yields:
         (row_id, input, output, error). A row whose row_id is None is a fault, and the last.
     """
-    rows: _Rows | None = None
     try:
         call = Call.from_arguments(json.loads(options))
-        columns = plpy.prepare("SELECT llm._columns($1) AS names", ["text"]).execute([query])[0]["names"]
-        rows = _Rows(plpy, query)
-        for answer in start_run(rows.fetch, columns, prompt, call, _server(plpy, call), Interrupts().check):
+        for answer in start_run(
+            _Rows(plpy, query).fetch, columns, prompt, call, _server(plpy, call), Interrupts().check
+        ):
             yield answer.row_id, answer.input, answer.output, answer.error
     except Exception as error:
         yield None, None, None, _fault(plpy, error)
-    finally:
-        if rows is not None:
-            rows.close()
 
 
 def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> list[CompleteRow]:
@@ -75,25 +71,31 @@ def _server(plpy: Any, call: Call) -> Server:
 
 
 class _Rows:
-    """The query's rows as JSON text. The query starts at the first fetch, and runs with the caller's rights."""
+    """The query's rows as JSON text. The query starts at the first fetch, and runs with the caller's rights.
+
+    A cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended generator
+    while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list under
+    PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
+    """
+
+    _numbers = count(1)
 
     def __init__(self, plpy: Any, query: str) -> None:
         self._plpy = plpy
+        self._name = f"pg_bridge_{next(self._numbers)}"
         # The line end closes a trailing comment.
         self._query = f"SELECT row_to_json(pg_bridge_row)::text AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
-        self._cursor: Any = None
+        self._is_open = False
 
-    def fetch(self, count: int) -> list[str | None]:
-        """At most `count` more rows."""
-        if self._cursor is None:
-            self._cursor = self._plpy.cursor(self._query)
-        return [row["row"] for row in self._cursor.fetch(count)]
-
-    def close(self) -> None:
-        """Close the cursor: PostgreSQL does not commit while one that Python opened is about."""
-        if self._cursor is not None:
-            with suppress(Exception):  # it is gone already where its transaction was rolled back
-                self._cursor.close()
+    def fetch(self, wanted: int) -> list[str | None]:
+        """At most so many more rows; the cursor closes at the end of them."""
+        if not self._is_open:
+            self._plpy.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}")
+            self._is_open = True
+        rows = [row["row"] for row in self._plpy.execute(f"FETCH {wanted} FROM {self._name}")]
+        if len(rows) < wanted:
+            self._plpy.execute(f"CLOSE {self._name}")
+        return rows
 
 
 def _fault(plpy: Any, error: Exception) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pg_bridge.engine import Engine
-from pg_bridge.errors import OptionError, PgBridgeError, ServerDenied, UnknownServer
+from pg_bridge.errors import PgBridgeError, ServerDenied, UnknownServer
 from pg_bridge.hosts.transaction import end_with_transaction
 from pg_bridge.options import Call, Server
 from pg_bridge.pipeline import Answer, Fetch, Run, ask
@@ -97,20 +97,8 @@ def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
     Args:
         prompt: The prompt; a NULL row has the columns that it names.
         row: The text of a JSON object, or None.
-
-    Raises:
-        OptionError: The text is of no JSON object.
     """
-    if row is None:
-        columns = list(parse_question(prompt).columns)
-    else:
-        value = json.loads(row)
-        if not isinstance(value, dict):
-            raise OptionError(
-                "the input is neither a row nor a JSON object",
-                hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
-            )
-        columns = list(value)
+    columns = list(parse_question(prompt).columns if row is None else json.loads(row))
     rows = [row]
 
     def fetch(count: int) -> list[str | None]:

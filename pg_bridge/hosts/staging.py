@@ -29,6 +29,11 @@ class RowSet:
     def __len__(self) -> int:
         return len(self._ends)
 
+    @property
+    def spilled(self) -> bool:
+        """Whether the rows have moved from memory to a file."""
+        return self._file._rolled  # type: ignore[attr-defined, no-any-return]  # the library offers no other way to ask
+
     def append(self, row: str | None) -> None:
         """Add one row; None is a NULL row."""
         end = self._ends[-1] if self._ends else 0
@@ -58,16 +63,21 @@ class RowSet:
         self._file.seek(self._ends[-1] if self._ends else 0)
         self._file.truncate()
 
-    def column_names(self) -> list[str]:
-        """The columns as staged, else the keys of the first row."""
+    def column_names(self) -> list[str] | None:
+        """The columns as staged, else the keys of the first row; None where that is a NULL row.
+
+        Raises:
+            OptionError: The first row is not a JSON object.
+        """
         if self.columns is not None:
             return self.columns
         first = self.fetch(0, 1)
+        if first == [None]:
+            return None
         value = json.loads(first[0]) if first and first[0] is not None else {}
         if not isinstance(value, dict):
             raise OptionError(
-                "a staged row is not a JSON object",
-                hint="Insert row_to_json(alias) as the input of llm.rowset.",
+                "a staged row is not a JSON object", hint="Insert row_to_json(alias) as the input of llm.rowset."
             )
         return list(value)
 

@@ -144,6 +144,14 @@ def test_choices_bind_the_answer(conn: Conn, engine: EngineDouble) -> None:
     assert "choices" in rows[0][3]
 
 
+@pytest.mark.parametrize("answer", ["a\0b", "half \ud83d"])
+def test_an_answer_that_postgresql_cannot_hold(conn: Conn, engine: EngineDouble, answer: str) -> None:
+    engine.behaviour.answer = lambda prompt: answer if "2" in prompt else "fine"
+    rows = ask(conn, "VALUES (1), (2), (3)", "{column1}", on_error="null")
+    assert [row[2] for row in rows] == ["fine", None, "fine"]
+    assert "cannot" in rows[1][3]
+
+
 def test_the_query_sees_its_own_transaction(connect: Connect, conn: Conn) -> None:
     other = connect(autocommit=False)
     other.execute("CREATE TABLE fresh (a int); INSERT INTO fresh VALUES (1), (2)")
@@ -152,7 +160,7 @@ def test_the_query_sees_its_own_transaction(connect: Connect, conn: Conn) -> Non
 
 
 def test_the_query_has_the_caller_s_rights(connect: Connect, conn: Conn, database: Database) -> None:
-    with role(conn, "reader"):
+    with Role(conn, "reader"):
         conn.execute("CREATE TABLE hidden (a int); GRANT USAGE ON FOREIGN SERVER vllm TO reader")
         reader = connect(user="reader")
         assert len(ask(reader, "SELECT 1 AS a", "{a}")) == 1
@@ -162,7 +170,7 @@ def test_the_query_has_the_caller_s_rights(connect: Connect, conn: Conn, databas
 
 
 def test_row_level_security_binds_the_query(connect: Connect, conn: Conn) -> None:
-    with role(conn, "reader"):
+    with Role(conn, "reader"):
         conn.execute(
             "CREATE TABLE mine (a int, owner text); INSERT INTO mine VALUES (1, 'reader'), (2, 'other');"
             "ALTER TABLE mine ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON mine USING (owner = current_user);"
@@ -173,7 +181,7 @@ def test_row_level_security_binds_the_query(connect: Connect, conn: Conn) -> Non
         reader.close()
 
 
-class role:
+class Role:
     """A login role for the length of a with block; roles are the cluster's, not the database's."""
 
     def __init__(self, conn: Conn, name: str) -> None:

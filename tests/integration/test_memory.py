@@ -1,0 +1,35 @@
+"""A million rows of 1 kB pass through a backend that stays small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_bridge.testing.double import EngineDouble
+
+MIB = 1024 * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.timeout(600)
+def test_a_million_rows_of_1_kb(conn: psycopg.Connection[Any], engine: EngineDouble) -> None:
+    engine.behaviour.record = False
+    query = "SELECT i, i % 1000 AS k, repeat(md5(i::text), 31) AS body FROM generate_series(1, 1000000) AS i"
+    counted = conn.execute(
+        "SELECT count(*), count(DISTINCT row_id), count(DISTINCT output) FROM llm.map(%s, 'What is {k}?')", [query]
+    ).fetchone()
+    assert counted == (1_000_000, 1_000_000, 1000)
+    assert peak_bytes(conn.info.backend_pid) < 1000 * MIB
+    # Every prompt its own: nothing is spared.
+    distinct = "SELECT i, repeat(md5(i::text), 31) AS body FROM generate_series(1, 50000) AS i"
+    assert conn.execute("SELECT count(DISTINCT output) FROM llm.map(%s, '{body}')", [distinct]).fetchone() == (50_000,)
+    assert peak_bytes(conn.info.backend_pid) < 1000 * MIB
+    print(f"peak {peak_bytes(conn.info.backend_pid) / MIB:.0f} MiB")

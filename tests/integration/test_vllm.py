@@ -1,0 +1,156 @@
+"""The same road to a real vLLM: what only it can show. Its own counters are the evidence, not ours."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.testing.cluster import Cluster
+from tests.conftest import EXTENSIONS, create_server
+from tests.integration.test_map import ask
+
+Conn = psycopg.Connection[Any]
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+REVIEWS = (
+    "SELECT 'Review ' || md5(i::text) AS body, "
+    "'A film of ' || repeat(chr(65 + i % 5) || ' and more ', 12) AS about, 'Director ' || i % 5 AS director "
+    "FROM generate_series(1, 60) AS i ORDER BY md5(i::text)"
+)
+
+
+@pytest.fixture
+def conn(db: Conn, vllm: VllmEngine) -> Conn:
+    """A connection whose server `vllm` is the real one."""
+    create_server(db, vllm.endpoint, model=vllm.model)
+    return db
+
+
+def counters(vllm: VllmEngine) -> dict[str, float]:
+    with urlopen(f"{vllm.endpoint}/metrics") as page:  # noqa: S310 - our own engine
+        text = page.read().decode()
+    pattern = re.compile(
+        r"^vllm:(prefix_cache_(?:hits|queries)_total|num_requests_(?:running|waiting))\{.*\} (.+)$", re.M
+    )
+    return {name: float(value) for name, value in pattern.findall(text)}
+
+
+def settled(vllm: VllmEngine) -> dict[str, float]:
+    """The counters once nothing is running and they stand still."""
+    before: dict[str, float] = {}
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        now = counters(vllm)
+        if now == before and not now["num_requests_running"] and not now["num_requests_waiting"]:
+            break
+        before = now
+        time.sleep(0.2)
+    return before
+
+
+_wordings = iter(f"Wording {n}" for n in range(10**6))
+
+
+def test_the_engine_s_counters_prove_the_reuse(conn: Conn, vllm: VllmEngine) -> None:
+    hit_rate = {}
+    for reorder in ("none", "rows and columns"):
+        before = settled(vllm)
+        # Another first word, so that no run finds the other's prompts in the cache.
+        rows = ask(
+            conn, REVIEWS, f"{next(_wordings)}: rate {{body}} {{about}} {{director}}", reorder=reorder, max_tokens=2
+        )
+        after = settled(vllm)
+        assert len(rows) == 60
+        run = conn.execute("SELECT prompt_tokens, cached_tokens FROM llm.last_run()").fetchone()
+        hits = after["prefix_cache_hits_total"] - before["prefix_cache_hits_total"]
+        queries = after["prefix_cache_queries_total"] - before["prefix_cache_queries_total"]
+        assert run == (queries, hits)
+        hit_rate[reorder] = hits / queries
+    assert hit_rate["rows and columns"] > hit_rate["none"] + 0.2
+
+
+def test_deduplication_spares_the_engine(conn: Conn, vllm: VllmEngine) -> None:
+    before = settled(vllm)
+    ask(conn, "SELECT i % 3 AS k FROM generate_series(1, 300) AS i", f"{next(_wordings)} {{k}}", max_tokens=2)
+    run = conn.execute("SELECT rows, unique_prompts, prompt_tokens FROM llm.last_run()").fetchone()
+    assert run is not None
+    assert run[:2] == (300, 3)
+    assert settled(vllm)["prefix_cache_queries_total"] - before["prefix_cache_queries_total"] == run[2]
+
+
+@pytest.fixture
+def connections(cluster: Cluster, make_template: Callable[[str], str], vllm: VllmEngine) -> Iterator[dict[str, Conn]]:
+    """A connection on each host, both with the real engine as their server."""
+    opened: dict[str, Conn] = {}
+    for each in EXTENSIONS:
+        name = f"both_{each}"
+        cluster.psql(f"CREATE DATABASE {name} TEMPLATE {make_template(each)}")
+        opened[each] = psycopg.connect(cluster.dsn_of(name), autocommit=True)
+        create_server(opened[each], vllm.endpoint)
+    yield opened
+    for each, connection in opened.items():
+        connection.close()
+        cluster.psql(f"DROP DATABASE both_{each} WITH (FORCE)")
+
+
+@pytest.mark.multicorn
+def test_both_hosts_give_the_same_answers(connections: dict[str, Conn]) -> None:
+    prompt = "What is {body} like? {about}"
+    answers = {host: ask(conn, REVIEWS, prompt, max_tokens=8) for host, conn in connections.items()}
+    assert len({row[2] for row in answers["plpython"]}) > 20
+    assert answers["plpython"] == answers["multicorn"]
+
+
+def test_choices_are_kept_by_the_engine(conn: Conn) -> None:
+    rows = ask(conn, REVIEWS, "Is {body} kind?", choices=["positive", "negative", "mixed"])
+    assert {row[2] for row in rows} <= {"positive", "negative", "mixed"}
+    assert all(row[3] is None for row in rows)
+
+
+def test_a_row_too_long_for_the_model_fails_alone(conn: Conn) -> None:
+    query = "SELECT i, CASE i WHEN 5 THEN repeat('long ', 20000) ELSE 'short' END AS t FROM generate_series(1, 12) AS i"
+    rows = ask(conn, query, "{i} {t}", max_tokens=2, on_error="null")
+    assert [row[0] for row in rows if row[2] is None] == [5]
+    assert "context length" in rows[4][3]
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_each_interface(conn: Conn, api: str) -> None:
+    conn.execute(f"ALTER SERVER vllm OPTIONS (ADD api '{api}')")
+    rows = ask(conn, REVIEWS, f"{api}: {{body}}", choices=["yes", "no"])
+    assert {row[2] for row in rows} <= {"yes", "no"}
+    run = conn.execute(
+        "SELECT prompt_tokens > 0, cached_tokens > 0, completion_tokens > 0 FROM llm.last_run()"
+    ).fetchone()
+    assert run == (True, True, True)
+
+
+def test_a_timeout_leaves_the_engine_idle(conn: Conn, vllm: VllmEngine) -> None:
+    settled(vllm)
+    conn.execute("SET statement_timeout = '700ms'")
+    started = time.monotonic()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        ask(conn, "SELECT i FROM generate_series(1, 5000) AS i", "Tell a long story about {i}", max_tokens=2000)
+    assert time.monotonic() - started < 1.2
+    time.sleep(1)
+    now = counters(vllm)
+    assert (now["num_requests_running"], now["num_requests_waiting"]) == (0, 0)
+
+
+def test_one_call_tells_its_cached_tokens(conn: Conn) -> None:
+    for _ in range(2):
+        assert conn.execute(
+            "SELECT llm.complete('Say something about ' || repeat('tea ', 100), max_tokens => 2)"
+        ).fetchone()
+    run = conn.execute(
+        "SELECT requests, prompt_tokens > cached_tokens, cached_tokens > 64 FROM llm.last_run()"
+    ).fetchone()
+    assert run == (1, True, True)

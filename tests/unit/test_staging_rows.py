@@ -1,0 +1,49 @@
+"""Row sets staged in memory and in a file give back what was put in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bridge.hosts import staging
+from pg_bridge.hosts.staging import RowSet, Staging
+
+row = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+
+
+@given(rows=st.lists(row, max_size=30), position=st.integers(0, 30), count=st.integers(0, 30), kept=st.integers(0, 30))
+def test_rows_come_back_in_place(rows: list[str | None], position: int, count: int, kept: int) -> None:
+    rowset = RowSet()
+    for each in rows:
+        rowset.append(each)
+    assert rowset.fetch(position, count) == rows[position : position + count]
+    rowset.truncate(kept)
+    rowset.append("last")
+    assert rowset.fetch(0, 100) == [*rows[:kept], "last"]
+    rowset.close()
+
+
+def test_a_large_row_set_leaves_memory() -> None:
+    rowset = RowSet()
+    line = "x" * 1000
+    for _ in range(staging.SPILL_BYTES // 1000 + 10):
+        rowset.append(line)
+    assert rowset.spilled
+    assert rowset.fetch(len(rowset) - 2, 5) == [line, line]
+    rowset.close()
+
+
+def test_marks_nest() -> None:
+    area = Staging()
+    area.rowset("a").append("1")
+    area.begin_subtransaction(2)
+    area.rowset("a").append("2")
+    area.begin_subtransaction(3)
+    area.rowset("b").append("3")
+    area.commit_subtransaction(3)
+    assert len(area.rowset("b")) == 1
+    area.abort_subtransaction(2)
+    assert list(area.rowsets) == ["a"]
+    assert area.rowset("a").fetch(0, 9) == ["1"]
+    area.end_transaction()
+    assert area.rowsets == {}
