@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ Fetch = Callable[[int], list[str | None]]
 """At most n more rows, each the text of a JSON object; an empty list at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to one input row.
 
     Attributes:
@@ -124,84 +123,117 @@ def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, 
     try:
         for completion in engine.complete(iter(prompts), sampling):
             if completion is not None:
-                prompts.complete(_storable(completion))
+                prompts.complete(completion)
             while prompts.ready:
-                waiting, answered = prompts.ready.popleft()
-                for row_id, row in waiting:
-                    if answered.error is not None and call.on_error == "fail":
-                        raise RowError(row_id, answered.error)
+                window, u, (text, error) = prompts.ready.popleft()
+                for row_id, row in window.rows_of(u):
+                    if error is not None and call.on_error == "fail":
+                        raise RowError(row_id, error)
                     returned = time.perf_counter()
-                    yield Answer(row_id, row, answered.text, answered.error)
+                    yield Answer(row_id, row, text, error)
                     run.return_s += time.perf_counter() - returned
     finally:
         engine.close()
 
 
-def _storable(completion: Completion) -> Completion:
-    """The completion, or its row's failure where PostgreSQL could not hold its text."""
+def _storable(completion: Completion) -> tuple[str | None, str | None]:
+    """(text, error); an answer that PostgreSQL could not hold is its row's failure."""
     text = completion.text or ""
     if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
-        return completion
-    return Completion(completion.index, None, "the answer holds a character that PostgreSQL's text type cannot")
+        return completion.text, completion.error
+    return None, "the answer holds a character that PostgreSQL's text type cannot"
 
 
 @dataclass(slots=True)
-class _Asked:
-    """One distinct prompt of the run: the rows that wait for its answer, and the answer once it is there."""
+class _Window:
+    """Rows planned together.
 
-    waiting: list[tuple[int, str | None]]
-    completion: Completion | None = None
+    Whole lists of numbers instead of an object a row: at a hundred thousand rows Python's garbage collector would
+    otherwise take as long as the planner.
+
+    Attributes:
+        first_row_id: The row_id of `rows[0]`.
+        rows: The rows as they came.
+        is_last: Whether the row set ends here.
+        offsets: Of unique row u's input rows in `members`: from `offsets[u]` to `offsets[u + 1]`.
+        members: Places in `rows`.
+        sent: The unique rows in the order in which their prompts are sent.
+        first_index: The number of the first of these prompts in the whole run.
+        awaited: Prompts not yet answered.
+    """
+
+    first_row_id: int
+    rows: list[str | None]
+    is_last: bool
+    offsets: list[int] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    first_index: int = 0
+    awaited: int = 0
+
+    def rows_of(self, u: int) -> Iterator[tuple[int, str | None]]:
+        """(row_id, row) of each input row that is unique row u."""
+        for i in self.members[self.offsets[u] : self.offsets[u + 1]]:
+            yield self.first_row_id + i, self.rows[i]
 
 
 class _Prompts:
-    """Turns rows into prompts, window by window, and remembers which rows wait for which answer."""
+    """Turns rows into prompts, window by window, and knows which rows wait for which answer."""
 
     def __init__(self, fetch: Fetch, question: Question, columns: Sequence[str], call: Call, run: Run) -> None:
-        self.ready: deque[tuple[list[tuple[int, str | None]], Completion]] = deque()
+        self.ready: deque[tuple[_Window, int, tuple[str | None, str | None]]] = deque()
         self._fetch = fetch
         self._question = question
         self._columns = columns
         self._call = call
         self._run = run
-        self._in_flight: dict[int, _Asked] = {}
-        self._remembered: dict[bytes, _Asked] = {}
+        self._in_flight: deque[_Window] = deque()
+        self._index_of: dict[bytes, int] = {}  # digest of a row's cells → number of its prompt
+        self._answers: dict[int, tuple[str | None, str | None]] = {}  # of the prompts in _index_of
+        self._joined: dict[int, list[tuple[_Window, int]]] = {}  # rows of later windows that wait for a prompt
+        self._forgotten = 0  # prompts below this number are no longer in _index_of
 
     def __iter__(self) -> Iterator[str | None]:
         """Yield prompts in the order in which to send them; None where answers are ready without a question."""
-        index = 0
-        for first_row_id, rows, is_last in self._windows():
+        for window in self._windows():
             started = time.perf_counter()
-            table = Table.from_json(rows, self._columns)
-            unique = dedup(table, enabled=self._call.dedup)
-            offsets, members = (part.tolist() for part in unique.fan_out())
-            asked = [
-                _Asked([(first_row_id + i, rows[i]) for i in members[begin:end]]) for begin, end in pairwise(offsets)
-            ]
+            unique = dedup(Table.from_json(window.rows, self._columns), enabled=self._call.dedup)
+            offsets, members = unique.fan_out()
+            window.offsets, window.members = offsets.tolist(), members.tolist()
             table = unique.table
-            if self._call.dedup and not (is_last and first_row_id == 1):
-                fresh = self._not_asked_before(table, asked)
-                if len(fresh) < len(asked):
+            fresh: Sequence[int] = range(table.rows)
+            keys: list[bytes] = []
+            if self._call.dedup and not (window.is_last and window.first_row_id == 1):
+                keys = _keys(table)
+                fresh = self._not_asked_before(keys, window)
+                if len(fresh) < table.rows:
                     table = table.take(np.array(fresh, dtype=np.intp))
-                    asked = [asked[u] for u in fresh]
             ordering = plan(table, reorder=self._call.reorder)
             prompts = list(render(self._question, table, ordering))
+            window.sent = [fresh[row] for row in ordering.row_order.tolist()]
+            self._expect(window, keys)
             self._run.plan_s += time.perf_counter() - started
             if self.ready:
                 yield None
-            for row, prompt in zip(ordering.row_order.tolist(), prompts, strict=True):
-                self._in_flight[index] = asked[row]
-                self._run.unique_prompts = index = index + 1
+            for prompt in prompts:
+                self._run.unique_prompts += 1
                 yield prompt
 
     def complete(self, completion: Completion) -> None:
         """Make the rows that waited for a prompt ready."""
-        asked = self._in_flight.pop(completion.index)
-        asked.completion = completion
-        self.ready.append((asked.waiting, completion))
-        asked.waiting = []
+        index, answer = completion.index, _storable(completion)
+        window = next(w for w in self._in_flight if index < w.first_index + len(w.sent))
+        self.ready.append((window, window.sent[index - window.first_index], answer))
+        window.awaited -= 1
+        if not window.awaited:
+            self._in_flight.remove(window)
+        if self._index_of and index >= self._forgotten:
+            self._answers[index] = answer
+        for later, u in self._joined.pop(index, ()):
+            self.ready.append((later, u, answer))
 
-    def _windows(self) -> Iterator[tuple[int, list[str | None], bool]]:
-        """Yield (row_id of the first row, rows, whether they are the last); windows grow, see docs/decisions."""
+    def _windows(self) -> Iterator[_Window]:
+        """Read the rows in windows, the first small; see docs/decisions."""
         window_rows = min(FIRST_WINDOW_ROWS, self._call.window_rows)
         first_row_id = 1
         is_last = False
@@ -218,23 +250,40 @@ class _Prompts:
             self._run.rows += len(rows)
             self._run.read_s += time.perf_counter() - started
             if rows:
-                yield first_row_id, rows, is_last
+                yield _Window(first_row_id, rows, is_last)
             first_row_id += len(rows)
             window_rows = min(window_rows * WINDOW_GROWTH, self._call.window_rows)
 
-    def _not_asked_before(self, table: Table, asked: list[_Asked]) -> list[int]:
+    def _not_asked_before(self, keys: list[bytes], window: _Window) -> list[int]:
         """The unique rows that no earlier window asked about; the others get, or join those who wait for, an answer."""
         fresh: list[int] = []
-        for u, (cells, new) in enumerate(zip(table.cells(), asked, strict=True)):
-            key = blake2b("\n".join(cells).encode(errors="surrogatepass"), digest_size=16).digest()
-            earlier = self._remembered.get(key)
-            if earlier is None:
-                self._remembered[key] = new
+        for u, key in enumerate(keys):
+            index = self._index_of.get(key)
+            if index is None:
                 fresh.append(u)
-            elif earlier.completion is None:
-                earlier.waiting += new.waiting
+            elif index in self._answers:
+                self.ready.append((window, u, self._answers[index]))
             else:
-                self.ready.append((new.waiting, earlier.completion))
-        while len(self._remembered) > REMEMBERED_ANSWERS:
-            del self._remembered[next(iter(self._remembered))]
+                self._joined.setdefault(index, []).append((window, u))
         return fresh
+
+    def _expect(self, window: _Window, keys: list[bytes]) -> None:
+        """Number the window's prompts, and remember them by their keys, if there are any."""
+        before = self._in_flight[-1] if self._in_flight else None
+        window.first_index = before.first_index + len(before.sent) if before else self._run.unique_prompts
+        window.awaited = len(window.sent)
+        if window.sent:
+            self._in_flight.append(window)
+        if keys:
+            self._index_of.update((keys[u], index) for index, u in enumerate(window.sent, window.first_index))
+            while len(self._index_of) > REMEMBERED_ANSWERS:
+                index = self._index_of.pop(next(iter(self._index_of)))
+                self._answers.pop(index, None)
+                self._forgotten = index + 1
+
+
+def _keys(table: Table) -> list[bytes]:
+    """A digest of each row's cells. PostgreSQL's text has no NUL, so joined cells cannot be taken for others."""
+    return [
+        blake2b("\0".join(cells).encode(errors="surrogatepass"), digest_size=16).digest() for cells in table.cells()
+    ]
