@@ -126,14 +126,15 @@ def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, 
         for completion in engine.complete(iter(prompts), sampling):
             if completion is not None:
                 prompts.complete(completion)
+            returned = time.perf_counter()
             while prompts.ready:
                 window, u, (text, error) = prompts.ready.popleft()
-                for row_id, row in window.rows_of(u):
+                for i in window.members[window.offsets[u] : window.offsets[u + 1]]:
+                    row_id = window.first_row_id + i
                     if error is not None and call.on_error == "fail":
                         raise RowError(row_id, error)
-                    returned = time.perf_counter()
-                    yield Answer(row_id, row, text, error)
-                    run.return_s += time.perf_counter() - returned
+                    yield Answer(row_id, window.rows[i], text, error)
+            run.return_s += time.perf_counter() - returned
     finally:
         engine.close()
 
@@ -172,11 +173,6 @@ class _Window:
     sent: list[int] = field(default_factory=list)
     first_index: int = 0
     awaited: int = 0
-
-    def rows_of(self, u: int) -> Iterator[tuple[int, str | None]]:
-        """(row_id, row) of each input row that is unique row u."""
-        for i in self.members[self.offsets[u] : self.offsets[u + 1]]:
-            yield self.first_row_id + i, self.rows[i]
 
 
 class _Prompts:
@@ -229,7 +225,9 @@ class _Prompts:
     def complete(self, completion: Completion) -> None:
         """Make the rows that waited for a prompt ready."""
         index, answer = completion.index, _storable(completion)
-        window = next(w for w in self._in_flight if index < w.first_index + len(w.sent))
+        for window in self._in_flight:  # one or two, the oldest first
+            if index < window.first_index + len(window.sent):
+                break
         self.ready.append((window, window.sent[index - window.first_index], answer))
         window.awaited -= 1
         if not window.awaited:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from logging import ERROR
+from operator import itemgetter
 from typing import Any, NoReturn
 
 from multicorn import ForeignDataWrapper
@@ -67,25 +69,18 @@ class RowSetRelation(_Relation):
 
     def bulk_insert(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Stage rows. row_id 0 carries the column names; other rows are numbered as they come."""
-        name: str | None = None
-        rowset: RowSet | None = None
-        for row in rows:
-            if rowset is None or row["rowset"] != name:
-                name = row["rowset"]
-                if name is None:
-                    _refuse(
-                        OptionError("the name of the row set is NULL", hint="INSERT INTO llm.rowset (rowset, input) …")
-                    )
-                rowset = _STAGING.rowset(name)
-            if row["row_id"] is None:
-                rowset.append(row["input"])
-            elif int(row["row_id"]) == 0:
-                rowset.columns = json.loads(row["input"])
+        for (name, row_id), group in groupby(rows, itemgetter("rowset", "row_id")):
+            if name is None:
+                _refuse(OptionError("the name of the row set is NULL", hint="INSERT INTO llm.rowset (rowset, input) …"))
+            inputs = [row["input"] for row in group]
+            if row_id is None:
+                _STAGING.rowset(name).extend(inputs)
+            elif int(row_id) == 0:
+                _STAGING.rowset(name).columns = json.loads(inputs[-1])
             else:
                 _refuse(
                     OptionError(
-                        "row_id of llm.rowset cannot be chosen",
-                        hint="Leave it out; rows are numbered as they come.",
+                        "row_id of llm.rowset cannot be chosen", hint="Leave it out; rows are numbered as they come."
                     )
                 )
         return rows

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 
 from pg_bridge.errors import OptionError
 
@@ -34,12 +36,12 @@ class RowSet:
         """Whether the rows have moved from memory to a file."""
         return self._file._rolled  # type: ignore[attr-defined, no-any-return]  # the library offers no other way to ask
 
-    def append(self, row: str | None) -> None:
-        """Add one row; None is a NULL row."""
+    def extend(self, rows: Sequence[str | None]) -> None:
+        """Add rows; None is a NULL row."""
         end = self._ends[-1] if self._ends else 0
-        if row is not None:
-            end += self._file.write(row.encode())
-        self._ends.append(end)
+        texts = [b"" if row is None else row.encode() for row in rows]
+        self._file.write(b"".join(texts))
+        self._ends.extend(islice(accumulate(map(len, texts), initial=end), 1, None))
 
     def fetch(self, position: int, count: int) -> list[str | None]:
         """Read at most `count` rows from `position`, a 0-based place."""

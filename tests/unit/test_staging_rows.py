@@ -11,14 +11,20 @@ from pg_bridge.hosts.staging import RowSet, Staging
 row = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
 
 
-@given(rows=st.lists(row, max_size=30), position=st.integers(0, 30), count=st.integers(0, 30), kept=st.integers(0, 30))
-def test_rows_come_back_in_place(rows: list[str | None], position: int, count: int, kept: int) -> None:
+@given(
+    rows=st.lists(row, max_size=30),
+    position=st.integers(0, 30),
+    count=st.integers(0, 30),
+    kept=st.integers(0, 30),
+    cut=st.integers(0, 30),
+)
+def test_rows_come_back_in_place(rows: list[str | None], position: int, count: int, kept: int, cut: int) -> None:
     rowset = RowSet()
-    for each in rows:
-        rowset.append(each)
+    rowset.extend(rows[:cut])
+    rowset.extend(rows[cut:])
     assert rowset.fetch(position, count) == rows[position : position + count]
     rowset.truncate(kept)
-    rowset.append("last")
+    rowset.extend(["last"])
     assert rowset.fetch(0, 100) == [*rows[:kept], "last"]
     rowset.close()
 
@@ -26,8 +32,8 @@ def test_rows_come_back_in_place(rows: list[str | None], position: int, count: i
 def test_a_large_row_set_leaves_memory() -> None:
     rowset = RowSet()
     line = "x" * 1000
-    for _ in range(staging.SPILL_BYTES // 1000 + 10):
-        rowset.append(line)
+    for _ in range(staging.SPILL_BYTES // 1_000_000 + 1):
+        rowset.extend([line] * 1000)
     assert rowset.spilled
     assert rowset.fetch(len(rowset) - 2, 5) == [line, line]
     rowset.close()
@@ -35,11 +41,11 @@ def test_a_large_row_set_leaves_memory() -> None:
 
 def test_marks_nest() -> None:
     area = Staging()
-    area.rowset("a").append("1")
+    area.rowset("a").extend(["1"])
     area.begin_subtransaction(2)
-    area.rowset("a").append("2")
+    area.rowset("a").extend(["2"])
     area.begin_subtransaction(3)
-    area.rowset("b").append("3")
+    area.rowset("b").extend(["3"])
     area.commit_subtransaction(3)
     assert len(area.rowset("b")) == 1
     area.abort_subtransaction(2)
