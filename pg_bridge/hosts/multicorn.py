@@ -28,6 +28,7 @@ from pg_bridge.pipeline import Fetch
 from pg_bridge.prompt import parse_question
 
 _BACKEND = ctypes.CDLL(None)
+_BACKEND.GetUserId.restype = ctypes.c_uint32  # an Oid has no sign
 _STAGING = Staging()
 
 ResultRow = tuple[str | None, str | None, str | None, int | None, str | None, str | None, str | None]
@@ -39,9 +40,6 @@ class _Relation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no t
 
     modify_batch_size = 1000
     rowid_column = "rowset"  # Multicorn asks for one before an INSERT; UPDATE and DELETE are not offered
-
-    def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
-        super().__init__(options, columns)
 
     def get_rel_size(self, quals: Sequence[Any], columns: Sequence[str]) -> tuple[int, int]:
         """A guess: (rows, bytes a row)."""

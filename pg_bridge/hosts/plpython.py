@@ -84,7 +84,7 @@ class _Rows:
         self._plpy = plpy
         self._name = f"pg_bridge_{next(self._numbers)}"
         # The line end closes a trailing comment.
-        self._query = f"SELECT row_to_json(pg_bridge_row)::text AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
+        self._query = f"SELECT pg_catalog.row_to_json(pg_bridge_row) AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
         self._is_open = False
 
     def fetch(self, wanted: int) -> list[str | None]:
