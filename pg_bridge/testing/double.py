@@ -34,9 +34,9 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from pg_bridge.prefix_cache import PrefixCache
 from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
-from pg_bridge.testing.prefix_cache import PrefixCache
 
 _LARGEST_BODY_BYTES = 1 << 30
 

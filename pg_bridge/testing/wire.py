@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pg_bridge.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
 from pg_bridge.testing.behaviour import Behaviour, choose, default_answer
-from pg_bridge.testing.prefix_cache import CHARS_PER_TOKEN, PrefixCache, token_count
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 
@@ -60,12 +60,13 @@ def answer(
     choices: list[dict[str, Any]] = []
     prompt_tokens = completion_tokens = cached_tokens = 0
     for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
-        tokens, cached_tokens = cache.query(conversation)
-        prompt_tokens += tokens
+        tokens = characters(conversation)
+        cached_tokens = cache.query(tokens)
+        prompt_tokens += len(tokens)
         text = choose(prompt, allowed) if allowed else from_prompt(prompt)
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
-        completion_tokens += token_count(text) or 1
+        completion_tokens += len(characters(text)) or 1
         said = None if behaviour.no_text else text
         content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
         choices.append({"index": index, **content, "finish_reason": finish})

@@ -1,4 +1,4 @@
-"""The engine double is trusted by every other test: its counting and its faults are checked by hand here."""
+"""The engine double is trusted by every other test: its figures and its faults are checked by hand here."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from pg_bridge.prefix_cache import characters
 from pg_bridge.testing.behaviour import default_answer
 from pg_bridge.testing.double import EngineDouble
-from pg_bridge.testing.prefix_cache import PrefixCache
 
 
 def call(url: str, body: object = None, timeout_s: float = 10, **headers: str) -> tuple[int, Any]:
@@ -34,31 +34,6 @@ def call(url: str, body: object = None, timeout_s: float = 10, **headers: str) -
 def chat(*prompts: str) -> dict[str, Any]:
     conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
     return {"model": "double", "messages": conversations if len(prompts) > 1 else conversations[0]}
-
-
-def test_blocks_are_counted_as_in_a_hand_worked_example() -> None:
-    cache = PrefixCache(block_size=2)  # 8 characters a block
-    #                     blocks: [aaaabbbb] [ccccdddd] and a rest
-    assert cache.query("aaaabbbbccccddddeeee") == (5, 0)  # nothing is there yet; two whole blocks are kept
-    assert cache.query("aaaabbbbccccddddeeee") == (5, 4)  # both blocks
-    assert cache.query("aaaabbbbccccdddd") == (4, 2)  # the second block holds the last token: computed anew
-    assert cache.query("aaaabbbbccccddddx") == (5, 4)  # a rest of one character is a token
-    assert cache.query("aaaabbbbXcccdddd....") == (5, 2)  # differs in the second block
-    assert cache.query("Xaaabbbbccccddddeeee") == (5, 0)  # a block's key holds all before it: no later hits
-    assert cache.query("aaaabb") == (2, 0)  # its one block is not whole in characters: another key
-    assert cache.query("aaa") == (1, 0)
-    assert cache.query("") == (0, 0)
-    assert (cache.queried_tokens, cache.hit_tokens) == (5 + 5 + 4 + 5 + 5 + 5 + 2 + 1 + 0, 4 + 2 + 4 + 2)
-
-
-def test_the_least_recently_used_blocks_go_first() -> None:
-    cache = PrefixCache(block_size=1, capacity=3)
-    cache.query("aaaa")
-    cache.query("bbbb")
-    assert cache.query("aaaa.") == (2, 1)  # used again, so "bbbb" is now the oldest of three
-    cache.query("cccc")
-    assert cache.query("bbbb.") == (2, 0)
-    assert cache.query("cccc.") == (2, 1)
 
 
 def test_answers_depend_on_the_question_and_the_cells_alone() -> None:
@@ -88,8 +63,8 @@ def test_usage_is_told_where_the_real_engine_tells_it() -> None:
 
 def test_metrics_count_everybody() -> None:
     with EngineDouble() as engine:
-        engine.cache.query("x" * 400)
-        engine.cache.query("x" * 400)
+        engine.cache.query(characters("x" * 400))
+        engine.cache.query(characters("x" * 400))
         _, page = call(f"{engine.url}/metrics")
     assert 'vllm:prefix_cache_queries_total{engine="0",model_name="double"} 200.0' in page
     assert 'vllm:prefix_cache_hits_total{engine="0",model_name="double"} 96.0' in page

@@ -7,6 +7,7 @@ import pytest
 from pg_bridge.engine import Engine, Sampling, Usage
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.options import Server
+from pg_bridge.prefix_cache import characters
 from pg_bridge.testing.double import EngineDouble
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")
@@ -24,7 +25,7 @@ def run(engine: EngineDouble, count: int, **options: object) -> Usage:
 @pytest.mark.parametrize("count", [1, 2, 100])
 def test_tokens_are_the_engines(api: str, count: int) -> None:
     with EngineDouble() as engine:
-        engine.cache.query("somebody else, earlier")
+        engine.cache.query(characters("somebody else, earlier"))
         queried, hit = engine.cache.queried_tokens, engine.cache.hit_tokens
         usage = run(engine, count, api=api)
         assert usage.prompt_tokens == engine.cache.queried_tokens - queried > 0
@@ -64,7 +65,7 @@ def test_foreign_traffic_makes_the_counters_nobodys() -> None:
         def prompts() -> Iterator[str]:
             for i in range(30):
                 if i == 20:
-                    engine.cache.query("somebody else, meanwhile")
+                    engine.cache.query(characters("somebody else, meanwhile"))
                 yield f"{SHARED}{i}"
 
         caller = Engine(Server("vllm", engine.url, "double"))
@@ -77,7 +78,7 @@ def test_two_calls_add_up() -> None:
     with EngineDouble() as engine:
         caller = Engine(Server("vllm", engine.url, "double"))
         list(caller.complete((f"{SHARED}{i}" for i in range(20)), SAMPLING))
-        engine.cache.query("somebody else, in between")
+        engine.cache.query(characters("somebody else, in between"))
         list(caller.complete(iter([SHARED]), SAMPLING))
         list(caller.complete((f"{SHARED}{i}" for i in range(20)), SAMPLING))
         assert caller.usage.cached_tokens == engine.cache.hit_tokens > 0
