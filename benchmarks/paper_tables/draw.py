@@ -60,16 +60,14 @@ def distinct(texts: list[str]) -> list[str]:
     >>> distinct(["a", "b", "a"])
     ['a', 'b', 'a 2']
     """
-    seen: set[str] = set()
-    result = []
+    numbers: dict[str, int] = {}  # the last one tried for each text, so that many equal ones cost no more than few
     for text in texts:
-        number, unique = 2, text
-        while unique in seen:
-            unique = f"{text} {number}"
-            number += 1
-        seen.add(unique)
-        result.append(unique)
-    return result
+        unique = text
+        while unique in numbers:
+            numbers[text] += 1
+            unique = f"{text} {numbers[text]}"
+        numbers[unique] = 1
+    return list(numbers)
 
 
 def identifiers(chance: np.random.Generator, count: int, alphabet: str, length: int, head: str = "") -> list[str]:

@@ -15,16 +15,27 @@ from numpy.typing import NDArray
 from benchmarks.paper_tables import words
 from benchmarks.paper_tables.draw import by_rank
 
+
+def _plural(noun: str) -> str:
+    """Write the regular plural.
+
+    >>> _plural("story"), _plural("church"), _plural("day")
+    ('stories', 'churches', 'days')
+    """
+    if noun.endswith("y") and noun[-2] not in "aeou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
 _LISTS = {
     "n": words.NOUNS,
-    "N": tuple(
-        noun[:-1] + "ies" if noun.endswith(("ty", "ly", "ry", "cy", "my")) else noun + "s" for noun in words.NOUNS
-    ),
+    "N": tuple(map(_plural, words.NOUNS)),
     "v": words.VERBS,
     "p": words.PAST,
     "a": words.ADJECTIVES,
     "r": words.ADVERBS,
     "d": words.DETERMINERS,
+    "D": words.PLURAL_DETERMINERS,
     "i": tuple(words.PREPOSITIONS),
     "c": words.CONNECTIVES,
     "o": words.PRONOUNS,
@@ -35,14 +46,14 @@ _LISTS = {
 }
 _SENTENCES = (
     "d n p d a n i d n",
-    "o p d n i L, c d N p i d n",
+    "o p d n i L, c D N p i d n",
     "i y, P p d a n i d n i L",
     "d a n x r a, c o v d n i d n",
-    "P p d n i N, N c d a n, i d n i d N",
+    "P p d n i N, N c d a n, i d n i D N",
     "r, d n i d n x a c a i d n",
-    "d N i L p i d n i y, i d a n i n",
+    "D N i L p i d n i y, i d a n i n",
     "o v d n c o x r a",
-    "d n, i d n i N, p d a n, c P p d n i d N",
+    "d n, i d n i N, p d a n, c P p d n i D N",
     "o x a i d n, c d n x a",
     "a N c a N p i d n i d a n c i d n i L",
     "c o p d n, d n x d a n i d n",
@@ -57,6 +68,7 @@ def _compile() -> tuple[list[str], dict[str, tuple[int, int]], list[NDArray[np.i
     for slot, listed in _LISTS.items():
         ranges[slot] = (len(pieces), len(listed))
         pieces += [" " + word for word in listed]
+    pieces.append(" an")
     capital = [" " + piece[1].upper() + piece[2:] for piece in pieces]
     comma = [piece + "," for piece in pieces]
     capital_comma = [piece + "," for piece in capital]
@@ -69,6 +81,8 @@ def _compile() -> tuple[list[str], dict[str, tuple[int, int]], list[NDArray[np.i
 
 _PIECES, _RANGES, _SHAPES, _COMMAS = _compile()
 _WORDS = len(_PIECES) // 5
+_A, _AN = _PIECES.index(" a"), _PIECES.index(" an")
+_VOWEL = np.array([piece[1] in "aeiou" for piece in _PIECES[:_WORDS]])
 _SIZES = np.array([len(shape) for shape in _SHAPES])
 WORDS_A_SENTENCE = float(_SIZES.mean())
 
@@ -104,6 +118,7 @@ def _write(chance: np.random.Generator, sentences: NDArray[np.integer[Any]]) -> 
         (here,) = np.nonzero(slots == number)
         pieces[here] = first + by_rank(chance, len(here), count, 0.9, 3.0)
     ends = np.cumsum(_SIZES[kinds])
+    pieces[np.flatnonzero((pieces[:-1] == _A) & _VOWEL[pieces[1:]])] = _AN
     pieces += 2 * _WORDS * comma
     pieces[np.concatenate([[0], ends[:-1]])] += _WORDS
     pieces[ends - 1] += 4 * _WORDS

@@ -20,8 +20,8 @@ _DIMENSIONS = 4
 
 def fever(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column]:
     """Claims with four pieces of evidence; a topic is an encyclopedia's page and what it links to."""
-    found, passages = _retrieve(chance, rows, scaled(1500, rows, full_rows), each=6, skew=0.6, noise=0.35)
-    evidence = distinct(prose(chance, lengths(chance, passages, 205, 0.4)))
+    found, passages = _retrieve(chance, rows, scaled(1500, rows, full_rows), each=5, skews=(0.6, 1.2), noise=0.2)
+    evidence = distinct(prose(chance, lengths(chance, passages, 224, 0.4)))
     claims = distinct(prose(chance, lengths(chance, rows, 10, 0.0)))
     columns = [texts(f"evidence{place + 1}", pick(evidence, found[:, place])) for place in range(_RETRIEVED)]
     return [texts("claim", claims), *columns]
@@ -29,15 +29,15 @@ def fever(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
 
 def squad(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column]:
     """Questions with four contexts; a topic is an article, a context one of its paragraphs."""
-    found, passages = _retrieve(chance, rows, scaled(400, rows, full_rows), each=20, skew=0.3, noise=0.35)
-    context = distinct(prose(chance, lengths(chance, passages, 165, 0.4)))
+    found, passages = _retrieve(chance, rows, scaled(48, rows, full_rows), each=43, skews=(0.3, 0.3), noise=0.15)
+    context = distinct(prose(chance, lengths(chance, passages, 182, 0.4)))
     asked = [text[:-1] + "?" for text in prose(chance, lengths(chance, rows, 11, 0.0))]
     columns = [texts(f"context{place + 1}", pick(context, found[:, place])) for place in range(_RETRIEVED)]
     return [texts("question", distinct(asked)), *columns]
 
 
 def _retrieve(
-    chance: np.random.Generator, rows: int, topics: int, *, each: int, skew: float, noise: float
+    chance: np.random.Generator, rows: int, topics: int, *, each: int, skews: tuple[float, float], noise: float
 ) -> tuple[NDArray[np.intp], int]:
     """Retrieve four passages a row.
 
@@ -46,13 +46,13 @@ def _retrieve(
         rows: How many questions.
         topics: How many topics.
         each: Passages of a topic on average.
-        skew: Of the topics' popularity and of the passages' within a topic.
+        skews: Of the topics' popularity and of the passages' within a topic.
         noise: How far from its passage a question lies; passages of a topic lie at distances of about 2 to 3.
 
     Returns:
         (rows, 4) intp passages, nearest first, and how many passages there are.
     """
-    topic = every_one(chance, rows, topics, skew, 3)
+    topic = every_one(chance, rows, topics, skews[0], 3)
     sizes = np.maximum(_RETRIEVED, chance.poisson(each, topics))
     first = np.cumsum(sizes) - sizes
     found = np.empty((rows, _RETRIEVED), np.intp)
@@ -62,7 +62,7 @@ def _retrieve(
     for number, asked in enumerate(members):
         size = int(sizes[number])
         points = chance.normal(size=(size, _DIMENSIONS))
-        about = by_rank(chance, len(asked), size, skew)
+        about = by_rank(chance, len(asked), size, skews[1])
         questions = points[about] + chance.normal(0, noise, (len(asked), _DIMENSIONS))
         distances = ((questions[:, np.newaxis] - points) ** 2).sum(axis=2)
         found[asked] = first[number] + np.argsort(distances, axis=1, kind="stable")[:, :_RETRIEVED]

@@ -63,20 +63,20 @@ def movies(chance: np.random.Generator, rows: int, full_rows: int) -> list[Colum
     title = distinct(titles(chance, films))
     year = chance.integers(1950, 2020, size=films).tolist()
     link = [f"m/{_slug(name)}" + (f"_{made}" if made % 3 == 0 else "") for name, made in zip(title, year, strict=True)]
-    info = distinct(prose(chance, lengths(chance, films, 78, 0.4)))
+    info = distinct(prose(chance, lengths(chance, films, 80, 0.4)))
     names = _companies(chance, scaled(355, rows, full_rows, films))
     company = pick(names, every_one(chance, films, len(names), 1.0, 1))
     genres = _genres(chance, min(313, films))
     genre = pick(genres, every_one(chance, films, len(genres), 1.0, 1))
     return [
-        texts("genres", pick(genre, film)),
-        texts("movieinfo", pick(info, film)),
-        texts("movietitle", pick(title, film)),
-        texts("productioncompany", pick(company, film)),
-        texts("reviewcontent", pick(reviews, review)),
-        texts("reviewtype", pick(("Rotten", "Fresh"), fresh.astype(np.intp))),
         texts("rottentomatoeslink", pick(distinct(link), film)),
         booleans("topcritic", top.tolist()),
+        texts("reviewtype", pick(("Rotten", "Fresh"), fresh.astype(np.intp))),
+        texts("reviewcontent", pick(reviews, review)),
+        texts("movietitle", pick(title, film)),
+        texts("movieinfo", pick(info, film)),
+        texts("genres", pick(genre, film)),
+        texts("productioncompany", pick(company, film)),
     ]
 
 
@@ -84,7 +84,7 @@ def products(chance: np.random.Generator, rows: int, full_rows: int) -> list[Col
     """Customers' reviews; the variant determines the product, and that its title and description."""
     parents = scaled(5597, rows, full_rows)
     variants = scaled(7100, rows, full_rows)
-    described = scaled(2300, rows, full_rows, parents)
+    described = scaled(1500, rows, full_rows, parents)
     parent_of = np.concatenate([np.arange(parents), by_rank(chance, variants - parents, parents, 0.5)])
     variant = every_one(chance, rows, variants, 0.8, 20)
     parent = parent_of[variant]
@@ -99,7 +99,7 @@ def products(chance: np.random.Generator, rows: int, full_rows: int) -> list[Col
             strict=True,
         )
     ]
-    description = distinct(prose(chance, lengths(chance, described, 155, 0.6)))
+    description = distinct(prose(chance, lengths(chance, described, 137, 0.6)))
     stock = min(len(_REVIEW_TITLES), rows // 50)
     headline = distinct(titles(chance, rows))
     reused = (chance.random(rows) < 0.25) & (stock > 0)
@@ -109,14 +109,14 @@ def products(chance: np.random.Generator, rows: int, full_rows: int) -> list[Col
         headline[row] = _REVIEW_TITLES[line]
     variant_ids = identifiers(chance, variants + parents, _BASE36, 8, "B0")
     return [
-        texts("description", pick(description, every_one(chance, parents, described, 0.5, 5)[parent])),
-        texts("id", pick(variant_ids[:variants], variant)),
-        texts("parent_asin", pick(variant_ids[variants:], parent)),
-        texts("product_title", pick(distinct(title), parent)),
         doubles("rating", (5.0 - by_rank(chance, rows, 5, 1.4)).tolist()),
         texts("review_title", headline),
-        texts("text", prose(chance, lengths(chance, rows, 28, 0.8))),
+        texts("text", prose(chance, lengths(chance, rows, 26, 0.8))),
+        texts("id", pick(variant_ids[:variants], variant)),
+        texts("parent_asin", pick(variant_ids[variants:], parent)),
         booleans("verified_purchase", (chance.random(rows) < 0.9).tolist()),
+        texts("product_title", pick(distinct(title), parent)),
+        texts("description", pick(description, every_one(chance, parents, described, 0.5, 5)[parent])),
     ]
 
 
@@ -125,7 +125,7 @@ def posts(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
     count = scaled(5165, rows, full_rows)
     post = every_one(chance, rows, count, 0.6, 30)
     comments = np.bincount(post, minlength=count)
-    sentences = lengths(chance, count, 300, 0.6) * (comments / comments.mean()) ** 0.5
+    sentences = lengths(chance, count, 320, 0.6) * (comments / comments.mean()) ** 0.8
     body = distinct([_html(text) for text in _paragraphs(chance, np.maximum(1, sentences).astype(np.int64))])
     number = np.sort(chance.choice(np.arange(1, 8 * count + 1), count, replace=False))
     number = chance.permutation(number)
@@ -136,7 +136,7 @@ def posts(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
         texts("Body", pick(body, post)),
         dates,
         integers("PostId", number[post].tolist()),
-        texts("Text", prose(chance, lengths(chance, rows, 36, 0.6))),
+        texts("Text", prose(chance, lengths(chance, rows, 32, 0.6))),
     ]
 
 
@@ -151,7 +151,7 @@ def beers(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
     styles = [modifier + base for modifier in _BEER_MODIFIERS for base in _BEER_BASES]
     suffix = pick(_BEER_BASES, style % len(_BEER_BASES))
     own = titles(chance, count)
-    plain = (chance.random(count) < 0.5).tolist()
+    plain = (chance.random(count) < 0.7).tolist()
     name = [f"{brewery[b]} {suffix[b]}" if plain[b] else f"{brewery[b]} {own[b]}" for b in range(count)]
     quality = chance.normal(0.68, 0.1, count)[beer] + chance.normal(0, 0.06, rows)
 
@@ -209,6 +209,6 @@ def _html(paragraphs: list[str]) -> str:
 def _tasters(chance: np.random.Generator, count: int) -> list[str]:
     first = pick([place.lower() for place in words.PLACES], by_rank(chance, count, len(words.PLACES), 0.4))
     second = pick(words.NOUNS, by_rank(chance, count, len(words.NOUNS), 0.4, 10))
-    short = (chance.random(count) < 0.5).tolist()
+    short = (chance.random(count) < 0.25).tolist()
     years = chance.integers(60, 99, size=count).tolist()
     return distinct([a + str(y) if s else a + b for a, b, s, y in zip(first, second, short, years, strict=True)])

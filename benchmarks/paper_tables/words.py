@@ -82,6 +82,7 @@ DETERMINERS = _listed(
     the a the this its the his their some every another her that no
     """
 )
+PLURAL_DETERMINERS = ("the", "its", "the", "these", "their", "some", "his", "many", "most", "all", "few", "no")
 PREPOSITIONS = _listed(
     """
     of in to for with on at from by about into over after between through during under against without within
