@@ -24,13 +24,13 @@ from pg_bridge.dedup import dedup
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.errors import RowError
 from pg_bridge.options import Call
-from pg_bridge.ordering import plan
+from pg_bridge.ordering import Sent, plan
 from pg_bridge.prompt import Question, parse_question, render, resolve_columns
 from pg_bridge.table import Table
 
 FIRST_WINDOW_ROWS = 1024
-WINDOW_GROWTH = 4
-WINDOW_CHARS = 8_000_000
+WINDOW_GROWTH = 16
+WINDOW_CHARS = 32_000_000
 REMEMBERED_ANSWERS = 100_000
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -189,6 +189,7 @@ class _Prompts:
         self._index_of: dict[bytes, int] = {}  # digest of a row's cells → number of its prompt
         self._answers: dict[int, tuple[str | None, str | None]] = {}  # of the prompts in _index_of
         self._joined: dict[int, list[tuple[_Window, int]]] = {}  # rows of later windows that wait for a prompt
+        self._sent = Sent()
         self._forgotten = 0  # prompts below this number are no longer in _index_of
 
     def __iter__(self) -> Iterator[str | None]:
@@ -217,7 +218,9 @@ class _Prompts:
             fresh = self._not_asked_before(keys, window)
             if len(fresh) < table.rows:
                 table = table.take(np.array(fresh, dtype=np.intp))
-        ordering = plan(table, reorder=self._call.reorder)
+        only_window = window.is_last and window.first_row_id == 1
+        ordering = plan(table, reorder=self._call.reorder, after=None if only_window else self._sent)
+        self._sent = ordering.sent or self._sent
         window.sent = [fresh[row] for row in ordering.row_order.tolist()]
         self._expect(window, keys)
         return list(render(self._question, table, ordering))

@@ -1,38 +1,45 @@
 """The order in which rows are sent and, row by row, the order of their cells.
 
 In: a `Table`. Out: an `Ordering`. Neighbouring prompts should share the longest prefixes, because the engine
-reuses what it has cached of a prefix. `plan` lets several strategies compete and keeps the one with the most
-shared characters, counted exactly; one fixed order beats GGR on some tables and loses on others.
+reuses what it has cached of a prefix. Strategies compete, and the one that shares most wins, counted exactly:
 
     original   rows and columns as they came; it competes too, so no plan is worse than none
     rows only  the columns as they came, rows sorted
-    v1         one column order for all rows, rows sorted (`fixed`)
-    ggr        groups of rows, each with its own column order (`ggr`)
+    v1         the paper's column order for all rows, by length and cardinality (`fixed`)
+    greedy     the column order for all rows that saves most, column by column, counted exactly (`fixed`)
+    tree       a prefix tree in which every node has columns of its own (`tree`)
+    optimum    the best of all orderings, tried one by one; of a handful of rows (`bound`)
 
-It never drops or changes a row, knows no token and no block, and depends on nothing but its arguments: no
-clock, no random number, no hash seed.
+It never drops or changes a row, knows no token and no block, and, without a budget in seconds, depends on nothing but
+its arguments: no clock, no random number, no hash seed.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.options import Reorder
+from pg_bridge.ordering.bound import most_shared_chars, searchable
+from pg_bridge.ordering.candidates import STRATEGIES, Candidates, Strategy
+from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
-from pg_bridge.ordering.fixed import sort_rows, v1_columns
-from pg_bridge.ordering.ggr import ggr
-from pg_bridge.ordering.texts import Texts
+from pg_bridge.ordering.rows import mean_order, prefixes, sort_rows
+from pg_bridge.ordering.sent import Sent
 from pg_bridge.table import Table
 
-__all__ = ["MOST_COLUMNS", "Ordering", "plan"]
+__all__ = ["MOST_COLUMNS", "STRATEGIES", "Ordering", "Sent", "Strategy", "order_by", "plan", "weigh"]
 
 MOST_COLUMNS = int(np.iinfo(np.int16).max)
 
-_LARGEST_GGR = 60_000_000  # rows * columns^2: a second of counting dependencies at the worst, as a rule far less
-_LEAST_REPEATED = 0.01  # share of the characters that stand in repeated cells
+_STRATEGIES_OF: dict[Reorder, tuple[Strategy, ...]] = {
+    "none": ("original",),
+    "rows": ("original", "rows only"),
+    "rows and columns": STRATEGIES,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +49,11 @@ class Ordering:
     Attributes:
         row_order: (n,) intp; `row_order[i]` is the input row sent i-th.
         column_order: (n, k) int16; `column_order[i]` are the column indices, in order, of the row sent i-th.
-        strategy: 'original', 'rows only', 'v1' or 'ggr'.
+        strategy: Where it comes from, as a rule one of `STRATEGIES`.
         shared_chars: Characters that each sent row shares with the one before it, summed.
         total_chars: Characters of all rows, as rendered, without the question.
+        most_shared_chars: No ordering of these rows shares more than this.
+        sent: What has been sent up to these rows; None where the caller carries nothing from window to window.
     """
 
     row_order: NDArray[np.intp]
@@ -52,6 +61,8 @@ class Ordering:
     strategy: str
     shared_chars: int
     total_chars: int
+    most_shared_chars: int
+    sent: Sent | None = None
 
     @property
     def hit_rate(self) -> float:
@@ -59,61 +70,73 @@ class Ordering:
         return self.shared_chars / self.total_chars if self.total_chars else 0.0
 
 
-def plan(table: Table, *, reorder: Reorder = "rows and columns") -> Ordering:
+def plan(
+    table: Table,
+    *,
+    reorder: Reorder = "rows and columns",
+    budget_s: float | None = None,
+    after: Sent | None = None,
+) -> Ordering:
     """Order a table for prefix reuse.
-
-    GGR is left out where it cannot pay: with one column it is v1; where less than 1 % of the characters stand
-    in cells that repeat there is nothing to group; and with rows times columns squared over 60 million it
-    would take longer than it saves.
 
     Args:
         table: The rows, as a rule distinct ones.
         reorder: What may move: 'none' nothing, 'rows' rows only, 'rows and columns' both.
+        budget_s: Go on looking for a better tree for so many seconds; None takes the time that pays as a rule. What
+            is found within a budget depends on the machine.
+        after: What earlier windows of the same columns have sent, `Sent()` for the first one: prefixes found there
+            are shared too, and rows begin where the last window ended. None plans the table for itself.
 
     Returns:
-        The best ordering found; never one that shares less than the original order.
+        The best ordering found; never one that shares less than any single strategy does, with what was sent before
+        counted in.
 
     Raises:
         ValueError: There are more than 32,767 columns.
     """
-    n, k = table.rows, len(table.columns)
-    if k > MOST_COLUMNS:
+    until = time.monotonic() + budget_s if budget_s is not None else None
+    return _ordered(table, _STRATEGIES_OF[reorder], until, after)
+
+
+def order_by(strategy: Strategy, table: Table) -> Ordering:
+    """Order a table by one strategy, whatever the others would reach.
+
+    Raises:
+        ValueError: There are more than 32,767 columns, or too many orderings to try them all.
+    """
+    if strategy == "optimum" and not searchable(table.rows, len(table.columns)):
+        raise ValueError(f"{table.rows} rows of {len(table.columns)} columns have too many orderings to try them all")
+    return _ordered(table, (strategy,), None, None)
+
+
+def weigh(name: str, table: Table, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> Ordering:
+    """Count what an ordering of one's own shares.
+
+    Args:
+        name: What to call it.
+        table: The rows.
+        row_order: (n,) intp; the rows in sending order.
+        column_order: (n, k) int16; the columns of the row sent i-th, in order.
+    """
+    cells = Cells(table)
+    shared = shared_chars(cells, row_order, column_order)
+    return Ordering(row_order, column_order, name, shared, total_chars(cells), most_shared_chars(cells))
+
+
+def _ordered(table: Table, strategies: tuple[Strategy, ...], until: float | None, after: Sent | None) -> Ordering:
+    if len(table.columns) > MOST_COLUMNS:
         raise ValueError(f"at most {MOST_COLUMNS} columns can be ordered")
-    texts = Texts(table)
-    total = total_chars(table, texts)
-    every = np.arange(n, dtype=np.intp)
-
-    def measured(strategy: str, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> Ordering:
-        shared = shared_chars(table, texts, row_order, column_order)
-        return Ordering(row_order, column_order, strategy, shared, total)
-
-    def sorted_by(strategy: str, columns: list[int]) -> Ordering:
-        return measured(strategy, sort_rows(table, texts, every, columns), _same_for_all(columns, n))
-
-    original = measured("original", every, _same_for_all(list(range(k)), n))
-    if reorder == "none" or n <= 1 or k == 0:
-        return original
-    candidates = [original, sorted_by("rows only", list(range(k)))]
-    if reorder == "rows and columns":
-        fixed = v1_columns(table, texts)
-        if fixed != list(range(k)):
-            candidates.append(sorted_by("v1", fixed))
-        if _ggr_can_pay(table, texts, total):
-            candidates.append(measured("ggr", *ggr(table, texts)))
-    return max(candidates, key=lambda candidate: candidate.shared_chars)  # the first of equals
-
-
-def _same_for_all(columns: list[int], n: int) -> NDArray[np.int16]:
-    """(n, k) int16, read-only: one column order, stored once."""
-    return np.broadcast_to(np.array(columns, np.int16), (n, len(columns)))
-
-
-def _ggr_can_pay(table: Table, texts: Texts, total: int) -> bool:
-    n, k = table.rows, len(table.columns)
-    if k == 1 or n * k * k > _LARGEST_GGR:
-        return False
-    repeated = sum(
-        int(np.maximum(np.bincount(table.codes[:, j], minlength=len(lengths)) - 1, 0) @ lengths)
-        for j, lengths in enumerate(texts.lengths)
-    )
-    return repeated >= _LEAST_REPEATED * total
+    cells = Cells(table, after)
+    best = Candidates(table, cells, after).best(strategies, until)
+    if best.strategy == "original":
+        rows = np.arange(cells.rows, dtype=np.intp)
+    else:
+        rows = sort_rows(cells, best.column_order)
+        if after is not None and after.turned:
+            rows = rows[::-1]
+    column_order = best.column_order[rows]
+    sent = after
+    if after is not None and cells.rows and cells.columns:
+        sent = after.and_then(prefixes(cells, best.column_order), mean_order(best.column_order))
+    shared = shared_chars(cells, rows, column_order)
+    return Ordering(rows, column_order, best.strategy, shared, total_chars(cells), most_shared_chars(cells), sent)

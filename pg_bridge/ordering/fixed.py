@@ -1,62 +1,66 @@
-"""Orderings with one column order for all rows: the paper's v1, and the fallback of GGR.
+"""Orders of columns that are the same for all rows: the paper's v1, and the exact greedy one.
 
-In: a table, or some rows and columns of it. Out: a column order, and rows sorted by their cells in that
-order. Paper: arXiv 2403.05821v1, fixed field ordering; MLSys 2025, the early stop of GGR.
+In: a table's cells, or its statistics. Out: a list of columns. Paper: arXiv 2403.05821v1, fixed field ordering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pg_bridge.ordering.texts import Texts
-from pg_bridge.statistics import column_statistics
-from pg_bridge.table import Table
+from pg_bridge.ordering.cells import Cells
+from pg_bridge.ordering.partition import Partition, Split, split
+from pg_bridge.statistics import ColumnStatistics
 
 
-def v1_columns(table: Table, texts: Texts) -> list[int]:
+def v1_columns(statistics: ColumnStatistics) -> list[int]:
     """Columns by descending `mean length * n / cardinality`; equal scores keep the row's order."""
-    columns = range(len(table.columns))
-    figures = column_statistics(table, texts.lengths, columns)
-    return _descending(columns, figures.mean_chars * table.rows / figures.cardinality)
+    scores = statistics.mean_chars * statistics.rows / statistics.cardinality
+    return [int(column) for column in np.argsort(-scores, kind="stable")]
 
 
-def fallback_columns(table: Table, texts: Texts, rows: NDArray[np.intp], columns: Sequence[int]) -> list[int]:
-    """Columns of a subtable by descending `mean length^2 * (n / cardinality - 1)`: GGR's early stop."""
-    figures = column_statistics(table, texts.lengths, columns, rows)
-    return _descending(columns, figures.mean_chars**2 * (len(rows) / figures.cardinality - 1))
+def fixed_chars(cells: Cells, columns: list[int]) -> int:
+    """Characters of cells that rows share when all of them hold their columns in this order and stand sorted."""
+    groups = Partition.whole(cells)
+    shared = 0
+    for column in columns:
+        if not groups.count:
+            break
+        parts = split(cells, groups, column)
+        shared += int(parts.saved.sum())
+        groups, _ = parts.groups()
+    return shared
 
 
-def sort_rows(table: Table, texts: Texts, rows: NDArray[np.intp], columns: Sequence[int]) -> NDArray[np.intp]:
-    """Sort rows alphabetically by their cells in the given column order.
+def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
+    """Again and again the column that saves most behind those already chosen, counted exactly.
 
-    Columns are taken one by one until all rows are told apart, so that a long unique column behind others is
-    not sorted in vain. Equal rows keep their order.
+    What a column saves can only shrink as rows are told apart, so a column is weighed again only when its last weight
+    would still win.
 
     Args:
-        table: The table.
-        texts: Its texts.
-        rows: (r,) intp; the rows to sort.
-        columns: The columns, most significant first.
+        cells: The table's cells.
+        beginnings: Whether what unequal cells have in common at their start counts too. Such a column saves it only
+            where it is the last that rows share, so it is as often wrong as right to count it early.
 
     Returns:
-        (r,) intp; the same rows, sorted.
+        All columns; those that save nothing stand last, in the row's order.
     """
-    group = np.zeros(len(rows), np.int64)
-    groups = 1
-    for j in columns:
-        if groups == len(rows):
-            break
-        codes = table.codes[rows, j]
-        if len(texts.lengths[j]) == 1:
-            continue
-        ranks = texts.ranks(j)
-        distinct, group = np.unique(group * len(ranks) + ranks[codes], return_inverse=True)
-        groups = len(distinct)
-    return rows[np.argsort(group, kind="stable")]
-
-
-def _descending(columns: Sequence[int], scores: NDArray[np.float64]) -> list[int]:
-    return [columns[place] for place in np.argsort(-scores, kind="stable").tolist()]
+    groups = Partition.whole(cells)
+    chosen: list[int] = []
+    queue = [(-float("inf"), column) for column in range(cells.columns)]
+    while queue and groups.count:
+        weighed: dict[int, Split] = {}
+        while queue and queue[0][1] not in weighed:
+            _, column = heapq.heappop(queue)
+            weighed[column] = parts = split(cells, groups, column)
+            whole = cells.chars[parts.place] * (parts.size - 1 + parts.known)
+            saved = int((parts.saved if beginnings else whole).sum())
+            if saved:
+                heapq.heappush(queue, (-saved, column))
+        if queue:
+            _, best = heapq.heappop(queue)
+            chosen.append(best)
+            groups, _ = weighed[best].groups()
+    return chosen + [column for column in range(cells.columns) if column not in set(chosen)]

@@ -7,8 +7,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pg_bridge.ordering.ggr import EarlyStop, ggr
-from pg_bridge.ordering.texts import Texts
+from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.table import Table
 
 Row = tuple[str, ...]
@@ -73,7 +72,7 @@ def test_ggr_is_the_papers_algorithm(rows: list[Row], stop: EarlyStop) -> None:
     columns = list(range(len(rows[0])))
     encoded = [tuple(map(json.dumps, row)) for row in rows]
     table = Table.from_cells([str(j) for j in columns], list(zip(*encoded, strict=True)))
-    row_order, column_order = ggr(table, Texts(table), stop)
+    row_order, column_order = ggr(table, stop)
     sent = list(zip(row_order.tolist(), map(tuple, column_order.tolist()), strict=True))
     reference = Reference(encoded, stop).order(list(range(len(rows))), [], columns, 0, 0)
     assert sent == reference

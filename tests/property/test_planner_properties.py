@@ -12,13 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.cli.plan import place_duplicates
 from pg_bridge.dedup import dedup
 from pg_bridge.options import REORDER, Reorder
 from pg_bridge.ordering import Ordering, plan
+from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
-from pg_bridge.ordering.ggr import EarlyStop, ggr
-from pg_bridge.ordering.texts import Texts
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
 
@@ -225,14 +225,13 @@ def test_ggr_keeps_every_cell_and_its_worth_is_exact(
     columns, rows = row_set
     assume(rows)
     table = table_of(columns, rows)
-    texts = Texts(table)
-    row_order, column_order = ggr(table, texts, EAGER)
+    row_order, column_order = ggr(table, EAGER)
     messages = list(render(QUESTION, table, as_ordering(row_order, column_order)))
     assert sorted(row_order.tolist()) == list(range(table.rows))
     for message, row in zip(messages, row_order.tolist(), strict=True):
         assert cells_of(message) == expected_cells(columns, rows[row])
-    assert shared_chars(table, texts, row_order, column_order) == shared_by_neighbours(messages)
-    assert total_chars(table, texts) == sum(len(message) - len(QUESTION.text) - 1 for message in messages)
+    assert shared_chars(Cells(table), row_order, column_order) == shared_by_neighbours(messages)
+    assert total_chars(Cells(table)) == sum(len(message) - len(QUESTION.text) - 1 for message in messages)
 
 
 @given(row_sets(), st.data())
@@ -244,7 +243,7 @@ def test_any_column_order_is_measured_exactly(
     row_order = np.array(data.draw(st.permutations(range(n))), np.intp)
     column_order = np.array([data.draw(st.permutations(range(k))) for _ in range(n)], np.int16).reshape(n, k)
     messages = list(render(QUESTION, table, as_ordering(row_order, column_order)))
-    assert shared_chars(table, Texts(table), row_order, column_order) == shared_by_neighbours(messages)
+    assert shared_chars(Cells(table), row_order, column_order) == shared_by_neighbours(messages)
 
 
 @settings(max_examples=200)
@@ -262,7 +261,7 @@ def test_placing_duplicates_beside_their_twin_never_costs_hits(
     assert [group[0] for group in np.split(sent, changes) if len(group)] == ordering.row_order.tolist()
     messages = list(render(QUESTION, table, as_ordering(placed.row_order, placed.column_order)))
     shared = shared_by_neighbours(messages)
-    assert shared - ordering.shared_chars == total_chars(table, Texts(table)) - ordering.total_chars
+    assert shared - ordering.shared_chars == total_chars(Cells(table)) - ordering.total_chars
     assert shared >= shared_by_neighbours(list(render(QUESTION, table, original(table))))
 
 
@@ -272,4 +271,4 @@ def original(table: Table) -> Ordering:
 
 
 def as_ordering(row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> Ordering:
-    return Ordering(row_order, column_order, "test", 0, 0)
+    return Ordering(row_order, column_order, "test", 0, 0, 0)

@@ -39,7 +39,7 @@ def test_figures_and_plan(reviews: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert run(reviews, "--output", out) == 0
     printed = figures(capsys.readouterr().out)
     assert (printed["rows"], printed["unique rows"], printed["columns"]) == ("60", "30", "3")
-    assert printed["strategy"] in {"v1", "ggr"}
+    assert printed["strategy"] == "tree"
     before, after = (float(printed[f"hit rate {when}"].removesuffix(" %")) for when in ("before", "after"))
     assert before < 20
     assert after > 80

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from pg_bridge.statistics import column_statistics, functional_dependencies, representatives
@@ -33,16 +32,14 @@ def test_a_dependency_that_one_row_far_down_breaks_is_not_found() -> None:
     assert functional_dependencies(Table.from_json([*rows[:500], '{"a":0,"b":9}', *rows[500:]], ["a", "b"])) == ((), ())
 
 
-def test_cardinality_and_mean_length() -> None:
-    figures = column_statistics(FILMS, FILMS.lengths(), [0, 1, 3])
-    assert figures.cardinality.tolist() == [3, 2, 4]
-    assert figures.mean_chars.tolist() == [1.0, (3 * 7 + 9) / 4, 4.0]
-
-
-def test_figures_of_some_rows_count_those_rows_only() -> None:
-    figures = column_statistics(FILMS, FILMS.lengths(), [0, 1], np.array([0, 1]))
-    assert figures.cardinality.tolist() == [1, 1]
-    assert figures.mean_chars.tolist() == [1.0, 7.0]
+def test_figures_of_the_columns() -> None:
+    figures = column_statistics(FILMS)
+    assert figures.cardinality.tolist() == [3, 2, 1, 4, 1]
+    assert figures.mean_chars.tolist() == [1.0, (3 * 7 + 9) / 4, 4.0, 4.0, 3.0]
+    assert figures.median_chars.tolist() == [1, 7, 4, 4, 3]
+    assert figures.most_chars.tolist() == [1, 9, 4, 4, 3]
+    assert figures.repeated_chars.tolist() == [1, 14, 12, 0, 9]
+    assert figures.entropy_bits[[2, 3, 4]].tolist() == [0.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("j", range(5))

@@ -1,4 +1,4 @@
-"""Greedy group recursion (GGR), the paper's planner.
+"""Greedy group recursion (GGR), the paper's planner: what the product's own is measured against.
 
 In: a table and what is known about it. Out: an order of rows and, row by row, of columns. Paper: "Optimizing
 LLM Queries in Relational Data Analytics Workloads" (MLSys 2025), its algorithm 1 with its functional
@@ -23,8 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.ordering.fixed import fallback_columns, sort_rows
-from pg_bridge.ordering.texts import Texts
 from pg_bridge.statistics import functional_dependencies, representatives
 from pg_bridge.table import Table
 
@@ -66,9 +64,9 @@ class _Group:
 class _Scorer:
     """Finds the best (column, value) of a subtable."""
 
-    def __init__(self, table: Table, texts: Texts) -> None:
+    def __init__(self, table: Table) -> None:
         self._codes = table.codes
-        self._squares = [lengths * lengths for lengths in texts.lengths]
+        self._squares = [lengths * lengths for lengths in table.lengths()]
         self._row_of = representatives(table)
         self.determined = functional_dependencies(table, self._row_of)
 
@@ -93,19 +91,19 @@ class _Scorer:
         return best
 
 
-def ggr(table: Table, texts: Texts, stop: EarlyStop = PUBLISHED) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
+def ggr(table: Table, stop: EarlyStop = PUBLISHED) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
     """Order a table.
 
     Args:
         table: At least one row and one column.
-        texts: Its texts.
         stop: When to stop splitting.
 
     Returns:
         row_order: (n,) intp; `row_order[i]` is the row sent i-th.
         column_order: (n, k) int16; its columns in order.
     """
-    scorer = _Scorer(table, texts)
+    scorer = _Scorer(table)
+    alphabetical = _Alphabetical(table)
     k = len(table.columns)
     row_order = np.empty(table.rows, np.intp)
     column_order = np.empty((table.rows, k), np.int16)
@@ -117,9 +115,9 @@ def ggr(table: Table, texts: Texts, stop: EarlyStop = PUBLISHED) -> tuple[NDArra
         if parts:
             stack += reversed(parts)
             continue
-        columns = _fixed(table, texts, subtable)
+        columns = fallback_columns(table, subtable.rows, subtable.columns)
         end = sent + len(subtable.rows)
-        row_order[sent:end] = sort_rows(table, texts, subtable.rows, columns)
+        row_order[sent:end] = alphabetical.sort(subtable.rows, columns)
         column_order[sent:end] = (*subtable.front, *columns)
         sent = end
     return row_order, column_order
@@ -157,7 +155,40 @@ def _split(table: Table, scorer: _Scorer, subtable: _Subtable, stop: EarlyStop) 
     return [part for part in (group, others) if part.rows.size]
 
 
-def _fixed(table: Table, texts: Texts, subtable: _Subtable) -> Sequence[int]:
-    if not subtable.columns:
-        return ()
-    return fallback_columns(table, texts, subtable.rows, subtable.columns)
+def fallback_columns(table: Table, rows: NDArray[np.intp], columns: Sequence[int]) -> list[int]:
+    """Columns of a subtable by descending `mean length^2 * (n / cardinality - 1)`: the early stop."""
+    scores = []
+    for j in columns:
+        counts = np.bincount(table.codes[rows, j])
+        present = np.flatnonzero(counts)
+        lengths = np.fromiter((len(table.values[j][code]) for code in present.tolist()), np.int64, len(present))
+        scores.append((counts[present] @ lengths / len(rows)) ** 2 * (len(rows) / len(present) - 1))
+    return [columns[place] for place in np.argsort(-np.array(scores), kind="stable").tolist()] if scores else []
+
+
+class _Alphabetical:
+    """Sorts rows by their cells' texts; a column's texts are sorted when first needed."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._ranks: dict[int, NDArray[np.int64]] = {}
+
+    def sort(self, rows: NDArray[np.intp], columns: Sequence[int]) -> NDArray[np.intp]:
+        """(r,) intp: the rows by their cells in the given columns, most significant first; equal ones as they stood."""
+        group = np.zeros(len(rows), np.int64)
+        groups = 1
+        for j in columns:
+            if groups == len(rows):
+                break
+            ranks = self._of(j)
+            distinct, group = np.unique(group * len(ranks) + ranks[self._table.codes[rows, j]], return_inverse=True)
+            groups = len(distinct)
+        return rows[np.argsort(group, kind="stable")]
+
+    def _of(self, column: int) -> NDArray[np.int64]:
+        if column not in self._ranks:
+            texts = self._table.values[column]
+            ranks = np.empty(len(texts), np.int64)
+            ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+            self._ranks[column] = ranks
+        return self._ranks[column]

@@ -1,0 +1,159 @@
+"""The distinct cells of a table as numbers: what every ordering computes on.
+
+In: a `Table`. Out: arrays. Within a column cells are numbered alphabetically, so that cells which start alike are
+neighbours, and what any two of them share is the least that neighbours between them share (a range minimum, answered
+in two look-ups). After construction no text is looked at again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pg_bridge.ordering.sent import Lookup, Sent, cell_hashes
+from pg_bridge.table import Table
+
+_SEPARATOR_CHARS = 2  # ', ' after a cell; for the last cell of a row the two braces around it stand in
+_HEAD_CHARS = 16
+_LARGEST_SHORT = np.iinfo(np.uint16).max
+
+
+class Cells:
+    """The cells of n rows and k columns, d of them distinct.
+
+    A cell's place is its number among all distinct cells: column after column, alphabetical within each.
+
+    Attributes:
+        ranks: (k, n) uint16 or int32; each row's cell's number within its column.
+        sizes: (k,) intp; each column's distinct cells.
+        offsets: (k,) intp; the place of each column's first cell.
+        chars: (d,) int64; characters that a cell takes up in a rendered row: name, colon, value, comma.
+        sent: Which prefixes earlier windows have sent; None where there were none.
+        hashes: (d,) uint64; of each cell; empty where nothing is to be carried from window to window.
+        labels: Per column, what stands before its cells in a rendered row.
+    """
+
+    def __init__(self, table: Table, sent: Sent | None = None) -> None:
+        n, k = table.rows, len(table.columns)
+        self.labels = table.labels()
+        sizes = [len(texts) for texts in table.values]
+        self.sizes = np.array(sizes, np.intp)
+        self.offsets = np.cumsum([0, *sizes], dtype=np.intp)[:k]
+        self.ranks = np.empty((k, n), np.uint16 if max(sizes, default=0) <= _LARGEST_SHORT else np.int32)
+        self.sent = Lookup(sent) if sent is not None and sent.windows else None
+        chars, common, hashes = [], [], []
+        for j, (label, texts) in enumerate(zip(self.labels, table.values, strict=True)):
+            alphabetical = sorted(texts)
+            lengths = np.fromiter(map(len, alphabetical), np.int64, len(alphabetical))
+            if len(texts) > 1:
+                rank_of = dict(zip(alphabetical, range(len(texts)), strict=True))
+                ranks = np.fromiter(map(rank_of.__getitem__, texts), self.ranks.dtype, len(texts))
+                np.take(ranks, table.codes[:, j], out=self.ranks[j], mode="clip")
+            else:
+                self.ranks[j] = 0
+            if sent is not None:
+                hashes.append(cell_hashes(j, alphabetical))
+            chars.append(lengths + len(label) + _SEPARATOR_CHARS)
+            common.append(np.where(np.arange(len(texts)) > 0, common_with_previous(alphabetical) + len(label), 0))
+        self.hashes = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+        self.chars = np.concatenate(chars) if chars else np.empty(0, np.int64)
+        self._minima = _range_minima(np.concatenate(common) if common else np.empty(0, np.int64), max(sizes, default=0))
+
+    @property
+    def common_with_previous(self) -> NDArray[np.int32]:
+        """(d,) int32: characters that each cell shares with the one before it in its column, the name included."""
+        minima: NDArray[np.int32] = self._minima[0]
+        return minima
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.ranks.shape[1])
+
+    @property
+    def columns(self) -> int:
+        """How many columns there are."""
+        return int(self.ranks.shape[0])
+
+    def every(self, step: int) -> Cells:
+        """The cells of every step-th row; the numbers of cells stay."""
+        some = copy.copy(self)
+        some.ranks = np.ascontiguousarray(self.ranks[:, ::step])
+        return some
+
+    def places(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> NDArray[np.intp]:
+        """(r,) intp: the places of the cells (rows[i], columns[i])."""
+        columns = columns.astype(np.intp, copy=False)
+        ranks: NDArray[np.integer] = np.take(self.ranks.ravel(), columns * self.rows + rows)
+        places: NDArray[np.intp] = ranks + self.offsets[columns]
+        return places
+
+    def common_label(self, a: int, b: int) -> int:
+        """Characters that what stands before the cells of two columns has in common."""
+        pairs = zip(self.labels[a], self.labels[b], strict=False)
+        return next((i for i, (one, other) in enumerate(pairs) if one != other), 0)
+
+    def shared_chars(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.int32]:
+        """(p,) int32: characters that pairs of cells share at their start, their column's name included.
+
+        Args:
+            low: (p,) intp; places.
+            high: (p,) intp; places in the same columns, each above its `low`.
+        """
+        level = np.frexp((high - low).astype(np.float64))[1] - 1  # of the largest power of two that fits
+        width = np.left_shift(1, level)
+        d = len(self.chars)
+        first: NDArray[np.int32] = np.take(self._minima.ravel(), level * d + low + 1)
+        last: NDArray[np.int32] = np.take(self._minima.ravel(), level * d + high + 1 - width)
+        return np.minimum(first, last)
+
+
+def common_with_previous(texts: Sequence[str]) -> NDArray[np.int64]:
+    """(m,) int64: characters that each text shares with the one before it; the first shares none.
+
+    >>> common_with_previous(["ab", "abc", "b"]).tolist()
+    [0, 2, 0]
+    """
+    common = np.zeros(len(texts), np.int64)
+    if len(texts) < 2:
+        return common
+    heads = _characters([text[:_HEAD_CHARS] for text in texts], _HEAD_CHARS)
+    common[1:], alike = _first_difference(heads[1:], heads[:-1])
+    alike += 1
+    start, width = _HEAD_CHARS, 4 * _HEAD_CHARS
+    while alike.size:  # those that agree so far look further, in ever wider steps
+        after = _characters([texts[i][start : start + width] for i in alike.tolist()], width)
+        before = _characters([texts[i - 1][start : start + width] for i in alike.tolist()], width)
+        more, still = _first_difference(after, before)
+        common[alike] += more
+        alike = alike[still]
+        start, width = start + width, min(4 * width, 4096)
+    return common
+
+
+def _characters(texts: list[str], width: int) -> NDArray[np.uint32]:
+    """(len(texts), width) uint32: code points, cut at `width`, padded with 0, which no JSON text holds."""
+    return np.array(texts, dtype=f"U{width}").view(np.uint32).reshape(len(texts), width)
+
+
+def _first_difference(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Characters before each pair's first difference, and which pairs do not differ."""
+    differ = a != b
+    first = differ.argmax(axis=1)
+    alike = np.flatnonzero(~differ[np.arange(len(first)), first])
+    first[alike] = a.shape[1]
+    return first, alike
+
+
+def _range_minima(common: NDArray[np.int64], longest: int) -> NDArray[np.int32]:
+    """(levels, d) int32: [l, i] is the least of common[i : i + 2**l]; `longest` is the longest range asked for."""
+    levels = max(longest - 1, 1).bit_length()
+    minima = np.zeros((levels, len(common)), np.int32)
+    minima[0] = common
+    for level in range(1, levels):
+        half = 1 << (level - 1)
+        np.minimum(minima[level - 1, :-half], minima[level - 1, half:], out=minima[level, :-half])
+    return minima

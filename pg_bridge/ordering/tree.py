@@ -1,0 +1,188 @@
+"""The planner's own ordering: a prefix tree grown level by level, each node with a first column of its own.
+
+In: the cells. Out: an order of columns for each row; rows sorted along it stand in the tree's depth-first order.
+
+At every node of a level at once: columns that are equal in all of its rows are taken first, for free; then the first
+column of the best order found for its rows; the rows split into groups of equal cells. Rows that are alone with their
+cell are pooled and go on together with the other columns, for a column that tells them apart would end their sharing.
+
+How good an order is, is not guessed from statistics but counted, by splitting the node's rows (`partition`). The order
+that a node starts from is that of the node above; a column is moved to its front when that shares more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pg_bridge.ordering.cells import Cells
+from pg_bridge.ordering.descent import NONE, descend
+from pg_bridge.ordering.partition import Partition, divide, split
+from pg_bridge.ordering.regroup import regroup
+
+_SMALLEST_REGROUPED = 8  # rows of a node
+_LEAST_GAIN = 0.02  # of a level's nodes, for those of the levels below to be regrouped too
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nodes:
+    """The nodes of one level that hold two rows or more.
+
+    Attributes:
+        partition: Their rows.
+        order: (count, w) int16; the columns not yet taken in which rows still share something, best first; padded.
+    """
+
+    partition: Partition
+    order: NDArray[np.int16]
+
+
+def grow(cells: Cells, order: list[int], candidates: int = 8, regrouped: int = 4) -> NDArray[np.int16]:
+    """Order each row's columns.
+
+    Args:
+        cells: At least one row and one column.
+        order: All columns, in an order that is good for the whole table.
+        candidates: How many columns of a node's order are tried as its first.
+        regrouped: Among how many of them the rows of a node may be divided; fewer than two leave them together.
+
+    Returns:
+        (n, k) int16; each row's columns in order.
+    """
+    taken = _Taken(cells)
+    whole = Partition.whole(cells)
+    nodes = _Nodes(whole, np.array([order] * whole.count, np.int16).reshape(whole.count, len(order)))
+    while nodes.partition.count:
+        nodes = _take_constant(cells, nodes, taken)
+        if not nodes.partition.count:
+            break
+        chosen = _best_first(cells, nodes, candidates)
+        first, worth_it = _first_columns(cells, chosen, regrouped)
+        if not worth_it:
+            regrouped = 0
+        nodes = _branch(cells, chosen, first, taken)
+    return taken.complete(order)
+
+
+class _Taken:
+    """The columns that each row has taken so far, in order."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._order = np.full((cells.rows, cells.columns), NONE, np.int16)
+        self._depth = np.zeros(cells.rows, np.intp)
+
+    def add(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> None:
+        """Let each of some rows, none of them twice, take a column."""
+        self._order[rows, self._depth[rows]] = columns
+        self._depth[rows] += 1
+
+    def complete(self, order: list[int]) -> NDArray[np.int16]:
+        """Let every row take the rest of its columns, as they stand in an order of all of them."""
+        columns = np.array(order, np.int16)
+        place_of = np.empty(len(order), np.intp)
+        place_of[columns] = np.arange(len(order))
+        unused = np.ones(self._order.shape, np.bool_)
+        row, place = np.nonzero(self._order != NONE)
+        unused[row, place_of[self._order[row, place]]] = False
+        self._order[self._order == NONE] = columns[np.nonzero(unused)[1]]
+        return self._order
+
+
+def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
+    """Take the columns that are equal in all rows of a node, forget those in which its rows share nothing."""
+    partition, order = nodes.partition, nodes.order
+    saved = np.zeros((partition.count, cells.columns), np.int64)
+    constant = np.zeros((partition.count, cells.columns), np.bool_)
+    node, place = np.nonzero(order != NONE)
+    has = np.zeros((partition.count, cells.columns), np.bool_)
+    has[node, order[node, place]] = True
+    for column in np.flatnonzero(has.any(axis=0)).tolist():
+        wanted = has[:, column]
+        some = partition if wanted.all() else partition.of(wanted)
+        numbers = np.flatnonzero(wanted)
+        parts = split(cells, some, column)
+        saved[numbers, column] = np.bincount(parts.parent, weights=parts.saved, minlength=some.count)
+        constant[numbers, column] = (np.bincount(parts.parent, minlength=some.count) == 1) & ~some.known
+    for column in np.flatnonzero(constant.any(axis=0)).tolist():
+        rows = partition.of(constant[:, column]).rows
+        taken.add(rows, np.full(len(rows), column, np.int16))
+    useful = np.zeros(order.shape, np.bool_)
+    useful[node, place] = (saved > 0)[node, order[node, place]] & ~constant[node, order[node, place]]
+    going_on = useful.any(axis=1)
+    return _Nodes(partition.of(np.asarray(going_on)), _packed(order, useful)[going_on])
+
+
+def _packed(order: NDArray[np.int16], keep: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """(count, w') int16: of each row of `order` the entries to keep, moved to the left."""
+    width = int(keep.sum(axis=1).max(initial=0))
+    packed = np.full((len(order), width), NONE, np.int16)
+    node, place = np.nonzero(keep)
+    packed[node, (np.cumsum(keep, axis=1) - 1)[node, place]] = order[node, place]
+    return packed
+
+
+def _best_first(cells: Cells, nodes: _Nodes, candidates: int) -> _Nodes:
+    """Move that column to the front of each node's order which makes the whole order share most.
+
+    A move from place p changes nothing behind p: there the same columns have been split by. So p + 1 splits
+    weigh it, against the sum of the first p + 1 of the order as it is.
+    """
+    partition, order = nodes.partition, nodes.order
+    width = min(candidates, order.shape[1])
+    if width < 2:
+        return nodes
+    as_it_is = np.zeros((width, partition.count))
+    for place, level in enumerate(descend(cells, partition, order[:, :width])):
+        as_it_is[place] = level.saved(partition.count)
+    before = np.cumsum(as_it_is, axis=0)
+    best, chosen = np.zeros(partition.count), np.zeros(partition.count, np.intp)
+    for place in range(1, width):
+        moved = np.concatenate([order[:, place : place + 1], order[:, :place]], axis=1)
+        gain = sum(level.saved(partition.count) for level in descend(cells, partition, moved)) - before[place]
+        better = gain > best
+        best[better], chosen[better] = gain[better], place
+    keep = np.ones(order.shape, np.bool_)
+    keep[np.arange(len(order)), chosen] = False
+    first = order[np.arange(len(order)), chosen]
+    return _Nodes(partition, np.concatenate([first[:, np.newaxis], order[keep].reshape(len(order), -1)], axis=1))
+
+
+def _first_columns(cells: Cells, nodes: _Nodes, width: int) -> tuple[NDArray[np.int16], bool]:
+    """(r,) int16: the column that each of the nodes' rows takes next; and whether `regroup` has been worth its time."""
+    partition, order = nodes.partition, nodes.order
+    first = order[partition.group, 0]
+    large = (np.bincount(partition.group) >= _SMALLEST_REGROUPED) & (order[:, 1:2] != NONE).any(axis=1)
+    if width < 2 or not large.any():
+        return first, width > 1
+    regrouped, gain = regroup(cells, partition.of(large), order[large, :width])
+    if gain < _LEAST_GAIN:
+        return first, False
+    first[large[partition.group]] = regrouped
+    return first, True
+
+
+def _branch(cells: Cells, nodes: _Nodes, first: NDArray[np.int16], taken: _Taken) -> _Nodes:
+    """Split each node by its rows' first columns; pool the rows that are alone with their cell."""
+    partition, order = nodes.partition, nodes.order
+    divided, node, column = divide(partition, first)
+    parts = split(cells, divided, column)
+    groups, large = parts.groups()
+    alone = ~parts.shared
+    has_group = np.bincount(node[parts.parent[large]], minlength=partition.count) > 0
+    many_alone = np.bincount(node[parts.parent[alone]], minlength=partition.count) > 1
+    pooled = alone & (has_group & many_alone)[node[parts.parent]]
+    ended = alone & ~pooled
+    taken.add(parts.rows[parts.start[ended]], column[parts.parent[ended]])
+    group_node, group_column = node[parts.parent[large]], column[parts.parent[large]]
+    taken.add(groups.rows, group_column[groups.group])
+    pool_node, pool = np.unique(node[parts.parent[pooled]], return_inverse=True)
+    prefix = None
+    if groups.prefix is not None and partition.prefix is not None:
+        prefix = np.concatenate([groups.prefix, partition.prefix[pool_node]])
+    rows = np.concatenate([groups.rows, parts.rows[parts.start[pooled]]])
+    group = np.concatenate([groups.group, groups.count + pool])
+    rest = np.where(order[group_node] == group_column[:, np.newaxis], NONE, order[group_node])
+    first_is_last = np.concatenate([order[pool_node, 1:], order[pool_node, :1]], axis=1)
+    return _Nodes(Partition(rows, group, groups.count + len(pool_node), prefix), np.concatenate([rest, first_is_last]))
