@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from itertools import pairwise
+from os import path
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from pg_bridge.errors import TemplateError, UnknownColumn
 from pg_bridge.ordering import Ordering, plan
-from pg_bridge.prompt import Question, parse_question, render, resolve_columns
+from pg_bridge.prompt import (
+    First,
+    Question,
+    parse_question,
+    place_questions,
+    render,
+    render_questions,
+    resolve_columns,
+)
 from pg_bridge.table import Table
 
 
@@ -94,3 +106,44 @@ def test_more_rows_than_one_chunk() -> None:
     table = Table.from_json([f'{{"a":{i}}}' for i in range(2500)], ["a"])
     messages = list(render(Question("Q", ()), table, plan(table, reorder="none")))
     assert messages == [f'Q\n{{"a": {i}}}' for i in range(2500)]
+
+
+ROWS = Table.from_json([f'{{"a":"{"x" * 40}","b":{i}}}' for i in range(10)], ["a", "b"])
+LONG_ROWS = Table.from_json([f'{{"a":"{i}{"x" * 400}"}}' for i in range(10)], ["a"])
+QUESTIONS = [Question("Is it kind?", ()), Question("Is it short?", ()), Question("In which language is it?", ())]
+
+
+def computed(messages: list[str]) -> int:
+    """Characters of the messages' prefix tree."""
+    in_order = sorted(messages)
+    shared = sum(len(path.commonprefix(pair)) for pair in pairwise(in_order))  # noqa: RUF071 - characters are meant
+    return sum(map(len, messages)) - shared
+
+
+@pytest.mark.parametrize("questions", [QUESTIONS[:1], QUESTIONS[:2], QUESTIONS])
+@pytest.mark.parametrize("table", [ROWS, LONG_ROWS])
+def test_either_place_costs_what_is_said_and_the_cheaper_is_taken(table: Table, questions: list[Question]) -> None:
+    ordering = plan(table)
+    placement = place_questions(questions, ordering)
+    cost: dict[First, int] = {}
+    for first in get_args(First):
+        of = [list(render(question, table, ordering, first=first)) for question in questions]
+        cost[first] = computed([text for texts in of for text in texts])
+    # Where a row parts from the next, its newline or comma may be shared with the question; no more than that.
+    assert abs(cost["question"] - placement.question_first_chars) <= len(questions)
+    assert abs(cost["row"] - placement.row_first_chars) <= table.rows
+    assert cost[placement.first] == min(cost.values())
+    assert placement.first == ("row" if table is LONG_ROWS and len(questions) > 1 else "question")
+
+
+@pytest.mark.parametrize("table", [ROWS, LONG_ROWS])
+def test_each_question_is_asked_about_each_row_once(table: Table) -> None:
+    ordering = plan(table)
+    sent = list(render_questions(QUESTIONS, table, ordering))
+    assert sorted((place, number) for place, number, _ in sent) == [(i, j) for i in range(10) for j in range(3)]
+    rows = list(render(Question("", ()), table, ordering))
+    for place, number, text in sent:
+        assert rows[place].strip() in text
+        assert QUESTIONS[number].text in text
+    starts = [text.split("\n")[0] for _, _, text in sent]
+    assert sum(one != other for one, other in pairwise(starts)) == (9 if table is LONG_ROWS else 2)
