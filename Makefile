@@ -4,10 +4,10 @@ PYTHON := .venv/bin/python
 DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench devdb devdb-stop clean
+.PHONY: help setup demo test lint bench bench-planner devdb devdb-stop clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install what is missing: Debian packages, .venv, the extension's files
 	@scripts/setup.sh
@@ -28,6 +28,9 @@ BENCHMARKS := throughput imports real_engine
 bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
 		$(PYTHON) -m benchmarks.$$name --output benchmarks/results/$$name.txt; done
+
+bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some ten minutes
+	@echo "[bench] planner" && $(PYTHON) -m benchmarks.planner --output benchmarks/results/planner.txt
 
 devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 	@$(DEVDB) up

@@ -1,0 +1,83 @@
+"""Every strategy on one table: how much of its prompts a prefix cache holds.
+
+In: a table's name and its strategies' orderings. Out: a `Quality`. Rows are deduplicated first, the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.planner.fresh import OURS, Arrays, load_ordering
+from benchmarks.planner.prefixes import BOUNDED_CACHE, Rates, rates
+from benchmarks.planner.prompts import Prompts
+from benchmarks.planner.results import Quality
+from benchmarks.planner.stand_in import stand_in
+from benchmarks.planner.tables import load
+from pg_bridge.dedup import dedup
+from pg_bridge.ordering import weigh
+from pg_bridge.ordering.bound import most_shared_by_neighbours
+from pg_bridge.ordering.cells import Cells
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What to measure on one table.
+
+    Attributes:
+        table: Its name.
+        rows: How many rows at most; None for all.
+        seed: Of the table.
+        orderings: By strategy, the file of its ordering.
+    """
+
+    table: str
+    rows: int | None
+    seed: int
+    orderings: dict[str, str]
+
+
+def contest(entry: Entry) -> Quality:
+    """Measure every strategy on one table."""
+    made = load(entry.table, entry.rows, entry.seed)
+    with_equals = made.table()
+    table = dedup(with_equals).table
+    prompts = Prompts(made, table)
+    tokens = sum(map(len, prompts.tokens(*prompts.as_they_came)))
+    orderings = {name: load_ordering(Path(path)) for name, path in entry.orderings.items()}
+    return Quality(
+        table=entry.table,
+        rows=with_equals.rows,
+        unique_rows=table.rows,
+        columns=len(table.columns),
+        tokens=tokens,
+        instruction=prompts.head_tokens() * table.rows / tokens,
+        bound=_bound(prompts),
+        rates=_rates(prompts, orderings, int(BOUNDED_CACHE * tokens)),
+        stand_in=stand_in(prompts),
+    )
+
+
+def _rates(prompts: Prompts, orderings: dict[str, Arrays], cache_tokens: int) -> dict[str, Rates]:
+    """By strategy; orderings that are equal are measured once."""
+    measured: dict[str, Rates] = {}
+    for name, ordering in orderings.items():
+        equal = [other for other in measured if _equal(orderings[other], ordering)]
+        measured[name] = (
+            measured[equal[0]] if equal else rates(prompts.texts(*ordering), prompts.tokens(*ordering), cache_tokens)
+        )
+    return measured
+
+
+def _equal(one: Arrays, other: Arrays) -> bool:
+    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
+
+
+def _bound(prompts: Prompts) -> float:
+    """No ordering shares more of the prompts' characters: the lower of the two bounds that the planner knows."""
+    came = weigh(OURS, prompts.table, *prompts.as_they_came)
+    most = min(came.most_shared_chars, most_shared_by_neighbours(Cells(prompts.table)))
+    rows, head = prompts.table.rows, prompts.head_chars
+    return (most + head * (rows - 1)) / (came.total_chars + head * rows)

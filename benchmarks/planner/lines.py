@@ -1,0 +1,122 @@
+"""The figures as lines of text. In: `Results`. Out: tables of at most 120 characters a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmarks.planner.fresh import GGR, OURS
+from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Size
+from benchmarks.planner.verdicts import best_other, points_above
+
+_MIB = 2**20
+_RATES = "".join(f"{name:>9}" for name in MEASURES.values())
+
+
+def quality_lines(contests: Sequence[Contest]) -> Iterator[str]:
+    """Table by strategy, then ours against the others."""
+    yield f"{'table':<14} {'strategy':<18}{_RATES}{'bound':>8}{'s':>8}{'encode':>7}{'MiB':>7}"
+    for contest in contests:
+        quality = contest.quality
+        for name in quality.rates:
+            cost = contest.costs[name]
+            shown = name if cost.chosen == name else f"{name} ({cost.chosen})"
+            rates = "".join(f"{100 * quality.rate(name, measure):>9.2f}" for measure in MEASURES)
+            yield (
+                f"{quality.table:<14} {shown:<18}{rates}{100 * quality.bound:>8.2f}{cost.seconds:>8.3f}"
+                f"{cost.encode_s:>7.3f}{cost.peak_bytes / _MIB:>7.1f}"
+            )
+    yield ""
+    yield f"{'average':<14} {'strategy':<18}{_RATES}{'bound':>8}{'s':>8}{'encode':>7}{'MiB':>7}"
+    for name in contests[0].quality.rates:
+        rates = "".join(
+            f"{100 * _mean([contest.quality.rate(name, measure) for contest in contests]):>9.2f}"
+            for measure in MEASURES
+        )
+        costs = [contest.costs[name] for contest in contests]
+        bound = 100 * _mean([contest.quality.bound for contest in contests])
+        yield (
+            f"{'':<14} {name:<18}{rates}{bound:>8.2f}{_mean([cost.seconds for cost in costs]):>8.3f}"
+            f"{_mean([cost.encode_s for cost in costs]):>7.3f}{_mean([cost.peak_bytes for cost in costs]) / _MIB:>7.1f}"
+        )
+    qualities = [contest.quality for contest in contests]
+    yield ""
+    yield f"{'points':<14} {'ours minus':<18}{_RATES}"
+    for quality in qualities:
+        yield from _difference(quality.table, "the best other", [quality], lambda q, m: best_other(q, m)[0])
+        yield from _difference(quality.table, GGR, [quality], lambda q, m: q.rate(GGR, m))
+    yield from _difference("average", "the best other", qualities, lambda q, m: best_other(q, m)[0])
+    yield from _difference("average", GGR, qualities, lambda q, m: q.rate(GGR, m))
+
+
+def _difference(
+    label: str, shown: str, qualities: Sequence[Quality], other: Callable[[Quality, str], float]
+) -> Iterator[str]:
+    points = "".join(
+        f"{_mean([points_above(quality, measure, other(quality, measure)) for quality in qualities]):>+9.2f}"
+        for measure in MEASURES
+    )
+    yield f"{label:<14} {shown:<18}{points}"
+
+
+def table_lines(contests: Sequence[Contest]) -> Iterator[str]:
+    """What the tables are."""
+    yield f"{'table':<14}{'rows':>9}{'unique':>9}{'columns':>9}{'tokens':>13}{'a prompt':>10}{'instruction':>13}"
+    for quality in (contest.quality for contest in contests):
+        yield (
+            f"{quality.table:<14}{quality.rows:>9,}{quality.unique_rows:>9,}{quality.columns:>9}{quality.tokens:>13,}"
+            f"{quality.tokens / quality.unique_rows:>10.0f}{quality.instruction:>13.1%}"
+        )
+
+
+def stand_in_lines(contests: Sequence[Contest]) -> Iterator[str]:
+    """Characters beside tokens."""
+    shown = ("original", GGR, OURS)
+    yield f"{'':<14}{'':>12}{'':>11}" + "".join(f"{name:>16}" for name in shown) + f"{'planned by':>17}"
+    heads = f"{'chars':>9}{'tokens':>7}" * len(shown)
+    yield f"{'table':<14}{'chars/token':>12}{'likeness':>11}{heads}{'chars':>10}{'tokens':>7}{'gain':>8}"
+    gains, apart = [], []
+    for quality in (contest.quality for contest in contests):
+        pairs = [(100 * quality.rates[name].chars, 100 * quality.rates[name].tokens) for name in shown]
+        known = quality.stand_in
+        gains.append(100 * (known.by_tokens - known.by_chars))
+        apart.append(abs(pairs[-1][0] - pairs[-1][1]))
+        yield (
+            f"{quality.table:<14}{known.chars_per_token:>12.2f}{known.likeness:>11.3f}"
+            + "".join(f"{chars:>9.2f}{tokens:>7.2f}" for chars, tokens in pairs)
+            + f"{100 * known.by_chars:>10.2f}{100 * known.by_tokens:>7.2f}{gains[-1]:>+8.2f}"
+        )
+    yield f"Of {OURS}'s orderings the rates are {_mean(apart):.2f} points apart on average, {max(apart):.2f} at most."
+    yield f"To know the tokens would gain {_mean(gains):+.2f} points on average, {max(gains):+.2f} at most."
+
+
+def size_lines(sizes: Sequence[Size]) -> Iterator[str]:
+    """Seconds and memory as rows grow."""
+    yield (
+        f"{'table':<8}{'rows':>10}{'columns':>8}  {'from':<8}{'text MiB':>9}{'s':>9}{'encode':>9}{'order':>9}"
+        f"{'rows/s':>10}{'peak MiB':>10}{'/ text':>8}  {'strategy':<10}{'rows hit':>8}"
+    )
+    for size in sizes:
+        for form, cost in size.costs.items():
+            text_bytes = size.text_bytes[form]
+            yield (
+                f"{size.table:<8}{size.rows:>10,}{size.columns:>8}  {form:<8}{text_bytes / _MIB:>9.1f}"
+                f"{cost.seconds:>9.3f}{cost.encode_s:>9.3f}{cost.order_s:>9.3f}{size.rows / cost.seconds:>10,.0f}"
+                f"{cost.peak_bytes / _MIB:>10.1f}{cost.peak_bytes / text_bytes:>8.2f}  {cost.chosen:<10}"
+                f"{100 * (cost.shared_chars or 0) / max(cost.total_chars or 0, 1):>8.2f}"
+            )
+
+
+def budget_lines(budgets: Sequence[Budgeted]) -> Iterator[str]:
+    """What more seconds buy."""
+    yield f"{'table':<14}{'budget_s':>9}{'s':>9}{'chars':>8}{'gain':>8}  strategy"
+    default = {each.table: each.hit_rate for each in budgets if each.budget_s is None}
+    for each in budgets:
+        shown = "default" if each.budget_s is None else f"{each.budget_s:g}"
+        yield (
+            f"{each.table:<14}{shown:>9}{each.cost.seconds:>9.2f}{100 * each.hit_rate:>8.2f}"
+            f"{100 * (each.hit_rate - default[each.table]):>+8.3f}  {each.cost.chosen}"
+        )
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
