@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from pg_bridge.errors import QueryError
 
 _NULL = "null"
+_CHUNK_ROWS = 1 << 14
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
@@ -71,9 +73,14 @@ class Table:
         [[0, 0], [0, 1], [1, 2]]
         """
         names = _distinct(columns)
-        if not names:
-            return cls((), np.empty((len(rows), 0), np.int32, order="F"), ())
-        return cls.from_cells(names, zip(*_cut(rows, names), strict=True) if rows else [()] * len(names))
+        codes = np.empty((len(rows), len(names)), np.int32, order="F")
+        code_of: list[dict[str, int]] = [{} for _ in names]
+        if names:
+            cut = _cut(rows, names)
+            for start in range(0, len(rows), _CHUNK_ROWS):  # so that no cell is held that another one equals
+                for j, column in enumerate(zip(*islice(cut, _CHUNK_ROWS), strict=True)):
+                    codes[start : start + len(column), j] = _codes(column, code_of[j])
+        return cls(names, codes, tuple(map(list, code_of)))
 
     @classmethod
     def from_cells(cls, columns: Sequence[str], cells: Iterable[Sequence[str]]) -> Table:
@@ -90,12 +97,11 @@ class Table:
         codes: NDArray[np.int32] | None = None
         values: list[list[str]] = []
         for j, column in enumerate(cells):
-            distinct = list(dict.fromkeys(column))
-            code_of = dict(zip(distinct, range(len(distinct)), strict=True))
+            code_of: dict[str, int] = {}
             if codes is None:
                 codes = np.empty((len(column), len(names)), np.int32, order="F")
-            codes[:, j] = np.fromiter(map(code_of.__getitem__, column), np.int32, len(column))
-            values.append(distinct)
+            codes[:, j] = _codes(column, code_of)
+            values.append(list(code_of))
         if codes is None or len(values) != len(names):
             raise ValueError("one sequence of cells is needed for each column, and at least one column")
         return cls(names, codes, tuple(values))
@@ -138,27 +144,32 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _cut(rows: Sequence[str | None], columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _codes(cells: Sequence[str], code_of: dict[str, int]) -> NDArray[np.int32]:
+    """(len(cells),) int32: the cells' codes; those that are new get the next ones."""
+    new = [cell for cell in dict.fromkeys(cells) if cell not in code_of]
+    code_of.update(zip(new, range(len(code_of), len(code_of) + len(new)), strict=True))
+    return np.fromiter(map(code_of.__getitem__, cells), np.int32, len(cells))
+
+
+def _cut(rows: Sequence[str | None], columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Cut each row into the named cells.
 
     The rows of one query have one layout. From some rows on it pays to compile a pattern of the first row's layout:
     a match cuts a row some fifteen times as fast as splitting it key by key, which is left for rows of other layouts.
     """
-    cut: list[tuple[str, ...]] = []
     layout: Callable[[str], tuple[str, ...] | None] | None = None
     for row in rows:
         if row is None:
-            cut.append((_NULL,) * len(columns))
+            yield (_NULL,) * len(columns)
             continue
         # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
         if layout is not None and "\\u" not in row and (matched := layout(row)) is not None:
-            cut.append(matched)
+            yield matched
             continue
         cells = _split(row)
-        cut.append(tuple([cells.get(name, _NULL) for name in columns]))
+        yield tuple([cells.get(name, _NULL) for name in columns])
         if layout is None:
             layout = _layout(list(cells), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
-    return cut
 
 
 def _layout(keys: list[str], columns: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:

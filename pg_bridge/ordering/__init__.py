@@ -7,6 +7,7 @@ reuses what it has cached of a prefix. Strategies compete, and the one that shar
     rows only  the columns as they came, rows sorted
     v1         the paper's column order for all rows, by length and cardinality (`fixed`)
     greedy     the column order for all rows that saves most, column by column, counted exactly (`fixed`)
+    refined    the best of these column orders after single columns have moved to where more is saved (`fixed`)
     tree       a prefix tree in which every node has columns of its own (`tree`)
     optimum    the best of all orderings, tried one by one; of a handful of rows (`bound`)
 

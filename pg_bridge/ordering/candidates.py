@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pg_bridge.ordering.bound import optimum, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars
-from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, v1_columns
+from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.polish import polish
 from pg_bridge.ordering.rows import tree_chars
 from pg_bridge.ordering.sent import Sent
@@ -26,13 +26,14 @@ from pg_bridge.ordering.tree import grow
 from pg_bridge.statistics import column_statistics
 from pg_bridge.table import Table
 
-Strategy = Literal["original", "rows only", "v1", "greedy", "tree", "optimum"]
+Strategy = Literal["original", "rows only", "v1", "greedy", "refined", "tree", "optimum"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-_TREES = ((1_000, 8), (200_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
-_LOOKED_AT = 8  # columns tried as a node's first
+_TREES = ((5_000, 8), (200_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
+_LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
-_SAMPLE_ROWS = 2_048  # on which a large table's one tree is chosen
+_REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
+_WORTH_REFINING = 0.9  # of what the best of the orders to refine shares
 _LARGEST_POLISHED = 64  # rows
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
@@ -64,7 +65,7 @@ class Candidates:
         self._table = table
         self._cells = cells
         self._last_order = list(after.order) if after is not None else []
-        self._greedy: list[int] | None = None
+        self._fixed: dict[Strategy, tuple[list[int], int]] = {}  # columns, and what they share
 
     def best(self, strategies: tuple[Strategy, ...], until: float | None) -> Candidate:
         """The one that shares most; of equal ones that of the first strategy.
@@ -95,18 +96,31 @@ class Candidates:
                 for column_order in self._trees(until):
                     yield self._weighed(strategy, column_order)
         else:
-            columns = self._columns_of(strategy)
-            yield Candidate(strategy, self._for_all(columns), fixed_chars(cells, columns))
+            columns, shared = self._fixed_order(strategy)
+            yield Candidate(strategy, self._for_all(columns), shared)
 
-    def _columns_of(self, strategy: Strategy) -> list[int]:
+    def _fixed_order(self, strategy: Strategy) -> tuple[list[int], int]:
+        """One column order for all rows, and the characters that it shares."""
+        if strategy not in self._fixed:
+            columns = self._fixed_columns(strategy)
+            self._fixed[strategy] = columns, fixed_chars(self._cells, columns)
+        return self._fixed[strategy]
+
+    def _fixed_columns(self, strategy: Strategy) -> list[int]:
         if strategy == "v1":
             return v1_columns(column_statistics(self._table))
-        return self._greedy_columns() if strategy == "greedy" else list(range(self._cells.columns))
+        if strategy == "greedy":
+            return greedy_columns(self._cells)
+        if strategy == "refined":
+            return max(self._refined(), key=lambda columns: fixed_chars(self._cells, columns))
+        return list(range(self._cells.columns))
 
-    def _greedy_columns(self) -> list[int]:
-        if self._greedy is None:
-            self._greedy = greedy_columns(self._cells)
-        return self._greedy
+    def _refined(self) -> list[list[int]]:
+        """The simpler orders, those among them that are worth it, each refined."""
+        simple = [self._fixed_order(strategy) for strategy in ("greedy", "v1", "rows only")]
+        least = _WORTH_REFINING * max(shared for _, shared in simple)
+        some = self._cells.every(-(-self._cells.rows * self._cells.columns // _REFINED_CELLS))
+        return _distinct(refined_columns(some, columns) for columns, shared in simple if shared >= least)
 
     def _for_all(self, columns: list[int]) -> NDArray[np.int16]:
         """(n, k) int16, read-only: one column order, stored once."""
@@ -119,35 +133,32 @@ class Candidates:
         """Trees, the most promising first; more than one where the table is small, or until the time is over."""
         cells = self._cells
         most = next(trees for largest, trees in _TREES if cells.rows * cells.columns <= largest)
-        for grown, (order, looked_at, regrouped) in enumerate(self._attempts(most)):
-            if grown >= most + bool(self._last_order) if until is None else grown and time.monotonic() >= until:
+        attempts = self._attempts()
+        grown = 0
+        while grown < most + bool(self._last_order) if until is None else not grown or time.monotonic() < until:
+            attempt = next(attempts, None)
+            if attempt is None:
                 return
-            column_order = grow(cells, order, looked_at, regrouped)
+            grown += 1
+            column_order = grow(cells, *attempt)
             yield polish(cells, column_order) if cells.rows <= _LARGEST_POLISHED else column_order
 
-    def _attempts(self, most: int) -> Iterator[tuple[list[int], int, int]]:
+    def _attempts(self) -> Iterator[tuple[list[int], int, int]]:
         """What to grow a tree from, how many columns to look at, and among how many to regroup."""
         if self._last_order:
             yield self._last_order, _LOOKED_AT, 0
-        greedy = self._greedy_columns()
-        regroup_first = most == 1 and _regrouping_pays(self._cells, greedy)
-        yield greedy, _LOOKED_AT, _REGROUPED if regroup_first else 0
-        yield greedy, _LOOKED_AT, 0 if regroup_first else _REGROUPED
+        refined, greedy, v1 = (self._fixed_order(strategy)[0] for strategy in ("refined", "greedy", "v1"))
+        yield refined, _LOOKED_AT, _REGROUPED
         beginnings = greedy_columns(self._cells, beginnings=True)
-        v1 = v1_columns(column_statistics(self._table))
-        yield beginnings, _LOOKED_AT // 2, 0
-        for order in (beginnings, v1):
-            yield order, _LOOKED_AT, 0
-        for order in (greedy, v1, beginnings):
-            yield order, 1, 0
-        for order in (greedy, v1, beginnings):
-            yield order, 3 * _LOOKED_AT, 2 * _REGROUPED
-        for column in greedy:
-            yield [column, *(other for other in greedy if other != column)], 3 * _LOOKED_AT, 2 * _REGROUPED
+        yield beginnings, _LOOKED_AT, 0
+        orders = (v1, greedy, refined, beginnings)
+        for looked_at, regrouped in ((2 * _LOOKED_AT, _REGROUPED), (2 * _LOOKED_AT, 0), (1, 0)):
+            yield from ((order, looked_at, regrouped) for order in orders)
+        yield from ((order, 6 * _LOOKED_AT, 2 * _REGROUPED) for order in orders)
+        for column in refined:
+            moved = [column, *(other for other in refined if other != column)]
+            yield moved, 6 * _LOOKED_AT, 2 * _REGROUPED
 
 
-def _regrouping_pays(cells: Cells, order: list[int]) -> bool:
-    """Whether regrouping makes a better tree of an even sample of the rows."""
-    some = cells.every(-(-cells.rows // _SAMPLE_ROWS))
-    plain, regrouped = (tree_chars(some, grow(some, order, _LOOKED_AT, width)) for width in (0, _REGROUPED))
-    return regrouped > plain
+def _distinct(orders: Iterable[list[int]]) -> list[list[int]]:
+    return [list(order) for order in dict.fromkeys(tuple(order) for order in orders)]

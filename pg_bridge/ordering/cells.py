@@ -18,6 +18,7 @@ from pg_bridge.table import Table
 
 _SEPARATOR_CHARS = 2  # ', ' after a cell; for the last cell of a row the two braces around it stand in
 _HEAD_CHARS = 16
+_CHUNK_TEXTS = 1 << 16
 _LARGEST_SHORT = np.iinfo(np.uint16).max
 
 
@@ -46,11 +47,12 @@ class Cells:
         self.sent = Lookup(sent) if sent is not None and sent.windows else None
         chars, common, hashes = [], [], []
         for j, (label, texts) in enumerate(zip(self.labels, table.values, strict=True)):
-            alphabetical = sorted(texts)
+            by_text = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.intp)
+            alphabetical = [texts[code] for code in by_text.tolist()]
             lengths = np.fromiter(map(len, alphabetical), np.int64, len(alphabetical))
             if len(texts) > 1:
-                rank_of = dict(zip(alphabetical, range(len(texts)), strict=True))
-                ranks = np.fromiter(map(rank_of.__getitem__, texts), self.ranks.dtype, len(texts))
+                ranks = np.empty(len(texts), self.ranks.dtype)
+                ranks[by_text] = np.arange(len(texts))
                 np.take(ranks, table.codes[:, j], out=self.ranks[j], mode="clip")
             else:
                 self.ranks[j] = 0
@@ -63,10 +65,10 @@ class Cells:
         self._minima = _range_minima(np.concatenate(common) if common else np.empty(0, np.int64), max(sizes, default=0))
 
     @property
-    def common_with_previous(self) -> NDArray[np.int32]:
-        """(d,) int32: characters that each cell shares with the one before it in its column, the name included."""
-        minima: NDArray[np.int32] = self._minima[0]
-        return minima
+    def common_with_previous(self) -> NDArray[np.int64]:
+        """(d,) int64: characters that each cell shares with the one before it in its column, the name included."""
+        common: NDArray[np.int64] = self._minima[0].astype(np.int64)
+        return common
 
     @property
     def rows(self) -> int:
@@ -96,8 +98,8 @@ class Cells:
         pairs = zip(self.labels[a], self.labels[b], strict=False)
         return next((i for i, (one, other) in enumerate(pairs) if one != other), 0)
 
-    def shared_chars(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.int32]:
-        """(p,) int32: characters that pairs of cells share at their start, their column's name included.
+    def shared_chars(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.integer]:
+        """(p,) uint16 or int32: characters that pairs of cells share at their start, their column's name included.
 
         Args:
             low: (p,) intp; places.
@@ -106,9 +108,10 @@ class Cells:
         level = np.frexp((high - low).astype(np.float64))[1] - 1  # of the largest power of two that fits
         width = np.left_shift(1, level)
         d = len(self.chars)
-        first: NDArray[np.int32] = np.take(self._minima.ravel(), level * d + low + 1)
-        last: NDArray[np.int32] = np.take(self._minima.ravel(), level * d + high + 1 - width)
-        return np.minimum(first, last)
+        first = np.take(self._minima.ravel(), level * d + low + 1)
+        last = np.take(self._minima.ravel(), level * d + high + 1 - width)
+        shared: NDArray[np.integer] = np.minimum(first, last)
+        return shared
 
 
 def common_with_previous(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -118,15 +121,20 @@ def common_with_previous(texts: Sequence[str]) -> NDArray[np.int64]:
     [0, 2, 0]
     """
     common = np.zeros(len(texts), np.int64)
-    if len(texts) < 2:
-        return common
+    for start in range(1, len(texts), _CHUNK_TEXTS):
+        chunk = texts[start - 1 : start + _CHUNK_TEXTS]
+        common[start : start + _CHUNK_TEXTS] = _common(chunk)
+    return common
+
+
+def _common(texts: Sequence[str]) -> NDArray[np.int64]:
+    """(m - 1,) int64: characters that each text but the first shares with the one before it."""
     heads = _characters([text[:_HEAD_CHARS] for text in texts], _HEAD_CHARS)
-    common[1:], alike = _first_difference(heads[1:], heads[:-1])
-    alike += 1
+    common, alike = _first_difference(heads[1:], heads[:-1])
     start, width = _HEAD_CHARS, 4 * _HEAD_CHARS
     while alike.size:  # those that agree so far look further, in ever wider steps
-        after = _characters([texts[i][start : start + width] for i in alike.tolist()], width)
-        before = _characters([texts[i - 1][start : start + width] for i in alike.tolist()], width)
+        after = _characters([texts[i + 1][start : start + width] for i in alike.tolist()], width)
+        before = _characters([texts[i][start : start + width] for i in alike.tolist()], width)
         more, still = _first_difference(after, before)
         common[alike] += more
         alike = alike[still]
@@ -148,10 +156,10 @@ def _first_difference(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> tuple[NDA
     return first, alike
 
 
-def _range_minima(common: NDArray[np.int64], longest: int) -> NDArray[np.int32]:
-    """(levels, d) int32: [l, i] is the least of common[i : i + 2**l]; `longest` is the longest range asked for."""
+def _range_minima(common: NDArray[np.int64], longest: int) -> NDArray[np.integer]:
+    """(levels, d) uint16 or int32: [l, i] is the least of common[i : i + 2**l]; `longest` is the longest range."""
     levels = max(longest - 1, 1).bit_length()
-    minima = np.zeros((levels, len(common)), np.int32)
+    minima = np.zeros((levels, len(common)), np.uint16 if common.max(initial=0) <= _LARGEST_SHORT else np.int32)
     minima[0] = common
     for level in range(1, levels):
         half = 1 << (level - 1)

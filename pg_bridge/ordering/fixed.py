@@ -1,17 +1,24 @@
-"""Orders of columns that are the same for all rows: the paper's v1, and the exact greedy one.
+"""Orders of columns that are the same for all rows: the paper's v1, the exact greedy one, and how to better any.
 
-In: a table's cells, or its statistics. Out: a list of columns. Paper: arXiv 2403.05821v1, fixed field ordering.
+In: a table's cells, or its statistics. Out: a list of columns. What an order saves is the sum of what each of its
+columns saves in the groups that the columns before it leave, so it is counted, never guessed. Paper: arXiv
+2403.05821v1, fixed field ordering.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
 
 import numpy as np
 
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.partition import Partition, Split, split
+from pg_bridge.ordering.partition import Partition, split
 from pg_bridge.statistics import ColumnStatistics
+
+_SWEEPS = 2
+_REACH = 8  # places that a column moves at most
+_MOVABLE = 64  # columns at an order's beginning; behind them little is shared
 
 
 def v1_columns(statistics: ColumnStatistics) -> list[int]:
@@ -25,11 +32,8 @@ def fixed_chars(cells: Cells, columns: list[int]) -> int:
     groups = Partition.whole(cells)
     shared = 0
     for column in columns:
-        if not groups.count:
-            break
-        parts = split(cells, groups, column)
-        shared += int(parts.saved.sum())
-        groups, _ = parts.groups()
+        saved, groups = _saved(cells, groups, column)
+        shared += saved
     return shared
 
 
@@ -51,16 +55,72 @@ def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
     chosen: list[int] = []
     queue = [(-float("inf"), column) for column in range(cells.columns)]
     while queue and groups.count:
-        weighed: dict[int, Split] = {}
+        weighed: set[int] = set()
+        most, best = 0, groups
         while queue and queue[0][1] not in weighed:
             _, column = heapq.heappop(queue)
-            weighed[column] = parts = split(cells, groups, column)
+            weighed.add(column)
+            parts = split(cells, groups, column)
             whole = cells.chars[parts.place] * (parts.size - 1 + parts.known)
             saved = int((parts.saved if beginnings else whole).sum())
             if saved:
                 heapq.heappush(queue, (-saved, column))
+            if saved > most:
+                most, best = saved, parts.groups()[0]
         if queue:
-            _, best = heapq.heappop(queue)
-            chosen.append(best)
-            groups, _ = weighed[best].groups()
+            chosen.append(heapq.heappop(queue)[1])
+            groups = best
     return chosen + [column for column in range(cells.columns) if column not in set(chosen)]
+
+
+def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
+    """Move single columns towards the front wherever the whole order then saves more.
+
+    Two neighbours that change places leave what stands before and behind them as it was: the same groups, the same
+    savings. So a column's walk to the front costs two splits a step, and no order is ever counted as a whole.
+
+    Args:
+        cells: The table's cells; what earlier windows have sent is left out of account.
+        columns: The order to better.
+    """
+    cells = copy.copy(cells)
+    cells.sent = None
+    for _ in range(_SWEEPS):
+        moved = _swept(cells, columns)
+        if moved == columns:
+            break
+        columns = moved
+    return columns
+
+
+def _swept(cells: Cells, columns: list[int]) -> list[int]:
+    """Let each column in turn walk towards the front, and leave it where most is saved."""
+    order: list[int] = []
+    saved: list[int] = []  # by each column of `order`
+    groups = [Partition.whole(cells)]  # before each column of `order`, and behind the last
+    for place, column in enumerate(columns[:_MOVABLE]):
+        behind, below = _saved(cells, groups[place], column)
+        walk: list[tuple[int, Partition, int]] = []  # saved by the column, the groups then, saved by the one it passed
+        gain, most, left = 0, 0, behind
+        best = place
+        for passed in range(place - 1, max(place - _REACH, 0) - 1, -1):
+            here, then = _saved(cells, groups[passed], column)
+            other, _ = _saved(cells, then, order[passed])
+            gain += here + other - saved[passed] - left
+            left = here
+            walk.append((here, then, other))
+            if gain > most:
+                most, best = gain, passed
+        passed_by = walk[: place - best][::-1]
+        order.insert(best, column)
+        saved[best:] = [passed_by[0][0] if passed_by else behind, *(other for _, _, other in passed_by)]
+        groups[best + 1 :] = [*(then for _, then, _ in passed_by), below]
+    return order + columns[_MOVABLE:]
+
+
+def _saved(cells: Cells, groups: Partition, column: int) -> tuple[int, Partition]:
+    """Characters that a column saves in groups of rows, and the groups that it leaves."""
+    if not groups.count:
+        return 0, groups
+    parts = split(cells, groups, column)
+    return int(parts.saved.sum()), parts.groups()[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, lengthened
 
-_SHORT = 1 << 16
+_DIGIT_BITS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,16 +118,17 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     else:
         rank = np.take(cells.ranks[column], rows)
         ranks = int(cells.sizes[column])
-    order = sort_order(group, rank, ranks)
-    rows, rank = rows[order], rank[order]
+    key = _keys(group, rank, ranks)
+    order = _sort_order(key, int(key.max()))
+    rows, key = rows[order], key[order]
     first = np.empty(len(rows), np.bool_)
     first[0] = True
-    np.not_equal(rank[1:], rank[:-1], out=first[1:])
-    first[1:] |= group[1:] != group[:-1]
+    np.not_equal(key[1:], key[:-1], out=first[1:])
     start = np.flatnonzero(first)
     size = np.diff(start, append=len(rows))
     parent = group[start]
-    place = rank[start] + (cells.offsets[column[parent]] if isinstance(column, np.ndarray) else cells.offsets[column])
+    place = key[start] - parent * ranks
+    place += cells.offsets[column[parent]] if isinstance(column, np.ndarray) else cells.offsets[column]
     saved = cells.chars[place] * (size - 1)
     after = np.flatnonzero(parent[1:] == parent[:-1]) + 1
     if after.size:
@@ -165,16 +166,24 @@ def divide(partition: Partition, column: NDArray[np.int16]) -> tuple[Partition, 
 
 
 def sort_order(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int = 1 << 31) -> NDArray[np.intp]:
-    """(r,) intp: what sorts by (group, rank), stably; `group` is ascending, ranks lie below `ranks`.
+    """(r,) intp: what sorts by (group, rank), stably; `group` is ascending, ranks lie below `ranks`."""
+    key = _keys(group, rank, ranks)
+    return _sort_order(key, int(key.max(initial=0)))
 
-    NumPy's stable sort of 16-bit integers is a radix sort, some ten times as fast as its sort of wider ones.
+
+def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.int64]:
+    """(r,) int64: numbers that stand to each other as (group, rank) do."""
+    key = group * np.int64(ranks)
+    key += rank
+    return key
+
+
+def _sort_order(key: NDArray[np.int64], largest: int) -> NDArray[np.intp]:
+    """What sorts keys, stably: a radix sort, 16 bits a pass.
+
+    NumPy's stable sort of 16-bit integers is one, some ten times as fast as its sort of wider ones.
     """
-    if not len(group):
-        return np.empty(0, np.intp)
-    digits = [rank] if ranks <= _SHORT or rank.dtype.itemsize <= 2 else [rank, rank >> 16]
-    if group[-1] > 0:
-        digits += [group] if group[-1] < _SHORT else [group, group >> 16]
-    order = np.argsort(digits[0].astype(np.uint16), kind="stable")
-    for digit in digits[1:]:
-        order = order[np.argsort(digit[order].astype(np.uint16), kind="stable")]
+    order = np.argsort(key.astype(np.uint16), kind="stable")
+    for shift in range(_DIGIT_BITS, largest.bit_length(), _DIGIT_BITS):
+        order = order[np.argsort((key >> shift).astype(np.uint16)[order], kind="stable")]
     return order

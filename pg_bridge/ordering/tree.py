@@ -23,6 +23,7 @@ from pg_bridge.ordering.partition import Partition, divide, split
 from pg_bridge.ordering.regroup import regroup
 
 _SMALLEST_REGROUPED = 8  # rows of a node
+_CHUNK_ROWS = 1 << 16
 _LEAST_GAIN = 0.02  # of a level's nodes, for those of the levels below to be regrouped too
 
 
@@ -83,10 +84,12 @@ class _Taken:
         columns = np.array(order, np.int16)
         place_of = np.empty(len(order), np.intp)
         place_of[columns] = np.arange(len(order))
-        unused = np.ones(self._order.shape, np.bool_)
-        row, place = np.nonzero(self._order != NONE)
-        unused[row, place_of[self._order[row, place]]] = False
-        self._order[self._order == NONE] = columns[np.nonzero(unused)[1]]
+        for start in range(0, len(self._order), _CHUNK_ROWS):
+            some = self._order[start : start + _CHUNK_ROWS]
+            unused = np.ones(some.shape, np.bool_)
+            row, place = np.nonzero(some != NONE)
+            unused[row, place_of[some[row, place]]] = False
+            some[some == NONE] = columns[np.nonzero(unused)[1]]
         return self._order
 
 
