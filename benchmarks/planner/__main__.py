@@ -20,7 +20,14 @@ from pathlib import Path
 from benchmarks.machine import describe
 from benchmarks.planner.contest import Entry, contest
 from benchmarks.planner.fresh import GGR, OURS, STRATEGIES, Measured
-from benchmarks.planner.lines import budget_lines, quality_lines, size_lines, stand_in_lines, table_lines
+from benchmarks.planner.lines import (
+    budget_lines,
+    quality_lines,
+    size_lines,
+    stand_in_lines,
+    table_lines,
+    window_lines,
+)
 from benchmarks.planner.prefixes import BOUNDED_CACHE
 from benchmarks.planner.prompts import TOKENIZER
 from benchmarks.planner.results import Budgeted, Contest, Results
@@ -45,6 +52,9 @@ STAND_IN = """
 Characters in place of tokens. likeness: correlation of the distinct cells' characters with their tokens. Then hit
 rates in percent in an unbounded cache without blocks: of the same ordering in both units; in tokens, of orderings
 planned by characters and by the tokens of each cell (the best of two fixed orders and two trees).
+"""
+WINDOWS = """
+Window by window, as the product plans; hit rates as above. With memory: planned after what earlier windows have sent.
 """
 SCALING = """
 Seconds on one core, from text in memory to an ordering, encoding included; a process for each line. from rows: the
@@ -102,6 +112,8 @@ def run(report: Report, chosen: Sequence[str], arguments: argparse.Namespace, fo
     if contests:
         report.add(*QUALITY.splitlines(), "", *table_lines(contests), "", *quality_lines(contests))
         report.add(*STAND_IN.splitlines(), "", *stand_in_lines(contests))
+    if any(contest.quality.windows for contest in contests):
+        report.add(*WINDOWS.splitlines(), "", *window_lines(contests))
     if grown:
         report.add(*SCALING.splitlines(), "", *size_lines(grown))
     if spent:

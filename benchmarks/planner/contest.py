@@ -16,6 +16,7 @@ from benchmarks.planner.prompts import Prompts
 from benchmarks.planner.results import Quality
 from benchmarks.planner.stand_in import stand_in
 from benchmarks.planner.tables import load
+from benchmarks.planner.windows import WINDOWED, windowed
 from pg_bridge.dedup import dedup
 from pg_bridge.ordering import weigh
 from pg_bridge.ordering.bound import most_shared_by_neighbours
@@ -57,6 +58,7 @@ def contest(entry: Entry) -> Quality:
         bound=_bound(prompts),
         rates=_rates(prompts, orderings, int(BOUNDED_CACHE * tokens)),
         stand_in=stand_in(prompts),
+        windows=windowed(prompts, int(BOUNDED_CACHE * tokens)) if entry.table in WINDOWED else {},
     )
 
 

@@ -89,6 +89,15 @@ def stand_in_lines(contests: Sequence[Contest]) -> Iterator[str]:
     yield f"To know the tokens would gain {_mean(gains):+.2f} points on average, {max(gains):+.2f} at most."
 
 
+def window_lines(contests: Sequence[Contest]) -> Iterator[str]:
+    """Window by window."""
+    yield f"{'table':<9}{'windows':<34}{_RATES}"
+    for quality in (contest.quality for contest in contests if contest.quality.windows):
+        for way, rates in {**quality.windows, "all rows at once": quality.rates[OURS]}.items():
+            shown = "".join(f"{100 * getattr(rates, measure):>9.2f}" for measure in MEASURES)
+            yield f"{quality.table:<9}{way:<34}{shown}"
+
+
 def size_lines(sizes: Sequence[Size]) -> Iterator[str]:
     """Seconds and memory as rows grow."""
     yield (

@@ -52,6 +52,7 @@ class Quality:
         bound: No ordering shares more characters of the prompts.
         rates: By strategy.
         stand_in: Characters against tokens.
+        windows: By way of planning window by window; of some tables only.
     """
 
     table: str
@@ -63,6 +64,7 @@ class Quality:
     bound: float
     rates: dict[str, Rates]
     stand_in: StandIn
+    windows: dict[str, Rates]
 
     def rate(self, strategy: str, measure: str) -> float:
         """One rate."""

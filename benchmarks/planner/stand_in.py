@@ -17,7 +17,7 @@ from benchmarks.planner.prompts import Prompts
 from benchmarks.planner.results import StandIn
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars
-from pg_bridge.ordering.fixed import greedy_columns
+from pg_bridge.ordering.fixed import greedy_columns, refined_columns
 from pg_bridge.ordering.rows import sort_rows
 from pg_bridge.ordering.tree import grow
 
@@ -48,8 +48,8 @@ def _tokens_found(prompts: Prompts, cells: Cells) -> float:
 
 def _column_orders(cells: Cells) -> Iterator[NDArray[np.int16]]:
     """What competes: (n, k) int16 each. The planner's own strategies, but for those that look at texts."""
-    greedy = greedy_columns(cells)
-    for columns in (range(cells.columns), greedy):
+    refined = refined_columns(cells, greedy_columns(cells))
+    for columns in (range(cells.columns), refined):
         yield np.broadcast_to(np.array(columns, np.int16), (cells.rows, cells.columns))
-    yield grow(cells, greedy)
-    yield grow(cells, greedy_columns(cells, beginnings=True), 4, 0)
+    for start in (refined, refined_columns(cells, list(range(cells.columns)))):
+        yield grow(cells, start, 4, 4)

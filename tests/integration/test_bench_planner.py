@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_benchmark_of_the_planner_runs(tmp_path: Path) -> None:
     pytest.importorskip("mistral_common", reason="the tokenizer comes with vLLM")
     output, figures = tmp_path / "planner.txt", tmp_path / "planner.json"
-    command = [sys.executable, "-m", "benchmarks.planner", "--rows", "60", "--tables", "bird", "products"]
+    command = [sys.executable, "-m", "benchmarks.planner", "--rows", "60", "--tables", "bird", "movies"]
     done = subprocess.run(
         [*command, "--output", str(output), "--json", str(figures)],
         cwd=ROOT,
@@ -33,7 +33,7 @@ def test_the_benchmark_of_the_planner_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert output.read_text() == done.stdout
     found = json.loads(figures.read_text())
-    assert [contest["quality"]["table"] for contest in found["contests"]] == ["bird", "products"]
+    assert [contest["quality"]["table"] for contest in found["contests"]] == ["bird", "movies"]
     for contest in found["contests"]:
         by_strategy = contest["quality"]["rates"]
         assert list(by_strategy) == list(contest["costs"]) == list(STRATEGIES)
@@ -45,6 +45,7 @@ def test_the_benchmark_of_the_planner_runs(tmp_path: Path) -> None:
             assert rates["bounded_16"] <= rates["blocks_16"] + 1e-12 <= rates["tokens"] + 2e-12
         assert all(cost["seconds"] > 0 and cost["peak_bytes"] > 0 for cost in contest["costs"].values())
     assert "instruction" in done.stdout
+    assert done.stdout.count("with memory ") == 2
     assert found["verdicts"]
     for verdict in found["verdicts"]:
         assert f"{'met' if verdict['kept'] else 'MISSED':<8}{verdict['promise'][:60]}" in done.stdout

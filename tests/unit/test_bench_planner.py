@@ -13,7 +13,7 @@ import pytest
 from benchmarks.paper_tables import make
 from benchmarks.planner import tables
 from benchmarks.planner.fresh import GGR, OURS, STRATEGIES, Measured
-from benchmarks.planner.lines import budget_lines, quality_lines, size_lines, stand_in_lines, table_lines
+from benchmarks.planner.lines import budget_lines, quality_lines, size_lines, stand_in_lines, table_lines, window_lines
 from benchmarks.planner.prefixes import Rates, bounded, rates
 from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Results, Size, StandIn
 from benchmarks.planner.scaling import FORMS, SIZES
@@ -30,7 +30,7 @@ def same(rate: float) -> Rates:
 
 def contest_of(table: str, ours: float, ggr: float, other: float = 0.1, bound: float = 0.95) -> Contest:
     by_strategy = {name: same(other) for name in STRATEGIES} | {GGR: same(ggr), OURS: same(ours)}
-    quality = Quality(table, 10, 9, 3, 10**9, 0.2, bound, by_strategy, StandIn(4.0, 0.9, 0.5, 0.6))
+    quality = Quality(table, 10, 9, 3, 10**9, 0.2, bound, by_strategy, StandIn(4.0, 0.9, 0.5, 0.6), {"way": same(0.5)})
     return Contest(quality, dict.fromkeys(STRATEGIES, COST))
 
 
@@ -133,7 +133,7 @@ def test_shared_data_are_skipped_where_absent(monkeypatch: pytest.MonkeyPatch, t
 def test_what_is_kept_is_said_to_be() -> None:
     judged = judge([contest_of("a", 0.9, 0.8), contest_of("b", 0.7, 0.5)], sizes_of())
     assert [verdict.promise for verdict in judged.values() if not verdict.kept] == []
-    assert len(judged) == 6 + 3 + 2 + 1
+    assert len(judged) == 7 + 3 + 2 + 1
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -175,7 +175,7 @@ def test_neighbours_apart_from_the_tree_are_missed() -> None:
 def test_a_slow_planner_is_missed() -> None:
     contest = contest_of("a", 0.9, 0.8)
     contest.costs[OURS] = replace(COST, seconds=3600.0)
-    assert not about(judge([contest]), "of what an engine").kept
+    assert not about(judge([contest]), "an L4").kept
     slow = [replace(size, costs=dict.fromkeys(FORMS, replace(COST, seconds=21.0))) for size in sizes_of()]
     judged = judge([], slow)
     assert [verdict.kept for promise, verdict in judged.items() if "rows as JSON" in promise] == [False] * 3
@@ -206,6 +206,7 @@ def test_lines_are_no_longer_than_the_page() -> None:
         *table_lines(contests),
         *quality_lines(contests),
         *stand_in_lines(contests),
+        *window_lines(contests),
         *size_lines(sizes_of()),
         *budget_lines(budgets),
         *(line for verdict in judge(contests, sizes_of()).values() for line in str(verdict).splitlines()),
