@@ -32,6 +32,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _TREES = ((1_000, 8), (200_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
+_MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
 _WORTH_REFINING = 0.9  # of what the best of the orders to refine shares
 _LARGEST_POLISHED = 64  # rows
@@ -44,7 +45,7 @@ class Candidate(NamedTuple):
     Attributes:
         strategy: Where it comes from.
         column_order: (n, k) int16; each row's columns in order.
-        shared_chars: Characters of cells that rows share with the row before, or with what was sent earlier.
+        shared_chars: Characters of cells and names that rows share with the row before, or with what was sent earlier.
     """
 
     strategy: Strategy
@@ -148,7 +149,7 @@ class Candidates:
         if self._last_order:
             yield self._last_order, _LOOKED_AT, 0
         refined, greedy, v1 = (self._fixed_order(strategy)[0] for strategy in ("refined", "greedy", "v1"))
-        yield refined, _LOOKED_AT, _REGROUPED
+        yield refined, _LOOKED_AT, _REGROUPED if self._cells.rows <= _MOST_REGROUPED else 0
         beginnings = greedy_columns(self._cells, beginnings=True)
         yield beginnings, _LOOKED_AT, 0
         orders = (v1, greedy, refined, beginnings)

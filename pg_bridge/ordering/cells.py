@@ -18,7 +18,7 @@ from pg_bridge.table import Table
 
 _SEPARATOR_CHARS = 2  # ', ' after a cell; for the last cell of a row the two braces around it stand in
 _HEAD_CHARS = 16
-_CHUNK_TEXTS = 1 << 16
+_CHUNK = 1 << 16
 _LARGEST_SHORT = np.iinfo(np.uint16).max
 
 
@@ -98,6 +98,14 @@ class Cells:
         pairs = zip(self.labels[a], self.labels[b], strict=False)
         return next((i for i, (one, other) in enumerate(pairs) if one != other), 0)
 
+    def common_label_chars(self, one: NDArray[np.int16], other: NDArray[np.int16]) -> int:
+        """Characters that what stands before the cells has in common, summed over (p,) pairs of columns."""
+        pairs, counts = np.unique(one.astype(np.int64) * self.columns + other, return_counts=True)
+        return sum(
+            self.common_label(*divmod(pair, self.columns)) * count
+            for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
+        )
+
     def shared_chars(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.integer]:
         """(p,) uint16 or int32: characters that pairs of cells share at their start, their column's name included.
 
@@ -106,10 +114,9 @@ class Cells:
             high: (p,) intp; places in the same columns, each above its `low`.
         """
         level = np.frexp((high - low).astype(np.float64))[1] - 1  # of the largest power of two that fits
-        width = np.left_shift(1, level)
-        d = len(self.chars)
-        first = np.take(self._minima.ravel(), level * d + low + 1)
-        last = np.take(self._minima.ravel(), level * d + high + 1 - width)
+        base = level * np.intp(len(self.chars)) + 1
+        first = np.take(self._minima.ravel(), base + low)
+        last = np.take(self._minima.ravel(), base + high - np.left_shift(1, level))
         shared: NDArray[np.integer] = np.minimum(first, last)
         return shared
 
@@ -121,9 +128,9 @@ def common_with_previous(texts: Sequence[str]) -> NDArray[np.int64]:
     [0, 2, 0]
     """
     common = np.zeros(len(texts), np.int64)
-    for start in range(1, len(texts), _CHUNK_TEXTS):
-        chunk = texts[start - 1 : start + _CHUNK_TEXTS]
-        common[start : start + _CHUNK_TEXTS] = _common(chunk)
+    for start in range(1, len(texts), _CHUNK):
+        chunk = texts[start - 1 : start + _CHUNK]
+        common[start : start + _CHUNK] = _common(chunk)
     return common
 
 

@@ -45,17 +45,9 @@ def shared_chars(cells: Cells, row_order: NDArray[np.intp], column_order: NDArra
         part = ~same & (column == column_before)
         low, high = np.minimum(cell[part], cell_before[part]), np.maximum(cell[part], cell_before[part])
         shared += int(cells.shared_chars(low, high).sum())
-        shared += _shared_by_names(cells, column[column != column_before], column_before[column != column_before])
+        parted = column != column_before
+        shared += cells.common_label_chars(column_before[parted], column[parted])
         alike = alike[same]
         if not alike.size:
             return shared
     return shared - len(alike)  # equal rows: ', ' was counted after their last cell, where only '}' stands
-
-
-def _shared_by_names(cells: Cells, column: NDArray[np.int16], column_before: NDArray[np.int16]) -> int:
-    """Shared characters of pairs that part where they hold different columns: those of the two names."""
-    pairs, counts = np.unique(column_before.astype(np.int64) * cells.columns + column, return_counts=True)
-    return sum(
-        cells.common_label(*divmod(pair, cells.columns)) * count
-        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
-    )

@@ -56,7 +56,7 @@ def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
     queue = [(-float("inf"), column) for column in range(cells.columns)]
     while queue and groups.count:
         weighed: set[int] = set()
-        most, best = 0, groups
+        best, left = (0, 0), groups
         while queue and queue[0][1] not in weighed:
             _, column = heapq.heappop(queue)
             weighed.add(column)
@@ -65,11 +65,11 @@ def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
             saved = int((parts.saved if beginnings else whole).sum())
             if saved:
                 heapq.heappush(queue, (-saved, column))
-            if saved > most:
-                most, best = saved, parts.groups()[0]
+            if (-saved, column) < best:
+                best, left = (-saved, column), parts.groups()[0]
         if queue:
             chosen.append(heapq.heappop(queue)[1])
-            groups = best
+            groups = left
     return chosen + [column for column in range(cells.columns) if column not in set(chosen)]
 
 

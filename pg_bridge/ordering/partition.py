@@ -16,6 +16,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, lengthened
 
 _DIGIT_BITS = 16
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +122,7 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     key = _keys(group, rank, ranks)
     order = _sort_order(key, int(key.max()))
     rows, key = rows[order], key[order]
+    del order, rank
     first = np.empty(len(rows), np.bool_)
     first[0] = True
     np.not_equal(key[1:], key[:-1], out=first[1:])
@@ -131,8 +133,9 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     place += cells.offsets[column[parent]] if isinstance(column, np.ndarray) else cells.offsets[column]
     saved = cells.chars[place] * (size - 1)
     after = np.flatnonzero(parent[1:] == parent[:-1]) + 1
-    if after.size:
-        saved[after] += cells.shared_chars(place[after - 1], place[after])
+    for begin in range(0, len(after), _CHUNK):
+        some = after[begin : begin + _CHUNK]
+        saved[some] += cells.shared_chars(place[some - 1], place[some])
     prefix = None
     if partition.prefix is not None and cells.sent is not None:
         prefix = np.full(len(start), UNKNOWN)

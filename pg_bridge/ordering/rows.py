@@ -18,8 +18,8 @@ from pg_bridge.ordering.sent import ROOT, lengthened
 def sort_rows(cells: Cells, column_order: NDArray[np.int16]) -> NDArray[np.intp]:
     """Sort rows by their cells in the order in which each row holds them.
 
-    At every depth rows stand by column, then alphabetically by cell. Depth after depth is looked at until all rows
-    are told apart. Equal rows keep their order.
+    At every depth rows stand alphabetically by their column's name, then by cell. Depth after depth is looked at until
+    all rows are told apart. Equal rows keep their order.
 
     Args:
         cells: The table's cells.
@@ -32,7 +32,7 @@ def sort_rows(cells: Cells, column_order: NDArray[np.int16]) -> NDArray[np.intp]
 
 
 def tree_chars(cells: Cells, column_order: NDArray[np.int16]) -> int:
-    """Characters of cells that rows share with each other, or with what earlier windows have sent."""
+    """Characters of cells and names that rows share with each other, or with what earlier windows have sent."""
     return _walk(cells, column_order)[1]
 
 
@@ -64,11 +64,17 @@ def _walk(cells: Cells, column_order: NDArray[np.int16]) -> tuple[NDArray[np.int
     slots = sent.copy()  # where the rows of the groups below will stand
     groups = Partition.whole(cells)
     shared = 0
+    by_name = np.array(sorted(range(cells.columns), key=cells.labels.__getitem__), np.int16)
+    place_of = np.argsort(by_name).astype(np.int16)
     for depth in range(cells.columns):
         if not groups.count:
             break
-        divided, _, column = divide(groups, column_order[groups.rows, depth])
+        divided, parent, place = divide(groups, place_of[column_order[groups.rows, depth]])
+        column = by_name[place]
         parts = split(cells, divided, column)
+        first = np.flatnonzero(np.diff(parts.parent, prepend=-1))  # part of each group
+        after = np.flatnonzero((parent[1:] == parent[:-1]) & (parts.known[first[1:]] == 0)) + 1
+        shared += cells.common_label_chars(column[after - 1], column[after])
         sent[slots] = parts.rows
         shared += int(parts.saved.sum())
         slots = slots[np.repeat(parts.shared, parts.size)]

@@ -72,7 +72,7 @@ class _Taken:
 
     def __init__(self, cells: Cells) -> None:
         self._order = np.full((cells.rows, cells.columns), NONE, np.int16)
-        self._depth = np.zeros(cells.rows, np.intp)
+        self._depth = np.zeros(cells.rows, np.int16)
 
     def add(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> None:
         """Let each of some rows, none of them twice, take a column."""
