@@ -129,12 +129,9 @@ def _ordered(table: Table, strategies: tuple[Strategy, ...], until: float | None
         raise ValueError(f"at most {MOST_COLUMNS} columns can be ordered")
     cells = Cells(table, after)
     best = Candidates(table, cells, after).best(strategies, until)
-    if best.strategy == "original":
-        rows = np.arange(cells.rows, dtype=np.intp)
-    else:
-        rows = sort_rows(cells, best.column_order)
-        if after is not None and after.turned:
-            rows = rows[::-1]
+    rows = best.row_order if best.row_order is not None else sort_rows(cells, best.column_order)
+    if after is not None and after.turned and best.strategy != "original":
+        rows = rows[::-1]
     column_order = best.column_order[rows]
     sent = after
     if after is not None and cells.rows and cells.columns:

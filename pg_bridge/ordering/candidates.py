@@ -20,7 +20,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.polish import polish
-from pg_bridge.ordering.rows import tree_chars
+from pg_bridge.ordering.rows import walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
 from pg_bridge.statistics import column_statistics
@@ -46,11 +46,13 @@ class Candidate(NamedTuple):
         strategy: Where it comes from.
         column_order: (n, k) int16; each row's columns in order.
         shared_chars: Characters of cells and names that rows share with the row before, or with what was sent earlier.
+        row_order: (n,) intp; the rows in sending order; None where they have yet to be sorted.
     """
 
     strategy: Strategy
     column_order: NDArray[np.int16]
     shared_chars: int
+    row_order: NDArray[np.intp] | None = None
 
 
 class Candidates:
@@ -86,9 +88,10 @@ class Candidates:
         alone = len(strategies) == 1
         if strategy == "original":
             column_order = self._for_all(list(range(cells.columns)))
-            shared = shared_chars(cells, np.arange(cells.rows, dtype=np.intp), column_order)
+            rows = np.arange(cells.rows, dtype=np.intp)
+            shared = shared_chars(cells, rows, column_order)
             equal = (cells.ranks[:, 1:] == cells.ranks[:, :-1]).all(axis=0)  # of equal rows `cost` leaves out a comma
-            yield Candidate(strategy, column_order, shared + int(equal.sum()) - len(equal))
+            yield Candidate(strategy, column_order, shared + int(equal.sum()) - len(equal), rows)
         elif strategy == "optimum":
             if tiny or alone:
                 yield self._weighed(strategy, optimum(self._table))
@@ -128,7 +131,8 @@ class Candidates:
         return np.broadcast_to(np.array(columns, np.int16), (self._cells.rows, len(columns)))
 
     def _weighed(self, strategy: Strategy, column_order: NDArray[np.int16]) -> Candidate:
-        return Candidate(strategy, column_order, tree_chars(self._cells, column_order))
+        rows, shared = walk(self._cells, column_order)
+        return Candidate(strategy, column_order, shared, rows)
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
         """Trees, the most promising first; more than one where the table is small, or until the time is over."""

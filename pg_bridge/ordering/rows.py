@@ -28,12 +28,7 @@ def sort_rows(cells: Cells, column_order: NDArray[np.int16]) -> NDArray[np.intp]
     Returns:
         (n,) intp; the rows, sorted.
     """
-    return _walk(cells, column_order)[0]
-
-
-def tree_chars(cells: Cells, column_order: NDArray[np.int16]) -> int:
-    """Characters of cells and names that rows share with each other, or with what earlier windows have sent."""
-    return _walk(cells, column_order)[1]
+    return walk(cells, column_order)[0]
 
 
 def prefixes(cells: Cells, column_order: NDArray[np.int16]) -> NDArray[np.uint64]:
@@ -59,7 +54,14 @@ def mean_order(column_order: NDArray[np.int16]) -> tuple[int, ...]:
     return tuple(np.argsort(place.mean(axis=0), kind="stable").tolist())
 
 
-def _walk(cells: Cells, column_order: NDArray[np.int16]) -> tuple[NDArray[np.intp], int]:
+def walk(cells: Cells, column_order: NDArray[np.int16]) -> tuple[NDArray[np.intp], int]:
+    """Walk through the rows' tree, depth after depth.
+
+    Returns:
+        rows: (n,) intp; as `sort_rows` has them.
+        shared: Characters of cells and names that rows share with the row before them, or with what earlier windows
+            have sent; opening braces are not among them.
+    """
     sent = np.arange(cells.rows, dtype=np.intp)
     slots = sent.copy()  # where the rows of the groups below will stand
     groups = Partition.whole(cells)
