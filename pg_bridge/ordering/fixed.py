@@ -16,7 +16,6 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.partition import Partition, split
 from pg_bridge.statistics import ColumnStatistics
 
-_SWEEPS = 2
 _REACH = 8  # places that a column moves at most
 _MOVABLE = 64  # columns at an order's beginning; behind them little is shared
 
@@ -74,7 +73,7 @@ def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
 
 
 def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
-    """Move single columns towards the front wherever the whole order then saves more.
+    """Let each column in turn walk towards the front, and leave it where the whole order saves most.
 
     Two neighbours that change places leave what stands before and behind them as it was: the same groups, the same
     savings. So a column's walk to the front costs two splits a step, and no order is ever counted as a whole.
@@ -85,16 +84,6 @@ def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
     """
     cells = copy.copy(cells)
     cells.sent = None
-    for _ in range(_SWEEPS):
-        moved = _swept(cells, columns)
-        if moved == columns:
-            break
-        columns = moved
-    return columns
-
-
-def _swept(cells: Cells, columns: list[int]) -> list[int]:
-    """Let each column in turn walk towards the front, and leave it where most is saved."""
     order: list[int] = []
     saved: list[int] = []  # by each column of `order`
     groups = [Partition.whole(cells)]  # before each column of `order`, and behind the last
