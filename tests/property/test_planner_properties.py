@@ -16,7 +16,8 @@ from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.cli.plan import place_duplicates
 from pg_bridge.dedup import dedup
 from pg_bridge.options import REORDER, Reorder
-from pg_bridge.ordering import Ordering, plan
+from pg_bridge.ordering import STRATEGIES, Ordering, Strategy, order_by, plan, weigh
+from pg_bridge.ordering.bound import most_shared_by_neighbours, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
 from pg_bridge.prompt import Question, render
@@ -118,6 +119,19 @@ def shared_by_neighbours(messages: list[str]) -> int:
     return sum(len(path.commonprefix(pair)) for pair in pairwise(bare))  # noqa: RUF071 - characters are meant
 
 
+def shared_in_a_tree(messages: list[str]) -> int:
+    """Characters that need no node of their own in a tree with one character a node."""
+    bare = [message.removeprefix(QUESTION.text + "\n") for message in messages]
+    nodes = {text[:end] for text in bare for end in range(1, len(text) + 1)}
+    return sum(map(len, bare)) - len(nodes)
+
+
+def strategies_for(table: Table) -> list[Strategy]:
+    """The strategies that can be tried on a table."""
+    tiny = searchable(table.rows, len(table.columns), 2_000)
+    return [strategy for strategy in STRATEGIES if tiny or strategy != "optimum"]
+
+
 @given(row_sets(), st.sampled_from(REORDER), st.booleans())
 def test_answers_land_on_the_right_row(
     row_set: tuple[list[str], list[dict[str, str] | None]], reorder: Reorder, deduplicated: bool
@@ -192,6 +206,38 @@ def test_orderings_are_permutations_with_exact_figures_and_never_lose(
     assert ordering.total_chars == sum(len(message) - len(QUESTION.text) - 1 for message in messages)
     in_input_order = list(render(QUESTION, table, original(table)))
     assert ordering.shared_chars >= shared_by_neighbours(in_input_order)
+
+
+@settings(deadline=None)
+@given(row_sets(max_rows=9))
+def test_no_other_ordering_that_is_known_shares_more(
+    row_set: tuple[list[str], list[dict[str, str] | None]],
+) -> None:
+    table = table_of(*row_set)
+    ordering = plan(table)
+    assert ordering.strategy in STRATEGIES
+    for strategy in strategies_for(table):
+        assert order_by(strategy, table).shared_chars <= ordering.shared_chars, strategy
+    if table.rows:
+        assert weigh("ggr", table, *ggr(table)).shared_chars <= ordering.shared_chars
+    assert ordering.shared_chars <= ordering.most_shared_chars
+    assert ordering.shared_chars <= most_shared_by_neighbours(Cells(table))
+
+
+@settings(deadline=None)
+@given(row_sets(max_rows=9))
+def test_every_strategy_says_exactly_what_it_shares(
+    row_set: tuple[list[str], list[dict[str, str] | None]],
+) -> None:
+    table = table_of(*row_set)
+    for strategy in strategies_for(table):
+        ordering = order_by(strategy, table)
+        messages = list(render(QUESTION, table, ordering))
+        assert sorted(ordering.row_order.tolist()) == list(range(table.rows))
+        assert ordering.strategy == (strategy if table.rows > 1 else "original")
+        assert ordering.shared_chars == shared_by_neighbours(messages), strategy
+        if ordering.strategy != "original":
+            assert ordering.shared_chars == shared_in_a_tree(messages), strategy
 
 
 @given(row_sets(), st.data())

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 from itertools import pairwise
+from os import path
 
 import numpy as np
 import pytest
 
 from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.options import REORDER, Reorder
-from pg_bridge.ordering import plan
+from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan, weigh
+from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
 
 
@@ -32,6 +35,19 @@ def two_halves(n: int) -> Table:
             "b": [text(i, 300) for i in range(half + 1, n + 1)] + [text(0, 300)] * half,
         }
     )
+
+
+def shared_by_neighbours(table: Table, ordering: Ordering) -> int:
+    """Characters that rows share with the row before them, as text, without the question's line break."""
+    messages = render(Question("", ()), table, ordering)
+    return sum(len(path.commonprefix(pair)) - 1 for pair in pairwise(messages))  # noqa: RUF071 - characters are meant
+
+
+def random_table(seed: int, n: int, k: int) -> Table:
+    """Cells that repeat and begin alike."""
+    chance = np.random.default_rng([23, seed])
+    words = ["a", "ab", "abc", "abd", "b", "long and alike, one", "long and alike, two", ""]
+    return table_of({f"c{j}": chance.choice(chance.choice(words, 5), n).tolist() for j in range(k)})
 
 
 def test_v1_puts_the_repeated_column_first_and_groups_its_rows() -> None:
@@ -102,6 +118,117 @@ def test_two_thousand_columns() -> None:
     assert plan(table).shared_chars > plan(table, reorder="none").shared_chars
 
 
+def test_more_columns_than_python_calls_can_be_nested() -> None:
+    k = 3 * sys.getrecursionlimit()
+    table = Table.from_cells([f"c{j}" for j in range(k)], [[f"{j}", f"{j}1", f"{j}"] for j in range(k)])
+    ordering = order_by("tree", table)
+    assert ordering.row_order.tolist() in ([0, 2, 1], [1, 0, 2])
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering) > 0.32 * ordering.total_chars
+    assert np.sort(ordering.column_order, axis=1).tolist() == [list(range(k))] * 3
+
+
+def test_a_tree_as_deep_as_the_table_is_wide_needs_no_nested_calls() -> None:
+    # Every column sets one row apart, so that every level of the tree takes one column.
+    k = 90
+    table = table_of({f"c{j}": ["other" if i == j else "the same" for i in range(k)] for j in range(k)})
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)
+    try:
+        ordering = order_by("tree", table)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert sorted(ordering.row_order.tolist()) == list(range(k))
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering)
+    assert ordering.hit_rate > 0.4
+
+
+def test_cells_of_a_megabyte_are_compared_to_their_last_character() -> None:
+    long = "m" * (1 << 20)
+    table = table_of({"id": ["1", "2", "3"], "long": [long + "a", "m", long + "b"]})
+    ordering = plan(table)
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering)
+    assert ordering.shared_chars == len('{"long": "') + len(long) + len('{"long": "m')
+
+
+def test_more_distinct_cells_than_sixteen_bits_can_number() -> None:
+    n = 70_000
+    many = [f"{i * 7919 % n:05d}" for i in range(n - 500)]
+    table = table_of({"few": [f"{i % 3}" for i in range(n)], "many": many + many[:500]})
+    ordering = plan(table)
+    assert sorted(ordering.row_order.tolist()) == list(range(n))
+    assert np.array_equal(np.sort(ordering.column_order, axis=1), np.tile([0, 1], (n, 1)))
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering)
+    assert ordering.shared_chars >= max(order_by(s, table).shared_chars for s in ("original", "rows only", "greedy"))
+
+
+def test_rows_without_a_common_beginning_stay_as_they_came() -> None:
+    table = table_of({name: [f"{letter} {name}" for letter in "zyxwvutsrqponm"] for name in ("a", "b", "c")})
+    ordering = plan(table)
+    assert (ordering.strategy, ordering.row_order.tolist()) == ("original", list(range(14)))
+    assert ordering.shared_chars == 13 * len('{"a": "')
+
+
+def test_an_equal_text_in_another_column_is_another_cell() -> None:
+    long = "equal in both" * 5
+    table = table_of({"a": [long, "1", long, "2"], "b": ["3", long, "4", long]})
+    ordering = plan(table)
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering)
+    # A pair for each column; the second pair shares '{"' with the first.
+    assert ordering.shared_chars == 2 * len(f'{{"a": "{long}", "b": "') + len('{"')
+
+
+def test_rows_that_are_null_are_rows_of_null_cells() -> None:
+    table = Table.from_json([None, '{"a":"x","b":""}', None, '{"a":"x","b":null}', '{"a":null,"b":""}'], ["a", "b"])
+    ordering = plan(table)
+    assert ordering.shared_chars == shared_by_neighbours(table, ordering)
+    sent = ordering.row_order.tolist()
+    assert abs(sent.index(0) - sent.index(2)) == 1
+    assert ordering.shared_chars == max(order_by(strategy, table).shared_chars for strategy in STRATEGIES)
+
+
+@pytest.mark.parametrize("budget_s", [-1.0, 0.0])
+def test_without_time_one_tree_is_grown_all_the_same(budget_s: float) -> None:
+    table = two_halves(200)
+    ordering = plan(table, budget_s=budget_s)
+    assert ordering.strategy == "tree"
+    fixed = [order_by(strategy, table) for strategy in STRATEGIES if strategy not in ("tree", "optimum")]
+    assert ordering.shared_chars > max(other.shared_chars for other in fixed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_more_time_never_costs_hits(seed: int) -> None:
+    table = random_table(seed, 60, 4)
+    at_once, default, long = (plan(table, budget_s=budget_s).shared_chars for budget_s in (0, None, 60))
+    assert at_once <= default <= long
+
+
+def test_a_budget_ends_when_there_is_nothing_left_to_try() -> None:
+    assert plan(table_of({"a": ["x", "y", "x"]}), budget_s=1e9).shared_chars == len('{"a": "x"}' + '{"a": "')
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [30, 100])
+def test_of_larger_tables_too_the_plan_shares_most(n: int, seed: int) -> None:
+    table = random_table(seed, n, 5)
+    most = plan(table).shared_chars
+    for strategy in STRATEGIES:
+        if strategy != "optimum":
+            other = order_by(strategy, table)
+            assert other.strategy == strategy
+            assert other.shared_chars == shared_by_neighbours(table, other)
+            assert other.shared_chars <= most
+    assert weigh("ggr", table, *ggr(table)).shared_chars <= most
+
+
+def test_an_ordering_of_ones_own_is_weighed() -> None:
+    table = table_of({"a": ["x", "y", "x"], "b": ["1", "2", "1"]})
+    ordering = weigh("mine", table, np.array([0, 2, 1]), np.array([[1, 0], [1, 0], [0, 1]], np.int16))
+    assert ordering.strategy == "mine"
+    assert ordering.total_chars == 3 * len('{"a": "x", "b": "1"}')
+    assert ordering.shared_chars == len('{"a": "x", "b": "1"}') + len('{"')
+    assert ordering.shared_chars <= ordering.most_shared_chars == plan(table).most_shared_chars
+
+
 def test_no_nesting_of_groups_is_too_deep() -> None:
     deeper = 2 * sys.getrecursionlimit()
     cells = [text(i // 2, 10) for i in range(2 * deeper)]
@@ -137,8 +264,9 @@ def test_columns_beyond_int16_are_refused() -> None:
 
 PROGRAM = """
 import hashlib
+import numpy as np
 from pg_bridge.dedup import dedup
-from pg_bridge.ordering import plan
+from pg_bridge.ordering import Sent, plan
 from pg_bridge.table import Table
 def unique(i):
     return f"{i * 7919 % 100003:05d}" * 30
@@ -149,6 +277,12 @@ for reorder in ("rows", "rows and columns"):
     ordering = plan(table, reorder=reorder)
     digest = hashlib.sha256(ordering.row_order.tobytes() + ordering.column_order.tobytes()).hexdigest()
     print(ordering.strategy, ordering.shared_chars, digest, sep=",")
+sent = Sent()
+for start in range(0, table.rows, 90):
+    ordering = plan(table.take(np.arange(start, min(start + 90, table.rows))), after=sent)
+    sent = ordering.sent
+    digest = hashlib.sha256(ordering.row_order.tobytes() + ordering.column_order.tobytes()).hexdigest()
+    print("window", ordering.strategy, ordering.shared_chars, digest, sent.turned, sent.order, sep=",")
 """
 
 
@@ -161,4 +295,4 @@ def test_every_process_plans_the_same() -> None:
         )
         outputs.add(done.stdout)
     (output,) = outputs
-    assert [line.split(",")[0] for line in output.splitlines()] == ["rows only", "tree"]
+    assert [line.split(",")[0] for line in output.splitlines()] == ["rows only", "tree", *["window"] * 4]
