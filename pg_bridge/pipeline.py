@@ -117,7 +117,8 @@ def ask(
     question = parse_question(prompt)
     sent_columns = resolve_columns(question, columns)
     sampling = Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices)
-    return _answers(_Prompts(fetch, question, sent_columns, call, run), engine, sampling, call, run)
+    prompts = _Prompts(fetch, question, sent_columns, call, run, engine.check_interrupts)
+    return _answers(prompts, engine, sampling, call, run)
 
 
 def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, run: Run) -> Iterator[Answer]:
@@ -178,13 +179,22 @@ class _Window:
 class _Prompts:
     """Turns rows into prompts, window by window, and knows which rows wait for which answer."""
 
-    def __init__(self, fetch: Fetch, question: Question, columns: Sequence[str], call: Call, run: Run) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        question: Question,
+        columns: Sequence[str],
+        call: Call,
+        run: Run,
+        check_interrupts: Callable[[], None],
+    ) -> None:
         self.ready: deque[tuple[_Window, int, tuple[str | None, str | None]]] = deque()
         self._fetch = fetch
         self._question = question
         self._columns = columns
         self._call = call
         self._run = run
+        self._check_interrupts = check_interrupts
         self._in_flight: deque[_Window] = deque()
         self._index_of: dict[bytes, int] = {}  # digest of a row's cells → number of its prompt
         self._answers: dict[int, tuple[str | None, str | None]] = {}  # of the prompts in _index_of
@@ -219,7 +229,12 @@ class _Prompts:
             if len(fresh) < table.rows:
                 table = table.take(np.array(fresh, dtype=np.intp))
         only_window = window.is_last and window.first_row_id == 1
-        ordering = plan(table, reorder=self._call.reorder, after=None if only_window else self._sent)
+        ordering = plan(
+            table,
+            reorder=self._call.reorder,
+            after=None if only_window else self._sent,
+            check_interrupts=self._check_interrupts,
+        )
         self._sent = ordering.sent or self._sent
         window.sent = [fresh[row] for row in ordering.row_order.tolist()]
         self._expect(window, keys)

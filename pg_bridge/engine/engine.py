@@ -68,12 +68,13 @@ class Engine:
 
     Attributes:
         usage: The engine's own figures of what this object asked it.
+        check_interrupts: As given.
     """
 
     def __init__(self, server: Server, *, check_interrupts: Callable[[], None] = _never) -> None:
         self.usage = Usage()
         self._server = server
-        self._check_interrupts = check_interrupts
+        self.check_interrupts = check_interrupts
         self._tally = TokenTally(self.usage)
         self._clock = DrivenClock()
         self._turns: TurnLoop | None = None
@@ -181,7 +182,7 @@ class Engine:
     def _turn(self, longest_s: float) -> None:
         assert self._turns is not None  # noqa: S101 - as above
         assert self._client is not None  # noqa: S101 - as above
-        self._check_interrupts()
+        self.check_interrupts()
         self._turns.turn(longest_s)
         self.usage.wait_s = self._clock.now_s()
         if self._client.silence_s > self._server.request_timeout_s:

@@ -18,6 +18,7 @@ its arguments: no clock, no random number, no hash seed.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,7 @@ def plan(
     reorder: Reorder = "rows and columns",
     budget_s: float | None = None,
     after: Sent | None = None,
+    check_interrupts: Callable[[], None] = lambda: None,
 ) -> Ordering:
     """Order a table for prefix reuse.
 
@@ -87,6 +89,8 @@ def plan(
             is found within a budget depends on the machine.
         after: What earlier windows of the same columns have sent, `Sent()` for the first one: prefixes found there
             are shared too, and rows begin where the last window ended. None plans the table for itself.
+        check_interrupts: Called between steps, of a few tenths of a second at most with 16,384 rows; what it raises
+            ends planning.
 
     Returns:
         The best ordering found; never one that shares less than any single strategy does, with what was sent before
@@ -96,7 +100,7 @@ def plan(
         ValueError: There are more than 32,767 columns.
     """
     until = time.monotonic() + budget_s if budget_s is not None else None
-    return _ordered(table, _STRATEGIES_OF[reorder], until, after)
+    return _ordered(table, _STRATEGIES_OF[reorder], until, after, check_interrupts)
 
 
 def order_by(strategy: Strategy, table: Table) -> Ordering:
@@ -107,7 +111,7 @@ def order_by(strategy: Strategy, table: Table) -> Ordering:
     """
     if strategy == "optimum" and not searchable(table.rows, len(table.columns)):
         raise ValueError(f"{table.rows} rows of {len(table.columns)} columns have too many orderings to try them all")
-    return _ordered(table, (strategy,), None, None)
+    return _ordered(table, (strategy,), None, None, lambda: None)
 
 
 def weigh(name: str, table: Table, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> Ordering:
@@ -124,11 +128,17 @@ def weigh(name: str, table: Table, row_order: NDArray[np.intp], column_order: ND
     return Ordering(row_order, column_order, name, shared, total_chars(cells), most_shared_chars(cells))
 
 
-def _ordered(table: Table, strategies: tuple[Strategy, ...], until: float | None, after: Sent | None) -> Ordering:
+def _ordered(
+    table: Table,
+    strategies: tuple[Strategy, ...],
+    until: float | None,
+    after: Sent | None,
+    check_interrupts: Callable[[], None],
+) -> Ordering:
     if len(table.columns) > MOST_COLUMNS:
         raise ValueError(f"at most {MOST_COLUMNS} columns can be ordered")
     cells = Cells(table, after)
-    best = Candidates(table, cells, after).best(strategies, until)
+    best = Candidates(table, cells, after, check_interrupts).best(strategies, until)
     rows = best.row_order if best.row_order is not None else sort_rows(cells, best.column_order)
     if after is not None and after.turned and best.strategy != "original":
         rows = rows[::-1]

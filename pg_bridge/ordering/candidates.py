@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -62,11 +62,15 @@ class Candidates:
         table: The rows.
         cells: Their cells.
         after: What earlier windows have sent.
+        check_interrupts: Called now and then; what it raises ends all.
     """
 
-    def __init__(self, table: Table, cells: Cells, after: Sent | None) -> None:
+    def __init__(
+        self, table: Table, cells: Cells, after: Sent | None, check_interrupts: Callable[[], None] = lambda: None
+    ) -> None:
         self._table = table
         self._cells = cells
+        self._check_interrupts = check_interrupts
         self._last_order = list(after.order) if after is not None else []
         self._fixed: dict[Strategy, tuple[list[int], int]] = {}  # columns, and what they share
 
@@ -77,7 +81,7 @@ class Candidates:
             strategies: What to try.
             until: Go on growing trees until this `time.monotonic()`; None grows as many as pay as a rule.
         """
-        if self._cells.rows < 2 or self._cells.columns == 0:
+        if self._cells.rows < (2 if self._cells.sent is None else 1) or self._cells.columns == 0:
             strategies = ("original",)
         made = (candidate for strategy in strategies for candidate in self._of(strategy, strategies, until))
         return max(made, key=lambda candidate: candidate.shared_chars)
@@ -106,6 +110,7 @@ class Candidates:
     def _fixed_order(self, strategy: Strategy) -> tuple[list[int], int]:
         """One column order for all rows, and the characters that it shares."""
         if strategy not in self._fixed:
+            self._check_interrupts()
             columns = self._fixed_columns(strategy)
             self._fixed[strategy] = columns, fixed_chars(self._cells, columns)
         return self._fixed[strategy]
@@ -124,7 +129,8 @@ class Candidates:
         simple = [self._fixed_order(strategy) for strategy in ("greedy", "v1", "rows only")]
         least = _WORTH_REFINING * max(shared for _, shared in simple)
         some = self._cells.every(-(-self._cells.rows * self._cells.columns // _REFINED_CELLS))
-        return _distinct(refined_columns(some, columns) for columns, shared in simple if shared >= least)
+        worth_it = [columns for columns, shared in simple if shared >= least]
+        return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in worth_it)
 
     def _for_all(self, columns: list[int]) -> NDArray[np.int16]:
         """(n, k) int16, read-only: one column order, stored once."""
@@ -145,7 +151,7 @@ class Candidates:
             if attempt is None:
                 return
             grown += 1
-            column_order = grow(cells, *attempt)
+            column_order = grow(cells, *attempt, self._check_interrupts)
             yield polish(cells, column_order) if cells.rows <= _LARGEST_POLISHED else column_order
 
     def _attempts(self) -> Iterator[tuple[list[int], int, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+from collections.abc import Callable
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def greedy_columns(cells: Cells, *, beginnings: bool = False) -> list[int]:
     return chosen + [column for column in range(cells.columns) if column not in set(chosen)]
 
 
-def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
+def refined_columns(cells: Cells, columns: list[int], check_interrupts: Callable[[], None] = lambda: None) -> list[int]:
     """Let each column in turn walk towards the front, and leave it where the whole order saves most.
 
     Two neighbours that change places leave what stands before and behind them as it was: the same groups, the same
@@ -81,6 +82,7 @@ def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
     Args:
         cells: The table's cells; what earlier windows have sent is left out of account.
         columns: The order to better.
+        check_interrupts: Called for every column; what it raises ends the walk.
     """
     cells = copy.copy(cells)
     cells.sent = None
@@ -88,6 +90,7 @@ def refined_columns(cells: Cells, columns: list[int]) -> list[int]:
     saved: list[int] = []  # by each column of `order`
     groups = [Partition.whole(cells)]  # before each column of `order`, and behind the last
     for place, column in enumerate(columns[:_MOVABLE]):
+        check_interrupts()
         behind, below = _saved(cells, groups[place], column)
         walk: list[tuple[int, Partition, int]] = []  # saved by the column, the groups then, saved by the one it passed
         gain, most, left = 0, 0, behind

@@ -12,6 +12,7 @@ that a node starts from is that of the node above; a column is moved to its fron
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,13 @@ class _Nodes:
     order: NDArray[np.int16]
 
 
-def grow(cells: Cells, order: list[int], candidates: int = 8, regrouped: int = 4) -> NDArray[np.int16]:
+def grow(
+    cells: Cells,
+    order: list[int],
+    candidates: int = 4,
+    regrouped: int = 4,
+    check_interrupts: Callable[[], None] = lambda: None,
+) -> NDArray[np.int16]:
     """Order each row's columns.
 
     Args:
@@ -48,6 +55,7 @@ def grow(cells: Cells, order: list[int], candidates: int = 8, regrouped: int = 4
         order: All columns, in an order that is good for the whole table.
         candidates: How many columns of a node's order are tried as its first.
         regrouped: Among how many of them the rows of a node may be divided; fewer than two leave them together.
+        check_interrupts: Called at every level; what it raises ends growth.
 
     Returns:
         (n, k) int16; each row's columns in order.
@@ -56,6 +64,7 @@ def grow(cells: Cells, order: list[int], candidates: int = 8, regrouped: int = 4
     whole = Partition.whole(cells)
     nodes = _Nodes(whole, np.array([order] * whole.count, np.int16).reshape(whole.count, len(order)))
     while nodes.partition.count:
+        check_interrupts()
         nodes = _take_constant(cells, nodes, taken)
         if not nodes.partition.count:
             break

@@ -186,6 +186,19 @@ def test_rows_that_are_null_are_rows_of_null_cells() -> None:
     assert ordering.shared_chars == max(order_by(strategy, table).shared_chars for strategy in STRATEGIES)
 
 
+def test_what_an_interrupt_raises_ends_planning() -> None:
+    calls = []
+
+    def interrupt() -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan(two_halves(200), check_interrupts=interrupt)
+    assert len(calls) == 5
+
+
 @pytest.mark.parametrize("budget_s", [-1.0, 0.0])
 def test_without_time_one_tree_is_grown_all_the_same(budget_s: float) -> None:
     table = two_halves(200)
@@ -296,3 +309,27 @@ def test_every_process_plans_the_same() -> None:
         outputs.add(done.stdout)
     (output,) = outputs
     assert [line.split(",")[0] for line in output.splitlines()] == ["rows only", "tree", *["window"] * 4]
+
+
+def test_planning_ends_when_it_is_interrupted() -> None:
+    class Cancelled(Exception):
+        pass
+
+    calls = 0
+
+    def check_interrupts() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise Cancelled
+
+    table = table_of({name: [text(i % m, 20) for i in range(500)] for name, m in (("a", 3), ("b", 7), ("c", 50))})
+    stop_at = 0
+    plan(table, check_interrupts=check_interrupts)
+    every = calls
+    assert every > 10
+    for stop_at in (1, every // 2, every):
+        calls = 0
+        with pytest.raises(Cancelled):
+            plan(table, check_interrupts=check_interrupts)
+        assert calls == stop_at

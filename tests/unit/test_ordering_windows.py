@@ -14,6 +14,7 @@ from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.rows import mean_order, prefixes, walk
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, Lookup, lengthened
+from pg_bridge.ordering.tree import grow
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
 
@@ -90,6 +91,15 @@ def test_a_window_continues_what_the_one_before_has_sent() -> None:
     assert before.column_order[:, 0].tolist() == [0] * 60
     assert plan(second).column_order[:, 0].tolist() == [1] * 20
     assert plan(second, after=before.sent).column_order[:, 0].tolist() == [0] * 20
+
+
+def test_a_column_equal_in_all_rows_does_not_stand_before_what_was_sent() -> None:
+    first = two_columns([text(100 + i, 20) for i in range(60)], [text(i % 20, 60) for i in range(60)])
+    before = plan(first, after=Sent())
+    assert before.column_order[:, 0].tolist() == [1] * 60
+    second = two_columns([text(99, 20)] * 20, [text(i, 60) for i in range(20)])
+    assert grow(Cells(second), [0, 1], candidates=2, regrouped=0).tolist() == [[0, 1]] * 20
+    assert grow(Cells(second, before.sent), [0, 1], candidates=2, regrouped=0).tolist() == [[1, 0]] * 20
 
 
 def test_values_that_were_never_sent_are_planned_as_if_nothing_had_been() -> None:

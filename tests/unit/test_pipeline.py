@@ -24,7 +24,11 @@ class Oracle:
         self.usage = Usage()
         self.prompts: list[str] = []
         self.closed = False
+        self.checks = 0
         self._late = late
+
+    def check_interrupts(self) -> None:
+        self.checks += 1
 
     def complete(self, prompts: Iterator[str | None], sampling: Sampling) -> Iterator[Completion | None]:
         held: list[Completion] = []
@@ -132,3 +136,21 @@ def test_a_million_duplicates_are_not_kept() -> None:
     for taken, _ in enumerate(answers, 1):
         assert read - taken <= 3000
     assert engine.prompts == ['a\n{"a": "x"}']
+
+
+def test_the_run_can_be_interrupted_while_rows_are_planned() -> None:
+    class Cancelled(Exception):
+        pass
+
+    class Interrupted(Oracle):
+        def check_interrupts(self) -> None:
+            super().check_interrupts()
+            if self.checks == 5:
+                raise Cancelled
+
+    engine: Any = Interrupted(0)
+    rows = [{"a": str(i % 7), "b": str(i)} for i in range(300)]
+    with pytest.raises(Cancelled):
+        list(ask(fetcher(rows), ["a", "b"], "Q", Call(), engine, Run()))
+    assert engine.prompts == []
+    assert engine.closed
