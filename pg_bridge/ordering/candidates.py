@@ -29,7 +29,7 @@ from pg_bridge.table import Table
 Strategy = Literal["original", "rows only", "v1", "greedy", "refined", "tree", "optimum"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-_TREES = ((1_000, 8), (200_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
+_TREES = ((1_000, 8), (50_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
