@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from operator import itemgetter
 
 import numpy as np
@@ -74,7 +74,7 @@ class Table:
         """
         names = _distinct(columns)
         codes = np.empty((len(rows), len(names)), np.int32, order="F")
-        code_of: list[dict[str, int]] = [{} for _ in names]
+        code_of = [_numbering() for _ in names]
         if names:
             cut = _cut(rows, names)
             for start in range(0, len(rows), _CHUNK_ROWS):  # so that no cell is held that another one equals
@@ -97,7 +97,7 @@ class Table:
         codes: NDArray[np.int32] | None = None
         values: list[list[str]] = []
         for j, column in enumerate(cells):
-            code_of: dict[str, int] = {}
+            code_of = _numbering()
             if codes is None:
                 codes = np.empty((len(column), len(names)), np.int32, order="F")
             codes[:, j] = _codes(column, code_of)
@@ -144,10 +144,13 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _codes(cells: Sequence[str], code_of: dict[str, int]) -> NDArray[np.int32]:
-    """(len(cells),) int32: the cells' codes; those that are new get the next ones."""
-    new = [cell for cell in dict.fromkeys(cells) if cell not in code_of]
-    code_of.update(zip(new, range(len(code_of), len(code_of) + len(new)), strict=True))
+def _numbering() -> defaultdict[str, int]:
+    """A dict that gives each text it has not seen the next number, from 0."""
+    return defaultdict(count().__next__)
+
+
+def _codes(cells: Sequence[str], code_of: defaultdict[str, int]) -> NDArray[np.int32]:
+    """(len(cells),) int32: the cells' codes."""
     return np.fromiter(map(code_of.__getitem__, cells), np.int32, len(cells))
 
 

@@ -73,6 +73,7 @@ class Candidates:
         self._check_interrupts = check_interrupts
         self._last_order = list(after.order) if after is not None else []
         self._fixed: dict[Strategy, tuple[list[int], int]] = {}  # columns, and what they share
+        self._shared: dict[tuple[int, ...], int] = {}  # what columns share
 
     def best(self, strategies: tuple[Strategy, ...], until: float | None) -> Candidate:
         """The one that shares most; of equal ones that of the first strategy.
@@ -112,8 +113,14 @@ class Candidates:
         if strategy not in self._fixed:
             self._check_interrupts()
             columns = self._fixed_columns(strategy)
-            self._fixed[strategy] = columns, fixed_chars(self._cells, columns)
+            self._fixed[strategy] = columns, self._shared_by(columns)
         return self._fixed[strategy]
+
+    def _shared_by(self, columns: list[int]) -> int:
+        key = tuple(columns)
+        if key not in self._shared:
+            self._shared[key] = fixed_chars(self._cells, columns)
+        return self._shared[key]
 
     def _fixed_columns(self, strategy: Strategy) -> list[int]:
         if strategy == "v1":
@@ -121,7 +128,7 @@ class Candidates:
         if strategy == "greedy":
             return greedy_columns(self._cells)
         if strategy == "refined":
-            return max(self._refined(), key=lambda columns: fixed_chars(self._cells, columns))
+            return max(self._refined(), key=self._shared_by)
         return list(range(self._cells.columns))
 
     def _refined(self) -> list[list[int]]:

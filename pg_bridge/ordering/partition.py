@@ -16,6 +16,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, lengthened
 
 _DIGIT_BITS = 16
+_LARGEST_KEY = np.iinfo(np.int32).max
 _CHUNK = 1 << 16
 
 
@@ -174,14 +175,16 @@ def sort_order(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int = 
     return _sort_order(key, int(key.max(initial=0)))
 
 
-def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.int64]:
-    """(r,) int64: numbers that stand to each other as (group, rank) do."""
-    key = group * np.int64(ranks)
-    key += rank
+def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.signedinteger]:
+    """(r,) int32 where they fit, else int64: numbers that stand to each other as (group, rank) do."""
+    groups = int(group[-1]) + 1 if len(group) else 0
+    key: NDArray[np.signedinteger] = np.empty(len(group), np.int32 if groups * ranks <= _LARGEST_KEY else np.int64)
+    np.multiply(group, ranks, out=key, casting="unsafe")
+    np.add(key, rank, out=key, casting="unsafe")
     return key
 
 
-def _sort_order(key: NDArray[np.int64], largest: int) -> NDArray[np.intp]:
+def _sort_order(key: NDArray[np.signedinteger], largest: int) -> NDArray[np.intp]:
     """What sorts keys, stably: a radix sort, 16 bits a pass.
 
     NumPy's stable sort of 16-bit integers is one, some ten times as fast as its sort of wider ones.

@@ -302,6 +302,7 @@ def test_columns_with_names_that_begin_alike_stand_side_by_side() -> None:
 
 def test_columns_stand_in_their_mean_order() -> None:
     assert mean_order(np.array([[2, 0, 1], [2, 1, 0], [0, 2, 1]], np.int16)) == (2, 0, 1)
+    assert mean_order(np.array([[0, 1, 2], [0, 1, 2], [2, 1, 0]], np.int16)) == (0, 1, 2)
     assert mean_order(np.array([[0, 1], [1, 0]], np.int16)) == (0, 1)
 
 
