@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,10 +28,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; returns the exit status: 0 well, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads."""
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As `… | head` leaves us. Python flushes once more when it ends, and must find something that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except PgBridgeError as error:
         print(f"pg-bridge: {error.message}", file=sys.stderr)
         for label, text in (("detail", error.detail), ("hint", error.hint)):
@@ -39,3 +45,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return status
