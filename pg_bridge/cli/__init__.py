@@ -28,7 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 well, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads."""
+    """Run the command line; returns the exit status.
+
+    0 is well, 1 failed, 2 wrong usage, 130 interrupted, 141 that nobody reads the output any more.
+    """
     arguments = build_parser().parse_args(argv)
     try:
         status = int(arguments.run(arguments))
