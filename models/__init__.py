@@ -1,0 +1,1 @@
+"""The model in the box, and the recipe that makes it."""

@@ -1,0 +1,1 @@
+"""Makes the demonstration model from nothing: `python -m models.recipe DIRECTORY`."""

@@ -1,0 +1,76 @@
+"""One command: `python -m models.recipe DIRECTORY` learns the tokenizer, trains the decoder and prints its scores."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from models.recipe.decoder import Decoder, Size
+from models.recipe.examples import Example, examples
+from models.recipe.scores import SPLITS, are_right, held_out, shuffled_again
+from models.recipe.training import Schedule, train
+from models.recipe.vocabulary import learn_tokenizer, write_tokenizer
+
+_TOKENIZER_EXAMPLES = 40_000
+_SCORED = 500
+
+
+def main() -> int:
+    """Run the command line."""
+    arguments = _parse()
+    directory: Path = arguments.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:6.0f} s] {line}", flush=True)
+
+    size = Size(hidden=arguments.hidden, layers=arguments.layers, heads=arguments.hidden // 64)
+    stream = examples(random.Random(arguments.seed + 1))
+    texts = (each.message + "\n" + each.answer for each in itertools.islice(stream, _TOKENIZER_EXAMPLES))
+    tokenizer = learn_tokenizer(texts, size.vocabulary)
+    size = dataclasses.replace(size, vocabulary=tokenizer.get_vocab_size())
+    write_tokenizer(tokenizer, directory, size.context_tokens)
+    say(f"tokenizer: {size.vocabulary} tokens")
+    seen: set[int] = set()
+    schedule = Schedule(steps=arguments.steps, seed=arguments.seed)
+    decoder = train(size, tokenizer, schedule, device=arguments.device, progress=say, seen=seen)
+    decoder.save(directory)
+    millions = sum(parameter.numel() for parameter in decoder.parameters()) / 1e6
+    say(f"decoder: {millions:.1f}M parameters, {len(seen)} examples")
+    for name, split in SPLITS.items():
+        for task, given in held_out(split, _SCORED, arguments.seed + 2, seen).items():
+            say(f"{name:30} {task:10} {_score(decoder, tokenizer, given, arguments.device)}")
+    return 0
+
+
+def _score(decoder: Decoder, tokenizer: Tokenizer, given: Sequence[Example], device: str) -> str:
+    first = are_right(decoder, tokenizer, given, device)
+    second = are_right(decoder, tokenizer, shuffled_again(given, 0), device)
+    return f"{100 * sum(first) / len(first):5.1f} %, columns in another order {100 * sum(second) / len(second):5.1f} %"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="models.recipe", description=__doc__)
+    parser.add_argument("directory", type=Path, help="where the model's files are written")
+    parser.add_argument("--steps", type=int, default=Schedule().steps, help="batches (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=Size().hidden, help="width (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=Size().layers, help="(default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

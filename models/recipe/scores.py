@@ -1,0 +1,66 @@
+"""How often a decoder is right, by task, on examples it was not trained on.
+
+An answer counts as right if every token of it, its end included, is the likeliest one: what an engine writes at
+temperature 0 without being held to any choices.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+
+from models.recipe.decoder import Decoder
+from models.recipe.examples import TASKS, Example, Split, example, reordered
+from models.recipe.vocabulary import END, conversation, encode
+from pg_bridge.options import DEFAULT_SYSTEM_PROMPT
+
+SPLITS = {
+    "held-out rows": Split(),
+    "held-out wordings": Split(wordings="held out"),
+    "held-out table shapes": Split(shapes="held out"),
+    "held-out wordings and shapes": Split(shapes="held out", wordings="held out"),
+}
+_BATCH = 32
+
+
+def held_out(split: Split, count: int, seed: int, seen: set[int]) -> dict[str, list[Example]]:
+    """Make examples of each task, none of them among the hashes of `seen`."""
+    rng = random.Random(seed)
+    found: dict[str, list[Example]] = {}
+    for task in TASKS:
+        kept: list[Example] = []
+        while len(kept) < count:
+            each = example(rng, task, split)
+            if hash(each.message) not in seen:
+                kept.append(each)
+        found[task] = kept
+    return found
+
+
+def shuffled_again(given: Sequence[Example], seed: int) -> list[Example]:
+    """Return the same examples with columns in another order."""
+    rng = random.Random(seed)
+    return [reordered(rng, each) for each in given]
+
+
+def are_right(decoder: Decoder, tokenizer: Tokenizer, given: Sequence[Example], device: str = "cpu") -> list[bool]:
+    """Say of each example whether the decoder's own answer is the right one."""
+    before = encode(tokenizer, [conversation(DEFAULT_SYSTEM_PROMPT, each.message) for each in given])
+    answers = encode(tokenizer, [each.answer + END for each in given])
+    right = [False] * len(given)
+    by_length = sorted(range(len(given)), key=lambda i: len(before[i]))
+    for start in range(0, len(given), _BATCH):
+        places = by_length[start : start + _BATCH]
+        rows = [before[i] + answers[i] for i in places]
+        tokens = torch.ones((len(rows), max(map(len, rows))), dtype=torch.int64)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        with torch.no_grad():
+            likeliest = decoder.scores(decoder(tokens.to(device))).argmax(-1).cpu()
+        for row, i in zip(likeliest, places, strict=True):
+            first = len(before[i])
+            right[i] = row[first - 1 : first - 1 + len(answers[i])].tolist() == answers[i]
+    return right

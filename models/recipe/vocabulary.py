@@ -1,0 +1,71 @@
+"""The tokenizer: byte-level BPE learnt from the generated text, and the chat template.
+
+In: texts. Out: a `Tokenizer` of the library `tokenizers`, and the files that transformers and vLLM load. Digits stand
+alone and every byte has a token, so that any value can be copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+BEGIN, END, SYSTEM, USER, ASSISTANT = SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+BEGIN_ID, END_ID = 0, 1
+
+# The Jinja of it writes what `conversation` does.
+CHAT_TEMPLATE = (
+    "<|begin|>{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+# A word with the space or the sign before it, one digit, or a run of signs. A name of a column thus has the same
+# tokens in a question (after a space) as in a row (after a quotation mark) but for its first.
+_PIECES = Regex(r"[ ]?\p{L}+|\p{N}|[ ]?[^\s\p{L}\p{N}]|\s+")
+
+
+def conversation(system: str, message: str) -> str:
+    """Write what stands before an answer."""
+    system = f"{SYSTEM}\n{system}{END}\n" if system else ""
+    return f"{BEGIN}{system}{USER}\n{message}{END}\n{ASSISTANT}\n"
+
+
+def learn_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """Learn a vocabulary of `size` tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_PIECES, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: Tokenizer, directory: Path, context_tokens: int) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json`."""
+    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "model_max_length": context_tokens,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text."""
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]

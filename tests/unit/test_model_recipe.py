@@ -1,0 +1,161 @@
+"""The recipe of the demonstration model: its examples are right, and what it writes is what an engine loads."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from models.recipe import wordings
+from models.recipe.examples import TASKS, Example, Split, example, examples, reordered
+from models.recipe.notes import THINGS, TOPICS, note, sentence
+from models.recipe.tables import shapes
+from models.recipe.wordings import Wordings
+from pg_bridge.ordering import plan
+from pg_bridge.prompt import parse_question, render
+from pg_bridge.table import Table
+
+SPLITS = [Split(), Split(shapes="held out", wordings="held out")]
+
+
+def some(task: str, count: int = 400, split: Split = SPLITS[0]) -> list[Example]:
+    rng = random.Random(7)
+    return [example(rng, task, split) for _ in range(count)]  # type: ignore[arg-type]
+
+
+def column_asked(each: Example) -> str:
+    named = parse_question(each.prompt).columns
+    assert len(named) == 1
+    return named[0]
+
+
+def spoken(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_examples_are_the_same_for_a_seed_and_others_for_another() -> None:
+    first, again, other = (list(islice(examples(random.Random(seed)), 50)) for seed in (1, 1, 2))
+    assert first == again
+    assert not set(map(repr, first)) & set(map(repr, other))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_column_asked_about_is_in_the_row_and_the_answer_among_the_choices(task: str, split: Split) -> None:
+    for each in some(task, split=split):
+        assert column_asked(each) in each.row
+        assert not each.choices or each.answer in each.choices
+        assert len(set(each.choices)) == len(each.choices)
+
+
+def test_a_value_is_that_of_the_column_asked_about() -> None:
+    for each in some("value"):
+        assert each.answer == spoken(each.row[column_asked(each)])
+
+
+def test_a_mention_is_in_the_column_asked_about_and_nowhere_else_counts() -> None:
+    answers = {"yes": 0, "no": 0}
+    elsewhere = 0
+    for each in some("mention", 1500):
+        answers[each.answer] += 1
+        column = column_asked(each)
+        text = spoken(each.row[column]).casefold()
+        beside = " ".join(spoken(value) for name, value in each.row.items() if name != column).casefold()
+        question = each.message.split("\n")[0].casefold()
+        words = set(re.findall(r"[^\W\d_]{4,}", question)) - set(re.findall(r"[^\W\d_]+", column.casefold()))
+        elsewhere += each.answer == "no" and any(word in beside and word not in text for word in words)
+    assert min(answers.values()) > 400
+    assert elsewhere > 50
+
+
+def test_labels_are_balanced_by_place() -> None:
+    places = [each.choices.index(each.answer) for each in some("label", 2000) if len(each.choices) == 3]
+    assert len(places) > 200
+    assert min(places.count(place) for place in range(3)) > len(places) / 5
+
+
+def test_column_order_is_all_that_reordering_changes() -> None:
+    rng = random.Random(3)
+    moved = 0
+    for each in some("value"):
+        other = reordered(rng, each)
+        assert (other.row, other.answer, other.prompt) == (each.row, each.answer, each.prompt)
+        moved += list(other.row) != list(each.row)
+    assert moved > 100
+
+
+def test_messages_are_those_that_pg_bridge_sends() -> None:
+    for each in some("value", 100):
+        table = Table.from_json([json.dumps(each.row, ensure_ascii=False)], list(each.row))
+        question = parse_question(each.prompt)
+        sent = [render(question, table, ordering) for ordering in (plan(table),)]
+        head, row = next(iter(sent[0])).split("\n", 1)
+        assert head == each.message.split("\n", 1)[0]
+        assert json.loads(row) == each.row
+        assert sorted(row) == sorted(each.message.split("\n", 1)[1])
+
+
+def test_what_is_held_out_is_not_seen() -> None:
+    for name, value in vars(wordings).items():
+        if isinstance(value, Wordings):
+            assert value.held_out, name
+            assert not set(value.seen) & set(value.held_out), name
+    seen, held_out = ({shape.name for shape in shapes(which)} for which in ("seen", "held out"))
+    assert len(seen) >= 20
+    assert len(held_out) >= 4
+    assert not seen & held_out
+
+
+def test_no_label_belongs_to_two_topics() -> None:
+    labels = [label for topic in TOPICS for label in topic.labels]
+    assert len(labels) == len(set(labels))
+
+
+def test_a_sentence_holds_its_word() -> None:
+    rng = random.Random(1)
+    for word in THINGS["nouns"][:200]:
+        assert word in sentence(rng, word)
+
+
+def test_a_note_has_words_of_its_topic() -> None:
+    rng = random.Random(1)
+    for topic in TOPICS:
+        for _ in range(5):
+            text = note(rng, topic).casefold()
+            assert any(word.casefold() in text for word in topic.words), text
+
+
+def test_the_files_load_and_mean_the_same(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415 - heavy
+
+    from models.recipe.decoder import Decoder, Size  # noqa: PLC0415 - needs torch
+    from models.recipe.vocabulary import conversation, learn_tokenizer, write_tokenizer  # noqa: PLC0415 - as above
+
+    texts = [each.message for each in islice(examples(random.Random(0)), 300)]
+    tokenizer = learn_tokenizer(texts, 600)
+    size = Size(hidden=128, layers=2, heads=2, intermediate=192, vocabulary=tokenizer.get_vocab_size())
+    torch.manual_seed(0)
+    decoder = Decoder(size)
+    for parameter in decoder.parameters():
+        parameter.data = (parameter.data * 4).half().float()  # as the file keeps them
+    decoder.save(tmp_path)
+    write_tokenizer(tokenizer, tmp_path, size.context_tokens)
+
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Is a b?\n{"a": "é 1207"}'}]
+    text = loaded.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert text == conversation("Be brief.", 'Is a b?\n{"a": "é 1207"}')
+    ids = loaded(text, add_special_tokens=False)["input_ids"]
+    assert ids == tokenizer.encode(text, add_special_tokens=False).ids
+    assert loaded.decode(ids) == text
+    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits
+        found = decoder.scores(decoder(torch.tensor([ids])))
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert wanted.abs().max() > 1
