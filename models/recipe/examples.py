@@ -10,14 +10,15 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from models.recipe import wordings
 from models.recipe.notes import TOPICS, Topic, note, plain, sentence
 from models.recipe.reviews import Sentiment, review
-from models.recipe.tables import Kind, Row, Shapes, Value, invented_word, row_with, shuffled, thing, topic
+from models.recipe.tables import Kind, Row, Shapes, Value, invented_word, row_with, thing, topic
 from models.recipe.wordings import Wordings
 from pg_bridge.options import DEFAULT_SYSTEM_PROMPT
 
@@ -74,18 +75,24 @@ class Example:
     @property
     def message(self) -> str:
         """The user message, as `pg_bridge.prompt` writes it."""
-        cells = ", ".join(f"{dumped(name)}: {dumped(value)}" for name, value in self.row.items())
-        return f"{self.prompt.replace('{', '').replace('}', '')}\n{{{cells}}}"
+        return f"{self.prompt.replace('{', '').replace('}', '')}\n{dumped(self.row)}"
+
+    @property
+    def checksum(self) -> int:
+        """A number that two examples share if they ask the same."""
+        return zlib.crc32(self.message.encode())
 
 
-def dumped(value: Value) -> str:
-    """Write a value as PostgreSQL's row_to_json does."""
+def dumped(value: Value | Row) -> str:
+    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def examples(rng: random.Random, split: Split = SEEN, *, most_columns: int = 10) -> Iterator[Example]:
-    """Yield examples without end, of each task as many."""
-    for task in itertools.cycle(TASKS):
+def examples(
+    rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10
+) -> Iterator[Example]:
+    """Yield examples without end, of each of the tasks in turn."""
+    for task in itertools.cycle(tasks):
         yield example(rng, task, split, most_columns=most_columns)
 
 
@@ -94,11 +101,6 @@ def example(rng: random.Random, task: Task, split: Split = SEEN, *, most_columns
     return {"sentiment": _sentiment, "label": _label, "mention": _mention, "value": _value}[task](
         rng, split, most_columns
     )
-
-
-def reordered(rng: random.Random, given: Example) -> Example:
-    """Return the same example with its row's columns in another order."""
-    return Example(given.task, given.prompt, shuffled(rng, given.row), given.answer, given.choices)
 
 
 def system_prompt(rng: random.Random) -> str:
@@ -119,42 +121,35 @@ def _sentiment(rng: random.Random, split: Split, most_columns: int) -> Example:
         names: tuple[str, ...] = labels
         if len(labels) == 2 and rng.random() < 0.3:
             names = rng.choice(_PAIRS)
-        return _listed(rng, split, most_columns, wordings.SENTIMENT, names, names[labels.index(right)], felt)
+        answer = names[labels.index(right)]
+        return _of_review(rng, split, most_columns, wordings.SENTIMENT, felt, answer, names, listed=True)
     if chance < 0.75:
         felt = rng.choice(("positive", "negative", "neutral", "mixed"))
-        return _asked(rng, split, most_columns, wordings.OPINION, felt, felt, ())
+        return _of_review(rng, split, most_columns, wordings.OPINION, felt, felt)
     felt = rng.choice(("positive", "negative"))
     praise = rng.random() < 0.6
     answer = "yes" if (felt == "positive") == praise else "no"
-    return _asked(rng, split, most_columns, wordings.PRAISE if praise else wordings.BLAME, felt, answer, ("yes", "no"))
+    texts = wordings.PRAISE if praise else wordings.BLAME
+    return _of_review(rng, split, most_columns, texts, felt, answer, ("yes", "no"))
 
 
-def _asked(
+def _of_review(
     rng: random.Random,
     split: Split,
     most_columns: int,
     texts: Wordings,
     felt: Sentiment,
     answer: str,
-    choices: tuple[str, ...],
+    choices: tuple[str, ...] = (),
+    *,
+    listed: bool = False,
 ) -> Example:
     row, column = row_with(rng, "review", review(rng, felt), which=split.shapes, most_columns=most_columns)
-    return Example("sentiment", _wording(rng, split, texts, column), row, answer, choices)
-
-
-def _listed(
-    rng: random.Random,
-    split: Split,
-    most_columns: int,
-    texts: Wordings,
-    names: tuple[str, ...],
-    answer: str,
-    felt: Sentiment,
-) -> Example:
-    row, column = row_with(rng, "review", review(rng, felt), which=split.shapes, most_columns=most_columns)
-    order = rng.sample(names, len(names))
-    prompt = _wording(rng, split, texts, column, labels=_list(rng, order))
-    return Example("sentiment", prompt, row, answer, tuple(order))
+    labels = ""
+    if listed:
+        choices = tuple(rng.sample(choices, len(choices)))
+        labels = _list(rng, choices)
+    return Example("sentiment", _wording(rng, split, texts, column, labels=labels), row, answer, choices)
 
 
 def _label(rng: random.Random, split: Split, most_columns: int) -> Example:
@@ -170,14 +165,14 @@ def _label(rng: random.Random, split: Split, most_columns: int) -> Example:
     others = rng.sample(far, rng.choice((1, 1, 2, 2, 2, 3, 3, 4, 5, 6)))
     names = [rng.choice(each.labels) for each in others]
     answer = rng.choice(chosen.labels)
-    if len(names) > 1 and rng.random() < 0.1:
-        answer, names = "other", rng.sample(names, len(names))
-    else:
-        names = rng.sample([*names, answer], len(names) + 1)
-    if rng.random() < 0.1:
+    is_other = len(names) > 1 and rng.random() < 0.1
+    if not is_other:
+        names.append(answer)
+    names = rng.sample(names, len(names))
+    if rng.random() < 0.1 or is_other:
         names.append("other")
-    if answer == "other":
-        names = [*(name for name in names if name != "other"), "other"]
+    if is_other:
+        answer = "other"
     style = rng.choices((str, str.upper, str.capitalize), (0.8, 0.07, 0.13))[0]
     names, answer = [style(name) for name in names], style(answer)
     prompt = _wording(rng, split, wordings.LABEL, column, labels=_list(rng, names))
@@ -245,7 +240,7 @@ def _wording(
     return re.sub(r"\{[cwl]\}", lambda match: parts[match[0]], pattern)
 
 
-def _list(rng: random.Random, names: list[str]) -> str:
+def _list(rng: random.Random, names: Sequence[str]) -> str:
     chance = rng.random()
     if chance < 0.6:
         joint = rng.choice((" or ", " or ", ", or " if len(names) > 2 else " or "))

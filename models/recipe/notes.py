@@ -361,25 +361,10 @@ def _fields(lines: Sequence[str]) -> dict[str, str]:
     return fields
 
 
-_DOUBLED: Final = frozenset(
-    [
-        "quit",
-        "commit",
-        "emit",
-        "begin",
-        "cancel",
-        "level",
-        "kidnap",
-        "debug",
-        "reset",
-        "format",
-        "sublet",
-        "repot",
-        "transfer",
-        "refuel",
-        "worship",
-    ]
-)
+_DOUBLED: Final = frozenset({
+    "quit", "commit", "emit", "begin", "cancel", "level", "kidnap", "debug", "reset", "format", "sublet", "repot",
+    "transfer", "refuel", "worship",
+})  # fmt: skip
 _SHORT_VERB: Final = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")
 
 

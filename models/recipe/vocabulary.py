@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
-# A word with the space or the sign before it, one digit, or a run of signs. A name of a column thus has the same
+# A word with the space before it, one digit, one sign, or a run of blanks. A name of a column thus has the same
 # tokens in a question (after a space) as in a row (after a quotation mark) but for its first.
 _PIECES = Regex(r"[ ]?\p{L}+|\p{N}|[ ]?[^\s\p{L}\p{N}]|\s+")
 
