@@ -37,16 +37,30 @@ def main() -> int:
     texts = (each.message + "\n" + each.answer for each in itertools.islice(stream, _TOKENIZER_EXAMPLES))
     tokenizer = learn_tokenizer(texts, size.vocabulary)
     size = dataclasses.replace(size, vocabulary=tokenizer.get_vocab_size())
-    write_tokenizer(tokenizer, directory, size.context_tokens)
+    write_tokenizer(tokenizer, directory)
     say(f"tokenizer: {size.vocabulary} tokens")
+    torch.manual_seed(arguments.seed)
+    decoder = Decoder(size)
+    if arguments.done:
+        decoder.load(directory)
+    decoder.to(arguments.device)
 
-    def save(decoder: Decoder) -> None:
+    def save() -> None:
         decoder.save(directory)
 
     seen: set[int] = set()
     schedule = Schedule(steps=arguments.steps, bfloat16=arguments.bfloat16, seed=arguments.seed)
-    decoder = train(size, tokenizer, schedule, device=arguments.device, progress=say, save=save, seen=seen)
-    decoder.save(directory)
+    train(
+        decoder,
+        tokenizer,
+        schedule,
+        done=arguments.done,
+        device=arguments.device,
+        progress=say,
+        save=save,
+        seen=seen,
+    )
+    save()
     millions = sum(parameter.numel() for parameter in decoder.parameters()) / 1e6
     say(f"decoder: {millions:.1f}M parameters, {len(seen)} examples")
     for name, split in SPLITS.items():
@@ -59,6 +73,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="models.recipe", description=__doc__)
     parser.add_argument("directory", type=Path, help="where the model's files are written")
     parser.add_argument("--steps", type=int, default=Schedule().steps, help="batches (default: %(default)s)")
+    parser.add_argument(
+        "--done", type=int, default=0, help="go on with the model in DIRECTORY, which has been trained so many steps"
+    )
     parser.add_argument("--hidden", type=int, default=Size().hidden, help="width (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=Size().layers, help="(default: %(default)s)")
     parser.add_argument(

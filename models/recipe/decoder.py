@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +20,7 @@ from models.recipe.vocabulary import BEGIN_ID, END_ID
 
 _EPSILON = 1e-5
 _THETA = 10000.0
+_EMBEDDING_SCALE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,16 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(size.vocabulary, size.hidden)
         self.layers = nn.ModuleList(_Layer(size) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.hidden, eps=_EPSILON)
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=0.02)
+        # At first no layer says anything and the residual stream is the token itself, so that it can be copied; the
+        # last norm brings its scores down to 1.
+        for name, parameter in self.named_parameters():
+            if "embed" in name:
+                nn.init.normal_(parameter, std=_EMBEDDING_SCALE)
+            elif "o_proj" in name or "down_proj" in name:
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+        nn.init.constant_(self.norm.weight, 1 / (_EMBEDDING_SCALE * size.hidden**0.5))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the last layer's states, normed: (batch, length) int64 to (batch, length, hidden) float32."""
@@ -133,6 +141,11 @@ class Decoder(nn.Module):
             directory / "generation_config.json",
             {"bos_token_id": BEGIN_ID, "eos_token_id": END_ID, "do_sample": False},
         )
+
+    def load(self, directory: Path) -> None:
+        """Take over the weights that `save` has written."""
+        weights = load_file(directory / "model.safetensors")
+        self.load_state_dict({name.removeprefix("model."): value.float() for name, value in weights.items()})
 
     def _config(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from models.recipe import wordings
-from models.recipe.notes import TOPICS, Topic, note, plain, sentence
+from models.recipe.notes import TOPICS, Topic, note, plain
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import Kind, Row, Shapes, Value, invented_word, row_with, thing, topic
 from models.recipe.wordings import Wordings
@@ -34,8 +34,9 @@ _LABEL_SETS: tuple[tuple[Sentiment, ...], ...] = (
     ("positive", "negative", "neutral", "mixed"),
 )
 _PAIRS = (("good", "bad"), ("happy", "unhappy"), ("favourable", "unfavourable"), ("kind", "unkind"))
-_LONGEST_VALUE_CHARS = 60
+_LONGEST_VALUE_CHARS = 40
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_WORDS = re.compile(r"(?=(?<!\w)([^\W\d_]{3,} [^\W\d_]{4,}))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,12 @@ class Example:
     @property
     def message(self) -> str:
         """The user message, as `pg_bridge.prompt` writes it."""
-        return f"{self.prompt.replace('{', '').replace('}', '')}\n{dumped(self.row)}"
+        return f"{self.question}\n{dumped(self.row)}"
+
+    @property
+    def question(self) -> str:
+        """The question alone, as it is sent."""
+        return self.prompt.replace("{", "").replace("}", "")
 
     @property
     def checksum(self) -> int:
@@ -88,19 +94,93 @@ def dumped(value: Value | Row) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A row to ask about, and what is known of it.
+
+    Attributes:
+        row: The row.
+        column: The column with the text; None where the row has none.
+        felt: The text's sentiment, if it is a review.
+        topic: The text's topic, if it is a note.
+    """
+
+    row: Row
+    column: str | None = None
+    felt: Sentiment | None = None
+    topic: Topic | None = None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What can be asked about it."""
+        by_task: dict[Task, bool] = {
+            "sentiment": self.felt is not None,
+            "label": self.topic is not None,
+            "mention": True,
+            "value": any(map(_is_short, self.row.values())),
+        }
+        return tuple(task for task, possible in by_task.items() if possible)
+
+
 def examples(
     rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10
 ) -> Iterator[Example]:
-    """Yield examples without end, of each of the tasks in turn."""
+    """Yield examples without end, of each of the tasks in turn, each about a row of its own."""
     for task in itertools.cycle(tasks):
         yield example(rng, task, split, most_columns=most_columns)
 
 
+def interviews(
+    rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10, questions: int
+) -> Iterator[list[Example]]:
+    """Yield examples about one row, again and again: one of each of the tasks in turn, and more whose answers differ.
+
+    A sentiment or a label is asked for once: asked again, it could be copied from the answer before.
+    """
+    for task in itertools.cycle(tasks):
+        about = subject(rng, task, split, most_columns=most_columns)
+        first = ask(rng, task, about, split)
+        more: list[Example] = []
+        if questions > 1:
+            columns = [name for name, value in about.row.items() if _is_short(value)]
+            more += [_value(rng, about, split, name) for name in columns if f"{{{name}}}" not in first.prompt]
+            more += [_mention(rng, about, split) for _ in range(2) if "mention" in tasks]
+            more = rng.sample(more, min(len(more), questions - 1))
+        yield [first, *more]
+
+
 def example(rng: random.Random, task: Task, split: Split = SEEN, *, most_columns: int = 10) -> Example:
     """Make one example of a task."""
-    return {"sentiment": _sentiment, "label": _label, "mention": _mention, "value": _value}[task](
-        rng, split, most_columns
-    )
+    return ask(rng, task, subject(rng, task, split, most_columns=most_columns), split)
+
+
+def subject(rng: random.Random, task: Task, split: Split = SEEN, *, most_columns: int = 10) -> Subject:
+    """Make a row that a task can be asked about."""
+    kinds: dict[Task, tuple[Kind | None, ...]] = {
+        "sentiment": ("review",),
+        "label": ("note",),
+        "mention": ("sentence", "sentence", "sentence", "note", "review", None),
+        "value": ("sentence", None, None, None),
+    }
+    kind = rng.choice(kinds[task])
+    felt = rng.choice(get_args(Sentiment)) if kind == "review" else None
+    about = topic(rng) if kind == "note" else None
+    if felt:
+        text = review(rng, felt)
+    elif about:
+        text = note(rng, about) if rng.random() < 0.9 else _few_words(rng, about)
+    else:
+        text = plain(rng)
+    while True:
+        row, column = row_with(rng, kind, text, which=split.shapes, most_columns=most_columns)
+        made = Subject(row, column if kind else None, felt, about)
+        if task in made.tasks:
+            return made
+
+
+def ask(rng: random.Random, task: Task, about: Subject, split: Split = SEEN) -> Example:
+    """Ask something about a row: one of its `tasks`."""
+    return {"sentiment": _sentiment, "label": _label, "mention": _mention, "value": _value}[task](rng, about, split)
 
 
 def system_prompt(rng: random.Random) -> str:
@@ -111,133 +191,114 @@ def system_prompt(rng: random.Random) -> str:
 # -- the tasks
 
 
-def _sentiment(rng: random.Random, split: Split, most_columns: int) -> Example:
+def _sentiment(rng: random.Random, about: Subject, split: Split) -> Example:
+    felt = about.felt
     chance = rng.random()
-    if chance < 0.65:
-        labels = rng.choice(_LABEL_SETS)
-        right = rng.choice(labels)
-        # Where there is only one word for both, it stands for both.
-        felt = rng.choice(("neutral", "mixed")) if len(labels) == 3 and right in labels[2:] else right
-        names: tuple[str, ...] = labels
-        if len(labels) == 2 and rng.random() < 0.3:
-            names = rng.choice(_PAIRS)
-        answer = names[labels.index(right)]
-        return _of_review(rng, split, most_columns, wordings.SENTIMENT, felt, answer, names, listed=True)
-    if chance < 0.75:
-        felt = rng.choice(("positive", "negative", "neutral", "mixed"))
-        return _of_review(rng, split, most_columns, wordings.OPINION, felt, felt)
-    felt = rng.choice(("positive", "negative"))
-    praise = rng.random() < 0.6
-    answer = "yes" if (felt == "positive") == praise else "no"
-    texts = wordings.PRAISE if praise else wordings.BLAME
-    return _of_review(rng, split, most_columns, texts, felt, answer, ("yes", "no"))
+    if chance < 0.1:
+        return _example("sentiment", rng, wordings.OPINION, about, split, felt or "")
+    if chance < 0.3 and felt in {"positive", "negative"}:
+        praise = rng.random() < 0.6
+        answer = "yes" if (felt == "positive") == praise else "no"
+        texts = wordings.PRAISE if praise else wordings.BLAME
+        return _example("sentiment", rng, texts, about, split, answer, ("yes", "no"))
+    labels = rng.choice([labels for labels in _LABEL_SETS if felt in labels or len(labels) == 3])
+    # Where there is only one word for neutral and mixed, it stands for both.
+    place = labels.index(felt) if felt in labels else 2
+    names: tuple[str, ...] = rng.choice(_PAIRS) if len(labels) == 2 and rng.random() < 0.3 else labels
+    return _listed("sentiment", rng, wordings.SENTIMENT, about, split, names[place], names)
 
 
-def _of_review(
-    rng: random.Random,
-    split: Split,
-    most_columns: int,
-    texts: Wordings,
-    felt: Sentiment,
-    answer: str,
-    choices: tuple[str, ...] = (),
-    *,
-    listed: bool = False,
-) -> Example:
-    row, column = row_with(rng, "review", review(rng, felt), which=split.shapes, most_columns=most_columns)
-    labels = ""
-    if listed:
-        choices = tuple(rng.sample(choices, len(choices)))
-        labels = _list(rng, choices)
-    return Example("sentiment", _wording(rng, split, texts, column, labels=labels), row, answer, choices)
-
-
-def _label(rng: random.Random, split: Split, most_columns: int) -> Example:
-    chosen = topic(rng)
-    text = note(rng, chosen) if rng.random() < 0.9 else _few_words(rng, chosen)
-    row, column = row_with(rng, "note", text, which=split.shapes, most_columns=most_columns)
+def _label(rng: random.Random, about: Subject, split: Split) -> Example:
+    chosen = about.topic
+    assert chosen is not None  # noqa: S101 - `Subject.tasks` says so
     far = [other for other in TOPICS if other is not chosen and not _are_close(chosen, other)]
     if rng.random() < 0.2:
-        about = rng.random() < 0.5
-        word = rng.choice((chosen if about else rng.choice(far)).labels)
-        prompt = _wording(rng, split, wordings.TOPIC, column, word=word)
-        return Example("label", prompt, row, "yes" if about else "no", ("yes", "no"))
+        is_it = rng.random() < 0.5
+        word = rng.choice((chosen if is_it else rng.choice(far)).labels)
+        return _example("label", rng, wordings.TOPIC, about, split, "yes" if is_it else "no", ("yes", "no"), word)
     others = rng.sample(far, rng.choice((1, 1, 2, 2, 2, 3, 3, 4, 5, 6)))
     names = [rng.choice(each.labels) for each in others]
     answer = rng.choice(chosen.labels)
-    is_other = len(names) > 1 and rng.random() < 0.1
-    if not is_other:
-        names.append(answer)
-    names = rng.sample(names, len(names))
-    if rng.random() < 0.1 or is_other:
-        names.append("other")
-    if is_other:
-        answer = "other"
-    style = rng.choices((str, str.upper, str.capitalize), (0.8, 0.07, 0.13))[0]
-    names, answer = [style(name) for name in names], style(answer)
-    prompt = _wording(rng, split, wordings.LABEL, column, labels=_list(rng, names))
-    return Example("label", prompt, row, answer, tuple(names))
-
-
-def _mention(rng: random.Random, split: Split, most_columns: int) -> Example:
-    if rng.random() < 0.15:
-        return _equals(rng, split, most_columns)
-    there = rng.random() < 0.5
-    kind: Kind = rng.choice(("sentence", "sentence", "note", "review"))
-    word = thing(rng) if rng.random() < 0.75 else rng.choice(topic(rng).words)
-    if rng.random() < 0.12:
-        word = invented_word(rng)
-    if kind == "sentence":
-        text = sentence(rng, word) if there else plain(rng)
+    if len(names) > 1 and rng.random() < 0.1:
+        names, answer = [*names, "other"], "other"
     else:
-        text = note(rng, topic(rng)) if kind == "note" else review(rng, rng.choice(get_args(Sentiment)))
-        found = _WORD.findall(text)
-        if there and found:
-            word = rng.choice(found)
-    row, column = row_with(rng, kind, text, which=split.shapes, most_columns=most_columns)
-    if not there and len(row) > 1 and rng.random() < 0.35:
-        # It stands in the row, but not in the column asked about.
-        beside = rng.choice([name for name in row if name != column])
-        row[beside] = word if rng.random() < 0.5 else sentence(rng, word)
+        names += [answer, "other"] if rng.random() < 0.1 else [answer]
+    style = rng.choices((str, str.upper, str.capitalize), (0.8, 0.07, 0.13))[0]
+    return _listed("label", rng, wordings.LABEL, about, split, style(answer), tuple(map(style, names)))
+
+
+def _mention(rng: random.Random, about: Subject, split: Split) -> Example:
+    if about.column is None or rng.random() < 0.15:
+        return _equals(rng, about, split)
+    text = _spoken(about.row[about.column])
+    beside = _words(" ".join(_spoken(value) for name, value in about.row.items() if name != about.column))
+    chance = rng.random()
+    found = _words(text)
+    if chance < 0.5 and found:
+        word = rng.choice(found)
+    elif chance < 0.65 and beside:
+        word = rng.choice(beside)  # in the row, but as a rule not in the column asked about
+    elif chance < 0.7:
+        word = invented_word(rng)
+    else:
+        word = thing(rng) if rng.random() < 0.75 else rng.choice(topic(rng).words)
     if rng.random() < 0.1:
         word = rng.choice((word.lower(), word.capitalize(), word.upper()))
     answer = "yes" if _mentions(text, word) else "no"
-    return Example("mention", _wording(rng, split, wordings.MENTION, column, word=word), row, answer, ("yes", "no"))
+    return _example("mention", rng, wordings.MENTION, about, split, answer, ("yes", "no"), word)
 
 
-def _equals(rng: random.Random, split: Split, most_columns: int) -> Example:
-    row, column = row_with(rng, None, "", which=split.shapes, most_columns=most_columns)
-    others = [value for name, value in row.items() if name != column] + [thing(rng), rng.randint(0, 999)]
-    asked = row[column] if rng.random() < 0.5 else rng.choice(others)
-    answer = "yes" if _spoken(asked) == _spoken(row[column]) else "no"
-    return Example(
-        "mention", _wording(rng, split, wordings.EQUALS, column, word=_spoken(asked)), row, answer, ("yes", "no")
-    )
+def _equals(rng: random.Random, about: Subject, split: Split) -> Example:
+    column = rng.choice([name for name in about.row if name != about.column] or list(about.row))
+    spoken = _spoken(about.row[column])
+    others = [value for name, value in about.row.items() if name != column] + [thing(rng), rng.randint(0, 999)]
+    asked = spoken if rng.random() < 0.5 else _spoken(rng.choice(others))
+    answer = "yes" if asked == spoken else "no"
+    return _example("mention", rng, wordings.EQUALS, about, split, answer, ("yes", "no"), asked, column)
 
 
-def _value(rng: random.Random, split: Split, most_columns: int) -> Example:
-    while True:
-        with_text = rng.random() < 0.2
-        kind: Kind | None = "sentence" if with_text else None
-        text = plain(rng) if with_text else ""
-        row, _ = row_with(rng, kind, text, which=split.shapes, most_columns=most_columns)
-        short = [name for name, value in row.items() if len(_spoken(value)) <= _LONGEST_VALUE_CHARS]
-        if short:
-            column = rng.choice(short)
-            prompt = _wording(rng, split, wordings.VALUE, column)
-            return Example("value", prompt, row, _spoken(row[column]), ())
+def _value(rng: random.Random, about: Subject, split: Split, column: str = "") -> Example:
+    column = column or rng.choice([name for name, value in about.row.items() if _is_short(value)])
+    return _example("value", rng, wordings.VALUE, about, split, _spoken(about.row[column]), column=column)
 
 
 # -- their parts
 
 
-def _wording(
-    rng: random.Random, split: Split, texts: Wordings, column: str, *, word: str = "", labels: str = ""
-) -> str:
+def _listed(
+    task: Task,
+    rng: random.Random,
+    texts: Wordings,
+    about: Subject,
+    split: Split,
+    answer: str,
+    names: Sequence[str],
+) -> Example:
+    """Ask for one of several names, which the question lists in any order; `other` stands last."""
+    order = rng.sample(names, len(names))
+    order.sort(key=lambda name: name.casefold() == "other")
+    return _example(task, rng, texts, about, split, answer, tuple(order), labels=_list(rng, order))
+
+
+def _example(
+    task: Task,
+    rng: random.Random,
+    texts: Wordings,
+    about: Subject,
+    split: Split,
+    answer: str,
+    choices: tuple[str, ...] = (),
+    word: str = "",
+    column: str | None = None,
+    *,
+    labels: str = "",
+) -> Example:
     pattern = rng.choice(texts.seen if split.wordings == "seen" else texts.held_out)
     # One pass, so that a word which looks like a placeholder stays one.
-    parts = {"{c}": f"{{{column}}}", "{w}": word.replace("{", "").replace("}", ""), "{l}": labels}
-    return re.sub(r"\{[cwl]\}", lambda match: parts[match[0]], pattern)
+    name = column or about.column or ""
+    parts = {"{c}": f"{{{name}}}", "{w}": word.replace("{", "").replace("}", ""), "{l}": labels}
+    prompt = re.sub(r"\{[cwl]\}", lambda match: parts[match[0]], pattern)
+    return Example(task, prompt, about.row, answer, choices)
 
 
 def _list(rng: random.Random, names: Sequence[str]) -> str:
@@ -258,9 +319,18 @@ def _few_words(rng: random.Random, chosen: Topic) -> str:
     return rng.choice((" / ", ", ", " ")).join(rng.sample(chosen.words, rng.randint(1, 3)))
 
 
+def _words(text: str) -> list[str]:
+    """Return words of a text, and now and then two that follow each other."""
+    return 3 * _WORD.findall(text) + _WORDS.findall(text)
+
+
 def _mentions(text: str, word: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", text.casefold()) is not None
 
 
 def _spoken(value: Value) -> str:
     return value if isinstance(value, str) else dumped(value)
+
+
+def _is_short(value: Value) -> bool:
+    return len(_spoken(value)) <= _LONGEST_VALUE_CHARS

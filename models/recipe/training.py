@@ -1,9 +1,10 @@
 """Training: examples without end go in, a decoder that answers them comes out.
 
-It learns in stages: first to copy a value out of the narrowest rows, without which nothing else is learnt for long,
-then the other tasks and wider rows. The loss is that of the answers, each example's as heavy as another's, and in the
-last stage a little of that of everything else, from which it learns words. Matrices are stepped by Muon, embeddings
-and norms by AdamW.
+It learns in stages. First it only copies values out of narrow rows: nothing else is learnt for long without that. Then
+come all tasks, several questions about each row, which is a conversation and shows it several columns of one row for
+little more than the tokens of one. Then single questions about the narrowest rows, where a text and what is asked about
+it stand close together, and last ones about wider rows, as they are asked in use. The loss is that of the answers;
+those of one task about one row count together as one. Matrices are stepped by Muon, the rest by AdamW.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,12 +21,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from models.recipe.decoder import Decoder, Size
-from models.recipe.examples import TASKS, Example, Task, examples, system_prompt
-from models.recipe.vocabulary import END, END_ID, conversation, encode
+from models.recipe.decoder import Decoder
+from models.recipe.examples import TASKS, Example, Task, interviews, system_prompt
+from models.recipe.vocabulary import END, END_ID, asked_again, conversation, encode
 
-_POOL = 1024  # examples made and sorted by length together
-_TEXT_STRIDE = 4  # every fourth token of what is not an answer counts: scoring all would take half of the time
+_POOL = 512  # rows made and sorted by length together
 _SAVED_EVERY = 500  # steps
 
 
@@ -37,22 +38,24 @@ class Stage:
         tasks: Tasks of its examples, each as often as it stands here.
         most_columns: Widest rows.
         batch_tokens: Most tokens of a batch, padding included.
+        questions: Most questions about each row.
         prompted: Whether some examples have a system prompt.
-        text_weight: Weight of the loss of what is not an answer.
     """
 
     until: float
     tasks: tuple[Task, ...]
     most_columns: int
     batch_tokens: int
+    questions: int = 1
     prompted: bool = True
-    text_weight: float = 0.0
 
 
+_ON_TEXTS: tuple[Task, ...] = ("sentiment", "label", "mention")
 STAGES = (
-    Stage(0.15, ("value",), 2, 3072, prompted=False),
-    Stage(0.25, ("value", "mention"), 4, 3072, prompted=False),
-    Stage(1.00, TASKS, 10, 6144, text_weight=0.05),
+    Stage(0.10, ("value",), 4, 3072, questions=4, prompted=False),
+    Stage(0.17, TASKS, 5, 4608, questions=6, prompted=False),
+    Stage(0.60, (*_ON_TEXTS, *_ON_TEXTS, "value"), 2, 4608, prompted=False),
+    Stage(1.00, (*_ON_TEXTS, "value"), 10, 6144),
 )
 
 
@@ -63,15 +66,17 @@ class Schedule:
     Attributes:
         steps: Number of batches.
         matrix_rate: Muon's highest learning rate.
-        other_rate: AdamW's.
+        embedding_rate: AdamW's, of the embeddings.
+        norm_rate: AdamW's, of the norms.
         bfloat16: Whether matrices are multiplied in half precision: a quarter faster where the CPU knows it (AVX-512
             BF16), slower elsewhere.
         seed: Of weights and examples.
     """
 
-    steps: int = 5500
+    steps: int = 5800
     matrix_rate: float = 0.01
-    other_rate: float = 0.002
+    embedding_rate: float = 0.02
+    norm_rate: float = 0.002
     bfloat16: bool = False
     seed: int = 0
 
@@ -82,62 +87,59 @@ class Batch:
 
     Attributes:
         tokens: (n, length) int64, padded with the end token.
-        is_answer: (n, length - 1) bool; whether the token after this one belongs to the answer.
-        weights: (n, length - 1) float32; what each answer token counts: those of an answer sum to 1 / n.
-        is_text: (n, length - 1) bool; whether it belongs to what stands before, and counts.
-        text_weight: Weight of the loss of that.
+        weights: (n, length - 1) float32; what the token after this one counts: 0 if it belongs to no answer; those of
+            an answer count alike; all sum to 1.
     """
 
     tokens: Tensor
-    is_answer: Tensor
     weights: Tensor
-    is_text: Tensor
-    text_weight: float
 
     def to(self, device: str) -> Batch:
         """Return the same batch on a device."""
-        return Batch(
-            self.tokens.to(device),
-            self.is_answer.to(device),
-            self.weights.to(device),
-            self.is_text.to(device),
-            self.text_weight,
-        )
+        return Batch(self.tokens.to(device), self.weights.to(device))
 
 
 def train(
-    size: Size,
+    decoder: Decoder,
     tokenizer: Tokenizer,
     schedule: Schedule,
     *,
+    done: int = 0,
     device: str = "cpu",
     progress: Callable[[str], None] = lambda line: None,
-    save: Callable[[Decoder], None] = lambda decoder: None,
+    save: Callable[[], None] = lambda: None,
     seen: set[int] | None = None,
-) -> Decoder:
-    """Train a decoder from random weights.
+) -> None:
+    """Train a decoder.
 
     Args:
-        size: How large.
+        decoder: On the device; it is changed.
         tokenizer: Its tokenizer.
         schedule: How long and how fast.
+        done: Number of steps that it has been trained for. What it goes on with is the same; the optimizers' moments
+            begin anew.
         device: What to compute on: `cpu` or `cuda`.
         progress: Called with a line now and then.
-        save: Called with the decoder as it is, now and then, so that a run that is cut off leaves something.
+        save: Called now and then, so that a run which is cut off leaves something to go on with.
         seen: Gets the checksum of every user message that is trained on, if given.
     """
-    torch.manual_seed(schedule.seed)
-    decoder: Decoder = Decoder(size).to(device)
     matrices = [p for name, p in decoder.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in decoder.named_parameters() if p.ndim != 2 or "embed" in name]
+    norms = [p for p in decoder.parameters() if p.ndim == 1]
+    others = [
+        {"params": [decoder.embed_tokens.weight], "lr": schedule.embedding_rate},
+        {"params": norms, "lr": schedule.norm_rate},
+    ]
     optimizers = [
         torch.optim.Muon(matrices, lr=schedule.matrix_rate, weight_decay=0.01, momentum=0.95),
-        torch.optim.AdamW(others, lr=schedule.other_rate, weight_decay=0.0, betas=(0.9, 0.98)),
+        torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
     paces = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: _pace(step, schedule)) for each in optimizers]
+    for pace in paces:
+        pace.last_epoch = done
+    stream = enumerate(itertools.islice(batches(tokenizer, schedule, seen), schedule.steps), start=1)
     started = time.monotonic()
     tokens, answered, right = 0, 0.0, 0.0
-    for step, batch in enumerate(itertools.islice(batches(tokenizer, schedule, seen), schedule.steps), start=1):
+    for step, batch in itertools.islice(stream, done, None):
         with torch.autocast(device, torch.bfloat16, enabled=schedule.bfloat16):
             loss, share = _loss(decoder, batch.to(device))
         for optimizer in optimizers:
@@ -150,14 +152,13 @@ def train(
         answered, right = 0.98 * answered + 0.02 * loss.item(), 0.98 * right + 0.02 * share
         if step % 50 == 0:
             rate = tokens / (time.monotonic() - started)
-            weight = 1 - 0.98**step
+            weight = 1 - 0.98 ** (step - done)
             progress(
                 f"step {step} of {schedule.steps}: loss {answered / weight:.3f}, "
                 f"answer tokens right {100 * right / weight:.1f} %, {tokens / 1e6:.1f}M tokens, {rate:.0f}/s"
             )
         if step % _SAVED_EVERY == 0:
-            save(decoder)
-    return decoder
+            save()
 
 
 def batches(tokenizer: Tokenizer, schedule: Schedule, seen: set[int] | None = None) -> Iterator[Batch]:
@@ -166,56 +167,70 @@ def batches(tokenizer: Tokenizer, schedule: Schedule, seen: set[int] | None = No
     made = 0
     while True:
         stage = next(stage for stage in STAGES if made < stage.until * schedule.steps or stage is STAGES[-1])
-        pool = list(itertools.islice(examples(rng, tasks=stage.tasks, most_columns=stage.most_columns), _POOL))
+        stream = interviews(rng, tasks=stage.tasks, most_columns=stage.most_columns, questions=stage.questions)
+        pool = list(itertools.islice(stream, _POOL))
         if seen is not None:
-            seen.update(each.checksum for each in pool)
-        ready = list(_batched(_encoded(rng, tokenizer, pool, stage), stage))
+            seen.update(each.checksum for about_a_row in pool for each in about_a_row)
+        ready = list(_batched(_encoded(rng, tokenizer, pool, stage), stage.batch_tokens))
         rng.shuffle(ready)
         made += len(ready)
         yield from ready
 
 
-def _encoded(
-    rng: random.Random, tokenizer: Tokenizer, pool: list[Example], stage: Stage
-) -> list[tuple[list[int], int]]:
-    """Return the tokens of each example, and how many of them stand before the answer."""
-    before = [conversation(system_prompt(rng) if stage.prompted else "", each.message) for each in pool]
-    heads = encode(tokenizer, before)
-    answers = encode(tokenizer, [each.answer + END for each in pool])
-    return [(head + tail, len(head)) for head, tail in zip(heads, answers, strict=True)]
+Encoded = tuple[list[int], list[tuple[int, int, float]]]  # tokens; beginning, end and weight of each answer
 
 
-def _batched(encoded: list[tuple[list[int], int]], stage: Stage) -> Iterator[Batch]:
+def _encoded(rng: random.Random, tokenizer: Tokenizer, pool: list[list[Example]], stage: Stage) -> list[Encoded]:
+    """Return the tokens of each row's conversation, and its answers."""
+    parts: list[str] = []
+    for first, *others in pool:
+        parts += [conversation(system_prompt(rng) if stage.prompted else "", first.message), first.answer + END]
+        for each in others:
+            parts += [asked_again(each.question), each.answer + END]
+    tokens = iter(encode(tokenizer, parts))
+    found = []
+    for about_a_row in pool:
+        ids: list[int] = []
+        answers = []
+        asked = Counter(each.task for each in about_a_row)
+        for each in about_a_row:
+            ids += next(tokens)
+            start = len(ids)
+            ids += next(tokens)
+            answers.append((start, len(ids), 1 / asked[each.task]))
+        found.append((ids, answers))
+    return found
+
+
+def _batched(encoded: list[Encoded], batch_tokens: int) -> Iterator[Batch]:
     encoded = sorted(encoded, key=lambda each: len(each[0]))
-    group: list[tuple[list[int], int]] = []
+    group: list[Encoded] = []
     for each in encoded:
-        if group and len(each[0]) * (len(group) + 1) > stage.batch_tokens:
-            yield _batch(group, stage.text_weight)
+        if group and len(each[0]) * (len(group) + 1) > batch_tokens:
+            yield _batch(group)
             group = []
         group.append(each)
-    yield _batch(group, stage.text_weight)
+    yield _batch(group)
 
 
-def _batch(group: list[tuple[list[int], int]], text_weight: float) -> Batch:
+def _batch(group: list[Encoded]) -> Batch:
     longest = max(len(ids) for ids, _ in group)
     tokens = torch.full((len(group), longest), END_ID, dtype=torch.int64)
     weights = torch.zeros((len(group), longest - 1))
-    is_text = torch.zeros((len(group), longest - 1), dtype=torch.bool)
-    for i, (ids, start) in enumerate(group):
+    total = sum(weight for _, answers in group for _, _, weight in answers)
+    for i, (ids, answers) in enumerate(group):
         tokens[i, : len(ids)] = torch.tensor(ids)
-        weights[i, start - 1 : len(ids) - 1] = 1 / (len(ids) - start) / len(group)
-        is_text[i, i % _TEXT_STRIDE : start - 1 : _TEXT_STRIDE] = True
-    return Batch(tokens, weights > 0, weights, is_text, text_weight)
+        for start, end, weight in answers:
+            weights[i, start - 1 : end - 1] = weight / total / (end - start)
+    return Batch(tokens, weights)
 
 
 def _loss(decoder: Decoder, batch: Batch) -> tuple[Tensor, float]:
     """Return the loss, and the share of the answers' tokens that were likeliest."""
-    states, following = decoder(batch.tokens[:, :-1]), batch.tokens[:, 1:]
-    scores, wanted = decoder.scores(states[batch.is_answer]), following[batch.is_answer]
-    loss = (functional.cross_entropy(scores, wanted, reduction="none") * batch.weights[batch.is_answer]).sum()
-    if batch.text_weight:
-        texts = functional.cross_entropy(decoder.scores(states[batch.is_text]), following[batch.is_text])
-        loss = loss + batch.text_weight * texts
+    counts = batch.weights > 0
+    scores = decoder.scores(decoder(batch.tokens[:, :-1])[counts])
+    wanted = batch.tokens[:, 1:][counts]
+    loss = (functional.cross_entropy(scores, wanted, reduction="none") * batch.weights[counts]).sum()
     return loss, float((scores.argmax(-1) == wanted).float().mean())
 
 

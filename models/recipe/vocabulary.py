@@ -32,6 +32,11 @@ def conversation(system: str, message: str) -> str:
     return f"{BEGIN}{system}{USER}\n{message}{END}\n{ASSISTANT}\n"
 
 
+def asked_again(message: str) -> str:
+    """Write what stands between an answer, its end included, and the next one."""
+    return f"\n{USER}\n{message}{END}\n{ASSISTANT}\n"
+
+
 def learn_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     """Learn a vocabulary of `size` tokens."""
     tokenizer = Tokenizer(models.BPE())
@@ -52,14 +57,13 @@ def learn_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     return tokenizer
 
 
-def write_tokenizer(tokenizer: Tokenizer, directory: Path, context_tokens: int) -> None:
+def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`."""
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
         "eos_token": END,
-        "model_max_length": context_tokens,
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from models.recipe import wordings
-from models.recipe.examples import TASKS, Example, Split, example, examples
+from models.recipe.examples import TASKS, Example, Split, example, examples, interviews
 from models.recipe.notes import THINGS, TOPICS, note, sentence
 from models.recipe.tables import shapes
 from models.recipe.wordings import Wordings
@@ -78,6 +78,18 @@ def test_labels_are_balanced_by_place() -> None:
     assert min(places.count(place) for place in range(3)) > len(places) / 5
 
 
+def test_an_interview_asks_about_one_row_and_no_answer_twice() -> None:
+    told = islice(interviews(random.Random(5), most_columns=6, questions=6), 300)
+    lengths = []
+    for about_a_row in told:
+        assert all(each.row is about_a_row[0].row for each in about_a_row)
+        values = [column_asked(each) for each in about_a_row if each.task == "value"]
+        assert len(set(values)) == len(values)
+        assert sum(each.task in {"sentiment", "label"} for each in about_a_row) <= 1
+        lengths.append(len(about_a_row))
+    assert max(lengths) == 6
+
+
 def test_column_order_is_all_that_planning_changes() -> None:
     pytest.importorskip("torch")
     from models.recipe.scores import planned  # noqa: PLC0415 - needs torch
@@ -88,6 +100,20 @@ def test_column_order_is_all_that_planning_changes() -> None:
         assert (other.row, other.answer, other.prompt) == (each.row, each.answer, each.prompt)
         moved += list(other.row) != list(each.row)
     assert moved > 25
+
+
+def test_a_conversation_is_what_the_chat_template_writes() -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    vocabulary = pytest.importorskip("models.recipe.vocabulary")
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is a?"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "And c?"},
+    ]
+    written = jinja2.Template(vocabulary.CHAT_TEMPLATE).render(messages=messages, add_generation_prompt=True)
+    first = vocabulary.conversation("Be brief.", "What is a?")
+    assert written == first + "b" + vocabulary.END + vocabulary.asked_again("And c?")
 
 
 def test_messages_are_those_that_pg_bridge_sends() -> None:
@@ -143,7 +169,7 @@ def test_the_files_load_and_mean_the_same(tmp_path: Path) -> None:
     for parameter in decoder.parameters():
         parameter.data = (parameter.data * 4).half().float()  # as the file keeps them
     decoder.save(tmp_path)
-    write_tokenizer(tokenizer, tmp_path, size.context_tokens)
+    write_tokenizer(tokenizer, tmp_path)
 
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Is a b?\n{"a": "é 1207"}'}]
