@@ -3,11 +3,13 @@
     PgBridgeError
      ├─ OptionError          22023  an option's value is not valid
      ├─ TemplateError        22023  a prompt's braces do not parse
+     │   ├─ NullPrompt       22004  the prompt is NULL
      │   └─ UnknownColumn    42703  a prompt names a column the rows lack
      ├─ QueryError           42601  the text is not one row-returning query
      ├─ UnknownServer        42704  no such foreign server, or not one of ours
      ├─ ServerDenied         42501  no USAGE on the server
      ├─ RowError             22000  one row's request failed on its own merits
+     ├─ CallError            22000  the same of one call among many
      ├─ Cancelled            57014  the statement was cancelled or timed out
      ├─ ClientGone           08006  the client closed its connection
      └─ EngineError          58000  the engine failed the run as a whole
@@ -55,6 +57,12 @@ class TemplateError(PgBridgeError):
     sqlstate = "22023"
 
 
+class NullPrompt(TemplateError):
+    """The prompt is NULL."""
+
+    sqlstate = "22004"
+
+
 class UnknownColumn(TemplateError):
     """A prompt names a column that the rows lack."""
 
@@ -95,6 +103,19 @@ class RowError(PgBridgeError):
             hint="Pass on_error => 'null' to get NULL and the reason for such rows instead.",
         )
         self.row_id = row_id
+
+
+class CallError(PgBridgeError):
+    """One call's request failed on its own merits and `on_error` is `fail`."""
+
+    sqlstate = "22000"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "the engine could not answer one of the calls",
+            detail=reason,
+            hint="Pass on_error => 'null' to get NULL for such calls instead.",
+        )
 
 
 class Cancelled(PgBridgeError):

@@ -7,9 +7,10 @@ engine is) and a `Call` (how one prompt is asked). The SQL validator of `CREATE 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pg_bridge.errors import OptionError
@@ -17,9 +18,14 @@ from pg_bridge.errors import OptionError
 Reorder = Literal["rows and columns", "rows", "none"]
 OnError = Literal["fail", "null"]
 Api = Literal["chat", "completions"]
+Kind = Literal["text", "label", "boolean", "number", "json"]
 
 REORDER: tuple[Reorder, ...] = ("rows and columns", "rows", "none")
 ON_ERROR: tuple[OnError, ...] = ("fail", "null")
+KINDS: tuple[Kind, ...] = ("text", "label", "boolean", "number", "json")
+
+YES_OR_NO = ("yes", "no")
+NUMBER_PATTERN = r"-?[0-9]{1,15}(\.[0-9]{1,9})?"
 
 DEFAULT_SYSTEM_PROMPT = (
     "You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone."
@@ -134,6 +140,8 @@ class Call:
         on_error: What a row's own failure does to the statement.
         window_rows: Most rows planned together.
         choices: The only answers allowed; empty for free text.
+        kind: What an answer is: any text, one of the choices, yes or no, a number, or JSON of a schema.
+        schema: The JSON schema of an answer, as JSON text, if it is JSON.
     """
 
     server: str = "vllm"
@@ -145,6 +153,13 @@ class Call:
     on_error: OnError = "fail"
     window_rows: int = 16384
     choices: tuple[str, ...] = ()
+    kind: Kind = "text"
+    schema: str = ""
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the whole answer; empty for none."""
+        return NUMBER_PATTERN if self.kind == "number" else ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
@@ -164,7 +179,14 @@ class Call:
             given["temperature"] = float(given["temperature"])
         if "choices" in given:
             given["choices"] = tuple(given["choices"])
+        if "schema" in given:
+            given["schema"] = json.dumps(given["schema"], ensure_ascii=False)
         call = cls(**given)
+        if call.kind == "boolean":
+            call = replace(call, choices=YES_OR_NO)
+        _require(call.kind in KINDS, "kind", _one_of(KINDS))
+        _require(call.kind != "label" or bool(call.choices), "labels", "an array of at least one label")
+        _require(call.kind != "json" or call.schema.startswith("{"), "schema", "a JSON schema, an object")
         _require(1 <= call.max_tokens <= 1_000_000, "max_tokens", "between 1 and 1000000")
         _require(0 <= call.temperature <= 2, "temperature", "between 0 and 2")
         _require(call.reorder in REORDER, "reorder", _one_of(REORDER))
@@ -173,7 +195,7 @@ class Call:
         _require(
             all(isinstance(choice, str) and choice for choice in call.choices)
             and len(set(call.choices)) == len(call.choices),
-            "choices",
+            "labels" if call.kind == "label" else "choices",
             "distinct, non-empty texts",
         )
         return call

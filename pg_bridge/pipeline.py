@@ -72,6 +72,12 @@ class Run:
         cached, prompt = self.usage.cached_tokens, self.usage.prompt_tokens
         return cached / prompt if prompt and cached is not None else None
 
+    def add(self, other: Run) -> None:
+        """Count in what another run did."""
+        for each in ("rows", "unique_prompts", "read_s", "plan_s", "return_s"):
+            setattr(self, each, getattr(self, each) + getattr(other, each))
+        self.usage.add(other.usage)
+
     def as_dict(self) -> dict[str, int | float | None]:
         """The columns of `llm.last_run()`."""
         return {
@@ -116,9 +122,14 @@ def ask(
     """
     question = parse_question(prompt)
     sent_columns = resolve_columns(question, columns)
-    sampling = Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices)
+    sampling = sampling_of(call)
     prompts = _Prompts(fetch, question, sent_columns, call, run, engine.check_interrupts)
     return _answers(prompts, engine, sampling, call, run)
+
+
+def sampling_of(call: Call) -> Sampling:
+    """How the engine is to answer the prompts of a call."""
+    return Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices, call.pattern, call.schema)
 
 
 def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, run: Run) -> Iterator[Answer]:
@@ -140,7 +151,7 @@ def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, 
         engine.close()
 
 
-def _storable(completion: Completion) -> tuple[str | None, str | None]:
+def storable(completion: Completion) -> tuple[str | None, str | None]:
     """(text, error); an answer that PostgreSQL could not hold is its row's failure."""
     text = completion.text or ""
     if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
@@ -206,7 +217,7 @@ class _Prompts:
         """Yield prompts in the order in which to send them; None where answers are ready without a question."""
         for window in self._windows():
             started = time.perf_counter()
-            with _collector_paused():
+            with collector_paused():
                 prompts = self._planned(window)
             self._run.plan_s += time.perf_counter() - started
             if self.ready:
@@ -224,7 +235,7 @@ class _Prompts:
         fresh: Sequence[int] = range(table.rows)
         keys: list[bytes] = []
         if self._call.dedup and not (window.is_last and window.first_row_id == 1):
-            keys = _keys(table)
+            keys = row_digests(table)
             fresh = self._not_asked_before(keys, window)
             if len(fresh) < table.rows:
                 table = table.take(np.array(fresh, dtype=np.intp))
@@ -242,7 +253,7 @@ class _Prompts:
 
     def complete(self, completion: Completion) -> None:
         """Make the rows that waited for a prompt ready."""
-        index, answer = completion.index, _storable(completion)
+        index, answer = completion.index, storable(completion)
         for window in self._in_flight:  # one or two, the oldest first
             if index < window.first_index + len(window.sent):
                 break
@@ -306,7 +317,7 @@ class _Prompts:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Planning makes many objects and no cycles; looking for some would cost a quarter of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -317,7 +328,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _keys(table: Table) -> list[bytes]:
+def row_digests(table: Table) -> list[bytes]:
     """A digest of each row's cells. PostgreSQL's text has no NUL, so joined cells cannot be taken for others."""
     return [
         blake2b("\0".join(cells).encode(errors="surrogatepass"), digest_size=16).digest() for cells in table.cells()

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from pg_bridge.errors import TemplateError, UnknownColumn
+from pg_bridge.errors import NullPrompt, TemplateError, UnknownColumn
 from pg_bridge.ordering import Ordering
 from pg_bridge.table import Table
 
@@ -52,13 +52,14 @@ def parse_question(prompt: str | None) -> Question:
     named.
 
     Raises:
-        TemplateError: The prompt is NULL, a brace stands alone, or nothing stands between two.
+        NullPrompt: The prompt is NULL.
+        TemplateError: A brace stands alone, or nothing stands between two.
 
     >>> parse_question("Is {review} kind? Answer {{yes}} or {{no}}.")
     Question(text='Is review kind? Answer {yes} or {no}.', columns=('review',))
     """
     if prompt is None:
-        raise TemplateError("the prompt is NULL", hint="Pass the question to ask about each row.")
+        raise NullPrompt("the prompt is NULL", hint="Pass the question as text; {column} names a column of the rows.")
     named: dict[str, None] = {}
 
     def resolve(match: re.Match[str]) -> str:

@@ -133,6 +133,30 @@ class Table:
         return [json.dumps(name, ensure_ascii=False) + ": " for name in self.columns]
 
 
+def layouts(rows: Sequence[str | None]) -> Iterator[tuple[str, ...] | None]:
+    """Tell the columns of each row, in the row's order; None for a row that is None.
+
+    Raises:
+        ValueError: A row is not the text of a JSON object.
+
+    >>> list(layouts(['{"a":1,"b":2}', '{"b":3}', None]))
+    [('a', 'b'), ('b',), None]
+    """
+    first: tuple[str, ...] | None = None
+    is_first: Callable[[str], tuple[str, ...] | None] = _no_layout
+    for row in rows:
+        if row is None:
+            yield None
+        elif first is not None and is_first(row) is not None:
+            yield first
+        else:
+            columns = tuple(_split(row))
+            if first is None:
+                first = columns
+                is_first = _layout(list(columns), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
+            yield columns
+
+
 def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     """Check that no column name comes twice: a JSON object could hold only one of the two."""
     name, count = Counter(columns).most_common(1)[0] if columns else ("", 1)

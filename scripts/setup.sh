@@ -75,8 +75,9 @@ install_packages() {
         fi
         [ -n "$major" ] || fail "the distribution offers no package postgresql"
     fi
-    # libnuma1 is loaded by vLLM's CPU kernels.
+    # libnuma1 is loaded by vLLM's CPU kernels; gcc and make build the native module.
     packages="postgresql-$major postgresql-plpython3-$major postgresql-server-dev-$major python3-venv libnuma1"
+    packages="$packages gcc make libc6-dev"
     for package in $packages; do
         is_installed "$package" || missing+=("$package")
     done
@@ -172,7 +173,7 @@ install_extension() {
     local pg_config
     pg_config=${PG_CONFIG:-/usr/lib/postgresql/$(server_major)/bin/pg_config}
     $VENV/bin/pg-bridge install --check --pg-config "$pg_config" >/dev/null 2>&1 && return
-    say "installing the extension's files into PostgreSQL"
+    say "installing the extension's files and the native module into PostgreSQL"
     # No byte code: root must not leave files of its own in somebody's checkout.
     quietly as_root env PYTHONDONTWRITEBYTECODE=1 "$PWD/$VENV/bin/pg-bridge" install --pg-config "$pg_config" ||
         fail "pg-bridge install"

@@ -46,6 +46,17 @@ BEGIN
     RETURN input;
 END $$;
 
+-- One question about one row; `options` are those of pg_bridge.options.Call.
+CREATE FUNCTION llm._ask(prompt text, input json, options json) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
+    FROM llm._complete(llm._checked(prompt), llm._row(input), options::text) AS c
+$$;
+
+-- STABLE: they change nothing, and within a statement the same question about the same row has one answer. So views are
+-- pulled up, columns that nobody reads are not asked for, and quals go where they meet few rows. COST: some 250 times
+-- that of a page from disk, so that all else comes first.
+
 CREATE FUNCTION llm.complete(
     prompt        text,
     input         anyelement,
@@ -56,14 +67,13 @@ CREATE FUNCTION llm.complete(
     choices       text[]           DEFAULT NULL,
     on_error      text             DEFAULT 'fail'
 ) RETURNS text
-LANGUAGE sql VOLATILE AS $$
-    SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
-    FROM llm._complete(llm._checked(prompt), llm._row(pg_catalog.to_json(input)), pg_catalog.json_build_object(
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
-        'choices', choices, 'on_error', on_error)::text) AS c
+        'choices', choices, 'on_error', on_error))
 $$;
 COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text) IS
-    'asks a prompt about one row or jsonb object: one request a call, for trying things out; llm.map asks about many';
+    'asks a prompt about one row or jsonb object';
 
 CREATE FUNCTION llm.complete(
     prompt        text,
@@ -74,11 +84,79 @@ CREATE FUNCTION llm.complete(
     choices       text[]           DEFAULT NULL,
     on_error      text             DEFAULT 'fail'
 ) RETURNS text
-LANGUAGE sql VOLATILE AS $$
-    SELECT llm.complete(prompt, '{}'::json, server, max_tokens, temperature, system_prompt, choices, on_error)
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, '{}', pg_catalog.json_build_object(
+        'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
+        'choices', choices, 'on_error', on_error))
 $$;
 COMMENT ON FUNCTION llm.complete(text, text, integer, double precision, text, text[], text) IS
-    'asks a prompt that needs no row: one request a call';
+    'asks a prompt that needs no row';
+
+CREATE FUNCTION llm.is_true(
+    prompt        text,
+    input         anyelement,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS boolean
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'boolean', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
+        'system_prompt', system_prompt, 'on_error', on_error))::boolean
+$$;
+COMMENT ON FUNCTION llm.is_true IS 'asks a yes/no question about one row or jsonb object';
+
+CREATE FUNCTION llm.classify(
+    prompt        text,
+    input         anyelement,
+    labels        text[],
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'label', 'choices', labels, 'server', server, 'max_tokens', max_tokens,
+        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error))
+$$;
+COMMENT ON FUNCTION llm.classify IS 'asks for one of some labels for one row or jsonb object';
+
+CREATE FUNCTION llm.score(
+    prompt        text,
+    input         anyelement,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 128,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'number', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
+        'system_prompt', system_prompt, 'on_error', on_error))::double precision
+$$;
+COMMENT ON FUNCTION llm.score IS 'asks for a number about one row or jsonb object';
+
+CREATE FUNCTION llm.extract(
+    prompt        text,
+    input         anyelement,
+    schema        jsonb,
+    server        text             DEFAULT 'vllm',
+    max_tokens    integer          DEFAULT 1024,
+    temperature   double precision DEFAULT 0,
+    system_prompt text             DEFAULT NULL,
+    on_error      text             DEFAULT 'fail'
+) RETURNS jsonb
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'json', 'schema', schema, 'server', server, 'max_tokens', max_tokens,
+        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error))::jsonb
+$$;
+COMMENT ON FUNCTION llm.extract IS 'asks for JSON of a schema about one row or jsonb object';
 
 CREATE FUNCTION llm.last_run(
     OUT rows              bigint,

@@ -1,8 +1,8 @@
-"""`pg-bridge install`: put the extensions' control and SQL files into a PostgreSQL server.
+"""`pg-bridge install`: put the extensions' files and the native module into a PostgreSQL server.
 
-In: the files of `sql/`, which travel with the package. Out: two extensions in the server's extension folder, each
-install script joined from foundation, host and surface, with the option table of `pg_bridge.options` filled in. It
-creates nothing in any database and starts nothing.
+In: the files of `sql/` and `native/`, which travel with the package. Out: two extensions in the server's extension
+folder, each install script joined from its parts, with the option table of `pg_bridge.options` filled in; and the
+native module, where it can be built. It creates nothing in any database and starts nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from pg_bridge.cli import native
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS
 
 VERSION = "0.1"
-HOSTS: Mapping[str, str] = {"pg_bridge": "host_plpython.sql", "pg_bridge_multicorn": "host_multicorn.sql"}
+PARTS: Mapping[str, Sequence[str]] = {
+    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql"),
+    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
+}
 _RELATION = ("table", "relation", "rowset|result|connection|state", "rowset, result, connection or state")
 
 
@@ -26,11 +30,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "install",
-        help="copy the extensions' files into a PostgreSQL server",
+        help="put the extensions' files and the native module into a PostgreSQL server",
         description="Copy the control and SQL files of the extensions pg_bridge (PL/Python) and pg_bridge_multicorn "
-        "(Multicorn) into a PostgreSQL server. Run it as a user who may write there, with sudo for example.",
-        epilog="Then, in a database: CREATE EXTENSION pg_bridge CASCADE; and see docs/install.md for how the server's "
-        "Python finds this package.",
+        "(Multicorn) into a PostgreSQL server, and build the native module, which gathers calls of llm.complete and "
+        "its kin into batches. That needs gcc, make and the server's headers; where they are not, calls are made one "
+        "by one. Run it as a user who may write there, with sudo for example.",
+        epilog="Then set session_preload_libraries = 'pg_bridge' for the database or the server, and in the database: "
+        "CREATE EXTENSION pg_bridge CASCADE; see docs/install.md for how the server's Python finds this package.",
     )
     parser.add_argument(
         "--pg-config",
@@ -43,11 +49,33 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="only say whether the server's files are up to date; exit 1 if not",
     )
+    parser.add_argument("--no-native", action="store_true", help="leave the native module out")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Install, or check."""
+    extensions = _install_extensions(arguments)
+    module = 0 if arguments.no_native else _install_module(arguments)
+    return extensions or module
+
+
+def _install_module(arguments: argparse.Namespace) -> int:
+    if native.is_current(arguments.pg_config):
+        print("native module: up to date")
+        return 0
+    missing = native.what_is_missing(arguments.pg_config)
+    if missing:
+        print(f"native module: left out, {missing}; calls of llm.complete and its kin are made one by one")
+        return 0
+    if arguments.check:
+        print("native module: missing or old")
+        return 1
+    print(f"native module: installed {native.install(arguments.pg_config)}")
+    return 0
+
+
+def _install_extensions(arguments: argparse.Namespace) -> int:
     folder = extension_folder(arguments.pg_config)
     stale = {name: text for name, text in extension_files().items() if _read(folder / name) != text}
     if arguments.check or not stale:
@@ -92,9 +120,9 @@ def extension_files() -> dict[str, str]:
     """The files to install: name to text."""
     source = files("pg_bridge.sql")
     result: dict[str, str] = {}
-    for extension, host in HOSTS.items():
-        (other,) = HOSTS.keys() - {extension}
-        script = "\n".join((source / part).read_text() for part in ("foundation.sql", host, "surface.sql"))
+    for extension, parts in PARTS.items():
+        (other,) = PARTS.keys() - {extension}
+        script = "\n".join((source / part).read_text() for part in parts)
         for mark, text in (
             ("@extension@", extension),
             ("@other_extension@", other),

@@ -81,11 +81,14 @@ class Engine:
         self._client: Client | None = None
         self._has_batch_endpoint = True
 
-    def complete(self, prompts: Iterator[str | None], sampling: Sampling) -> Iterator[Completion | None]:
+    def complete(
+        self, prompts: Iterator[str | None], sampling: Sampling, *, eager: bool = False
+    ) -> Iterator[Completion | None]:
         """Ask the engine about each prompt and yield its answers as they come.
 
         Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
-        more with each answer handed over. They are sent in the order pulled. What the iterator raises comes
+        more with each answer handed over, unless `eager` says that all answers will be taken. They are sent in the
+        order pulled. What the iterator raises comes
         out of here unchanged. Closing the generator aborts what is in flight; after its end nothing is open.
 
         A None among the prompts is no prompt: it is handed over as None as soon as may be, so that a caller
@@ -98,17 +101,21 @@ class Engine:
         try:
             batch: Numbered = []
             while not batch and not source.ended:  # nothing is opened before there is a prompt
-                batch = source.pull(Pace(self._server.max_in_flight).batch_size)
+                batch = source.pull(Pace(self._server.max_in_flight, eager).batch_size)
                 if source.paused:
                     yield None
             if batch:
-                yield from self._complete(batch, source, sampling)
+                yield from self._complete(batch, source, sampling, eager)
         finally:
             self.close()
 
-    def _complete(self, first: Numbered, source: _Source, sampling: Sampling) -> Iterator[Completion | None]:
+    def _complete(
+        self, first: Numbered, source: _Source, sampling: Sampling, eager: bool
+    ) -> Iterator[Completion | None]:
         turns, client = self._opened()
-        flight = Flight(self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint)
+        flight = Flight(
+            self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint, eager=eager
+        )
         pace = flight.pace
         self._wait_for(flight.prepare(sampling, many=len(first) > 1 or not source.ended))
         flight.send(first)

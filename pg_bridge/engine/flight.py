@@ -44,6 +44,7 @@ class Flight:
         turns: The loop that the requests run in.
         tally: Where the engine's own figures go.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
+        eager: As for `Pace`.
 
     Attributes:
         pace: How much to send.
@@ -54,9 +55,16 @@ class Flight:
     """
 
     def __init__(
-        self, server: Server, client: Client, turns: TurnLoop, tally: TokenTally, *, has_batch_endpoint: bool
+        self,
+        server: Server,
+        client: Client,
+        turns: TurnLoop,
+        tally: TokenTally,
+        *,
+        has_batch_endpoint: bool,
+        eager: bool = False,
     ) -> None:
-        self.pace = Pace(server.max_in_flight)
+        self.pace = Pace(server.max_in_flight, eager)
         self.in_flight = 0
         self.landed: deque[list[Completion]] = deque()
         self.landed_count = 0

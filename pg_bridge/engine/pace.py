@@ -22,16 +22,18 @@ class Pace:
 
     Attributes:
         max_in_flight: Prompts that may await an answer at one time.
+        eager: The consumer takes all answers, whatever comes: no slow start.
         batch_size: Prompts of the next request.
         handed: Answers that the consumer has taken.
     """
 
     max_in_flight: int
+    eager: bool = False
     batch_size: int = 0
     handed: int = 0
 
     def __post_init__(self) -> None:
-        self.batch_size = min(FIRST_BATCH, self.largest_batch)
+        self.batch_size = self.largest_batch if self.eager else min(FIRST_BATCH, self.largest_batch)
 
     @property
     def largest_batch(self) -> int:
@@ -48,7 +50,7 @@ class Pace:
         outstanding = in_flight + landed
         room = min(
             self.max_in_flight - in_flight,
-            FIRST_OUTSTANDING + GROWTH * self.handed - outstanding,
+            self.max_in_flight if self.eager else FIRST_OUTSTANDING + GROWTH * self.handed - outstanding,
             2 * self.max_in_flight - outstanding,
         )
         if room < self.batch_size and outstanding:

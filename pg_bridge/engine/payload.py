@@ -11,6 +11,7 @@ there is no chat template to part them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
@@ -22,6 +23,8 @@ from pg_bridge.options import Api
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
 NO_TEXT = "the engine's answer holds no text"
 NOT_A_CHOICE = "the engine did not keep to the choices"
+NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
+NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema, or was cut off by max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Payload:
     def __init__(self, api: Api, model: str, sampling: Sampling) -> None:
         self._chat = api == "chat"
         self._choices = frozenset(sampling.choices)
+        self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
+        self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
         constant: dict[str, Any] = {
             "model": model,
             "max_tokens": sampling.max_tokens,
@@ -66,6 +71,10 @@ class Payload:
         }
         if sampling.choices:
             constant["structured_outputs"] = {"choice": list(sampling.choices)}
+        elif self._pattern:
+            constant["structured_outputs"] = {"regex": sampling.pattern}
+        elif self._schema is not None:
+            constant["structured_outputs"] = {"json": self._schema}
         key = "messages" if self._chat else "prompt"
         self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
         system = sampling.system_prompt
@@ -126,10 +135,28 @@ class Payload:
     def _checked(self, text: object) -> tuple[str | None, str | None]:
         if not isinstance(text, str):
             return None, NO_TEXT
+        if self._pattern:
+            return (text.strip(), None) if self._pattern.fullmatch(text.strip()) else (None, NOT_OF_THE_PATTERN)
+        if self._schema is not None:
+            return (text, None) if _fits(text, self._schema) else (None, NOT_OF_THE_SCHEMA)
         if not self._choices or text in self._choices:
             return text, None
         stripped = text.strip()  # some chat templates begin every answer with a space
         return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
+
+
+def _fits(text: str, schema: dict[str, Any]) -> bool:
+    """Whether a text is JSON, and an object with all that must be there if an object is asked for.
+
+    The engine is held to the whole schema; this tells one that ignores it, or an answer that was cut off.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    if schema.get("type") != "object":
+        return True
+    return isinstance(value, dict) and value.keys() >= set(schema.get("required", ()))
 
 
 def _tokens(usage: object, prompt_count: int) -> Tokens:

@@ -1,12 +1,12 @@
 """The three small records that stand between the pipeline and the engine.
 
 `Sampling` goes in once a run, `Completion` comes out once a prompt, `Usage` holds the engine's own figures of
-the run. No behaviour lives here.
+the run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,16 @@ class Sampling:
         temperature: 0 picks the likeliest token every time.
         system_prompt: Instruction before every prompt; empty for none.
         choices: The only answers allowed; empty for free text.
+        pattern: A regular expression for the whole answer; empty for free text.
+        schema: The JSON schema of the answer, as JSON text; empty for free text.
     """
 
     max_tokens: int
     temperature: float
     system_prompt: str
     choices: tuple[str, ...] = ()
+    pattern: str = ""
+    schema: str = ""
 
 
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a prompt
@@ -61,3 +65,9 @@ class Usage:
     cached_tokens: int | None = 0
     completion_tokens: int | None = 0
     wait_s: float = 0.0
+
+    def add(self, other: Usage) -> None:
+        """Count in the figures of another run; what is not known of one is not known of both."""
+        for each in fields(self):
+            mine, its = getattr(self, each.name), getattr(other, each.name)
+            setattr(self, each.name, None if mine is None or its is None else mine + its)

@@ -8,11 +8,13 @@ raises: an exception that leaves a PL/Python iterator loses its message.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
 from pg_bridge import __version__
+from pg_bridge.batch import as_report
+from pg_bridge.engine import Engine
 from pg_bridge.errors import Cancelled
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.session import SESSION, fault, fault_of, one_row, start_run
@@ -24,6 +26,7 @@ CompleteRow = tuple[str | None, str | None, str | None]
 
 def connect(plpy: Any, role: str) -> None:
     """Put the servers that a role may use into the session; the body of `llm._connect`."""
+    _load_module(plpy)
     SESSION.forget(role)
     plan = plpy.prepare("SELECT server, usable, options::text FROM llm._servers($1)", ["name"])
     for row in plan.execute([role]):
@@ -54,10 +57,58 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
     """
     try:
         call = Call.from_arguments(json.loads(options))
-        run = start_run(*one_row(prompt, row), prompt, call, _server(plpy, call), Interrupts().check)
+        server = _server(plpy, call)
+        _say_that_it_is_alone(plpy)
+        run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
         return [(None, None, _fault(plpy, error))]
+
+
+def batch(
+    plpy: Any,
+    statement: int,
+    node: int,
+    prompts: list[str | None],
+    rows: list[str | None],
+    fixed: str,
+    names: list[str],
+    options: list[list[str | None]],
+) -> list[tuple[list[str | None] | None, str | None]]:
+    """Answer the calls of one window; the body of `llm._batch`.
+
+    Args:
+        plpy: PL/Python's module.
+        statement: A number that the calls of one statement share.
+        node: The plan node that the calls belong to.
+        prompts: (n,) JSON texts.
+        rows: (n,) JSON texts.
+        fixed: Options that are the same for all calls, a JSON object.
+        names: The names of the other options.
+        options: For each of them its value in every call, JSON text.
+
+    Returns:
+        One (answers, fault).
+    """
+    try:
+        memory = SESSION.statement(statement)
+        answers: list[str | None] = [None] * len(prompts)
+        asked = parsed_all(prompts)
+        for values, places in places_by_values(options).items():
+            call = Call.from_arguments(json.loads(fixed) | dict(zip(names, parsed_all(values), strict=True)))
+            engine = Engine(_server(plpy, call), check_interrupts=Interrupts().check)
+            found = memory.answer(node, [asked[i] for i in places], [rows[i] for i in places], call, engine)
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+        return [(answers, None)]
+    except Exception as error:
+        return [(None, _fault(plpy, error))]
+
+
+def report(statement: int, node: int) -> list[str]:
+    """Say what the calls of a plan node did so far; the body of `llm._report`."""
+    run = SESSION.statement(statement).nodes.get(node)
+    return as_report(run) if run else []
 
 
 def session_state() -> list[tuple[str, str | None]]:
@@ -65,9 +116,62 @@ def session_state() -> list[tuple[str, str | None]]:
     return [(__version__, SESSION.last_run_json())]
 
 
+def _load_module(plpy: Any) -> None:
+    """Load the native module, once a session, if it is not preloaded; the statement at hand is planned already."""
+    if SESSION.module is None:
+        loaded = plpy.execute("SELECT current_setting('pg_bridge.batching', true) AS on")[0]["on"] is not None
+        SESSION.module = "preloaded" if loaded else "missing"
+        if not loaded:
+            try:
+                plpy.execute("LOAD 'pg_bridge'")
+                SESSION.module = "loaded"
+            except plpy.SPIError:
+                pass
+
+
+def _say_that_it_is_alone(plpy: Any) -> None:
+    """Say, once a session, that a function asks one request a call."""
+    if SESSION.module == "missing":
+        plpy.notice(
+            "each call of this function is a request of its own",
+            hint="Calls are asked in batches where the server has the module pg_bridge: see `pg-bridge install`.",
+        )
+    elif SESSION.module == "loaded":
+        plpy.notice(
+            "each call of this function is a request of its own in this statement",
+            hint="The module pg_bridge has been loaded: from the next statement on calls are asked in batches. "
+            "With session_preload_libraries = 'pg_bridge' it is there from the first one on.",
+        )
+    SESSION.module = "said"
+
+
 def _server(plpy: Any, call: Call) -> Server:
     role = plpy.execute("SELECT current_user AS role, llm._connect(current_user)")[0]["role"]
     return SESSION.server(role, call.server)
+
+
+def parsed_all(texts: Sequence[str | None]) -> list[Any]:
+    """Parse JSON texts, of which many are equal; None is NULL."""
+    values: dict[str | None, Any] = {None: None}
+    for text in texts:
+        if text not in values:
+            values[text] = json.loads(str(text))
+    return [values[text] for text in texts]
+
+
+def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str | None, ...], list[int]]:
+    """Gather the calls that have the same options.
+
+    Args:
+        options: For each option its value in every call.
+
+    Returns:
+        The values of all options → the calls that have them.
+    """
+    places: dict[tuple[str | None, ...], list[int]] = {}
+    for place, values in enumerate(zip(*options, strict=True)):
+        places.setdefault(values, []).append(place)
+    return places
 
 
 class _Rows:

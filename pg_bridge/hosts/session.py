@@ -10,12 +10,15 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pg_bridge.batch import Statement
 from pg_bridge.engine import Engine
 from pg_bridge.errors import PgBridgeError, ServerDenied, UnknownServer
-from pg_bridge.hosts.transaction import end_with_transaction
+from pg_bridge.hosts.transaction import call_at_end_of_transaction, end_with_transaction
 from pg_bridge.options import Call, Server
 from pg_bridge.pipeline import Answer, Fetch, Run, ask
 from pg_bridge.prompt import parse_question
+
+_STATEMENTS = 16
 
 
 @dataclass(slots=True)
@@ -23,11 +26,15 @@ class Session:
     """One backend's memory.
 
     Attributes:
-        last_run: Of the latest `llm.map`, `llm.complete` or scan of `llm.result`.
+        last_run: Of the latest `llm.map`, scan of `llm.result` or statement with calls of the functions.
+        module: Whether the native module is there: None before anybody looked, else `preloaded`, `loaded`, `missing`,
+            or `said` once the user has been told.
     """
 
     last_run: Run | None = None
+    module: str | None = None
     _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
+    _statements: dict[int, Statement] = field(default_factory=dict, repr=False)
 
     def forget(self, role: Hashable) -> None:
         """Forget the servers of a role, before they are listed anew."""
@@ -67,6 +74,20 @@ class Session:
                 hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{name}" TO your role.',
             )
         return Server.from_options(name, json.loads(options))
+
+    def statement(self, number: int) -> Statement:
+        """The memory of a statement whose calls come in batches; its run is the session's latest.
+
+        The latest few are kept, for statements run other statements, until the transaction ends.
+        """
+        if not self._statements:
+            call_at_end_of_transaction(self._statements.clear)
+        found = self._statements.pop(number) if number in self._statements else Statement()
+        self._statements[number] = found  # the latest last
+        while len(self._statements) > _STATEMENTS:
+            del self._statements[next(iter(self._statements))]
+        self.last_run = found.run
+        return found
 
     def last_run_json(self) -> str | None:
         """The latest run as `llm.last_run()` reads it, or None before the first."""

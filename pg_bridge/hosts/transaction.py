@@ -9,7 +9,7 @@ subtransaction that ends. It runs no SQL and calls nothing that could raise a Po
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ _ABORT_SUB = 2  # SUBXACT_EVENT_ABORT_SUB
 _XactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 _SubXactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p)
 
+_last_calls: list[Callable[[], None]] = []
 _live: WeakKeyDictionary[Iterator[Any], int] = WeakKeyDictionary()
 _backend = ctypes.CDLL(None)
 _registered: list[Any] = []  # keeps the callbacks alive for the life of the backend
@@ -27,16 +28,28 @@ _registered: list[Any] = []  # keeps the callbacks alive for the life of the bac
 
 def end_with_transaction(generator: Iterator[Any]) -> None:
     """Close a generator at the end of the current transaction or subtransaction, if it is still about then."""
+    _register()
+    _live[generator] = _nesting_level()
+
+
+def call_at_end_of_transaction(function: Callable[[], None]) -> None:
+    """Call a function once, at the end of the current transaction, however it ends."""
+    _register()
+    _last_calls.append(function)
+
+
+def _register() -> None:
     if not _registered:
         _registered[:] = [_XactCallback(_transaction_ends), _SubXactCallback(_subtransaction_ends)]
         _backend.RegisterXactCallback(_registered[0], None)
         _backend.RegisterSubXactCallback(_registered[1], None)
-    _live[generator] = _nesting_level()
 
 
 def _transaction_ends(event: int, _: Any) -> None:
     if event in (_COMMIT, _ABORT):
         _close_from(0)
+        while _last_calls:
+            _last_calls.pop()()
 
 
 def _subtransaction_ends(event: int, _own: int, _parent: int, _: Any) -> None:

@@ -6,6 +6,7 @@ In: fields, set by name at any time, also from JSON. Out: an answer for a prompt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -35,7 +36,7 @@ class Behaviour:
         reject_echo: Whether that 400 quotes the prompt, as some engines' messages do.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
-        ignore_choices: Answer freely where choices were asked for.
+        ignore_choices: Answer freely where choices, a pattern or a schema were asked for.
         no_text: Answer with null instead of text.
         record: Keep every prompt; turn it off for millions of them.
     """
@@ -105,3 +106,19 @@ def digest(prompt: str) -> int:
 def choose(prompt: str, choices: Sequence[str]) -> str:
     """One of the choices; depends on the prompt as `default_answer` does."""
     return choices[digest(prompt) % len(choices)]
+
+
+def structured(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
+    """An answer of the form that `structured_outputs` demands; free where it demands none.
+
+    Of choices one, for a pattern a number from 1 to 5, for a schema an object of its required properties. A pattern and
+    a schema are answered with what `answer` says where that is of the kind.
+    """
+    if "choice" in demanded:
+        return choose(prompt, demanded["choice"])
+    free = answer(prompt)
+    if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
+        return str(digest(prompt) % 5 + 1)
+    if "json" in demanded and not free.startswith("{"):
+        return json.dumps(dict.fromkeys(demanded["json"].get("required", ()), free))
+    return free

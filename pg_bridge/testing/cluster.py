@@ -126,6 +126,13 @@ class Cluster:
         return self.directory / "python"
 
     @property
+    def has_module(self) -> bool:
+        """Whether the server has the native module; if so, sessions load it at their start."""
+        pg_config = [str(self.binaries / "pg_config"), "--pkglibdir"]
+        folder = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
+        return (Path(folder) / "pg_bridge.so").exists()
+
+    @property
     def dsn(self) -> str:
         """The connection string of the database `postgres`."""
         return self.dsn_of("postgres")
@@ -250,6 +257,7 @@ class Cluster:
             "synchronous_commit": "off",
             "full_page_writes": "off",
             "max_connections": "100",
+            **({"session_preload_libraries": "pg_bridge"} if self.has_module else {}),
         } | self._settings
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log_path.open("ab") as log:

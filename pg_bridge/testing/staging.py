@@ -26,7 +26,8 @@ def stage_python(target: Path) -> None:
         target: A directory that does not exist yet.
     """
     target.mkdir(parents=True)
-    shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=shutil.ignore_patterns("__pycache__"))
+    left_out = shutil.ignore_patterns("__pycache__", "model", "native")
+    shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=left_out)
     for name in sorted(runtime_distributions()):
         _copy_distribution(metadata.distribution(name), target)
 

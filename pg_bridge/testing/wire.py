@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pg_bridge.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
-from pg_bridge.testing.behaviour import Behaviour, choose, default_answer
+from pg_bridge.testing.behaviour import Behaviour, default_answer, structured
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 
@@ -54,7 +54,7 @@ def answer(
     """The answer's body; counts the prompts' blocks on the way."""
     if behaviour.malformed:
         return "<html>not the JSON you want</html>"
-    allowed = None if behaviour.ignore_choices else (body.get("structured_outputs") or {}).get("choice")
+    demanded = {} if behaviour.ignore_choices else body.get("structured_outputs") or {}
     from_prompt = behaviour.answer or default_answer
     most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
     choices: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ def answer(
         tokens = characters(conversation)
         cached_tokens = cache.query(tokens)
         prompt_tokens += len(tokens)
-        text = choose(prompt, allowed) if allowed else from_prompt(prompt)
+        text = structured(prompt, demanded, from_prompt)
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
         completion_tokens += len(characters(text)) or 1

@@ -1,0 +1,80 @@
+/*
+ * pg_bridge.c
+ *	  The module's settings and its planner hook; see pg_bridge.h for the whole.
+ */
+#include "pg_bridge.h"
+
+#include "fmgr.h"
+#include "jit/jit.h"
+#include "optimizer/planner.h"
+#include "utils/guc.h"
+#include "utils/plancache.h"
+
+PG_MODULE_MAGIC;
+
+#ifdef SOURCE_DIGEST
+/* lets `pg-bridge install --check` tell whether an installed module is of these sources */
+const char	pg_bridge_source_digest[] = "pg_bridge source " SOURCE_DIGEST;
+#endif
+
+bool		pg_bridge_batching = true;
+int			pg_bridge_window_rows = 16384;
+
+static planner_hook_type next_planner;
+
+void		_PG_init(void);
+
+static PlannedStmt *
+plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInfo params)
+{
+	planner_hook_type plan = next_planner ? next_planner : standard_planner;
+	List	   *registry = NIL;
+	bool		may_reorder;
+	PlannedStmt *stmt;
+
+	/*
+	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. A batch
+	 * function may call the very function that it answers for: that call is not for it to answer.
+	 */
+	if (pg_bridge_batching && inside_batch_function == 0 && mentions_own_functions(query))
+		registry = load_registry();
+	if (registry == NIL)
+		return plan(query, text, cursor_options, params);
+
+	/* Quals must not change places where some of them guard rows from the others. */
+	may_reorder = !has_security_barrier(query);
+	query = ask_constants_once(query, registry);
+	stmt = plan(query, text, cursor_options, params);
+	rewrite_statement(stmt, registry, cursor_options, may_reorder);
+	return stmt;
+}
+
+/* A plan that was kept holds batch nodes, or lacks them. */
+static void
+batching_changed(bool value, void *extra)
+{
+	if (value != pg_bridge_batching)
+		ResetPlanCache();
+}
+
+void
+_PG_init(void)
+{
+	DefineCustomBoolVariable("pg_bridge.batching",
+							 "Gathers calls of batchable functions into batches.",
+							 "Off, each call is made for itself.",
+							 &pg_bridge_batching, true, PGC_USERSET, 0, NULL, batching_changed, NULL);
+	DefineCustomIntVariable("pg_bridge.window_rows",
+							"Most rows whose calls are gathered into one batch.",
+							NULL,
+							&pg_bridge_window_rows, 16384, 1, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
+#if PG_VERSION_NUM >= 150000
+	MarkGUCPrefixReserved("pg_bridge");
+#else
+	EmitWarningsOnPlaceholders("pg_bridge");
+#endif
+	registry_init();
+	batch_scan_init();
+	next_planner = planner_hook;
+	planner_hook = plan_in_batches;
+}

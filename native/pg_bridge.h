@@ -1,0 +1,81 @@
+/*
+ * pg_bridge.h
+ *	  Calls of functions that can answer many calls at once are gathered into batches inside the executor.
+ *
+ * A function is batchable if llm.register_batch() says so; this module knows neither what it does nor who answers.
+ * The way of a statement:
+ *
+ *	  planner hook		pg_bridge.c		is anything batchable here?
+ *	  before planning	constants.c		a call that depends on no row becomes an InitPlan: it is made once
+ *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
+ *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
+ *						foresee.c		an expression's calls become columns of the batch node, with the
+ *										condition under which each would be reached
+ *	  execution			batch_scan.c	windows of rows; each call's arguments, then the batch function, then the rows
+ *
+ * A call that is not foreseen stays in its expression and is made as always.
+ */
+#ifndef PG_BRIDGE_H
+#define PG_BRIDGE_H
+
+#include "postgres.h"
+
+#include "nodes/plannodes.h"
+
+/* settings */
+extern bool pg_bridge_batching;
+extern int	pg_bridge_window_rows;
+
+/* registry.c */
+typedef struct BatchFunction
+{
+	Oid			function;		/* the function that statements call */
+	Oid			batch;			/* answers many calls: (bigint, integer, json[], …) -> result[] */
+	Oid			report;			/* tells what it did: (bigint, integer) -> text[]; may be InvalidOid */
+} BatchFunction;
+
+extern List *load_registry(void);	/* of BatchFunction */
+extern BatchFunction *find_batch_function(List *registry, Oid function);
+extern bool contains_call(Node *node, List *registry);
+extern void registry_init(void);
+
+/* constants.c */
+extern bool mentions_own_functions(Query *query);
+extern bool has_security_barrier(Query *query);
+extern Query *ask_constants_once(Query *query, List *registry);
+
+/* lift.c */
+extern void lift_quals(Plan *plan, List *registry);
+extern Plan *below_pass_through(Plan *plan, List **passed);
+extern AttrNumber column_of(Plan *plan, Expr *expr);
+extern void set_calls_apart(List *quals, List *registry, List **cheap, List **rest);
+extern bool is_split_scan(Plan *plan);
+extern bool is_join(Plan *plan);
+
+/* foresee.c */
+typedef struct Batch
+{
+	List	   *registry;		/* of BatchFunction */
+	int			columns;		/* of the child: the first ones of the scan tuple */
+	List	   *calls;			/* of FuncExpr, over the scan tuple (INDEX_VAR) */
+	List	   *guards;			/* a List of quals for each call: it is made only where they hold */
+	List	   *needs;			/* an IntList for each stage: the calls to be made before it, in this order */
+} Batch;
+
+extern Batch *new_batch(List *registry, int columns);
+extern Node *foresee(Batch *batch, Node *expr);
+extern Node *foresee_side(Batch *batch, Node *expr, int side);
+extern Node *foresee_aggregates(Batch *batch, Node *expr);
+extern void next_stage(Batch *batch);
+
+/* rewrite.c */
+extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder);
+
+/* batch_scan.c */
+extern int	inside_batch_function;	/* how many are being called */
+extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,
+								   bool may_stop, bool may_reorder);
+extern bool is_batch_scan(Plan *plan);
+extern void batch_scan_init(void);
+
+#endif

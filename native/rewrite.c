@@ -1,0 +1,518 @@
+/*
+ * rewrite.c
+ *	  Puts batch nodes into a finished plan.
+ *
+ * A node that makes calls over its child's rows gets a batch node below it, which hands on the rows with the calls'
+ * results as further columns. A node whose own results are what the calls need (a scan, a join, an aggregation) is
+ * split: it keeps the quals that make no calls and passes plain columns, and the batch node above it takes the rest of
+ * its quals and its target list. Plans below Gather are left alone: batches are made in the leader, above it.
+ */
+#include "pg_bridge.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "jit/jit.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "utils/syscache.h"
+
+typedef struct Rewriting
+{
+	List	   *registry;
+	bool		may_reorder;
+	int			next_id;		/* plan_node_id of the next node */
+	bool		found;			/* a batch node was made */
+} Rewriting;
+
+/* What the nodes above will do with a node's rows. */
+typedef struct Consumer
+{
+	bool		may_stop;		/* stop before the end */
+	List	   *bound;			/* LIMIT and OFFSET, if they count this node's rows; else NIL */
+} Consumer;
+
+static Plan *rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting);
+
+/* -- parts */
+
+/* A target list that hands on another's columns as they are. */
+static List *
+handed_on(List *columns, int varno)
+{
+	List	   *tlist = NIL;
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		TargetEntry *entry = flatCopyTargetEntry(lfirst(cell));
+
+		entry->expr = (Expr *) makeVarFromTargetEntry(varno, entry);
+		tlist = lappend(tlist, entry);
+	}
+	return tlist;
+}
+
+static Cost
+calls_cost(List *calls)
+{
+	Cost		cost = 0;
+	ListCell   *cell;
+
+	foreach(cell, calls)
+	{
+		FuncExpr   *call = lfirst(cell);
+		HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
+
+		if (HeapTupleIsValid(tuple))
+		{
+			cost += ((Form_pg_proc) GETSTRUCT(tuple))->procost * cpu_operator_cost;
+			ReleaseSysCache(tuple);
+		}
+	}
+	return cost;
+}
+
+static Plan *
+finished(CustomScan *scan, Plan *like, Rewriting *rewriting)
+{
+	Plan	   *plan = &scan->scan.plan;
+	Plan	   *child = outerPlan(plan);
+
+	plan->plan_node_id = rewriting->next_id++;
+	plan->startup_cost = like->startup_cost;
+	plan->total_cost = like->total_cost;
+	plan->plan_rows = like->plan_rows;
+	plan->plan_width = like->plan_width;
+	plan->extParam = bms_union(like->extParam, child->extParam);
+	plan->allParam = bms_union(like->allParam, child->allParam);
+	rewriting->found = true;
+	return plan;
+}
+
+static Plan *
+materialized(Plan *child, Rewriting *rewriting)
+{
+	Material   *node = makeNode(Material);
+
+	node->plan.targetlist = handed_on(child->targetlist, OUTER_VAR);
+	outerPlan(&node->plan) = child;
+	node->plan.plan_node_id = rewriting->next_id++;
+	node->plan.startup_cost = child->startup_cost;
+	node->plan.total_cost = child->total_cost;
+	node->plan.plan_rows = child->plan_rows;
+	node->plan.plan_width = child->plan_width;
+	node->plan.extParam = bms_copy(child->extParam);
+	node->plan.allParam = bms_copy(child->allParam);
+	return &node->plan;
+}
+
+/* -- a batch node below */
+
+/*
+ * Make a batch node over *place, or below what only hands its columns on, with the calls as further columns at the end.
+ */
+static void
+insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewriting *rewriting)
+{
+	List	   *passed;
+	Plan	   *child = below_pass_through(*place, &passed);
+	List	   *tlist = handed_on(child->targetlist, INDEX_VAR);
+	Plan	   *plan;
+	ListCell   *cell;
+	int			number = 0;
+
+	foreach(cell, batch->calls)
+	{
+		FuncExpr   *call = lfirst(cell);
+		Var		   *var = makeVar(INDEX_VAR, batch->columns + ++number, call->funcresulttype,
+								  exprTypmod((Node *) call), call->funccollid, 0);
+
+		tlist = lappend(tlist, makeTargetEntry((Expr *) var, list_length(tlist) + 1, NULL, false));
+	}
+	plan = finished(make_batch_scan(batch, child, tlist, NIL, consumer.bound, consumer.may_stop,
+									rewriting->may_reorder), child, rewriting);
+	plan->total_cost += calls_cost(batch->calls) * plan->plan_rows;
+	/* the calls were the user's, and so were the parameters in them */
+	plan->extParam = bms_add_members(plan->extParam, user->extParam);
+	plan->allParam = bms_add_members(plan->allParam, user->allParam);
+	if (passed == NIL)
+		*place = plan;
+	else
+		outerPlan(linitial(passed)) = plan;
+	foreach(cell, passed)
+	{
+		Plan	   *node = lfirst(cell);
+
+		node->targetlist = handed_on(outerPlan(node)->targetlist, OUTER_VAR);
+	}
+}
+
+static Batch *
+batch_below(Plan *place, Rewriting *rewriting)
+{
+	List	   *passed;
+
+	return new_batch(rewriting->registry, list_length(below_pass_through(place, &passed)->targetlist));
+}
+
+/* -- a node split */
+
+/* What a split node hands up: Vars, and the results that only it can compute. */
+static bool
+is_atom(Node *node)
+{
+	return IsA(node, Var) || IsA(node, Aggref) || IsA(node, GroupingFunc) || IsA(node, WindowFunc);
+}
+
+static bool
+collect_atoms_walker(Node *node, void *atoms)
+{
+	if (node == NULL)
+		return false;
+	if (is_atom(node))
+	{
+		*(List **) atoms = list_append_unique(*(List **) atoms, node);
+		return false;
+	}
+	return expression_tree_walker(node, collect_atoms_walker, atoms);
+}
+
+static Node *
+translate_mutator(Node *node, void *atoms)
+{
+	if (node == NULL)
+		return NULL;
+	if (is_atom(node))
+	{
+		AttrNumber	column = 1;
+		ListCell   *cell;
+
+		foreach(cell, (List *) atoms)
+		{
+			if (equal(lfirst(cell), node))
+				return (Node *) makeVar(INDEX_VAR, column, exprType(node), exprTypmod(node), exprCollation(node), 0);
+			column++;
+		}
+		elog(ERROR, "an expression of a split node was not collected");
+	}
+	return expression_tree_mutator(node, translate_mutator, atoms);
+}
+
+/* Foresee the calls of quals, one stage each, and of a target list, which is the last stage. */
+static void
+foresee_stages(Batch *batch, List **quals, List **tlist)
+{
+	List	   *given = *quals;
+	ListCell   *cell;
+
+	*quals = NIL;
+	foreach(cell, given)
+	{
+		*quals = lappend(*quals, foresee(batch, lfirst(cell)));
+		next_stage(batch);
+	}
+	*tlist = (List *) foresee(batch, (Node *) *tlist);
+}
+
+static Plan *
+split(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	List	   *cheap;
+	List	   *quals;
+	List	   *tlist = plan->targetlist;
+	List	   *atoms = NIL;
+	List	   *columns = NIL;
+	Batch	   *batch;
+	Plan	   *above;
+	ListCell   *cell;
+
+	set_calls_apart(plan->qual, rewriting->registry, &cheap, &quals);
+	if (quals == NIL && !contains_call((Node *) tlist, rewriting->registry))
+		return plan;
+	collect_atoms_walker((Node *) quals, &atoms);
+	collect_atoms_walker((Node *) tlist, &atoms);
+	batch = new_batch(rewriting->registry, list_length(atoms));
+	quals = (List *) translate_mutator((Node *) quals, atoms);
+	tlist = (List *) translate_mutator((Node *) tlist, atoms);
+	foresee_stages(batch, &quals, &tlist);
+	if (batch->calls == NIL)
+		return plan;
+	foreach(cell, atoms)
+		columns = lappend(columns, makeTargetEntry(lfirst(cell), list_length(columns) + 1, NULL, false));
+	plan->targetlist = columns;
+	plan->qual = cheap;
+	above = finished(make_batch_scan(batch, plan, tlist, quals, quals ? NIL : consumer.bound, consumer.may_stop,
+									 rewriting->may_reorder), plan, rewriting);
+	above->initPlan = plan->initPlan;
+	plan->initPlan = NIL;
+	plan->total_cost = Max(plan->startup_cost, plan->total_cost - calls_cost(batch->calls) * plan->plan_rows);
+	return above;
+}
+
+/* A Result over rows only computes: the batch node takes its place. */
+static Plan *
+replace_result(Result *result, Consumer consumer, Rewriting *rewriting)
+{
+	Plan	   *child = outerPlan(result);
+	Batch	   *batch = new_batch(rewriting->registry, list_length(child->targetlist));
+	List	   *quals = result->plan.qual;
+	List	   *tlist = result->plan.targetlist;
+	ListCell   *cell;
+	List	   *columns = NIL;
+	Plan	   *above;
+
+	if (result->resconstantqual != NULL)
+		return split(&result->plan, consumer, rewriting);
+	foreach(cell, child->targetlist)
+		columns = lappend(columns, makeVarFromTargetEntry(OUTER_VAR, lfirst(cell)));
+	quals = (List *) translate_mutator((Node *) quals, columns);
+	tlist = (List *) translate_mutator((Node *) tlist, columns);
+	foresee_stages(batch, &quals, &tlist);
+	if (batch->calls == NIL)
+		return &result->plan;
+	above = finished(make_batch_scan(batch, child, tlist, quals, quals ? NIL : consumer.bound, consumer.may_stop,
+									 rewriting->may_reorder), &result->plan, rewriting);
+	above->initPlan = result->plan.initPlan;
+	return above;
+}
+
+/* -- nodes by their kind */
+
+/* Calls that need one side of a join only are made below it, once a row; the join's own conditions see the results. */
+static void
+foresee_join_side(Plan *join, int side, Consumer consumer, Rewriting *rewriting)
+{
+	Plan	  **place = side == OUTER_VAR ? &outerPlan(join) : &innerPlan(join);
+	Batch	   *batch = batch_below(*place, rewriting);
+
+	((Join *) join)->joinqual = (List *) foresee_side(batch, (Node *) ((Join *) join)->joinqual, side);
+	if (IsA(join, HashJoin))
+	{
+		HashJoin   *hash_join = (HashJoin *) join;
+
+		hash_join->hashclauses = (List *) foresee_side(batch, (Node *) hash_join->hashclauses, side);
+		if (side == OUTER_VAR)
+			hash_join->hashkeys = (List *) foresee_side(batch, (Node *) hash_join->hashkeys, side);
+		else					/* the keys of the inner side are computed by its Hash node */
+			((Hash *) *place)->hashkeys = (List *) foresee_side(batch, (Node *) ((Hash *) *place)->hashkeys, OUTER_VAR);
+	}
+	if (batch->calls != NIL)
+		insert_below(join, place, batch, consumer, rewriting);
+}
+
+static Plan *
+rewrite_join(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	Join	   *join = (Join *) plan;
+	Consumer	inside = {consumer.may_stop, NIL};
+
+	if (contains_call((Node *) join->joinqual, rewriting->registry) ||
+		(IsA(plan, HashJoin) && contains_call((Node *) ((HashJoin *) plan)->hashclauses, rewriting->registry)))
+	{
+		foresee_join_side(plan, OUTER_VAR, inside, rewriting);
+		foresee_join_side(plan, INNER_VAR, inside, rewriting);
+	}
+	if (join->jointype == JOIN_INNER)
+	{
+		List	   *cheap;
+		List	   *rest;
+
+		set_calls_apart(join->joinqual, rewriting->registry, &cheap, &rest);
+		join->joinqual = cheap;
+		plan->qual = list_concat(rest, plan->qual);
+	}
+	/* What would run once per outer row, or go back to a mark, reads its rows from a store. */
+	if (IsA(plan, NestLoop) && ((NestLoop *) plan)->nestParams == NIL && is_batch_scan(innerPlan(plan)))
+		innerPlan(plan) = materialized(innerPlan(plan), rewriting);
+	if (IsA(plan, MergeJoin) && is_batch_scan(innerPlan(plan)) && !((MergeJoin *) plan)->skip_mark_restore)
+		innerPlan(plan) = materialized(innerPlan(plan), rewriting);
+	return split(plan, consumer, rewriting);
+}
+
+/* The arguments of aggregates and window functions are computed from the child's rows; all else from their results. */
+static Plan *
+rewrite_aggregation(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	Batch	   *batch = batch_below(outerPlan(plan), rewriting);
+	Consumer	inside = {consumer.may_stop && !IsA(plan, Agg), NIL};
+
+	if (contains_call((Node *) plan->targetlist, rewriting->registry) ||
+		contains_call((Node *) plan->qual, rewriting->registry))
+	{
+		plan->targetlist = (List *) foresee_aggregates(batch, (Node *) plan->targetlist);
+		plan->qual = (List *) foresee_aggregates(batch, (Node *) plan->qual);
+		if (batch->calls != NIL)
+			insert_below(plan, &outerPlan(plan), batch, inside, rewriting);
+	}
+	return split(plan, consumer, rewriting);
+}
+
+static Plan *
+rewrite_project_set(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	Batch	   *batch = batch_below(outerPlan(plan), rewriting);
+	Consumer	inside = {consumer.may_stop, NIL};
+
+	if (contains_call((Node *) plan->targetlist, rewriting->registry))
+	{
+		plan->targetlist = (List *) foresee_side(batch, (Node *) plan->targetlist, OUTER_VAR);
+		if (batch->calls != NIL)
+			insert_below(plan, &outerPlan(plan), batch, inside, rewriting);
+	}
+	return plan;
+}
+
+/* What a node's child can expect of it, given what the node can expect itself. */
+static Consumer
+consumer_below(Plan *plan, Consumer consumer)
+{
+	Consumer	inside = {consumer.may_stop, NIL};
+
+	switch (nodeTag(plan))
+	{
+		case T_Limit:
+			inside.may_stop = true;
+			if (((Limit *) plan)->limitCount && ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT)
+				inside.bound = list_make2(((Limit *) plan)->limitCount, ((Limit *) plan)->limitOffset);
+			break;
+		case T_Result:
+		case T_SubqueryScan:
+		case T_LockRows:
+		case T_Append:
+			if (plan->qual == NIL)
+				inside.bound = consumer.bound;
+			break;
+		case T_Sort:
+		case T_Hash:
+		case T_ModifyTable:
+			inside.may_stop = false;
+			break;
+		case T_Agg:
+			inside.may_stop &= ((Agg *) plan)->aggstrategy == AGG_SORTED;
+			break;
+		default:
+			break;
+	}
+	return inside;
+}
+
+static void
+rewrite_list(List *plans, Consumer consumer, Rewriting *rewriting)
+{
+	ListCell   *cell;
+
+	foreach(cell, plans)
+		lfirst(cell) = rewrite(lfirst(cell), consumer, rewriting);
+}
+
+static Plan *
+rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	Consumer	inside;
+
+	if (plan == NULL || IsA(plan, CustomScan))
+		return plan;
+	check_stack_depth();
+	if (IsA(plan, Gather) || IsA(plan, GatherMerge))
+		return split(plan, consumer, rewriting);
+	inside = consumer_below(plan, consumer);
+	if (IsA(plan, Append))
+		rewrite_list(((Append *) plan)->appendplans, inside, rewriting);
+	else if (IsA(plan, MergeAppend))
+		rewrite_list(((MergeAppend *) plan)->mergeplans, inside, rewriting);
+	else if (IsA(plan, SubqueryScan))
+		((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, inside, rewriting);
+	else if (!IsA(plan, ForeignScan))
+	{
+		outerPlan(plan) = rewrite(outerPlan(plan), inside, rewriting);
+		if (is_join(plan) && ((Join *) plan)->jointype != JOIN_INNER)
+			inside.may_stop = true; /* a semijoin stops at the first partner */
+		innerPlan(plan) = rewrite(innerPlan(plan), inside, rewriting);
+	}
+	if (is_split_scan(plan) || IsA(plan, Group))
+		return split(plan, consumer, rewriting);
+	if (is_join(plan))
+		return rewrite_join(plan, consumer, rewriting);
+	if (IsA(plan, Agg) || IsA(plan, WindowAgg))
+		return rewrite_aggregation(plan, consumer, rewriting);
+	if (IsA(plan, ProjectSet))
+		return rewrite_project_set(plan, consumer, rewriting);
+	if (IsA(plan, Result) && outerPlan(plan) &&
+		(contains_call((Node *) plan->targetlist, rewriting->registry) ||
+		 contains_call((Node *) plan->qual, rewriting->registry)))
+		return replace_result((Result *) plan, consumer, rewriting);
+	return plan;
+}
+
+static int
+largest_id(Plan *plan)
+{
+	List	   *children = NIL;
+	ListCell   *cell;
+	int			largest;
+
+	if (plan == NULL)
+		return 0;
+	if (IsA(plan, Append))
+		children = ((Append *) plan)->appendplans;
+	else if (IsA(plan, MergeAppend))
+		children = ((MergeAppend *) plan)->mergeplans;
+	else if (IsA(plan, BitmapAnd))
+		children = ((BitmapAnd *) plan)->bitmapplans;
+	else if (IsA(plan, BitmapOr))
+		children = ((BitmapOr *) plan)->bitmapplans;
+	else if (IsA(plan, SubqueryScan))
+		children = list_make1(((SubqueryScan *) plan)->subplan);
+	else if (IsA(plan, CustomScan))
+		children = ((CustomScan *) plan)->custom_plans;
+	largest = Max(plan->plan_node_id, Max(largest_id(outerPlan(plan)), largest_id(innerPlan(plan))));
+	foreach(cell, children)
+		largest = Max(largest, largest_id(lfirst(cell)));
+	return largest;
+}
+
+/*
+ * Rewrite a statement's plans in place.
+ *
+ * may_reorder: quals may be evaluated in another order than the planner's.
+ */
+void
+rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder)
+{
+	Rewriting	rewriting = {registry, may_reorder, 0, false};
+	Consumer	client = {(cursor_options & CURSOR_OPT_FAST_PLAN) != 0, NIL};
+	Consumer	expression = {true, NIL};
+	ListCell   *cell;
+
+	rewriting.next_id = largest_id(stmt->planTree);
+	foreach(cell, stmt->subplans)
+		rewriting.next_id = Max(rewriting.next_id, largest_id(lfirst(cell)));
+	rewriting.next_id++;
+	if (may_reorder)
+	{
+		lift_quals(stmt->planTree, registry);
+		foreach(cell, stmt->subplans)
+			lift_quals(lfirst(cell), registry);
+	}
+	stmt->planTree = rewrite(stmt->planTree, client, &rewriting);
+	rewrite_list(stmt->subplans, expression, &rewriting);
+	if (!rewriting.found)
+		return;
+	if ((cursor_options & CURSOR_OPT_SCROLL) && !ExecSupportsBackwardScan(stmt->planTree))
+		stmt->planTree = materialized(stmt->planTree, &rewriting);
+	/* The costs are those of waiting; compiling expressions would only add to them. */
+	stmt->jitFlags = PGJIT_NONE;
+	foreach(cell, registry)
+	{
+		BatchFunction *entry = lfirst(cell);
+		PlanInvalItem *item = makeNode(PlanInvalItem);
+
+		item->cacheId = PROCOID;
+		item->hashValue = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(entry->batch));
+		stmt->invalItems = lappend(stmt->invalItems, item);
+	}
+}

@@ -1,0 +1,89 @@
+"""The native module: built from the sources that travel with the package, and put into a PostgreSQL server.
+
+In: a server's pg_config. Out: `pg_bridge.so` in the server's library folder, which says of which sources it was made.
+It needs a compiler, make and the server's headers, and says what is missing; without the module all works, one request
+a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pg_bridge
+from pg_bridge.errors import PgBridgeError
+
+MODULE = "pg_bridge.so"
+
+
+def is_current(pg_config: str) -> bool:
+    """Whether the server has the module, and of these sources."""
+    module = _asked(pg_config, "--pkglibdir") / MODULE
+    return module.exists() and f"pg_bridge source {digest()}".encode() in module.read_bytes()
+
+
+def what_is_missing(pg_config: str) -> str:
+    """What keeps the module from being built, in words; empty if nothing does."""
+    for program in ("make", os.environ.get("CC", "gcc")):
+        if shutil.which(program) is None:
+            return f"there is no {program}"
+    if (
+        not _asked(pg_config, "--pgxs").exists()
+        or not (_asked(pg_config, "--includedir-server") / "postgres.h").exists()
+    ):
+        return "the server's headers are not installed (on Debian: postgresql-server-dev-…)"
+    return ""
+
+
+def install(pg_config: str) -> Path:
+    """Build the module and put it into the server's library folder; returns where it is.
+
+    Raises:
+        PgBridgeError: It does not compile, or the folder cannot be written.
+    """
+    target = _asked(pg_config, "--pkglibdir") / MODULE
+    with tempfile.TemporaryDirectory(prefix="pg_bridge_native_") as name:
+        folder = Path(name)
+        for source in _sources():
+            shutil.copy(source, folder)
+        command = ["make", "-s", "-C", name, f"PG_CONFIG={pg_config}", f"SOURCE_DIGEST={digest()}"]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if outcome.returncode:
+            raise PgBridgeError(
+                "the native module does not compile",
+                detail=outcome.stderr.strip()[-2000:],
+                hint="pg-bridge install --no-native leaves it out. Please report this, with the server's version.",
+            )
+        try:
+            # A running server has the old file mapped: it keeps that one, and new sessions get this one.
+            fresh = target.with_name(f".{MODULE}.new")
+            shutil.copy(folder / MODULE, fresh)
+            fresh.chmod(0o755)
+            fresh.replace(target)
+        except OSError as error:
+            raise PgBridgeError(
+                f"cannot write {target.parent}",
+                detail=str(error.strerror),
+                hint="Run it with sudo: sudo $(which pg-bridge) install",
+            ) from error
+    return target
+
+
+def digest() -> str:
+    """A number for the sources' texts."""
+    texts = [source.name.encode() + b"\0" + source.read_bytes() for source in _sources()]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def _sources() -> list[Path]:
+    folder = Path(pg_bridge.__file__).parent / "native"
+    return sorted(path for path in folder.iterdir() if path.suffix in {".c", ".h"} or path.name == "Makefile")
+
+
+def _asked(pg_config: str, what: str) -> Path:
+    printed = subprocess.run([pg_config, what], check=True, capture_output=True, text=True)  # noqa: S603
+    return Path(printed.stdout.strip())
