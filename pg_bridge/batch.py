@@ -34,13 +34,13 @@ class _Asked:
 
     Attributes:
         question: The parsed prompt.
-        outcomes: By a row's columns and its cells' digest, the oldest first.
-        sent: What the engine's cache has seen of it.
+        outcomes: By the columns sent and the cells' digest, the oldest first.
+        sent: By the columns sent, what the engine's cache has seen.
     """
 
     question: Question
-    outcomes: dict[tuple[tuple[str, ...], bytes], Outcome] = field(default_factory=dict)
-    sent: dict[tuple[str, ...], Sent] = field(default_factory=dict)
+    outcomes: dict[tuple[frozenset[str], bytes], Outcome] = field(default_factory=dict)
+    sent: dict[frozenset[str], Sent] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Statement:
             groups = [
                 _Group(self._memory(prompt, call), columns, [of_prompt[i] for i in members], rows)
                 for prompt, of_prompt in places.items()
-                for columns, members in _by_layout(prompt, [rows[i] for i in of_prompt])
+                for columns, members in _by_columns(prompt, [rows[i] for i in of_prompt])
             ]
             pending = [each for group in groups for each in group.prompts(engine.check_interrupts)]
         run.plan_s = time.perf_counter() - started
@@ -121,7 +121,7 @@ class _Group:
 
     Args:
         asked: The question, and what is known of it.
-        columns: The columns that the rows have.
+        columns: The columns to send.
         places: Where the rows stand in the window.
         rows: The window's rows.
     """
@@ -130,9 +130,10 @@ class _Group:
         self, asked: _Asked, columns: tuple[str, ...], places: Sequence[int], rows: Sequence[str | None]
     ) -> None:
         self.asked = asked
-        self.columns = resolve_columns(asked.question, columns)
+        self.columns = frozenset(columns)
         self._places = places
-        self._unique = dedup(Table.from_json([rows[i] for i in places], self.columns))
+        # In one order, whatever that of the rows: a digest is one of cells in this order.
+        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)))
         self._keys = row_digests(self._unique.table)
 
     def prompts(self, check_interrupts: Callable[[], None]) -> Iterator[tuple[_Group, bytes, str]]:
@@ -160,19 +161,27 @@ class _Group:
             del outcomes[next(iter(outcomes))]
 
 
-def _by_layout(prompt: str | None, rows: Sequence[str | None]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
-    """Yield the rows that have the same columns together; a NULL row has the columns that the prompt names."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    named = parse_question(prompt).columns
+def _by_columns(prompt: str | None, rows: Sequence[str | None]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+    """Yield the columns to send and the rows that they are to be sent of.
+
+    Rows that have the same columns in another order belong together. A NULL row has the columns that the prompt names.
+    """
+    question = parse_question(prompt)
+    groups: dict[frozenset[str], tuple[tuple[str, ...], list[int]]] = {}
+    members_of: dict[tuple[str, ...], list[int]] = {}  # by the rows' own layout
     try:
-        for place, columns in enumerate(layouts(rows)):
-            groups.setdefault(named if columns is None else columns, []).append(place)
+        for place, layout in enumerate(layouts(rows)):
+            available = question.columns if layout is None else layout
+            if available not in members_of:
+                columns = resolve_columns(question, available)
+                _, members_of[available] = groups.setdefault(frozenset(columns), (columns, []))
+            members_of[available].append(place)
     except ValueError:
         raise OptionError(
             "the input is neither a row nor a JSON object",
             hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
         ) from None
-    yield from groups.items()
+    yield from groups.values()
 
 
 def as_report(run: Run) -> list[str]:

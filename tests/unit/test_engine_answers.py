@@ -1,11 +1,13 @@
 """What Engine.complete hands over: every answer to its prompt, in few requests, pulled no faster than wanted."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from pg_bridge.engine import Completion, Engine, Sampling
-from pg_bridge.options import Server
+from pg_bridge.engine.payload import Payload
+from pg_bridge.options import Call, Server
 from pg_bridge.testing.double import EngineDouble
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="Be brief.")
@@ -179,3 +181,36 @@ def test_a_consumer_may_pause_longer_than_any_timeout() -> None:
         next(completions)
         time.sleep(0.3)
         assert len(list(completions)) == 99
+
+
+NUMBER = Call(kind="number").pattern
+
+
+@pytest.mark.parametrize(
+    ("sampling", "demanded", "answer", "text"),
+    [
+        (Sampling(1, 0.0, "", pattern=NUMBER), {"regex": NUMBER}, " 4.5\n", "4.5"),
+        (Sampling(1, 0.0, "", pattern=NUMBER), {"regex": NUMBER}, "-17", "-17"),
+        (Sampling(1, 0.0, "", pattern=NUMBER), {"regex": NUMBER}, "four", None),
+        (Sampling(1, 0.0, "", pattern=NUMBER), {"regex": NUMBER}, "4.", None),
+        (Sampling(1, 0.0, "", schema='{"type": "object"}'), {"json": {"type": "object"}}, '{"a": 1}', '{"a": 1}'),
+        (Sampling(1, 0.0, "", schema='{"type": "object"}'), {"json": {"type": "object"}}, "[1]", None),
+        (Sampling(1, 0.0, "", schema='{"type": "object"}'), {"json": {"type": "object"}}, '{"a": ', None),
+        (Sampling(1, 0.0, "", schema='{"type": "array"}'), {"json": {"type": "array"}}, "[1]", "[1]"),
+        (
+            Sampling(1, 0.0, "", schema='{"type": "object", "required": ["a"]}'),
+            {"json": {"type": "object", "required": ["a"]}},
+            '{"b": 1}',
+            None,
+        ),
+    ],
+)
+def test_an_answer_has_the_form_that_was_demanded(
+    sampling: Sampling, demanded: dict[str, object], answer: str, text: str | None
+) -> None:
+    payload = Payload("chat", "m", sampling)
+    assert json.loads(payload.body(["x"]))["structured_outputs"] == demanded
+    body = json.dumps({"choices": [{"index": 0, "message": {"content": answer}}]}).encode()
+    ((found, error),), _ = payload.parse(body, 1)
+    assert found == text
+    assert (error is None) == (text is not None)

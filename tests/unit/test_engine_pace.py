@@ -96,3 +96,11 @@ def test_a_reason_is_made_safe(message: str, reason: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error": 5}', b"\xff"])
 def test_a_reason_that_cannot_be_read_is_the_status(body: bytes) -> None:
     assert safe_reason(413, body, "x") == "the engine refused the prompt (HTTP status 413)"
+
+
+def test_an_eager_run_fills_the_engine_at_once() -> None:
+    pace = Pace(256, eager=True)
+    assert pace.batch_size == pace.largest_batch
+    assert pace.room(0, 0) == pace.batch_size
+    assert pace.room(192, 0) == 64
+    assert pace.room(256, 0) == 0

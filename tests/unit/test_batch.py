@@ -1,0 +1,136 @@
+"""The calls of a statement without PostgreSQL: any windows, prompts and layouts, every call answered rightly, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bridge import batch
+from pg_bridge.batch import Statement, as_report
+from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.errors import CallError, NullPrompt, OptionError, UnknownColumn
+from pg_bridge.options import Call
+
+
+class Oracle:
+    """Stands where an `Engine` stands: answers with the prompt's own question and cells, the latest prompt first."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.usage = Usage(requests=1, prompt_tokens=10, cached_tokens=None)
+        self.asked = asked
+        self.closed = False
+
+    def check_interrupts(self) -> None:
+        pass
+
+    def complete(self, prompts: Iterator[str], sampling: Sampling, *, eager: bool) -> Iterator[Completion]:
+        assert eager
+        given = list(prompts)
+        self.asked += given
+        for index, prompt in reversed(list(enumerate(given))):
+            question, _, row = prompt.partition("\n")
+            bad = '"bad"' in row
+            answer = json.dumps([question, json.loads(row or "null")], sort_keys=True)
+            yield Completion(index, None if bad else answer, "bad row" if bad else None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def ask(
+    statement: Statement, prompts: list[str | None], rows: list[str | None], call: Call, asked: list[str], node: int = 1
+) -> list[str | None]:
+    engine = Oracle(asked)
+    try:
+        return statement.answer(node, prompts, rows, call, cast("Engine", engine))
+    finally:
+        assert engine.closed
+
+
+cells = st.one_of(
+    st.none(),
+    st.fixed_dictionaries({"a": st.sampled_from("xyz"), "b": st.integers(0, 2)}),
+    st.fixed_dictionaries({"b": st.integers(0, 2), "a": st.sampled_from("xyz")}),
+    st.fixed_dictionaries({"a": st.sampled_from("xyz"), "b": st.integers(0, 2), "c": st.just("ü\n")}),
+)
+asks = st.lists(st.tuples(st.sampled_from(["Is {a}?", "Is {a} or {b}?", "Look."]), cells), max_size=40)
+
+
+def expected(prompt: str, row: dict[str, Any] | None) -> str:
+    question = prompt.replace("{", "").replace("}", "")
+    named = [name for name in "ab" if f"{{{name}}}" in prompt]
+    if row is None:
+        row = dict.fromkeys(named)
+    sent = {name: row[name] for name in named} if named else row
+    return json.dumps([question, sent or None], sort_keys=True)
+
+
+@given(windows=st.lists(asks, max_size=5), remembered=st.integers(1, 30))
+def test_every_call_gets_its_answer_and_nothing_is_asked_twice(
+    windows: list[list[tuple[str, dict[str, Any] | None]]], remembered: int
+) -> None:
+    asked: list[str] = []
+    statement = Statement()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "REMEMBERED_ANSWERS", remembered)
+        for window in windows:
+            before = len(asked)
+            rows = [None if row is None else json.dumps(row, ensure_ascii=False) for _, row in window]
+            answers = ask(statement, [prompt for prompt, _ in window], rows, Call(), asked)
+            assert answers == [expected(prompt, row) for prompt, row in window]
+            assert len(set(asked[before:])) == len(asked[before:])
+    if remembered == 30:  # more than there are
+        assert len({tuple(sorted(each)) for each in asked}) <= len(asked)
+    assert statement.run.rows == sum(map(len, windows))
+    assert statement.run.unique_prompts == len(asked)
+
+
+def test_what_another_node_has_asked_is_known() -> None:
+    asked: list[str] = []
+    statement = Statement()
+    row = '{"a": 1, "b": 2}'
+    for node in (1, 2):
+        ask(statement, ["{a}?", "{a}?"], [row, '{"a": 1, "b": 3}'], Call(), asked, node)
+    assert asked == ['a?\n{"a": 1}']
+    assert [statement.nodes[node].unique_prompts for node in (1, 2)] == [1, 0]
+    ask(statement, ["{a}?"], [row], Call(max_tokens=5), asked)
+    assert len(asked) == 2  # other options, another answer
+
+
+def test_a_failed_row_fails_the_window_or_is_null() -> None:
+    rows: list[str | None] = ['{"a": "good"}', '{"a": "bad"}']
+    with pytest.raises(CallError):
+        ask(Statement(), ["{a}?", "{a}?"], rows, Call(), [])
+    answers = ask(Statement(), ["{a}?", "{a}?"], rows, Call(on_error="null"), [])
+    assert [answer is None for answer in answers] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "row", "error"),
+    [
+        (None, "{}", NullPrompt),
+        ("{b}?", '{"a": 1}', UnknownColumn),
+        ("{a}?", "[1]", OptionError),
+        ("{a}?", "12", OptionError),
+    ],
+)
+def test_errors(prompt: str | None, row: str, error: type[Exception]) -> None:
+    asked: list[str] = []
+    with pytest.raises(error):
+        Statement().answer(1, ["Look.", prompt], ['{"a": 1}', row], Call(), cast("Engine", Oracle(asked)))
+    assert asked == []
+
+
+def test_the_report_leaves_out_what_nobody_knows() -> None:
+    statement = Statement()
+    ask(statement, ["{a}?"], ['{"a": 1}'], Call(), [])
+    report = as_report(statement.nodes[1])
+    assert len(report) % 2 == 0
+    assert report[:8] == ["Rows Asked", "1", "Unique Prompts", "1", "Requests", "1", "Prompt Tokens", "10"]
+    assert "Cached Tokens" not in report
+    assert "Retries" not in report
