@@ -435,6 +435,27 @@ def test_row_level_security_stands_before_model_quals(conn: Conn, connect: Conne
         conn.execute("DROP OWNED BY ana; DROP ROLE ana")
 
 
+@pytest.mark.parametrize(("path", "requests"), [("$libdir", [3, 1]), ("/nowhere", [3, 3])])
+def test_without_preloading(
+    conn: Conn, connect: Connect, database: Database, engine: EngineDouble, path: str, requests: list[int]
+) -> None:
+    for name, value in (("session_preload_libraries", "$libdir/plpgsql"), ("dynamic_library_path", path)):
+        conn.execute(
+            sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                sql.Identifier(database.name), sql.Identifier(name), sql.Literal(value)
+            )
+        )
+    session = connect()
+    notices: list[str] = []
+    session.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+    for expected in requests:
+        engine.reset()
+        session.execute("SELECT llm.complete('Sum up {review}', r) FROM reviews AS r WHERE id <= 3")
+        assert len(engine.received.requests) == expected
+    assert len(notices) == 1  # once a session
+    assert "a request of its own" in notices[0]
+
+
 # -- the mechanism, with functions that need no engine
 
 
