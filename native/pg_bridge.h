@@ -11,7 +11,8 @@
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
  *						foresee.c		an expression's calls become columns of the batch node, with the
  *										condition under which each would be reached
- *	  execution			batch_scan.c	windows of rows; each call's arguments, then the batch function, then the rows
+ *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
+ *						batch_calls.c	each call's arguments, the batch function, the results
  *
  * A call that is not foreseen stays in its expression and is made as always.
  */
@@ -20,6 +21,7 @@
 
 #include "postgres.h"
 
+#include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 
 /* settings */
@@ -71,8 +73,10 @@ extern void next_stage(Batch *batch);
 /* rewrite.c */
 extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder);
 
-/* batch_scan.c */
+/* batch_calls.c */
 extern int	inside_batch_function;	/* how many are being called */
+
+/* batch_scan.c */
 extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,
 								   bool may_stop, bool may_reorder);
 extern bool is_batch_scan(Plan *plan);

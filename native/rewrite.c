@@ -218,6 +218,43 @@ foresee_stages(Batch *batch, List **quals, List **tlist)
 	*tlist = (List *) foresee(batch, (Node *) *tlist);
 }
 
+#if PG_VERSION_NUM >= 150000
+typedef struct Moving
+{
+	List	   *tlist;			/* a window aggregation's target list before */
+	List	   *atoms;			/* and now */
+} Moving;
+
+/* A run condition reads window functions' results as columns of its node's own target list. */
+static Node *
+moving_mutator(Node *node, void *context)
+{
+	Moving	   *moving = context;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+		TargetEntry *entry = list_nth(moving->tlist, var->varattno - 1);
+		AttrNumber	column = 1;
+		ListCell   *cell;
+
+		foreach(cell, moving->atoms)
+		{
+			if (equal(lfirst(cell), entry->expr))
+			{
+				var->varattno = column;
+				return (Node *) var;
+			}
+			column++;
+		}
+		elog(ERROR, "a run condition of a split node was not found");
+	}
+	return expression_tree_mutator(node, moving_mutator, context);
+}
+#endif
+
 static Plan *
 split(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
@@ -243,6 +280,15 @@ split(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		return plan;
 	foreach(cell, atoms)
 		columns = lappend(columns, makeTargetEntry(lfirst(cell), list_length(columns) + 1, NULL, false));
+#if PG_VERSION_NUM >= 150000
+	if (IsA(plan, WindowAgg))
+	{
+		WindowAgg  *window = (WindowAgg *) plan;
+		Moving		moving = {plan->targetlist, atoms};
+
+		window->runCondition = (List *) moving_mutator((Node *) window->runCondition, &moving);
+	}
+#endif
 	plan->targetlist = columns;
 	plan->qual = cheap;
 	above = finished(make_batch_scan(batch, plan, tlist, quals, quals ? NIL : consumer.bound, consumer.may_stop,
@@ -381,8 +427,7 @@ consumer_below(Plan *plan, Consumer consumer)
 			break;
 		case T_Result:
 		case T_SubqueryScan:
-		case T_LockRows:
-		case T_Append:
+		case T_Append:			/* not LockRows: it may leave rows out */
 			if (plan->qual == NIL)
 				inside.bound = consumer.bound;
 			break;

@@ -6,6 +6,8 @@ without. The plans behind them stand in tests/regress/expected/batching.out.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import threading
 import time
 from dataclasses import dataclass
@@ -334,6 +336,39 @@ def test_cancel_stops_a_batch_at_once(conn: Conn, connect: Connect, engine: Engi
     thread.join()
     engine.behaviour.hang = False
     assert conn.execute("SELECT count(llm.complete('Sum up {review}', r)) FROM reviews AS r").fetchone() == (ROWS,)
+
+
+def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+    engine.behaviour.delay_s = 0.005
+    rng = random.Random(7)
+    conn.execute("SET pg_bridge.window_rows = 50")
+    query = (
+        "SELECT sentiment, max(summary), avg(llm.score('How good is {review}?', i)) FROM insight AS i"
+        " JOIN products USING (product_id) WHERE llm.is_true('Is {review} kind?', i) GROUP BY 1 ORDER BY 1"
+    )
+    expected = conn.execute(query.encode()).fetchall()
+    started = time.monotonic()
+    conn.execute(query.encode())
+    longest_s = time.monotonic() - started
+    pid, other = conn.info.backend_pid, connect()
+    outcomes = {"answered": 0, "cancelled": 0}
+    for _ in range(60):
+        timer = threading.Timer(rng.uniform(0, longest_s), other.execute, ["SELECT pg_cancel_backend(%s)", [pid]])
+        timer.start()
+        try:
+            assert conn.execute(query.encode()).fetchall() == expected
+            outcomes["answered"] += 1
+        except psycopg.errors.QueryCanceled:
+            outcomes["cancelled"] += 1
+        timer.join()
+        with contextlib.suppress(psycopg.errors.QueryCanceled):  # one that came after the end
+            conn.execute("SELECT 1")
+    assert outcomes["cancelled"] > 20
+    assert conn.execute(query.encode()).fetchall() == expected
+    deadline = time.monotonic() + 2
+    while engine.received.in_flight and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.received.in_flight == 0
 
 
 def test_a_rolled_back_subtransaction_and_the_next_statement(conn: Conn, engine: EngineDouble) -> None:

@@ -1,0 +1,90 @@
+/*
+ * batch_scan.h
+ *	  The state of a batch node in execution, which batch_scan.c and batch_calls.c share.
+ */
+#ifndef BATCH_SCAN_H
+#define BATCH_SCAN_H
+
+#include "pg_bridge.h"
+
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+#include "utils/tuplestore.h"
+
+/* One function call of each row. */
+typedef struct CallState
+{
+	FuncExpr   *call;
+	ExprState  *guard;			/* NULL where it is made for every row */
+	int			nargs;
+	ExprState **args;			/* each as json */
+	bool	   *is_constant;	/* the same for all rows of a scan */
+	Datum	   *constants;
+	bool	   *constant_nulls;
+	FmgrInfo	batch;
+	FmgrInfo	report;			/* fn_oid is InvalidOid where there is none */
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+
+	/* of the window at hand */
+	bool		made;
+	Datum	   *results;
+	bool	   *nulls;
+
+	/* of the whole scan */
+	double		rows;			/* that it was made for */
+	List	   *reported;		/* of char *, label and value in turn */
+} CallState;
+
+/* The quals, in the plan's order; the target list is the last stage and has none. */
+typedef struct Stage
+{
+	ExprState  *qual;
+	List	   *needs;			/* numbers of calls */
+	double		cost;
+	double		seen;
+	double		passed;
+} Stage;
+
+typedef struct BatchScanState
+{
+	CustomScanState css;
+	TupleTableSlot *child_slot;
+	Tuplestorestate *rows;
+	MemoryContext window_context;
+	MemoryContext batch_context;
+	int			ncalls;
+	CallState  *calls;
+	int			nstages;		/* quals and the target list */
+	Stage	   *stages;
+	int		   *order;			/* of the quals */
+	bool		may_reorder;
+	bool		may_stop;
+	List	   *bound;			/* ExprStates of LIMIT and OFFSET, or NIL */
+	double		bound_rows;		/* rows still wanted, 0 if not known */
+	int64		statement;		/* tells batch functions which calls belong together */
+
+	bool		started;
+	bool		exhausted;		/* the child has no more rows */
+	int			windows;		/* since the start or the latest rescan */
+	int			window_rows;	/* most rows of the next window */
+	double		pulled;			/* rows since the start or the latest rescan */
+	int			nrows;			/* of the window at hand */
+	int			next_row;
+	bool	   *alive;
+
+	double		all_windows;
+	double		all_rows;
+} BatchScanState;
+
+/* batch_scan.c: one row of the window, from a pass over its store */
+extern TupleTableSlot *load_row(BatchScanState *state, int row);
+extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
+
+/* batch_calls.c */
+extern int64 statement_number(EState *estate);
+extern void begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, Oid batch, Oid report);
+extern void make_calls(BatchScanState *state, List *numbers);
+
+#endif
