@@ -326,9 +326,9 @@ next_window(BatchScanState *state)
 	int			most = state->window_rows;
 	int			i;
 
-	state->nrows = state->next_row = 0;
 	if (state->exhausted)
-		return false;
+		return false;			/* the last window stays, for a rescan */
+	state->nrows = state->next_row = 0;
 	MemoryContextReset(state->window_context);
 	for (i = 0; i < state->ncalls; i++)
 		state->calls[i].made = false;

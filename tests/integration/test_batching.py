@@ -535,6 +535,13 @@ def test_what_does_not_fit_is_refused(own: Conn, function: str, batch: str) -> N
     assert raised.value.diag.message_hint
 
 
+def test_a_scan_that_is_repeated_keeps_its_answers(own: Conn) -> None:
+    for name in ("hashjoin", "mergejoin", "material"):
+        own.execute(sql.SQL("SET {} = off").format(sql.Identifier(f"enable_{name}")))
+    own.execute("SELECT a.id, (SELECT count(*) FROM b WHERE word(b.t, 1) LIKE '%3%' AND a.id > 0) FROM a WHERE id < 4")
+    assert calls(own) == {"word": (1, 90)}
+
+
 def test_a_batch_function_that_loses_a_result(own: Conn) -> None:
     own.execute(
         "CREATE OR REPLACE FUNCTION word_batch(statement bigint, node int, t json[], n json[]) RETURNS text[]"
