@@ -12,7 +12,7 @@ help: ## list the targets
 setup: ## install what is missing: Debian packages, .venv, the extension's files
 	@scripts/setup.sh
 
-demo: setup ## ask a model about pg_settings in a throw-away database
+demo: setup ## ask the model in the box about film reviews in a throw-away database
 	@$(DEVDB) run -- psql -X -f sql/demo.sql
 
 test: setup lint ## lint, then all tests, on a throw-away PostgreSQL and a real vLLM

@@ -20,7 +20,7 @@ from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.random_model import ModelSize, demo_engine
+from pg_bridge.testing.random_model import ModelSize, random_engine
 
 SIZE = ModelSize(hidden=384, layers=6)
 MAX_TOKENS = 8
@@ -164,7 +164,7 @@ def main() -> int:
         f"{'way':<12} {'rows':>5} {'seconds':>8} {'s of all':>9} {'prompt tokens':>13} {'cached tokens':>13}"
         f" {'hit rate':>9} {'answer tokens':>13} {'ratio':>6}",
     )
-    with Cluster() as cluster, demo_engine(SIZE) as engine:
+    with Cluster() as cluster, random_engine(SIZE) as engine:
         host = make_hosts(cluster, engine.endpoint)[0]
         results = list(measure(host.dsn, rows, sample, arguments.seed))
     report.add(*(line(result, rows, results[-1].ms_per_row) for result in results))

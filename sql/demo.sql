@@ -1,5 +1,5 @@
--- The main job over rows that every PostgreSQL server holds. `make demo` runs it with psql against a throw-away
--- cluster and a real vLLM on this machine.
+-- Two questions about rows, answered by a real vLLM on this machine. `make demo` runs it with psql against a throw-away
+-- cluster; nothing of it stays.
 \set QUIET on
 \set ON_ERROR_STOP on
 \pset footer off
@@ -8,53 +8,99 @@
 \timing off
 \set model `echo "${PG_BRIDGE_MODEL:-unknown}"`
 
+-- Eight films and what their viewers wrote, of which much is written more than once.
+CREATE TEMPORARY TABLE film (film, director, year, genre) AS VALUES
+    ('The Salt Road', 'Ines Duarte', 1994, 'drama'),
+    ('Nine Lanterns', 'Piet Aalders', 2003, 'thriller'),
+    ('A Quiet Harbour', 'Maud Lindqvist', 2011, 'romance'),
+    ('Clockwork Orchard', 'Tomas Bell', 1987, 'comedy'),
+    ('The Glass Tenant', 'Yuki Amano', 2019, 'horror'),
+    ('Winter Accounts', 'Carla Rossi', 2008, 'drama'),
+    ('Paper Tigers', 'Sam Okoye', 2016, 'comedy'),
+    ('Last Train to Varna', 'Elena Petrova', 1979, 'thriller');
+CREATE TEMPORARY TABLE opinion (number, opinion) AS VALUES
+    (0, 'A wonderful film. The acting is superb and the ending is very moving.'),
+    (1, 'Boring from start to finish. I want my two hours back.'),
+    (2, 'Beautiful pictures, but the plot makes no sense.'),
+    (3, 'I loved every minute of it and would watch it again.'),
+    (4, 'The dialogue is terrible and the actors look tired.'),
+    (5, 'Funny, warm and clever. Highly recommended.'),
+    (6, 'The music is great, but the story is weak.'),
+    (7, 'A waste of time and money.'),
+    (8, 'One of the best films that I have seen in years.'),
+    (9, 'Far too long, and the jokes are not funny.'),
+    (10, 'Good performances, but a disappointing ending.'),
+    (11, 'Excellent. My whole family enjoyed it.');
+CREATE TEMPORARY TABLE review AS
+SELECT film, director, year, genre, opinion AS review
+FROM generate_series(0, 239) AS n
+     JOIN (SELECT row_number() OVER () - 1 AS place, * FROM film) AS f ON place = n * 5 % 8
+     JOIN opinion ON number = n * n * 7 % 143 % 12
+ORDER BY n;
+
 \echo
-\echo 'pg_bridge: one question about each row of pg_settings, answered by a real vLLM.'
-\echo 'Model:' :model
-\echo 'Until a trained model is bundled it has RANDOM WEIGHTS: its answers mean nothing, the counters are real.'
+\echo 'pg_bridge: questions about the rows of a query, answered by a real vLLM.'
+\echo 'Model:' :model '(if it is pg-bridge-demo: 5 million parameters, made for this demo and small tests)'
 \echo
-\echo '1. As a loop over the rows would ask: a prompt for every row, in the order of the table.'
+\echo '1. 240 film reviews, asked about as a loop would: a prompt for every row, in the order of the table.'
 \set ECHO queries
 
 CREATE TEMPORARY TABLE in_table_order AS
-SELECT m.*
-FROM llm.map('SELECT name, category, vartype, context FROM pg_settings ORDER BY name',
-             'Would a change of a {vartype} setting in {category} with context {context} need care?',
-             choices => '{yes,no}', dedup => false, reorder => 'none') AS m;
+SELECT * FROM llm.map('SELECT * FROM review', 'Classify the sentiment of review as positive, negative or mixed.',
+                      choices => '{positive,negative,mixed}', dedup => false, reorder => 'none');
 
 \set ECHO none
-CREATE TEMPORARY TABLE runs AS SELECT 'in table order' AS run, r.* FROM llm.last_run() AS r;
+CREATE TEMPORARY TABLE run AS SELECT 'in table order' AS run, r.* FROM llm.last_run() AS r;
 \echo '2. As pg_bridge asks by default: equal prompts once, rows and columns in the order that shares most.'
-\echo '   (Other words, so that nothing of the first run helps the second.)'
+\echo '   (In other words, so that nothing of the first run helps the second.)'
 \set ECHO queries
 
 CREATE TEMPORARY TABLE planned AS
-SELECT m.*
-FROM llm.map('SELECT name, category, vartype, context FROM pg_settings ORDER BY name',
-             'Does changing a {vartype} setting in {category} with context {context} call for care?',
-             choices => '{yes,no}') AS m;
+SELECT * FROM llm.map('SELECT * FROM review', 'Is the sentiment of review positive, negative or mixed?',
+                      choices => '{positive,negative,mixed}');
 
 \set ECHO none
-INSERT INTO runs SELECT 'planned', r.* FROM llm.last_run() AS r;
+INSERT INTO run SELECT 'planned', r.* FROM llm.last_run() AS r;
 \set ECHO queries
-SELECT input ->> 'name' AS setting, input ->> 'vartype' AS vartype, input ->> 'context' AS context, output
-FROM planned ORDER BY row_id LIMIT 8;
+SELECT input ->> 'film' AS film, input ->> 'review' AS review, output FROM planned ORDER BY row_id LIMIT 10;
+
+SELECT input ->> 'film' AS film, count(*) FILTER (WHERE output = 'positive') AS positive,
+       count(*) FILTER (WHERE output = 'negative') AS negative, count(*) FILTER (WHERE output = 'mixed') AS mixed
+FROM planned GROUP BY film ORDER BY film;
 
 \set ECHO none
 \echo 'llm.last_run() after each of the two:'
 SELECT run, rows, unique_prompts AS prompts, prompt_tokens, cached_tokens, prompt_tokens - cached_tokens AS computed_tokens,
        round((read_s + plan_s)::numeric, 3) AS "read + plan s", round(wait_s::numeric, 2) AS "engine s"
-FROM runs ORDER BY run;
+FROM run ORDER BY run;
 \pset tuples_only on
 SELECT format('>> %s of %s prompts saved; %s %% of the remaining prompt tokens came from the prefix cache; '
               'the engine computed %s tokens instead of %s.',
               planned.rows - planned.unique_prompts, planned.rows, round(100 * planned.prefix_hit_rate),
               planned.prompt_tokens - planned.cached_tokens, plain.prompt_tokens - plain.cached_tokens)
-FROM runs AS planned, runs AS plain WHERE planned.run = 'planned' AND plain.run <> 'planned';
+FROM run AS planned, run AS plain WHERE planned.run = 'planned' AND plain.run <> 'planned';
 \pset tuples_only off
-\echo '3. One row at a time, for trying a prompt out.'
+\echo '3. A plain SELECT. EXPLAIN shows where its calls are gathered, and about which rows they ask.'
 \set ECHO queries
 
-SELECT name, llm.complete('Is {short_desc} about memory?', s, choices => '{yes,no}') AS answer
-FROM pg_settings AS s WHERE name IN ('work_mem', 'port', 'shared_buffers') ORDER BY name;
+EXPLAIN (COSTS OFF)
+SELECT film, count(*) AS praised FROM review AS r
+WHERE year < 2000 AND llm.classify('What is the sentiment of {review}: positive, negative or mixed?', r,
+                                   '{positive,negative,mixed}') = 'positive'
+GROUP BY film ORDER BY film;
 
+SELECT film, count(*) AS praised FROM review AS r
+WHERE year < 2000 AND llm.classify('What is the sentiment of {review}: positive, negative or mixed?', r,
+                                   '{positive,negative,mixed}') = 'positive'
+GROUP BY film ORDER BY film;
+
+\set ECHO none
+\pset tuples_only on
+SELECT format('>> %s calls were %s questions, asked in %s request(s).', rows, unique_prompts, requests)
+FROM llm.last_run();
+\pset tuples_only off
+\echo '4. One row at a time, for trying a prompt out.'
+\set ECHO queries
+
+SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
+FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, slow and much too long.')) AS r (review);

@@ -17,10 +17,10 @@ import pytest
 from psycopg import sql
 
 from pg_bridge.cli.install import extension_files, extension_folder
+from pg_bridge.engine.demo import demo_engine
 from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
-from pg_bridge.testing.random_model import demo_engine
 
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 
@@ -142,7 +142,7 @@ def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connectio
 
 @pytest.fixture(scope="session")
 def vllm() -> Iterator[VllmEngine]:
-    """A real vLLM with the random-weights model, started at its first use."""
+    """A real vLLM with the model in the box, started at its first use."""
     with demo_engine() as running:
         yield running
 

@@ -11,14 +11,16 @@ import time
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from models.recipe.decoder import Decoder, Size
 from models.recipe.examples import examples
 from models.recipe.scores import SPLITS, held_out, report
-from models.recipe.training import Schedule, train
+from models.recipe.training import Schedule, relate_tokens, train
 from models.recipe.vocabulary import learn_tokenizer, write_tokenizer
 
 _TOKENIZER_EXAMPLES = 40_000
+_LEARNT_TOKENS = 3072
 _SCORED = 1000
 
 
@@ -33,16 +35,21 @@ def main() -> int:
         print(f"[{time.monotonic() - started:6.0f} s] {line}", flush=True)
 
     size = Size(hidden=arguments.hidden, layers=arguments.layers, heads=arguments.hidden // 64)
-    stream = examples(random.Random(arguments.seed + 1))
-    texts = (each.message + "\n" + each.answer for each in itertools.islice(stream, _TOKENIZER_EXAMPLES))
-    tokenizer = learn_tokenizer(texts, size.vocabulary)
+    if arguments.done:
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    else:
+        stream = examples(random.Random(arguments.seed + 1))
+        texts = (each.message + "\n" + each.answer for each in itertools.islice(stream, _TOKENIZER_EXAMPLES))
+        tokenizer = learn_tokenizer(texts, _LEARNT_TOKENS)
+        write_tokenizer(tokenizer, directory)
     size = dataclasses.replace(size, vocabulary=tokenizer.get_vocab_size())
-    write_tokenizer(tokenizer, directory)
     say(f"tokenizer: {size.vocabulary} tokens")
     torch.manual_seed(arguments.seed)
     decoder = Decoder(size)
     if arguments.done:
         decoder.load(directory)
+    else:
+        relate_tokens(decoder, tokenizer)
     decoder.to(arguments.device)
 
     def save() -> None:

@@ -7,6 +7,7 @@ that the state dict is the file. It never serves anybody: vLLM does.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Size:
     layers: int = 4
     heads: int = 4
     intermediate: int = 704
-    vocabulary: int = 4096
+    vocabulary: int = 6138
     context_tokens: int = 2048
 
     @property
@@ -115,6 +116,19 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         nn.init.constant_(self.norm.weight, 1 / (_EMBEDDING_SCALE * size.hidden**0.5))
 
+    def relate(self, pairs: Iterable[tuple[int, int]], scale: float = 0.7) -> None:
+        """Let embeddings begin as those of other tokens, plus one vector that is the same for all pairs.
+
+        Args:
+            pairs: (token, the token that it is like); a token that others are like comes before them.
+            scale: Length of that vector beside an embedding's.
+        """
+        with torch.no_grad():
+            weight = self.embed_tokens.weight
+            shift = torch.randn(weight.shape[1]) * _EMBEDDING_SCALE * scale
+            for token, like in pairs:
+                weight[token] = weight[like] + shift
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the last layer's states, normed: (batch, length) int64 to (batch, length, hidden) float32."""
         rotation = self._rotation(tokens.shape[1], tokens.device)
@@ -135,7 +149,9 @@ class Decoder(nn.Module):
     def save(self, directory: Path) -> None:
         """Write `model.safetensors` in half precision, `config.json` and `generation_config.json`."""
         weights = {f"model.{name}": value.half().contiguous().cpu() for name, value in self.state_dict().items()}
-        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        file = directory / "model.safetensors"
+        save_file(weights, file, metadata={"format": "pt"})
+        file.chmod(0o644)  # the library lets only its owner read it
         _write(directory / "config.json", self._config())
         _write(
             directory / "generation_config.json",

@@ -184,8 +184,8 @@ def ask(rng: random.Random, task: Task, about: Subject, split: Split = SEEN) -> 
 
 
 def system_prompt(rng: random.Random) -> str:
-    """Return a system prompt: the product's own, none, or another. Short examples learn as much in less time."""
-    return rng.choices((DEFAULT_SYSTEM_PROMPT, "", "Answer briefly.", "You are helpful."), (0.35, 0.55, 0.05, 0.05))[0]
+    """Return a system prompt: as a rule the product's own."""
+    return rng.choices((DEFAULT_SYSTEM_PROMPT, "", "Answer briefly.", "You are helpful."), (0.8, 0.1, 0.05, 0.05))[0]
 
 
 # -- the tasks
@@ -212,7 +212,10 @@ def _label(rng: random.Random, about: Subject, split: Split) -> Example:
     chosen = about.topic
     assert chosen is not None  # noqa: S101 - `Subject.tasks` says so
     far = [other for other in TOPICS if other is not chosen and not _are_close(chosen, other)]
-    if rng.random() < 0.2:
+    chance = rng.random()
+    if chance < 0.3:
+        return _example("label", rng, wordings.ABOUT, about, split, chosen.labels[0])
+    if chance < 0.45:
         is_it = rng.random() < 0.5
         word = rng.choice((chosen if is_it else rng.choice(far)).labels)
         return _example("label", rng, wordings.TOPIC, about, split, "yes" if is_it else "no", ("yes", "no"), word)
@@ -232,26 +235,34 @@ def _mention(rng: random.Random, about: Subject, split: Split) -> Example:
         return _equals(rng, about, split)
     text = _spoken(about.row[about.column])
     beside = _words(" ".join(_spoken(value) for name, value in about.row.items() if name != about.column))
-    chance = rng.random()
     found = _words(text)
-    if chance < 0.5 and found:
+    if found and rng.random() < 0.4:
         word = rng.choice(found)
-    elif chance < 0.65 and beside:
-        word = rng.choice(beside)  # in the row, but as a rule not in the column asked about
-    elif chance < 0.7:
-        word = invented_word(rng)
-    else:
-        word = thing(rng) if rng.random() < 0.75 else rng.choice(topic(rng).words)
+        absent = {_absent(rng, beside) for _ in range(rng.choice((1, 2, 2, 3, 4)))}
+        names = [word, *sorted(each for each in absent if not _mentions(text, each))]
+        return _listed("mention", rng, wordings.WHICH, about, split, word, names)
+    word = rng.choice(found) if found and rng.random() < 0.5 else _absent(rng, beside)
     if rng.random() < 0.1:
         word = rng.choice((word.lower(), word.capitalize(), word.upper()))
     answer = "yes" if _mentions(text, word) else "no"
     return _example("mention", rng, wordings.MENTION, about, split, answer, ("yes", "no"), word)
 
 
+def _absent(rng: random.Random, beside: Sequence[str]) -> str:
+    """Return a word that a text is not likely to have; now and then one that stands in another column."""
+    chance = rng.random()
+    if chance < 0.25 and beside:
+        return rng.choice(beside)
+    if chance < 0.35:
+        return invented_word(rng)
+    return thing(rng) if chance < 0.8 else rng.choice(topic(rng).words)
+
+
 def _equals(rng: random.Random, about: Subject, split: Split) -> Example:
-    column = rng.choice([name for name in about.row if name != about.column] or list(about.row))
+    column = rng.choice([name for name, value in about.row.items() if _is_short(value)] or list(about.row))
     spoken = _spoken(about.row[column])
-    others = [value for name, value in about.row.items() if name != column] + [thing(rng), rng.randint(0, 999)]
+    others = [value for name, value in about.row.items() if name != column and _is_short(value)]
+    others += [thing(rng), rng.randint(0, 999)]
     asked = spoken if rng.random() < 0.5 else _spoken(rng.choice(others))
     answer = "yes" if asked == spoken else "no"
     return _example("mention", rng, wordings.EQUALS, about, split, answer, ("yes", "no"), asked, column)

@@ -2,9 +2,10 @@
 
 It learns in stages. First it only copies values out of narrow rows: nothing else is learnt for long without that. Then
 come all tasks, several questions about each row, which is a conversation and shows it several columns of one row for
-little more than the tokens of one. Then single questions about the narrowest rows, where a text and what is asked about
-it stand close together, and last ones about wider rows, as they are asked in use. The loss is that of the answers;
-those of one task about one row count together as one. Matrices are stepped by Muon, the rest by AdamW.
+little more than the tokens of one. Then come single questions, mostly about texts, and about the narrowest rows, where
+a text and what is asked about it stand close together; and last wider rows and system prompts, as in use. The loss is
+that of the answers; those of one task about one row count together as one. Matrices are stepped by Muon, the rest by
+AdamW.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn import functional
 
 from models.recipe.decoder import Decoder
 from models.recipe.examples import TASKS, Example, Task, interviews, system_prompt
-from models.recipe.vocabulary import END, END_ID, asked_again, conversation, encode
+from models.recipe.vocabulary import END, END_ID, SPACE, asked_again, conversation, encode
 
 _POOL = 512  # rows made and sorted by length together
 _SAVED_EVERY = 500  # steps
@@ -40,6 +41,8 @@ class Stage:
         batch_tokens: Most tokens of a batch, padding included.
         questions: Most questions about each row.
         prompted: Whether some examples have a system prompt.
+        embedding_pace: Share of the embeddings' rate. AdamW takes a long way with a word that it meets seldom; where
+            words are what is learnt, that way is mostly noise.
     """
 
     until: float
@@ -48,14 +51,15 @@ class Stage:
     batch_tokens: int
     questions: int = 1
     prompted: bool = True
+    embedding_pace: float = 1.0
 
 
-_ON_TEXTS: tuple[Task, ...] = ("sentiment", "label", "mention")
+_MOSTLY_TEXTS: tuple[Task, ...] = ("sentiment", "label", "sentiment", "label", "mention", "value")
 STAGES = (
-    Stage(0.10, ("value",), 4, 3072, questions=4, prompted=False),
-    Stage(0.17, TASKS, 5, 4608, questions=6, prompted=False),
-    Stage(0.60, (*_ON_TEXTS, *_ON_TEXTS, "value"), 2, 4608, prompted=False),
-    Stage(1.00, (*_ON_TEXTS, "value"), 10, 6144),
+    Stage(0.16, ("value",), 5, 4608, questions=6, prompted=False),
+    Stage(0.40, TASKS, 5, 4608, questions=5, prompted=False),
+    Stage(0.80, _MOSTLY_TEXTS, 2, 4608, prompted=False, embedding_pace=0.1),
+    Stage(1.00, ("sentiment", "sentiment", "sentiment", "value", "label"), 5, 6144, embedding_pace=0.1),
 )
 
 
@@ -73,7 +77,7 @@ class Schedule:
         seed: Of weights and examples.
     """
 
-    steps: int = 5800
+    steps: int = 10000
     matrix_rate: float = 0.01
     embedding_rate: float = 0.02
     norm_rate: float = 0.002
@@ -133,7 +137,16 @@ def train(
         torch.optim.Muon(matrices, lr=schedule.matrix_rate, weight_decay=0.01, momentum=0.95),
         torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
-    paces = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: _pace(step, schedule)) for each in optimizers]
+    paces = [
+        torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda step: _pace(step, schedule)),
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizers[1],
+            [
+                lambda step: _pace(step, schedule) * _stage(step, schedule).embedding_pace,
+                lambda step: _pace(step, schedule),
+            ],
+        ),
+    ]
     for pace in paces:
         pace.last_epoch = done
     stream = enumerate(itertools.islice(batches(tokenizer, schedule, seen), schedule.steps), start=1)
@@ -161,12 +174,25 @@ def train(
             save()
 
 
+def relate_tokens(decoder: Decoder, tokenizer: Tokenizer) -> None:
+    """Let a word's embedding begin alike with and without a capital letter, with and without a space before it."""
+    ids = tokenizer.get_vocab()
+    capitals = [
+        (ids[token], ids[token.lower()])
+        for token in ids
+        if token[:1].isascii() and token[:1].isupper() and token.lower() in ids
+    ]
+    spaced = [(ids[token], ids[token[1:]]) for token in ids if token.startswith(SPACE) and token[1:] in ids]
+    decoder.relate(sorted(capitals))
+    decoder.relate(sorted(spaced))
+
+
 def batches(tokenizer: Tokenizer, schedule: Schedule, seen: set[int] | None = None) -> Iterator[Batch]:
     """Yield batches without end, of examples about equally long."""
     rng = random.Random(schedule.seed)
     made = 0
     while True:
-        stage = next(stage for stage in STAGES if made < stage.until * schedule.steps or stage is STAGES[-1])
+        stage = _stage(made, schedule)
         stream = interviews(rng, tasks=stage.tasks, most_columns=stage.most_columns, questions=stage.questions)
         pool = list(itertools.islice(stream, _POOL))
         if seen is not None:
@@ -234,6 +260,10 @@ def _loss(decoder: Decoder, batch: Batch) -> tuple[Tensor, float]:
     return loss, float((scores.argmax(-1) == wanted).float().mean())
 
 
+def _stage(step: int, schedule: Schedule) -> Stage:
+    return next(stage for stage in STAGES if step < stage.until * schedule.steps or stage is STAGES[-1])
+
+
 def _pace(step: int, schedule: Schedule) -> float:
-    """Return the share of the highest rate: level, and for the last half down to nothing."""
-    return min(1.0, 2 * (1 - step / schedule.steps) + 1e-3)
+    """Return the share of the highest rate: level at first, then down to nothing."""
+    return min(1.0, 1.6 * (1 - step / schedule.steps) + 1e-3)

@@ -21,9 +21,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
-# A word with the space before it, one digit, one sign, or a run of blanks. A name of a column thus has the same
-# tokens in a question (after a space) as in a row (after a quotation mark) but for its first.
+# A word with the space before it, one digit, one sign, or a run of blanks.
 _PIECES = Regex(r"[ ]?\p{L}+|\p{N}|[ ]?[^\s\p{L}\p{N}]|\s+")
+_WITHOUT_SPACE = Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]|\s+")
+SPACE = "\u0120"  # how byte-level BPE writes it
 
 
 def conversation(system: str, message: str) -> str:
@@ -38,23 +39,41 @@ def asked_again(message: str) -> str:
 
 
 def learn_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
-    """Learn a vocabulary of `size` tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(_PIECES, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    """Learn a vocabulary of `size` tokens, and for each that begins without a space one that begins with it.
+
+    So a word has the same tokens wherever it stands, but for that space: a column's name in a question (after a space)
+    and in a row (after a quotation mark), for example. Merges with a space come last, so that they change no others.
+    """
+    learnt = Tokenizer(models.BPE())
+    learnt.pre_tokenizer = _split(_WITHOUT_SPACE)
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    learnt.train_from_iterator(texts, trainer)
+    model = json.loads(learnt.to_str())["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    for token in sorted(vocabulary, key=vocabulary.__getitem__):
+        if token not in SPECIAL and not token.startswith(SPACE) and SPACE + token not in vocabulary:
+            merges.append((SPACE, token))
+            vocabulary[SPACE + token] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.pre_tokenizer = _split(_PIECES)
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _split(pieces: Regex) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:

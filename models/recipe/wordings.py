@@ -122,6 +122,31 @@ MENTION = Wordings(
     ),
 )
 
+WHICH = Wordings(  # one of several words
+    seen=(
+        "Which of {l} does {c} mention?",
+        "Which of these words is in {c}: {l}?",
+        "What does {c} mention: {l}?",
+        "Which one occurs in {c}: {l}?",
+        "{l}: which of them does {c} name?",
+        "Which word stands in {c}? {l}",
+        "Find the word that {c} contains: {l}.",
+    ),
+    held_out=("Which of the words {l} can be found in {c}?", "Out of {l}, what does {c} speak of?"),
+)
+
+ABOUT = Wordings(  # a topic, with no list to choose from
+    seen=(
+        "What is {c} about?",
+        "What is the topic of {c}?",
+        "What is the subject of {c}?",
+        "What does {c} deal with?",
+        "Name the topic of {c}.",
+        "Which topic does {c} have?",
+    ),
+    held_out=("What subject is {c} on?", "Tell me the topic of {c}."),
+)
+
 TOPIC = Wordings(
     seen=(
         "Is {c} about {w}?",

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from pg_bridge.children import interrupt_on_sigterm, tail
+from pg_bridge.engine.demo import demo_engine
 from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
 from pg_bridge.errors import EngineUnreachable, OptionError
 
@@ -25,11 +26,15 @@ Start vLLM's OpenAI-compatible server with the flags that pg_bridge needs:
   prompt-token details  so that llm.last_run() can tell cached tokens from computed ones
 
 It prints engine=http://… as soon as the engine answers, and runs until Ctrl-C.
+
+Without --model it serves a demonstration model of some 5 million parameters that comes with pg_bridge. It can say
+whether a short English review is positive, negative, neutral or mixed, pick a topic from a list, find a word in a
+column and repeat a column's value. For real work, name a real model.
 """
 
 _EPILOG = """\
 examples:
-  pg-bridge serve                                     a tiny random-weights model, to try things out
+  pg-bridge serve                                     the small model in the box, to try things out
   pg-bridge serve --model Qwen/Qwen3-0.6B --port 8000 a model from the hub
   pg-bridge serve --model ./llama --device cpu --kv-cache-gib 8
   pg-bridge serve --model ./llama -- --tensor-parallel-size 2
@@ -51,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", help="a local directory or a name on the hub (default: a random-weights model)")
+    parser.add_argument("--model", help="a local directory or a name on the hub (default: the model in the box)")
     parser.add_argument("--served-name", metavar="NAME", help="the name requests use (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
@@ -107,9 +112,7 @@ def _engine(arguments: argparse.Namespace) -> VllmEngine:
     if arguments.model:
         model = _model_source(arguments.model)
         return VllmEngine(model, served_name=arguments.served_name or arguments.model, **options)
-    from pg_bridge.testing.random_model import demo_engine  # noqa: PLC0415 - needs packages of the engine
-
-    _say("no --model: serving a small model with RANDOM weights. Its answers mean nothing.")
+    _say("no --model: serving the small model in the box. It answers simple questions about rows; see --help.")
     return demo_engine(**options)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from pg_bridge.children import Guard, birth, end_group, interrupt_on_sigterm, tail
+from pg_bridge.engine.demo import demo_engine
 from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.errors import EngineUnreachable, PgBridgeError
 from pg_bridge.testing.cluster import Cluster
@@ -198,8 +199,6 @@ def _run(folder: Path, kind: EngineKind, host: Host, command: Sequence[str]) -> 
 def _engine(kind: EngineKind, log_path: Path, *, detached: bool) -> VllmEngine | Double:
     if kind == "double":
         return Double(log_path=log_path, detached=detached)
-    from pg_bridge.testing.random_model import demo_engine  # noqa: PLC0415 - needs packages of the engine
-
     return demo_engine(log_path=log_path, detached=detached, progress=_say)
 
 

@@ -1,8 +1,8 @@
-"""Makes a small Llama-architecture language model with random weights, for an engine to serve.
+"""Makes a Llama-architecture language model of any size with random weights, for benchmarks.
 
-In: a size and a seed. Out: a directory that vLLM and transformers can load. Its answers mean nothing; its
-arithmetic, its tokens and its KV cache are real, which is what demos, tests and benchmarks of pg_bridge need.
-It never runs inside PostgreSQL, and it downloads nothing.
+In: a size and a seed. Out: a directory that vLLM and transformers can load, with the tokenizer of the model in the box.
+Its answers mean nothing; its arithmetic, its tokens and its KV cache are real. It never runs inside PostgreSQL, and it
+downloads nothing.
 """
 
 from __future__ import annotations
@@ -22,42 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.engine.demo import DIRECTORY, EXACT
 from pg_bridge.engine.launch import VllmEngine
 
-NAME = "random-weights-demo"
+NAME = "random-weights"
 
 # Raise it whenever the recipe below changes, so that a cached model of the old recipe is not used.
-_RECIPE = 2
+_RECIPE = 3
 
-_BEGIN, _END = 0, 1  # the ids of the first two
-_SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-
-_CHAT_TEMPLATE = (
-    "<|begin|>{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-
-# What the tokenizer learns its words from: plain sentences about what people ask of a database.
-_TOKENIZER_TEXT = """
-You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone.
-Is the sentiment of this review positive or negative? Answer with one word: positive, negative or neutral.
-Does this setting have to do with memory, with the disk, with the network, with security or with logging?
-{"name": "shared_buffers", "setting": "16384", "unit": "8kB", "short_desc": "Sets the number of buffers"}
-{"title": "The Long Road", "year": 1994, "genre": "drama", "review": "A slow start, but a fine ending."}
-{"product": "kettle", "price": 12.50, "rating": 4, "text": "It boils water quickly and does not leak."}
-{"id": 1207, "subject": "Invoice", "body": "Please find the invoice for last month in the attachment."}
-Sets the maximum number of concurrent connections. Enables the planner's use of index scan plans.
-Sets the time interval between progress updates for long-running startup operations in milliseconds.
-Write-Ahead Log / Checkpoints. Resource Usage / Memory. Client Connection Defaults / Statement Behavior.
-Query Tuning / Planner Method Configuration. Reporting and Logging / When to Log. Statistics / Monitoring.
-Vacuum cost delay in milliseconds. Number of pages per write. Shows the size of a disk block, in bytes.
-The server waits for the standby to confirm that it has received the transaction before the commit returns.
-Summarise the text in one short sentence. Translate the title. Which country is this address in?
-What is the name of the person who wrote this message, and what do they want us to do about it?
-There are no more rows where the value is null, true or false; every other column holds a number or a text.
-Customers were happy with the quality of the product, but some of them had to wait more than two weeks.
-The film was good, the music was great, the story was bad, and the actors did what they could with it.
-"""
+_BEGIN, _END = 0, 1  # tokens of the model in the box
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +41,11 @@ class ModelSize:
     Attributes:
         hidden: Width of the residual stream; a multiple of 64.
         layers: Number of transformer layers.
-        vocabulary: Most tokens that the tokenizer may learn.
         context_tokens: Longest prompt and answer together.
     """
 
     hidden: int = 256
     layers: int = 4
-    vocabulary: int = 1024
     context_tokens: int = 8192
 
     @property
@@ -87,14 +59,7 @@ class ModelSize:
         return self.hidden // 64
 
 
-DEMO = ModelSize()
-"""About 4 million parameters: answers at once on a CPU."""
-
-BENCHMARK = ModelSize(hidden=768, layers=12)
-"""About 80 million parameters: prompt tokens cost enough for their reuse to be seen on a CPU."""
-
-
-def random_model(size: ModelSize = DEMO, *, seed: int = 0, cache: Path | None = None) -> Path:
+def random_model(size: ModelSize, *, seed: int = 0, cache: Path | None = None) -> Path:
     """Return the directory of the model of that size and seed; make it if it is not there.
 
     Args:
@@ -102,8 +67,9 @@ def random_model(size: ModelSize = DEMO, *, seed: int = 0, cache: Path | None = 
         seed: Of the weights.
         cache: Where models are kept; None is `cache_directory()`.
     """
-    recipe = json.dumps([_RECIPE, seed, asdict(size), _CHAT_TEMPLATE, _TOKENIZER_TEXT])
-    digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+    recipe = json.dumps([_RECIPE, seed, asdict(size)]).encode()
+    tokenizer = b"".join((DIRECTORY / name).read_bytes() for name in _TOKENIZER)
+    digest = hashlib.sha256(recipe + tokenizer).hexdigest()[:8]
     home = cache or cache_directory()
     directory = home / f"{NAME}-{size.hidden}x{size.layers}-{digest}"
     if not directory.exists():
@@ -123,16 +89,14 @@ def random_model(size: ModelSize = DEMO, *, seed: int = 0, cache: Path | None = 
     return directory
 
 
-def demo_engine(size: ModelSize = DEMO, **options: Any) -> VllmEngine:  # noqa: ANN401 - handed on as they are
+def random_engine(size: ModelSize, **options: Any) -> VllmEngine:  # noqa: ANN401 - handed on as they are
     """Return an engine, not yet started, that serves the random-weights model under its own honest name.
 
     Args:
         size: How large.
         options: Of `VllmEngine`.
     """
-    # vLLM would round float32 to bfloat16. But the likeliest token of a random model leads by little: rounded
-    # so coarsely, one prompt could get two answers, depending on the prompts beside it.
-    options["extra"] = ["--dtype", "float32", *options.get("extra", ())]
+    options["extra"] = [*EXACT, *options.get("extra", ())]
     return VllmEngine(random_model(size), served_name=NAME, **options)
 
 
@@ -144,7 +108,9 @@ def cache_directory() -> Path:
 def _write_model(directory: Path, size: ModelSize, seed: int) -> None:
     from safetensors.numpy import save_file  # noqa: PLC0415 - comes with the engine, not with pg_bridge
 
-    tokens = _write_tokenizer(directory, size)
+    for name in _TOKENIZER:
+        shutil.copy(DIRECTORY / name, directory)
+    tokens = _tokens()
     config = _config(size, len(tokens))
     weights = dict(_weights(size, tokens, seed))
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
@@ -182,40 +148,10 @@ def _config(size: ModelSize, vocabulary: int) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(directory: Path, size: ModelSize) -> list[str]:
-    """Write a byte-level BPE tokenizer and return its tokens, in order of id."""
-    from tokenizers import (  # noqa: PLC0415 - comes with the engine, not with pg_bridge
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        trainers,
-    )
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size.vocabulary,
-        special_tokens=list(_SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_TOKENIZER_TEXT.splitlines(keepends=True), trainer)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    _write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": _SPECIAL[_BEGIN],
-            "eos_token": _SPECIAL[_END],
-            "model_max_length": size.context_tokens,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": _CHAT_TEMPLATE,
-        },
-    )
-    by_token = tokenizer.get_vocab()
-    return sorted(by_token, key=lambda token: int(by_token[token]))
+def _tokens() -> list[str]:
+    """Return the tokenizer's tokens, in order of id."""
+    by_token: dict[str, int] = json.loads((DIRECTORY / "tokenizer.json").read_text())["model"]["vocab"]
+    return sorted(by_token, key=by_token.__getitem__)
 
 
 def _weights(size: ModelSize, tokens: list[str], seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -250,7 +186,7 @@ def _weights(size: ModelSize, tokens: list[str], seed: int) -> Iterator[tuple[st
     head = normal(len(tokens), size.hidden, 3.0)
     for number, token in enumerate(tokens):
         # A score of 0 is never the highest: free answers are made of printable ASCII, and of nothing special.
-        if token in _SPECIAL or not _is_printable(token):
+        if not _is_printable(token):
             head[number] = 0
     # The end of an answer, by contrast, is likely enough for answers to end after some twenty tokens.
     head[_END] = normal(1, size.hidden, 8.0)
@@ -258,8 +194,9 @@ def _weights(size: ModelSize, tokens: list[str], seed: int) -> Iterator[tuple[st
 
 
 def _is_printable(token: str) -> bool:
-    # Byte-level BPE writes a space as U+0120, and every other byte outside printable ASCII above that.
-    return all("!" <= character <= "~" or character == "\u0120" for character in token)
+    # Byte-level BPE writes a space as U+0120, and every other byte outside printable ASCII above that. The tokens of
+    # the chat template stand between bars.
+    return not token.startswith("<|") and all("!" <= character <= "~" or character == "\u0120" for character in token)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -269,8 +206,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def main() -> int:
     """Make a model and print its directory: `python -m pg_bridge.testing.random_model --hidden 768 …`."""
     parser = argparse.ArgumentParser(description="Make a model with random weights and print its directory.")
+    default = ModelSize()
     for name in ModelSize.__dataclass_fields__:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(DEMO, name))
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name))
     parser.add_argument("--seed", type=int, default=0)
     arguments = vars(parser.parse_args())
     seed = arguments.pop("seed")

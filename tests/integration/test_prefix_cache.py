@@ -6,18 +6,17 @@ import json
 import random
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from pg_bridge.engine import Engine, Sampling
+from pg_bridge.engine.demo import DIRECTORY, demo_engine
 from pg_bridge.engine.launch import BLOCK_SIZES, VllmEngine, find_device
 from pg_bridge.options import Server
 from pg_bridge.ordering import plan
 from pg_bridge.prefix_cache import PrefixCache
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
-from pg_bridge.testing.random_model import demo_engine, random_model
 from pg_bridge.tokenizer import load_tokenizer
 from tests.integration.test_vllm import settled
 
@@ -59,16 +58,15 @@ def measure(engine: VllmEngine, prompts: list[str], in_flight: int, cache: Prefi
     assert len(answers) == len(prompts)
     after = settled(engine)
     queried, hit = (after[name] - before[name] for name in ("prefix_cache_queries_total", "prefix_cache_hits_total"))
-    model = random_model()
-    for tokens in load_tokenizer(model)(templated(model, system, prompts)):
+    for tokens in load_tokenizer(DIRECTORY)(templated(system, prompts)):
         cache.query(tokens)
     assert cache.queried_tokens == queried  # to the token: template and tokenizer are the engine's
     return cache.hit_rate, hit / queried
 
 
-def templated(model: Path, system: str, prompts: list[str]) -> Iterator[str]:
+def templated(system: str, prompts: list[str]) -> Iterator[str]:
     jinja2 = pytest.importorskip("jinja2")
-    template = jinja2.Template(json.loads((model / "tokenizer_config.json").read_text())["chat_template"])
+    template = jinja2.Template(json.loads((DIRECTORY / "tokenizer_config.json").read_text())["chat_template"])
     for prompt in prompts:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         yield template.render(messages=messages, add_generation_prompt=True)

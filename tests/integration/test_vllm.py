@@ -104,7 +104,7 @@ def connections(cluster: Cluster, make_template: Callable[[str], str], vllm: Vll
 
 @pytest.mark.multicorn
 def test_both_hosts_give_the_same_answers(connections: dict[str, Conn]) -> None:
-    prompt = "What is {body} like? {about}"
+    prompt = "What is the value of {body}?"
     answers = {host: ask(conn, REVIEWS, prompt, max_tokens=8) for host, conn in connections.items()}
     assert len({row[2] for row in answers["plpython"]}) > 20
     assert answers["plpython"] == answers["multicorn"]

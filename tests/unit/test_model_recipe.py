@@ -58,17 +58,23 @@ def test_a_value_is_that_of_the_column_asked_about() -> None:
 
 
 def test_a_mention_is_in_the_column_asked_about_and_nowhere_else_counts() -> None:
-    answers = {"yes": 0, "no": 0}
+    answers = {"yes": 0, "no": 0, "one of several": 0}
     elsewhere = 0
     for each in some("mention", 1500):
-        answers[each.answer] += 1
         column = column_asked(each)
         text = spoken(each.row[column]).casefold()
+        if each.answer not in {"yes", "no"}:
+            answers["one of several"] += 1
+            assert [word for word in each.choices if re.search(rf"\b{re.escape(word.casefold())}\b", text)] == [
+                each.answer
+            ]
+            continue
+        answers[each.answer] += 1
         beside = " ".join(spoken(value) for name, value in each.row.items() if name != column).casefold()
-        question = each.message.split("\n")[0].casefold()
-        words = set(re.findall(r"[^\W\d_]{4,}", question)) - set(re.findall(r"[^\W\d_]+", column.casefold()))
+        words = set(re.findall(r"[^\W\d_]{4,}", each.question.casefold()))
+        words -= set(re.findall(r"[^\W\d_]+", column.casefold()))
         elsewhere += each.answer == "no" and any(word in beside and word not in text for word in words)
-    assert min(answers.values()) > 400
+    assert min(answers.values()) > 300
     assert elsewhere > 50
 
 
