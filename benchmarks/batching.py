@@ -45,7 +45,7 @@ SELECT i, 1 + i % 40, 1 + i * 7 % 5,
        || (ARRAY['.', ' and I love it.', ' but I expected more.', '. Never again!', '. Recommended.',
                  '. Two weeks and it still works.', '. What a waste.'])[1 + i % 7],
        date '2026-01-01' + i % 300
-FROM generate_series(1, %(rows)s) AS i;
+FROM generate_series(1, ROWS) AS i;
 CREATE VIEW review_insight AS
 SELECT r.*, llm.classify('What is the sentiment of {review}?', r, '{positive,negative,mixed}') AS sentiment
 FROM reviews AS r;
@@ -129,7 +129,7 @@ def with_double(connection: Conn, rows: int, repeats: int) -> Iterator[str]:
 
 def on_vllm(connection: Conn, rows: int) -> Iterator[str]:
     """Measure the three queries with batching on and off; on first: what it leaves in the cache helps off."""
-    connection.execute(REVIEWS % {"rows": rows})
+    connection.execute(REVIEWS.replace("ROWS", str(rows)).encode())
     yield (f"{'query':<22} {'batching':<9} {'seconds':>8} {'requests':>9} {'prompt tokens':>13} {'cached tokens':>13}")
     for name, query in QUERIES.items():
         costs = {}
