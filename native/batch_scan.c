@@ -175,43 +175,6 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	state->batch_context = AllocSetContextCreate(estate->es_query_cxt, "LLM Batch arguments", ALLOCSET_DEFAULT_SIZES);
 }
 
-/* -- one row of the window */
-
-TupleTableSlot *
-load_row(BatchScanState *state, int row)
-{
-	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	int			columns = state->child_slot->tts_tupleDescriptor->natts;
-	int			i;
-
-	if (!tuplestore_gettupleslot(state->rows, true, false, state->child_slot))
-		elog(ERROR, "a window has lost its rows");
-	if (!state->alive[row])
-		return NULL;
-	slot_getallattrs(state->child_slot);
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, state->child_slot->tts_values, columns * sizeof(Datum));
-	memcpy(slot->tts_isnull, state->child_slot->tts_isnull, columns * sizeof(bool));
-	for (i = 0; i < state->ncalls; i++)
-	{
-		CallState  *call = &state->calls[i];
-
-		slot->tts_values[columns + i] = call->made ? call->results[row] : (Datum) 0;
-		slot->tts_isnull[columns + i] = call->made ? call->nulls[row] : true;
-	}
-	return ExecStoreVirtualTuple(slot);
-}
-
-bool
-row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual)
-{
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-
-	ResetExprContext(econtext);
-	econtext->ecxt_scantuple = slot;
-	return ExecQual(qual, econtext);
-}
-
 /* -- windows */
 
 /* LIMIT and OFFSET, now that their parameters are known; the child may be a sort that gains from it. */

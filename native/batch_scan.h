@@ -1,6 +1,6 @@
 /*
  * batch_scan.h
- *	  The state of a batch node in execution, which batch_scan.c and batch_calls.c share.
+ *	  The state of a batch node in execution, which batch_scan.c, batch_calls.c and batch_window.c share.
  */
 #ifndef BATCH_SCAN_H
 #define BATCH_SCAN_H
@@ -78,7 +78,7 @@ typedef struct BatchScanState
 	double		all_rows;
 } BatchScanState;
 
-/* batch_scan.c: one row of the window, from a pass over its store */
+/* batch_window.c */
 extern TupleTableSlot *load_row(BatchScanState *state, int row);
 extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
 

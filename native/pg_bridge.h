@@ -13,6 +13,7 @@
  *										condition under which each would be reached
  *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
  *						batch_calls.c	each call's arguments, the batch function, the results
+ *						batch_window.c	one row of a window
  *
  * A call that is not foreseen stays in its expression and is made as always.
  */
