@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from pg_bridge.prompt import Question, parse_question, render, resolve_columns
 from pg_bridge.table import Table, layouts
 
 Outcome = tuple[str | None, str | None]  # (text, error)
+
+_NUMBERS = count()
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class Statement:
         started = time.perf_counter()
         with collector_paused():
             groups = [
-                _Group(self._memory(prompt, call), columns, [of_prompt[i] for i in members], rows)
+                _Group(self._memory(prompt, call), columns, [of_prompt[i] for i in members], rows, call)
                 for prompt, of_prompt in places.items()
                 for columns, members in _by_columns(prompt, [rows[i] for i in of_prompt])
             ]
@@ -124,24 +127,33 @@ class _Group:
         columns: The columns to send.
         places: Where the rows stand in the window.
         rows: The window's rows.
+        call: The options.
     """
 
     def __init__(
-        self, asked: _Asked, columns: tuple[str, ...], places: Sequence[int], rows: Sequence[str | None]
+        self, asked: _Asked, columns: tuple[str, ...], places: Sequence[int], rows: Sequence[str | None], call: Call
     ) -> None:
         self.asked = asked
+        self._call = call
         self.columns = frozenset(columns)
         self._places = places
         # In one order, whatever that of the rows: a digest is one of cells in this order.
-        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)))
+        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)), enabled=call.dedup)
         self._keys = row_digests(self._unique.table)
+        if not call.dedup:  # no row is another's equal, in this window or any other
+            self._keys = [key + next(_NUMBERS).to_bytes(8) for key in self._keys]
 
     def prompts(self, check_interrupts: Callable[[], None]) -> Iterator[tuple[_Group, bytes, str]]:
         """Yield what is to be asked, in the order in which to send it: (self, key, prompt)."""
         known = self.asked.outcomes
         fresh = [u for u, key in enumerate(self._keys) if (self.columns, key) not in known]
         table = self._unique.table.take(np.array(fresh, dtype=np.intp))
-        ordering = plan(table, after=self.asked.sent.get(self.columns, Sent()), check_interrupts=check_interrupts)
+        ordering = plan(
+            table,
+            reorder=self._call.reorder,
+            after=self.asked.sent.get(self.columns, Sent()),
+            check_interrupts=check_interrupts,
+        )
         if ordering.sent is not None:
             self.asked.sent[self.columns] = ordering.sent
         texts = render(self.asked.question, table, ordering)

@@ -77,12 +77,14 @@ $$;
 
 CREATE FUNCTION llm._complete_batch(
     statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], choices json[], on_error json[]
+    system_prompt json[], choices json[], on_error json[],
+    reorder json[], dedup json[], window_rows json[]
 ) RETURNS text[]
 LANGUAGE sql VOLATILE AS $$
     SELECT llm._answers(statement, node, prompt, input, '{}',
-                        '{server,max_tokens,temperature,system_prompt,choices,on_error}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, choices, on_error])
+                        '{server,max_tokens,temperature,system_prompt,choices,on_error,reorder,dedup,window_rows}',
+                        ARRAY[server, max_tokens, temperature, system_prompt, choices, on_error,
+                              reorder, dedup, window_rows])
 $$;
 
 CREATE FUNCTION llm._complete_batch(
@@ -98,42 +100,50 @@ $$;
 
 CREATE FUNCTION llm._is_true_batch(
     statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], on_error json[]
+    system_prompt json[], on_error json[],
+    reorder json[], dedup json[], window_rows json[]
 ) RETURNS boolean[]
 LANGUAGE sql VOLATILE AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "boolean"}',
-                        '{server,max_tokens,temperature,system_prompt,on_error}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, on_error])::boolean[]
+                        '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
+                        ARRAY[server, max_tokens, temperature, system_prompt, on_error,
+                              reorder, dedup, window_rows])::boolean[]
 $$;
 
 CREATE FUNCTION llm._classify_batch(
     statement bigint, node integer, prompt json[], input json[], labels json[], server json[], max_tokens json[],
-    temperature json[], system_prompt json[], on_error json[]
+    temperature json[], system_prompt json[], on_error json[],
+    reorder json[], dedup json[], window_rows json[]
 ) RETURNS text[]
 LANGUAGE sql VOLATILE AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "label"}',
-                        '{choices,server,max_tokens,temperature,system_prompt,on_error}',
-                        ARRAY[labels, server, max_tokens, temperature, system_prompt, on_error])
+                        '{choices,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
+                        ARRAY[labels, server, max_tokens, temperature, system_prompt, on_error,
+                              reorder, dedup, window_rows])
 $$;
 
 CREATE FUNCTION llm._score_batch(
     statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], on_error json[]
+    system_prompt json[], on_error json[],
+    reorder json[], dedup json[], window_rows json[]
 ) RETURNS double precision[]
 LANGUAGE sql VOLATILE AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "number"}',
-                        '{server,max_tokens,temperature,system_prompt,on_error}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, on_error])::double precision[]
+                        '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
+                        ARRAY[server, max_tokens, temperature, system_prompt, on_error,
+                              reorder, dedup, window_rows])::double precision[]
 $$;
 
 CREATE FUNCTION llm._extract_batch(
     statement bigint, node integer, prompt json[], input json[], schema json[], server json[], max_tokens json[],
-    temperature json[], system_prompt json[], on_error json[]
+    temperature json[], system_prompt json[], on_error json[],
+    reorder json[], dedup json[], window_rows json[]
 ) RETURNS jsonb[]
 LANGUAGE sql VOLATILE AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "json"}',
-                        '{schema,server,max_tokens,temperature,system_prompt,on_error}',
-                        ARRAY[schema, server, max_tokens, temperature, system_prompt, on_error])::jsonb[]
+                        '{schema,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
+                        ARRAY[schema, server, max_tokens, temperature, system_prompt, on_error,
+                              reorder, dedup, window_rows])::jsonb[]
 $$;
 
 DO $$

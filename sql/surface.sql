@@ -65,14 +65,18 @@ CREATE FUNCTION llm.complete(
     temperature   double precision DEFAULT 0,
     system_prompt text             DEFAULT NULL,
     choices       text[]           DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    on_error      text             DEFAULT 'fail',
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    window_rows   integer          DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
-        'choices', choices, 'on_error', on_error))
+        'choices', choices, 'on_error', on_error,
+        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))
 $$;
-COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text) IS
+COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text, text, boolean, integer) IS
     'asks a prompt about one row or jsonb object';
 
 CREATE FUNCTION llm.complete(
@@ -99,12 +103,16 @@ CREATE FUNCTION llm.is_true(
     max_tokens    integer          DEFAULT 128,
     temperature   double precision DEFAULT 0,
     system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    on_error      text             DEFAULT 'fail',
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    window_rows   integer          DEFAULT NULL
 ) RETURNS boolean
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'boolean', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
-        'system_prompt', system_prompt, 'on_error', on_error))::boolean
+        'system_prompt', system_prompt, 'on_error', on_error,
+        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::boolean
 $$;
 COMMENT ON FUNCTION llm.is_true IS 'asks a yes/no question about one row or jsonb object';
 
@@ -116,12 +124,16 @@ CREATE FUNCTION llm.classify(
     max_tokens    integer          DEFAULT 128,
     temperature   double precision DEFAULT 0,
     system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    on_error      text             DEFAULT 'fail',
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    window_rows   integer          DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'label', 'choices', labels, 'server', server, 'max_tokens', max_tokens,
-        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error))
+        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
+        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))
 $$;
 COMMENT ON FUNCTION llm.classify IS 'asks for one of some labels for one row or jsonb object';
 
@@ -132,12 +144,16 @@ CREATE FUNCTION llm.score(
     max_tokens    integer          DEFAULT 128,
     temperature   double precision DEFAULT 0,
     system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    on_error      text             DEFAULT 'fail',
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    window_rows   integer          DEFAULT NULL
 ) RETURNS double precision
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'number', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
-        'system_prompt', system_prompt, 'on_error', on_error))::double precision
+        'system_prompt', system_prompt, 'on_error', on_error,
+        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::double precision
 $$;
 COMMENT ON FUNCTION llm.score IS 'asks for a number about one row or jsonb object';
 
@@ -149,12 +165,16 @@ CREATE FUNCTION llm.extract(
     max_tokens    integer          DEFAULT 1024,
     temperature   double precision DEFAULT 0,
     system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    on_error      text             DEFAULT 'fail',
+    reorder       text             DEFAULT 'rows and columns',
+    dedup         boolean          DEFAULT true,
+    window_rows   integer          DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'json', 'schema', schema, 'server', server, 'max_tokens', max_tokens,
-        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error))::jsonb
+        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
+        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::jsonb
 $$;
 COMMENT ON FUNCTION llm.extract IS 'asks for JSON of a schema about one row or jsonb object';
 

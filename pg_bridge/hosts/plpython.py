@@ -96,10 +96,13 @@ def batch(
         asked = parsed_all(prompts)
         for values, places in places_by_values(options).items():
             call = Call.from_arguments(json.loads(fixed) | dict(zip(names, parsed_all(values), strict=True)))
-            engine = Engine(_server(plpy, call), check_interrupts=Interrupts().check)
-            found = memory.answer(node, [asked[i] for i in places], [rows[i] for i in places], call, engine)
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = answer
+            server = _server(plpy, call)
+            for start in range(0, len(places), call.window_rows):
+                part = places[start : start + call.window_rows]
+                engine = Engine(server, check_interrupts=Interrupts().check)
+                found = memory.answer(node, [asked[i] for i in part], [rows[i] for i in part], call, engine)
+                for place, answer in zip(part, found, strict=True):
+                    answers[place] = answer
         return [(answers, None)]
     except Exception as error:
         return [(None, _fault(plpy, error))]

@@ -309,6 +309,21 @@ def test_an_engine_that_ignores_the_form_is_noticed(conn: Conn, engine: EngineDo
             conn.execute(f"SELECT llm.{call} FROM reviews AS r".encode())
 
 
+def test_the_options_of_map(conn: Conn, engine: EngineDouble) -> None:
+    query = "SELECT count(llm.complete('Sum up {{review}}', r, {})) FROM reviews AS r WHERE id <= 180"
+    conn.execute(query.format("dedup => false").encode())
+    assert len(engine.received.prompts) == 180
+    engine.reset()
+    conn.execute(query.format("window_rows => 60").encode())
+    assert len(engine.received.prompts) == TEXTS
+    assert len(engine.received.requests) == 2  # the third sixty have nothing new
+    engine.reset()
+    conn.execute(query.format("reorder => 'none'").encode())
+    assert engine.received.prompts[:2] == ['Sum up review\n{"review": "text 1"}', 'Sum up review\n{"review": "text 2"}']
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        conn.execute(query.format("reorder => 'some'").encode())
+
+
 def test_types(conn: Conn) -> None:
     row = conn.execute(
         "SELECT llm.is_true('{review}', r), llm.score('{review}', r), llm.extract('{review}', r, %s)"
@@ -443,7 +458,8 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         ana = connect(user="ana")
         assert len(ana.execute(query.encode()).fetchall()) == ROWS
         conn.execute(
-            "REVOKE EXECUTE ON FUNCTION llm.complete(text, anyelement, text, int, float8, text, text[], text)"
+            "REVOKE EXECUTE ON FUNCTION"
+            " llm.complete(text, anyelement, text, int, float8, text, text[], text, text, boolean, int)"
             " FROM PUBLIC"
         )
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):

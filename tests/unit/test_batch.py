@@ -134,3 +134,12 @@ def test_the_report_leaves_out_what_nobody_knows() -> None:
     assert report[:8] == ["Rows Asked", "1", "Unique Prompts", "1", "Requests", "1", "Prompt Tokens", "10"]
     assert "Cached Tokens" not in report
     assert "Retries" not in report
+
+
+def test_without_dedup_every_call_is_a_question() -> None:
+    asked: list[str] = []
+    statement = Statement()
+    for _ in range(2):
+        rows: list[str | None] = ['{"a": 1}', '{"a": 1}', None]
+        ask(statement, ["{a}?"] * 3, rows, Call(dedup=False), asked)
+    assert len(asked) == 6
