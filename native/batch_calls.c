@@ -222,7 +222,6 @@ call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
 		call->results[gathered->rows[i]] = results[i];
 		call->nulls[gathered->rows[i]] = nulls[i];
 	}
-	call->rows += count;
 	if (state->css.ss.ps.instrument && OidIsValid(call->report.fn_oid))
 		call_report(state, call);
 	MemoryContextSwitchTo(old);

@@ -115,19 +115,6 @@ create_state(CustomScan *scan)
 
 /* -- the beginning */
 
-static double
-cost_of(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	double		cost;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	cost = ((Form_pg_proc) GETSTRUCT(tuple))->procost;
-	ReleaseSysCache(tuple);
-	return cost;
-}
-
 static void
 begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
@@ -324,7 +311,6 @@ next_window(BatchScanState *state)
 	state->pulled += state->nrows;
 	state->windows++;
 	state->all_windows++;
-	state->all_rows += state->nrows;
 	state->window_rows = Min(state->window_rows * 2, pg_bridge_window_rows);
 	state->alive = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
 	memset(state->alive, true, state->nrows * sizeof(bool));

@@ -33,7 +33,6 @@ typedef struct CallState
 	bool	   *nulls;
 
 	/* of the whole scan */
-	double		rows;			/* that it was made for */
 	List	   *reported;		/* of char *, label and value in turn */
 } CallState;
 
@@ -75,7 +74,6 @@ typedef struct BatchScanState
 	bool	   *alive;
 
 	double		all_windows;
-	double		all_rows;
 } BatchScanState;
 
 /* batch_window.c */

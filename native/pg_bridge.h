@@ -40,6 +40,7 @@ typedef struct BatchFunction
 extern List *load_registry(void);	/* of BatchFunction */
 extern BatchFunction *find_batch_function(List *registry, Oid function);
 extern bool contains_call(Node *node, List *registry);
+extern double cost_of(Oid function);
 extern void registry_init(void);
 
 /* constants.c */

@@ -14,11 +14,13 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #define EXTENSION "pg_bridge"
 #define SCHEMA "llm"
@@ -111,4 +113,18 @@ bool
 contains_call(Node *node, List *registry)
 {
 	return contains_call_walker(node, registry);
+}
+
+/* What a function's COST says, in units of cpu_operator_cost. */
+double
+cost_of(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	double		cost;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	cost = ((Form_pg_proc) GETSTRUCT(tuple))->procost;
+	ReleaseSysCache(tuple);
+	return cost;
 }

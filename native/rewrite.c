@@ -9,8 +9,6 @@
  */
 #include "pg_bridge.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
@@ -63,16 +61,7 @@ calls_cost(List *calls)
 	ListCell   *cell;
 
 	foreach(cell, calls)
-	{
-		FuncExpr   *call = lfirst(cell);
-		HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
-
-		if (HeapTupleIsValid(tuple))
-		{
-			cost += ((Form_pg_proc) GETSTRUCT(tuple))->procost * cpu_operator_cost;
-			ReleaseSysCache(tuple);
-		}
-	}
+		cost += cost_of(((FuncExpr *) lfirst(cell))->funcid) * cpu_operator_cost;
 	return cost;
 }
 

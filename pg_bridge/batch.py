@@ -87,9 +87,11 @@ class Statement:
         started = time.perf_counter()
         with collector_paused():
             groups = [
-                _Group(self._memory(prompt, call), columns, [of_prompt[i] for i in members], rows, call)
-                for prompt, of_prompt in places.items()
-                for columns, members in _by_columns(prompt, [rows[i] for i in of_prompt])
+                _Group(asked, columns, [of_prompt[i] for i in members], rows, call)
+                for asked, of_prompt in (
+                    (self._memory(prompt, call), of_prompt) for prompt, of_prompt in places.items()
+                )
+                for columns, members in _by_columns(asked.question, [rows[i] for i in of_prompt])
             ]
             pending = [each for group in groups for each in group.prompts(engine.check_interrupts)]
         run.plan_s = time.perf_counter() - started
@@ -173,12 +175,11 @@ class _Group:
             del outcomes[next(iter(outcomes))]
 
 
-def _by_columns(prompt: str | None, rows: Sequence[str | None]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+def _by_columns(question: Question, rows: Sequence[str | None]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
     """Yield the columns to send and the rows that they are to be sent of.
 
     Rows that have the same columns in another order belong together. A NULL row has the columns that the prompt names.
     """
-    question = parse_question(prompt)
     groups: dict[frozenset[str], tuple[tuple[str, ...], list[int]]] = {}
     members_of: dict[tuple[str, ...], list[int]] = {}  # by the rows' own layout
     try:

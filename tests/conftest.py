@@ -123,6 +123,14 @@ def db(connect: Connect) -> psycopg.Connection[Any]:
     return connect()
 
 
+@pytest.fixture
+def batching(database: Database) -> Database:
+    """The test's database, where the native module gathers calls; skipped where the server has not the module."""
+    if not database.cluster.has_module:
+        pytest.skip("this PostgreSQL has not the module pg_bridge")
+    return database
+
+
 # -- engines
 
 

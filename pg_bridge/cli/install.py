@@ -85,11 +85,7 @@ def _install_extensions(arguments: argparse.Namespace) -> int:
         for name, text in stale.items():
             (folder / name).write_text(text)
     except OSError as error:
-        raise PgBridgeError(
-            f"cannot write {folder}",
-            detail=str(error.strerror),
-            hint="Run it with sudo: sudo $(which pg-bridge) install",
-        ) from error
+        raise native.cannot_write(folder, error) from error
     print(f"{folder}: installed {', '.join(sorted(stale))}")
     return 0
 

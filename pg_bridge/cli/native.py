@@ -65,12 +65,17 @@ def install(pg_config: str) -> Path:
             fresh.chmod(0o755)
             fresh.replace(target)
         except OSError as error:
-            raise PgBridgeError(
-                f"cannot write {target.parent}",
-                detail=str(error.strerror),
-                hint="Run it with sudo: sudo $(which pg-bridge) install",
-            ) from error
+            raise cannot_write(target.parent, error) from error
     return target
+
+
+def cannot_write(folder: Path, error: OSError) -> PgBridgeError:
+    """The error for a folder of the server that this user may not write to."""
+    return PgBridgeError(
+        f"cannot write {folder}",
+        detail=str(error.strerror),
+        hint="Run it with sudo: sudo $(which pg-bridge) install",
+    )
 
 
 def digest() -> str:

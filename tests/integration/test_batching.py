@@ -55,9 +55,7 @@ def host() -> str:
 
 
 @pytest.fixture
-def conn(database: Database, db: Conn, engine: EngineDouble) -> Conn:
-    if not database.cluster.has_module:
-        pytest.skip("this PostgreSQL has not the module pg_bridge")
+def conn(batching: Database, db: Conn, engine: EngineDouble) -> Conn:
     create_server(db, engine.url)
     db.execute(TABLES)
     return db
@@ -511,9 +509,7 @@ def test_without_preloading(
 
 
 @pytest.fixture
-def own(database: Database, db: Conn) -> Conn:
-    if not database.cluster.has_module:
-        pytest.skip("this PostgreSQL has not the module pg_bridge")
+def own(batching: Database, db: Conn) -> Conn:
     make_functions(db)
     make_tables(db)
     return db

@@ -142,9 +142,7 @@ def host() -> str:
 
 
 @pytest.fixture
-def conn(database: Database, db: Conn) -> Conn:
-    if not database.cluster.has_module:
-        pytest.skip("this PostgreSQL has not the module pg_bridge")
+def conn(batching: Database, db: Conn) -> Conn:
     make_functions(db)
     make_tables(db)
     return db
