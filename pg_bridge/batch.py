@@ -18,32 +18,44 @@ from itertools import count
 import numpy as np
 
 from pg_bridge.dedup import dedup
-from pg_bridge.engine import Engine
+from pg_bridge.engine import Engine, Sampling
 from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
 from pg_bridge.ordering import Sent, plan
 from pg_bridge.pipeline import REMEMBERED_ANSWERS, Run, collector_paused, row_digests, sampling_of, storable
-from pg_bridge.prompt import Question, parse_question, render, resolve_columns
+from pg_bridge.prompt import Question, parse_question, render_questions, resolve_columns
 from pg_bridge.table import Table, layouts
 
 Outcome = tuple[str | None, str | None]  # (text, error)
+_Key = tuple[frozenset[str], bytes]  # the columns sent, and a digest of the row's cells
+_SentBefore = dict[tuple[tuple[int, ...], frozenset[str]], Sent]  # by what prompts begin with: questions, columns
 
 _NUMBERS = count()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A prompt and the options to ask it with."""
+
+    prompt: str | None
+    call: Call
+
+
+@dataclass(slots=True, eq=False)
 class _Asked:
     """One question under one set of options.
 
     Attributes:
         question: The parsed prompt.
+        call: The options.
+        sampling: What they say of the answers.
         outcomes: By the columns sent and the cells' digest, the oldest first.
-        sent: By the columns sent, what the engine's cache has seen.
     """
 
     question: Question
-    outcomes: dict[tuple[frozenset[str], bytes], Outcome] = field(default_factory=dict)
-    sent: dict[frozenset[str], Sent] = field(default_factory=dict)
+    call: Call
+    sampling: Sampling
+    outcomes: dict[_Key, Outcome] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -57,12 +69,14 @@ class Statement:
 
     run: Run = field(default_factory=Run)
     nodes: dict[int, Run] = field(default_factory=dict)
-    _asked: dict[tuple[str | None, Call], _Asked] = field(default_factory=dict)
+    _asked: dict[Ask, _Asked] = field(default_factory=dict)
+    _samplings: dict[Call, Sampling] = field(default_factory=dict)
+    _sent: _SentBefore = field(default_factory=dict)
 
     def answer(
         self, node: int, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, engine: Engine
     ) -> list[str | None]:
-        """Ask about the rows of one window.
+        """Ask about the rows of one window, each row its own prompt.
 
         Args:
             node: The plan node that the calls belong to.
@@ -80,99 +94,146 @@ class Statement:
             CallError: A row failed and `call.on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
-        run = Run(rows=len(rows), usage=engine.usage)
         places: dict[str | None, list[int]] = {}
         for place, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(place)
+
+        def groups() -> Iterator[_Group]:
+            for prompt, of_prompt in places.items():
+                asked = self._memory(Ask(prompt, call))
+                for columns, members in _by_columns(asked.question, [rows[i] for i in of_prompt]):
+                    yield _Group([asked], columns, [of_prompt[i] for i in members], rows)
+
+        answers: list[str | None] = [None] * len(rows)
+        made = self._answered(node, len(rows), groups, engine)
+        for group in made:
+            for place, (text, error) in group.outcomes(0):
+                if error is not None and call.on_error == "fail":
+                    raise CallError(error)
+                answers[place] = text
+        for group in made:
+            group.forget()
+        return answers
+
+    def answer_each(
+        self, node: int, asks: Sequence[Ask], rows: Sequence[str | None], columns: Sequence[str], engine: Engine
+    ) -> list[list[Outcome]]:
+        """Ask several questions about the same rows; those that need the same columns share the work on them.
+
+        Args:
+            node: The plan node that asks.
+            asks: The questions.
+            rows: (n,) the rows, JSON text or None.
+            columns: The names of the rows' columns.
+            engine: Where the prompts go; closed at the end.
+
+        Returns:
+            For each question (n,) outcomes.
+
+        Raises:
+            TemplateError: A prompt does not parse or names an unknown column.
+            EngineError: The engine failed as a whole.
+        """
+        numbers: dict[tuple[tuple[str, ...], str, bool], list[int]] = {}  # of the questions that go together
+        for number, ask in enumerate(asks):
+            needed = resolve_columns(self._memory(ask).question, columns)
+            numbers.setdefault((needed, ask.call.reorder, ask.call.dedup), []).append(number)
+
+        def groups() -> Iterator[_Group]:
+            for (needed, _, _), together in numbers.items():
+                yield _Group([self._memory(asks[number]) for number in together], needed, range(len(rows)), rows)
+
+        answers: list[list[Outcome]] = [[] for _ in asks]
+        for group, together in zip(self._answered(node, len(rows), groups, engine), numbers.values(), strict=True):
+            for place, number in enumerate(together):
+                answers[number] = [outcome for _, outcome in group.outcomes(place)]
+            group.forget()
+        return answers
+
+    def _answered(self, node: int, rows: int, groups: Callable[[], Iterator[_Group]], engine: Engine) -> list[_Group]:
+        """Make groups and ask what they have to ask; their outcomes are known afterwards."""
+        run = Run(rows=rows, usage=engine.usage)
         started = time.perf_counter()
         with collector_paused():
-            groups = [
-                _Group(asked, columns, [of_prompt[i] for i in members], rows, call)
-                for asked, of_prompt in (
-                    (self._memory(prompt, call), of_prompt) for prompt, of_prompt in places.items()
-                )
-                for columns, members in _by_columns(asked.question, [rows[i] for i in of_prompt])
-            ]
-            pending = [each for group in groups for each in group.prompts(engine.check_interrupts)]
+            made = list(groups())
+            pending = [each for group in made for each in group.prompts(self._sent, engine.check_interrupts)]
         run.plan_s = time.perf_counter() - started
         run.unique_prompts = len(pending)
+        samplings = [asked.sampling for asked, _, _ in pending]
         try:
-            for completion in engine.complete(iter([text for _, _, text in pending]), sampling_of(call), eager=True):
+            texts = iter([text for _, _, text in pending])
+            for completion in engine.complete(texts, samplings.__getitem__, eager=True):
                 if completion is not None:
-                    group, key, _ = pending[completion.index]
-                    group.asked.outcomes[group.columns, key] = storable(completion)
+                    asked, key, _ = pending[completion.index]
+                    asked.outcomes[key] = storable(completion)
         finally:
             engine.close()
             self.run.add(run)
             self.nodes.setdefault(node, Run()).add(run)
-        answers: list[str | None] = [None] * len(rows)
-        for group in groups:
-            for place, (text, error) in group.answers():
-                if error is not None and call.on_error == "fail":
-                    raise CallError(error)
-                answers[place] = text
-        for group in groups:
-            group.forget()
-        return answers
+        return made
 
-    def _memory(self, prompt: str | None, call: Call) -> _Asked:
-        if (prompt, call) not in self._asked:
-            self._asked[prompt, call] = _Asked(parse_question(prompt))
-        return self._asked[prompt, call]
+    def _memory(self, ask: Ask) -> _Asked:
+        if ask not in self._asked:
+            # Prompts of one and the same sampling can share a request.
+            sampling = self._samplings.setdefault(ask.call, sampling_of(ask.call))
+            self._asked[ask] = _Asked(parse_question(ask.prompt), ask.call, sampling)
+        return self._asked[ask]
 
 
 class _Group:
-    """Rows of one window that have the same columns and are asked the same.
+    """Rows of one window that have the same columns and are asked the same questions.
 
     Args:
-        asked: The question, and what is known of it.
+        asked: The questions, and what is known of them; they agree in what may be reordered and left out.
         columns: The columns to send.
         places: Where the rows stand in the window.
         rows: The window's rows.
-        call: The options.
     """
 
     def __init__(
-        self, asked: _Asked, columns: tuple[str, ...], places: Sequence[int], rows: Sequence[str | None], call: Call
+        self, asked: Sequence[_Asked], columns: tuple[str, ...], places: Sequence[int], rows: Sequence[str | None]
     ) -> None:
-        self.asked = asked
-        self._call = call
-        self.columns = frozenset(columns)
+        self._asked = asked
+        self._call = asked[0].call
+        self._columns = frozenset(columns)
         self._places = places
         # In one order, whatever that of the rows: a digest is one of cells in this order.
-        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)), enabled=call.dedup)
-        self._keys = row_digests(self._unique.table)
-        if not call.dedup:  # no row is another's equal, in this window or any other
-            self._keys = [key + next(_NUMBERS).to_bytes(8) for key in self._keys]
+        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)), enabled=self._call.dedup)
+        digests = row_digests(self._unique.table)
+        if not self._call.dedup:  # no row is another's equal, in this window or any other
+            digests = [digest + next(_NUMBERS).to_bytes(8) for digest in digests]
+        self._keys = [(self._columns, digest) for digest in digests]
 
-    def prompts(self, check_interrupts: Callable[[], None]) -> Iterator[tuple[_Group, bytes, str]]:
-        """Yield what is to be asked, in the order in which to send it: (self, key, prompt)."""
-        known = self.asked.outcomes
-        fresh = [u for u, key in enumerate(self._keys) if (self.columns, key) not in known]
-        table = self._unique.table.take(np.array(fresh, dtype=np.intp))
-        ordering = plan(
-            table,
-            reorder=self._call.reorder,
-            after=self.asked.sent.get(self.columns, Sent()),
-            check_interrupts=check_interrupts,
-        )
-        if ordering.sent is not None:
-            self.asked.sent[self.columns] = ordering.sent
-        texts = render(self.asked.question, table, ordering)
-        for row, text in zip(ordering.row_order.tolist(), texts, strict=True):
-            yield self, self._keys[fresh[row]], text
+    def prompts(self, sent: _SentBefore, check_interrupts: Callable[[], None]) -> Iterator[tuple[_Asked, _Key, str]]:
+        """Yield what is to be asked, in the order in which to send it: (question, key, prompt)."""
+        together: dict[tuple[int, ...], list[_Asked]] = {}  # the questions of which the same rows are unknown
+        for asked in self._asked:
+            fresh = tuple(u for u, key in enumerate(self._keys) if key not in asked.outcomes)
+            together.setdefault(fresh, []).append(asked)
+        for fresh, questions in together.items():
+            table = self._unique.table.take(np.array(fresh, dtype=np.intp))
+            heads = (tuple(map(id, questions)), self._columns)
+            ordering = plan(
+                table, reorder=self._call.reorder, after=sent.get(heads, Sent()), check_interrupts=check_interrupts
+            )
+            if ordering.sent is not None:
+                sent[heads] = ordering.sent
+            row_order = ordering.row_order.tolist()
+            for place, number, text in render_questions([asked.question for asked in questions], table, ordering):
+                yield questions[number], self._keys[fresh[row_order[place]]], text
 
-    def answers(self) -> Iterator[tuple[int, Outcome]]:
-        """Yield the place in the window and the outcome of each row."""
-        outcomes = [self.asked.outcomes[self.columns, key] for key in self._keys]
+    def outcomes(self, number: int) -> Iterator[tuple[int, Outcome]]:
+        """Yield the place in the window and the outcome of each row, of one of the questions."""
+        known = self._asked[number].outcomes
+        outcomes = [known[key] for key in self._keys]
         for place, u in zip(self._places, self._unique.inverse.tolist(), strict=True):
             yield place, outcomes[u]
 
     def forget(self) -> None:
         """Keep the latest outcomes only."""
-        outcomes = self.asked.outcomes
-        while len(outcomes) > REMEMBERED_ANSWERS:
-            del outcomes[next(iter(outcomes))]
+        for asked in self._asked:
+            while len(asked.outcomes) > REMEMBERED_ANSWERS:
+                del asked.outcomes[next(iter(asked.outcomes))]
 
 
 def _by_columns(question: Question, rows: Sequence[str | None]) -> Iterator[tuple[tuple[str, ...], list[int]]]:

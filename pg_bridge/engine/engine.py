@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from pg_bridge.engine.client import Client, DrivenClock
 from pg_bridge.engine.failures import silent
-from pg_bridge.engine.flight import Flight, Numbered
+from pg_bridge.engine.flight import Flight, Numbered, SamplingOf
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
 from pg_bridge.engine.pace import Pace
@@ -82,9 +82,11 @@ class Engine:
         self._has_batch_endpoint = True
 
     def complete(
-        self, prompts: Iterator[str | None], sampling: Sampling, *, eager: bool = False
+        self, prompts: Iterator[str | None], sampling: Sampling | SamplingOf, *, eager: bool = False
     ) -> Iterator[Completion | None]:
         """Ask the engine about each prompt and yield its answers as they come.
+
+        All are answered in one way, or each in the way that a function says of its index.
 
         Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
         more with each answer handed over, unless `eager` says that all answers will be taken. They are sent in the
@@ -105,19 +107,26 @@ class Engine:
                 if source.paused:
                     yield None
             if batch:
-                yield from self._complete(batch, source, sampling, eager)
+                sampling_of = (lambda _: sampling) if isinstance(sampling, Sampling) else sampling
+                yield from self._complete(batch, source, sampling_of, eager)
         finally:
             self.close()
 
     def _complete(
-        self, first: Numbered, source: _Source, sampling: Sampling, eager: bool
+        self, first: Numbered, source: _Source, sampling_of: SamplingOf, eager: bool
     ) -> Iterator[Completion | None]:
         turns, client = self._opened()
         flight = Flight(
-            self._server, client, turns, self._tally, has_batch_endpoint=self._has_batch_endpoint, eager=eager
+            self._server,
+            client,
+            turns,
+            self._tally,
+            sampling_of,
+            has_batch_endpoint=self._has_batch_endpoint,
+            eager=eager,
         )
         pace = flight.pace
-        self._wait_for(flight.prepare(sampling, many=len(first) > 1 or not source.ended))
+        self._wait_for(flight.prepare(many=len(first) > 1 or not source.ended))
         flight.send(first)
         while True:
             # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.

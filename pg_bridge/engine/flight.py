@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
 
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.failures import (
@@ -33,6 +34,8 @@ SETTLE_WITHIN_S = 0.3
 SETTLE_STEP_S = 0.02
 
 Numbered = list[tuple[int, str]]  # (index, prompt)
+SamplingOf = Callable[[int], Sampling]
+"""How the prompt of an index is to be answered."""
 
 
 class Flight:
@@ -43,6 +46,7 @@ class Flight:
         client: Its connections.
         turns: The loop that the requests run in.
         tally: Where the engine's own figures go.
+        sampling_of: How each prompt is answered.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
         eager: As for `Pace`.
 
@@ -60,6 +64,7 @@ class Flight:
         client: Client,
         turns: TurnLoop,
         tally: TokenTally,
+        sampling_of: SamplingOf,
         *,
         has_batch_endpoint: bool,
         eager: bool = False,
@@ -74,9 +79,11 @@ class Flight:
         self._client = client
         self._turns = turns
         self._tally = tally
-        self._payload: Payload | None = None
+        self._model = ""
+        self._sampling_of = sampling_of
+        self._payloads: dict[Sampling, Payload] = {}
 
-    async def prepare(self, sampling: Sampling, *, many: bool) -> None:
+    async def prepare(self, *, many: bool) -> None:
         """Learn the model's name, and the cache counters if requests of many prompts are to come."""
         model = self._server.model
         if model is None:
@@ -84,7 +91,7 @@ class Flight:
             if not served:
                 raise unknown_model(self._server, served)
             model = served[0]
-        self._payload = Payload(self._server.api, model, sampling)
+        self._model = model
         self._tally.begin(await self._counters() if many else None)
 
     async def settle(self) -> None:
@@ -95,9 +102,13 @@ class Flight:
             waited_s += SETTLE_STEP_S
 
     def send(self, prompts: Numbered) -> None:
-        """Put prompts in flight, as one request where that can be."""
+        """Put prompts in flight, as one request for all that are answered alike where that can be."""
         self.in_flight += len(prompts)
-        self._start(prompts)
+        alike: dict[int, Numbered] = {}  # by the identity of the sampling: hashing it for every prompt would cost more
+        for prompt in prompts:
+            alike.setdefault(id(self._sampling_of(prompt[0])), []).append(prompt)
+        for part in alike.values():
+            self._start(part)
 
     def take(self) -> list[Completion]:
         """Take the completions of the request that landed first."""
@@ -122,14 +133,14 @@ class Flight:
             self.failure = self.failure or error
 
     async def _ask_once(self, prompts: Numbered) -> None:
-        assert self._payload is not None  # noqa: S101 - prepare() comes first; for the type checker
         size = len(prompts)
-        path = self._payload.path(size)
+        payload = self._payload_for(self._sampling_of(prompts[0][0]))
+        path = payload.path(size)
         started_s = self._turns.clock.now_s()
         try:
-            body = self._payload.body([prompt for _, prompt in prompts])
+            body = payload.body([prompt for _, prompt in prompts])
             answer = await self._client.post(path, body)
-            answers, tokens = self._payload.parse(answer, size)
+            answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
             self._split(prompts, NOT_UNICODE)
             return
@@ -141,6 +152,11 @@ class Flight:
         self._tally.add(tokens)
         self.pace.answered(size, self._turns.clock.now_s() - started_s)
         self._land([Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)])
+
+    def _payload_for(self, sampling: Sampling) -> Payload:
+        if sampling not in self._payloads:
+            self._payloads[sampling] = Payload(self._server.api, self._model, sampling)
+        return self._payloads[sampling]
 
     async def _refused(self, prompts: Numbered, path: str, refused: Refused) -> None:
         if refused.status in OWN_MERITS_STATUSES:
