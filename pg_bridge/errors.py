@@ -8,8 +8,12 @@
      ├─ QueryError           42601  the text is not one row-returning query
      ├─ UnknownServer        42704  no such foreign server, or not one of ours
      ├─ ServerDenied         42501  no USAGE on the server
+     ├─ TableError           HV00A  a foreign table's definition does not hold together
+     ├─ SourceError          its own  a foreign table's source failed, with PostgreSQL's own SQLSTATE
+     │   └─ SourceDenied     28000  the user mapping does not lead to the source
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
+     ├─ AnswerError          22000  the same of a foreign table's column
      ├─ Cancelled            57014  the statement was cancelled or timed out
      ├─ ClientGone           08006  the client closed its connection
      └─ EngineError          58000  the engine failed the run as a whole
@@ -24,8 +28,6 @@ what to do. Neither a key nor a row's text may ever stand in any of them.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class PgBridgeError(Exception):
     """The root of the tree.
@@ -36,7 +38,7 @@ class PgBridgeError(Exception):
         hint: What to do about it; may be empty.
     """
 
-    sqlstate: ClassVar[str] = "XX000"
+    sqlstate: str = "XX000"
 
     def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -87,6 +89,28 @@ class ServerDenied(PgBridgeError):
     sqlstate = "42501"
 
 
+class TableError(PgBridgeError):
+    """A foreign table's definition does not hold together."""
+
+    sqlstate = "HV00A"
+
+
+class SourceError(PgBridgeError):
+    """Reading a foreign table's source failed; `sqlstate` is what PostgreSQL said."""
+
+    sqlstate = "58000"
+
+    def __init__(self, message: str, *, sqlstate: str | None = None, detail: str = "", hint: str = "") -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.sqlstate = sqlstate or self.sqlstate
+
+
+class SourceDenied(SourceError):
+    """The user mapping does not lead to the source."""
+
+    sqlstate = "28000"
+
+
 class RowError(PgBridgeError):
     """One row's request failed on its own merits and `on_error` is `fail`.
 
@@ -116,6 +140,24 @@ class CallError(PgBridgeError):
             detail=reason,
             hint="Pass on_error => 'null' to get NULL for such calls instead.",
         )
+
+
+class AnswerError(PgBridgeError):
+    """A column of a foreign table has no answer for a row, and its `on_error` is `fail`.
+
+    Attributes:
+        column: The column's name.
+    """
+
+    sqlstate = "22000"
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(
+            f'the engine could not answer column "{column}" for one of the rows',
+            detail=reason,
+            hint=f"ALTER FOREIGN TABLE … ALTER {column} OPTIONS (ADD on_error 'null') gives NULL for such rows.",
+        )
+        self.column = column
 
 
 class Cancelled(PgBridgeError):

@@ -1,8 +1,8 @@
-"""Every option of pg_bridge in one table, and the two records that they are parsed into.
+"""Every option of pg_bridge in one table, and the records that they are parsed into.
 
 In: option texts as PostgreSQL's catalogs hold them, or a call's named arguments. Out: a `Server` (where the
-engine is) and a `Call` (how one prompt is asked). The SQL validator of `CREATE SERVER` is generated from
-`OPTIONS` when the extension is installed, so that a name or a pattern stands in one place only.
+engine is), a `Login` (how a foreign table's rows are reached) and a `Call` (how one prompt is asked). The SQL validator
+is generated from `OPTIONS` when the extension is installed, so that a name or a pattern stands in one place only.
 """
 
 from __future__ import annotations
@@ -11,30 +11,42 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pg_bridge.errors import OptionError
 
 Reorder = Literal["rows and columns", "rows", "none"]
 OnError = Literal["fail", "null"]
 Api = Literal["chat", "completions"]
-Kind = Literal["text", "label", "boolean", "number", "json"]
+Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
 
 REORDER: tuple[Reorder, ...] = ("rows and columns", "rows", "none")
 ON_ERROR: tuple[OnError, ...] = ("fail", "null")
-KINDS: tuple[Kind, ...] = ("text", "label", "boolean", "number", "json")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 YES_OR_NO = ("yes", "no")
-NUMBER_PATTERN = r"-?[0-9]{1,15}(\.[0-9]{1,9})?"
+_DATE = "[0-9]{4}-[01][0-9]-[0-3][0-9]"
+_TIME = "[0-2][0-9]:[0-5][0-9]:[0-5][0-9]"
+PATTERNS: dict[Kind, str] = {
+    "number": r"-?[0-9]{1,15}(\.[0-9]{1,9})?",
+    "integer": "-?[0-9]{1,18}",
+    "date": _DATE,
+    "timestamp": f"{_DATE}T{_TIME}",
+    "timestamptz": rf"{_DATE}T{_TIME}(Z|[+-][01][0-9]:[0-5][0-9])",
+}
 
 DEFAULT_SYSTEM_PROMPT = (
     "You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone."
 )
 
 
+Where = Literal["server", "user mapping", "table", "column"]
+"""The catalog object that carries an option."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a server or a user mapping.
+    """One option of a server, a user mapping, a foreign table or one of its columns.
 
     Attributes:
         name: As written in `OPTIONS (…)`.
@@ -45,19 +57,39 @@ class Option:
     """
 
     name: str
-    where: Literal["server", "user mapping"]
+    where: Where
     pattern: str
     expects: str
     parse: Callable[[str], Any] = str
+
+
+def _one_of(values: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(f"'{value}'" for value in values)
+
+
+def _is_true(text: str) -> bool:
+    return text == "true"
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    """Labels parted by commas, spaces around them left out, or a JSON array."""
+    parted = json.loads(text) if text.lstrip().startswith("[") else [label.strip() for label in text.split(",")]
+    if not (parted and all(isinstance(label, str) and label for label in parted) and len(set(parted)) == len(parted)):
+        raise ValueError
+    return tuple(parted)
 
 
 _POSITIVE_INT = r"[1-9][0-9]{0,8}"
 _COUNT = r"[0-9]{1,9}"
 _POSITIVE_SECONDS = r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?"
 
+_ANY = r"(.|\n)+"
+_BOOLEAN = r"true|false"
+
 MULTICORN_WRAPPER = "pg_bridge.hosts.multicorn.Wrapper"
 
 OPTIONS: tuple[Option, ...] = (
+    # Where the engine is.
     Option("endpoint", "server", r"https?://[^\s?#@]+", "an http:// or https:// URL without a user or a query"),
     Option("model", "server", r".+", "the name of a model that the engine serves"),
     Option("api", "server", r"chat|completions", "chat or completions"),
@@ -67,7 +99,53 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_retries", "server", _COUNT, "a number of retries, 0 for none", int),
     Option("wrapper", "server", re.escape(MULTICORN_WRAPPER), f"{MULTICORN_WRAPPER} (Multicorn only)"),
     Option("api_key", "user mapping", r".+", "the engine's API key"),
+    # Where a foreign table's rows are; a connection back to this database.
+    Option("host", "server", r"\S+", "a host name, an address or a socket's folder"),
+    Option("port", "server", _POSITIVE_INT, "a port number", int),
+    Option("user", "user mapping", r".+", "the role that reads the rows of foreign tables"),
+    Option("password", "user mapping", r".+", "that role's password"),
+    Option("password_required", "user mapping", _BOOLEAN, "true or false", _is_true),
+    # What a foreign table shows.
+    Option("source", "table", r".+", "the name of a table or view"),
+    Option("source_query", "table", _ANY, "one SELECT"),
+    Option("key", "table", r".+", "the name of a column that tells the source's rows apart"),
+    Option("reorder", "table", "|".join(REORDER), _one_of(REORDER)),
+    Option("dedup", "table", _BOOLEAN, "true or false", _is_true),
+    Option("window_rows", "table", _POSITIVE_INT, "a positive number of rows", int),
+    # What a model is asked, and how it answers.
+    Option("prompt", "column", _ANY, "a question; {column} names a column of the row"),
+    Option("labels", "column", _ANY, "labels parted by commas, or a JSON array of them", _labels),
+    Option("schema", "column", r"\s*\{(.|\n)*", "a JSON schema, an object", json.loads),
+    Option("max_tokens", "column", _POSITIVE_INT, "a positive number of tokens", int),
+    Option("temperature", "column", r"[0-9]+(\.[0-9]+)?", "between 0 and 2", float),
+    Option("system_prompt", "column", r"(.|\n)*", "an instruction, empty for none"),
+    Option("on_error", "column", "|".join(ON_ERROR), _one_of(ON_ERROR)),
 )
+
+
+def parse_options(where: tuple[Where, ...], options: Mapping[str, str]) -> dict[str, Any]:
+    """Parse option texts that stand in some places of a catalog.
+
+    Args:
+        where: The places; options of other places are not valid here.
+        options: Option name to text.
+
+    Raises:
+        OptionError: An option is unknown or malformed.
+    """
+    known = {option.name: option for option in OPTIONS if option.where in where}
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key not in known:
+            raise OptionError(f'invalid option "{key}"', hint=f"Valid options are: {', '.join(known)}.")
+        option = known[key]
+        try:
+            if not re.fullmatch(option.pattern, text):
+                raise ValueError
+            values[key] = option.parse(text)
+        except ValueError:
+            raise OptionError(f'invalid value for option "{key}"', hint=f"It must be {option.expects}.") from None
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +190,39 @@ class Server:
                 f'server "{name}" has no endpoint',
                 hint=f"ALTER SERVER {name} OPTIONS (ADD endpoint 'http://host:8000');",
             )
-        known = {option.name: option for option in OPTIONS}
-        values: dict[str, Any] = {}
-        for key, text in options.items():
-            if key not in known:
-                raise OptionError(f'invalid option "{key}"', hint=f"Valid options are: {', '.join(known)}.")
-            option = known[key]
-            if not re.fullmatch(option.pattern, text):
-                raise OptionError(f'invalid value for option "{key}"', hint=f"It must be {option.expects}.")
-            values[key] = option.parse(text)
-        values.pop("wrapper", None)
+        values = parse_options(("server", "user mapping"), options)
         values["endpoint"] = re.sub(r"(/v1)?/*$", "", values["endpoint"])
-        return cls(name=name, **values)
+        own = cls.__dataclass_fields__.keys()  # the others say where a foreign table's rows are
+        return cls(name=name, **{key: value for key, value in values.items() if key in own})
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a foreign table's rows are reached, from the options of its server and of the reader's user mapping.
+
+    Attributes:
+        user: The role that reads; None where the user mapping names none.
+        password: Its password; never shown by repr.
+        host: Where the server listens; None for the one at hand.
+        port: Its port; None as for `host`.
+        password_required: Whether a connection that needed no password is refused.
+    """
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    host: str | None = None
+    port: int | None = None
+    password_required: bool = True
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Login:
+        """Parse the options of a server and a user mapping.
+
+        Raises:
+            OptionError: An option is unknown or malformed.
+        """
+        values = parse_options(("server", "user mapping"), options)
+        return cls(**{key: value for key, value in values.items() if key in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +239,8 @@ class Call:
         on_error: What a row's own failure does to the statement.
         window_rows: Most rows planned together.
         choices: The only answers allowed; empty for free text.
-        kind: What an answer is: any text, one of the choices, yes or no, a number, or JSON of a schema.
+        kind: What an answer is: any text, one of the choices, yes or no, a number, a date or time as in ISO 8601, or
+            JSON of a schema.
         schema: The JSON schema of an answer, as JSON text, if it is JSON.
     """
 
@@ -159,7 +259,7 @@ class Call:
     @property
     def pattern(self) -> str:
         """A regular expression for the whole answer; empty for none."""
-        return NUMBER_PATTERN if self.kind == "number" else ""
+        return PATTERNS.get(self.kind, "")
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
@@ -199,10 +299,6 @@ class Call:
             "distinct, non-empty texts",
         )
         return call
-
-
-def _one_of(values: tuple[str, ...]) -> str:
-    return "one of " + ", ".join(f"'{value}'" for value in values)
 
 
 def _require(valid: bool, name: str, expects: str) -> None:

@@ -23,6 +23,7 @@ DECLARE
     catalog_name text := CASE catalog WHEN 'pg_foreign_data_wrapper'::regclass THEN 'wrapper'
                                WHEN 'pg_foreign_server'::regclass THEN 'server'
                                WHEN 'pg_user_mapping'::regclass THEN 'user mapping'
+                               WHEN 'pg_attribute'::regclass THEN 'column'
                                ELSE 'table' END;
     given record;
     known record;
@@ -39,17 +40,29 @@ BEGIN
                                        WHERE v.place = catalog_name AND v.name NOT IN ('relation', 'wrapper')),
                                       'There are no valid options in this context.');
         END IF;
-        -- These two lead into the memory of the extension's own Python, past the checks of llm._connect.
-        IF given.name IN ('relation', 'wrapper')
+        -- The one leads into the memory of the extension's own Python, past the checks of llm._connect; the other
+        -- lets a foreign table be read as a role whose password its user does not know.
+        IF (given.name = 'relation' OR given.name = 'password_required' AND given.value = 'false')
            AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
             RAISE EXCEPTION 'permission denied to set the option "%"', given.name
-                USING ERRCODE = 'insufficient_privilege', HINT = 'Only the extension itself and superusers may set it.';
+                USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers may set it.';
         END IF;
         IF given.value !~ ('^(?:' || known.pattern || ')$') THEN
             RAISE EXCEPTION 'invalid value for option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_string_format', HINT = 'It must be ' || known.expects || '.';
         END IF;
     END LOOP;
+    IF catalog_name = 'column' AND options <> '{}' AND NOT EXISTS (SELECT FROM unnest(options) AS o WHERE o LIKE 'prompt=%') THEN
+        RAISE EXCEPTION 'a column that a model answers needs the option "prompt"'
+            USING ERRCODE = 'fdw_option_name_not_found',
+                  HINT = 'For example: OPTIONS (prompt ''Is {review} kind?''). A column of the source has no options.';
+    END IF;
+    IF catalog_name = 'table' AND (SELECT count(*) FROM unnest(options) AS o
+                                   WHERE split_part(o, '=', 1) IN ('source', 'source_query', 'relation')) <> 1 THEN
+        RAISE EXCEPTION 'a foreign table needs one of the options "source" and "source_query"'
+            USING ERRCODE = 'fdw_option_name_not_found',
+                  HINT = 'For example: OPTIONS (source ''public.reviews'').';
+    END IF;
     IF catalog_name = 'server' AND NOT EXISTS (SELECT FROM unnest(options) AS o
                                         WHERE split_part(o, '=', 1) IN ('endpoint', 'wrapper')) THEN
         RAISE EXCEPTION 'a server needs the option "endpoint"'

@@ -1,34 +1,35 @@
-"""The Multicorn host: foreign tables for row sets going in and answers coming out.
+"""The Multicorn host: what Multicorn calls, for the extension's own foreign tables and for those of users.
 
-In: INSERT into `llm.rowset` and scans of `llm.result`, as Multicorn hands them over. Out: rows. All of it happens in
-the Python of one backend, so rows staged through one table are there for the scan of another. A scan streams:
-PostgreSQL stops it early by dropping the iterator.
+In: INSERT into `llm.rowset`, scans of `llm.result` and of users' foreign tables, as Multicorn hands them over. Out:
+rows. All of it happens in the Python of one backend, so rows staged through one table are there for the scan of
+another. A scan streams: PostgreSQL stops it early by dropping the iterator.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from logging import ERROR
 from operator import itemgetter
 from typing import Any, NoReturn
 
-from multicorn import ForeignDataWrapper
+from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 from multicorn.utils import log_to_postgres
 
 from pg_bridge import __version__
 from pg_bridge.errors import Cancelled, OptionError, PgBridgeError
+from pg_bridge.hosts import backend
+from pg_bridge.hosts.foreign_table import STARTUP_COST, ForeignTable, import_tables, refuses_null
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.session import SESSION, fault_of, start_run
 from pg_bridge.hosts.staging import RowSet, Staging
+from pg_bridge.hosts.transaction import end_with_transaction
 from pg_bridge.options import Call
 from pg_bridge.pipeline import Fetch
 from pg_bridge.prompt import parse_question
 
-_BACKEND = ctypes.CDLL(None)
-_BACKEND.GetUserId.restype = ctypes.c_uint32  # an Oid has no sign
 _STAGING = Staging()
 
 ResultRow = tuple[str | None, str | None, str | None, int | None, str | None, str | None, str | None]
@@ -39,7 +40,7 @@ class _Relation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no t
     """What the four foreign tables share."""
 
     modify_batch_size = 1000
-    rowid_column = "rowset"  # Multicorn asks for one before an INSERT; UPDATE and DELETE are not offered
+    rowid_column: str | None = "rowset"  # Multicorn asks for one before an INSERT; UPDATE and DELETE are not offered
 
     def get_rel_size(self, quals: Sequence[Any], columns: Sequence[str]) -> tuple[int, int]:
         """A guess: (rows, bytes a row)."""
@@ -158,7 +159,72 @@ class StateRelation(_Relation):
         return [(__version__, SESSION.last_run_json())]
 
 
+class ModelRelation(_Relation):
+    """A user's foreign table: rows of a source, with columns that a model answers."""
+
+    rowid_column: str | None = None  # so that Multicorn itself refuses to write
+    _startup_cost = STARTUP_COST
+
+    def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
+        super().__init__(options, columns)
+        self._table = ForeignTable(options, columns)
+
+    def get_rel_size(self, quals: Sequence[Any], columns: Iterable[str]) -> tuple[int, int]:
+        """What the planner is told: (rows, bytes a row)."""
+        with _refusing():
+            return self._table.size(self._table.scan(quals, columns))
+
+    def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
+        """The longest beginning of an order that the source can sort by."""
+        with _refusing():
+            return self._table.sortable(sortkeys)
+
+    def can_limit(self, limit: int | None, offset: int | None) -> bool:
+        """Never: a scan stops when no more rows are wanted, and Multicorn cuts limits to 32 bits."""
+        return False
+
+    def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
+        """Joins may hand over the key, one row a time."""
+        return [((self._table.key,), 1)] if self._table.key else []
+
+    def explain(
+        self,
+        quals: Sequence[Any],
+        columns: Iterable[str],
+        sortkeys: Sequence[Any] = (),
+        verbose: bool = False,
+        **_: Any,
+    ) -> list[str]:
+        """What EXPLAIN shows; no model is asked."""
+        with _refusing():
+            return list(self._table.explain(self._table.scan(quals, columns, sortkeys), verbose=verbose))
+
+    def execute(
+        self, quals: Sequence[Any], columns: Iterable[str], sortkeys: Sequence[Any] = (), **_: Any
+    ) -> Iterator[Sequence[str | None]]:
+        """Run a scan."""
+        try:
+            rows = self._table.rows(self._table.scan(quals, columns, sortkeys))
+            end_with_transaction(rows)
+            yield from rows
+        except Cancelled as error:
+            if any(map(refuses_null, quals)):  # as in _scan, PostgreSQL then raises the cancel in its own words
+                yield (None,) * self._table.width
+            _refuse(error)
+        except Exception as error:
+            _refuse(error)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        _refuse(error)
+
+
 RELATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Relation]] = {
+    "": ModelRelation,
     "rowset": RowSetRelation,
     "result": ResultRelation,
     "connection": ConnectionRelation,
@@ -166,17 +232,37 @@ RELATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Relati
 }
 
 
-def Wrapper(options: Mapping[str, str], columns: Mapping[str, Any]) -> _Relation:  # noqa: N802 - Multicorn calls it as a class
-    """What Multicorn is told to instantiate: picks the table's class by its option `relation`."""
-    relation = options.get("relation", "")
-    if relation not in RELATIONS:
-        _refuse(
-            OptionError(
-                "a foreign table of pg_bridge needs the option relation",
-                hint="Use llm.rowset and llm.result, which the extension created.",
-            )
-        )
-    return RELATIONS[relation](options, columns)
+class Wrapper:
+    """What Multicorn is told to instantiate: picks the class by the option `relation`, which users leave out."""
+
+    def __new__(cls, options: Mapping[str, str], columns: Mapping[str, Any]) -> _Relation:
+        """Make the table's object."""
+        relation = options.get("relation", "")
+        if relation not in RELATIONS:
+            _refuse(OptionError(f'there is no relation "{relation}"'))
+        return RELATIONS[relation](options, columns)
+
+    @staticmethod
+    def import_schema(
+        schema: str,
+        server_options: Mapping[str, str],
+        options: Mapping[str, str],
+        restriction: str | None,
+        tables: Sequence[str],
+    ) -> list[TableDefinition]:
+        """IMPORT FOREIGN SCHEMA."""
+        with _refusing():
+            return [
+                TableDefinition(
+                    table.name,
+                    columns=[
+                        ColumnDefinition(column.name, type_name=column.type.name, options=column.options)
+                        for column in table.columns
+                    ],
+                    options=table.options,
+                )
+                for table in import_tables(schema, server_options, options, restriction, tables)
+            ]
 
 
 def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
@@ -196,7 +282,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
                 hint="INSERT INTO llm.rowset (rowset, input) SELECT …, row_to_json(alias) FROM … first.",
             )
         rowset = _STAGING.rowsets[name]
-        server = SESSION.server(_BACKEND.GetUserId(), call.server)
+        server = SESSION.server(backend.current_role_oid(), call.server)
         columns = rowset.column_names()
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)

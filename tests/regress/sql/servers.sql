@@ -2,7 +2,7 @@
 CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint');
 -- an unknown option, in each place
 CREATE SERVER bad FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://h:1', colour 'red');
-CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (password 'hush');
+CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (pass_word 'hush');
 ALTER FOREIGN DATA WRAPPER pg_bridge OPTIONS (ADD colour 'red');
 -- a secret does not belong on the server
 ALTER SERVER vllm OPTIONS (ADD api_key 'hush');

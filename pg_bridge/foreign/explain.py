@@ -1,0 +1,102 @@
+"""What EXPLAIN shows of a scan, and what the planner is told of its size and cost. No model is asked for either.
+
+In: a `Scan` and what was learnt of its predicates. Out: lines of text; rows, bytes and a cost. The source's own planner
+estimates its part; what would be asked is worked out from the first rows that the source gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pg_bridge.dedup import dedup
+from pg_bridge.foreign.definition import ModelColumn
+from pg_bridge.foreign.scan import Learned, Scan, cost_tokens
+from pg_bridge.ordering import plan
+from pg_bridge.prompt import parse_question, place_questions, resolve_columns
+from pg_bridge.table import Table
+
+SAMPLE_ROWS = 1000
+COST_PER_TOKEN = 2.0  # in the planner's units; some 100 tokens cost about what llm.complete does
+_GUESSED_ROW_CHARS = 400.0
+_CHARS_PER_TOKEN = 4
+
+
+def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
+    """Estimate a scan: (rows, bytes a row, cost of a row's answers in the planner's units)."""
+    source_rows, width = scan.relation.size(scan.statement)
+    predicates = scan.predicates
+    share, cost = 1.0, 0.0
+    for column in scan.in_turn(learned, _GUESSED_ROW_CHARS):
+        cost += share * cost_tokens(column, _GUESSED_ROW_CHARS)
+        share *= learned.pass_rate(predicates[column.name], column)
+    for column in scan.asked:
+        if column.name not in predicates:
+            cost += share * cost_tokens(column, _GUESSED_ROW_CHARS)
+    rows = max(1, round(source_rows * share))
+    return rows, width, cost * COST_PER_TOKEN * source_rows / rows
+
+
+def lines(scan: Scan, learned: Learned, *, verbose: bool) -> Iterator[str]:
+    """Describe a scan.
+
+    Args:
+        scan: The scan.
+        learned: Of its foreign table.
+        verbose: Whether to look at the source's first rows, for what would be asked about them.
+
+    Yields:
+        Lines such as `Source SQL: SELECT …`.
+    """
+    definition, predicates = scan.relation.definition, scan.predicates
+    yield f"Source: {definition.source or 'query'}"
+    filters = scan.in_turn(learned, _GUESSED_ROW_CHARS)
+    for column in filters:
+        quals = predicates[column.name]
+        rate = learned.pass_rate(quals, column)
+        yield f"Model Filter: {' AND '.join(map(str, quals))} (keeps about {rate:.0%} of the rows)"
+    columns = [column for column in scan.asked if column.name not in predicates]
+    if columns:
+        yield f"Model Columns: {', '.join(column.name for column in columns)}"
+    if not verbose:
+        return
+    statement = scan.statement
+    yield f"Source SQL: {statement.sql}"
+    if statement.parameters:
+        listed = ", ".join(f"${i} = '{value}'" for i, value in enumerate(statement.parameters, 1))
+        yield f"Source Parameters: {listed}"
+    if scan.asked:
+        yield from _asked(scan, [*filters, *columns], len(filters))
+
+
+def _asked(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str]:
+    """What is asked, in the order of asking, and what it comes to for the first rows."""
+    statement = scan.statement
+    expected, _ = scan.relation.size(statement)
+    with scan.relation.source.rows(statement.sql, statement.parameters) as source:
+        rows = [cells[-1] for cells in source.fetch(SAMPLE_ROWS)]
+    yield f"Sample: {len(rows)} of about {expected} source rows"
+    by_columns: dict[tuple[str, ...], list[ModelColumn]] = {}
+    for number, column in enumerate(columns, 1):
+        question = parse_question(column.ask.prompt)
+        sent = resolve_columns(question, scan.sent)
+        table = dedup(Table.from_json(rows, sent), enabled=column.ask.call.dedup).table
+        ordering = plan(table, reorder=column.ask.call.reorder)
+        if number > filters:
+            by_columns.setdefault(sent, []).append(column)
+        head = len(column.ask.call.system_prompt) + len(question.text)
+        total = table.rows * head + ordering.total_chars
+        shared = max(0, table.rows - 1) * head + ordering.shared_chars
+        yield f"{number}. {column.name} {column.type.name}: {column.ask.prompt}"
+        yield (
+            f"{number}. {column.name}: {table.rows} unique prompts of {len(rows)} rows, about "
+            f"{total // _CHARS_PER_TOKEN} prompt tokens, prefix hit rate {shared / max(1, total):.0%}, "
+            f"order: {ordering.strategy}"
+        )
+    for sent, together in by_columns.items():
+        if len(together) > 1:
+            table = dedup(Table.from_json(rows, sent)).table
+            placement = place_questions(
+                [parse_question(column.ask.prompt) for column in together], plan(table, after=None)
+            )
+            names = ", ".join(column.name for column in together)
+            yield f"Asked Together: {names}; the {placement.first} stands first"

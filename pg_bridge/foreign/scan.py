@@ -1,0 +1,303 @@
+"""A scan of a foreign table: from the source's rows to rows with answers, window by window.
+
+    source rows → what the model's predicates leave of them → answers about those → rows of the foreign table
+
+In: a `Relation`, the columns that the query needs, its quals and its sort keys. Out: rows in the source's order, as
+soon as their window is answered. Only what is needed is asked: each predicate about the rows that the earlier ones
+left, all other model columns about the rows that are left in the end. Windows begin small and double, so that a query
+which stops early has asked little. It knows neither PostgreSQL's embedding nor HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pg_bridge import batch
+from pg_bridge.batch import Outcome
+from pg_bridge.engine import Engine
+from pg_bridge.engine.payload import NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA
+from pg_bridge.errors import AnswerError
+from pg_bridge.foreign.definition import ModelColumn
+from pg_bridge.foreign.quals import COMPARISONS, IS_NOT_NULL, IS_NULL, Qual, surely_fails
+from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
+from pg_bridge.options import Kind
+from pg_bridge.pipeline import WINDOW_CHARS
+
+FIRST_WINDOW_ROWS = 32
+WINDOW_GROWTH = 2
+FETCHED_ROWS = 1024
+
+_NOT_OF_THE_TYPE = "the answer is no value of the column's type"
+_WORTH_ANOTHER_TRY = (NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA)
+_CHARS_PER_TOKEN = 4
+_ANSWER_WORTH = 4  # an answer's token takes about as long as so many of a prompt
+_ANSWER_TOKENS: Mapping[Kind, int] = {"text": 40, "json": 60, "label": 3, "boolean": 1, "number": 4, "integer": 4}
+_DATE_TOKENS = 10
+
+Row = list[str | None]
+
+
+@dataclass(slots=True)
+class _Seen:
+    asked: int = 0
+    passed: int = 0
+    questions: int = 0
+
+
+@dataclass(slots=True)
+class Learned:
+    """What earlier windows and scans of a foreign table have shown of its predicates; kept as long as the session.
+
+    Attributes:
+        seen: By the predicates on a column.
+    """
+
+    seen: dict[tuple[Qual, ...], _Seen] = field(default_factory=dict)
+
+    def pass_rate(self, quals: tuple[Qual, ...], column: ModelColumn) -> float:
+        """The share of rows that satisfy them: as seen, beginning with a guess that counts as much as four rows."""
+        seen = self.seen.get(quals, _Seen())
+        return (seen.passed + 4 * _guess(quals, column)) / (seen.asked + 4)
+
+    def distinct_rate(self, quals: tuple[Qual, ...]) -> float:
+        """Questions a row."""
+        seen = self.seen.get(quals, _Seen())
+        return (seen.questions + 4) / (seen.asked + 4)
+
+    def add(self, quals: tuple[Qual, ...], asked: int, passed: int, questions: int) -> None:
+        """Note what a window showed."""
+        if quals not in self.seen and len(self.seen) >= 1000:
+            del self.seen[next(iter(self.seen))]
+        seen = self.seen.setdefault(quals, _Seen())
+        seen.asked += asked
+        seen.passed += passed
+        seen.questions += questions
+
+
+def _guess(quals: tuple[Qual, ...], column: ModelColumn) -> float:
+    rate = 1.0
+    for qual in quals:
+        if qual.operator in (IS_NOT_NULL, "<>"):
+            rate *= 0.9
+        elif qual.operator == IS_NULL:
+            rate *= 0.1
+        elif qual.operator == "=":
+            choices = len(column.ask.call.choices) or 10
+            rate *= min(1.0, len(qual.values) / choices)
+        else:
+            rate *= 0.3 if qual.operator in COMPARISONS else 0.2
+    return max(rate, 0.001)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What one scan needs.
+
+    Attributes:
+        relation: The foreign table's source.
+        needed: Names of the columns that the query reads, those of its quals among them.
+        quals: What all rows must satisfy.
+        sort: The order that PostgreSQL relies on; empty for any.
+    """
+
+    relation: Relation
+    needed: frozenset[str]
+    quals: tuple[Qual, ...]
+    sort: tuple[SortKey, ...] = ()
+
+    @property
+    def predicates(self) -> dict[str, tuple[Qual, ...]]:
+        """The quals on model columns, by column."""
+        grouped: dict[str, list[Qual]] = {}
+        for qual in self.quals:
+            if qual.column in self.relation.definition.model:
+                grouped.setdefault(qual.column, []).append(qual)
+        return {name: tuple(quals) for name, quals in grouped.items()}
+
+    @property
+    def asked(self) -> list[ModelColumn]:
+        """All model columns that are asked about, in the table's order."""
+        predicates = self.predicates
+        model = self.relation.definition.model.values()
+        return [column for column in model if column.name in self.needed or column.name in predicates]
+
+    @property
+    def shown(self) -> list[str]:
+        """The source columns that are returned, in the table's order."""
+        return [column.name for column in self.relation.definition.source_columns if column.name in self.needed]
+
+    @property
+    def sent(self) -> list[str]:
+        """The source columns that prompts need, in the table's order."""
+        named = {name for column in self.asked for name in column.columns}
+        return [column.name for column in self.relation.definition.source_columns if column.name in named]
+
+    @property
+    def statement(self) -> Statement:
+        """The query that the source runs."""
+        model = self.relation.definition.model
+        quals = [qual for qual in self.quals if qual.column not in model]
+        return self.relation.select(self.shown, self.sent, quals, self.sort)
+
+    def in_turn(self, learned: Learned, row_chars: float = 0) -> list[ModelColumn]:
+        """The predicates' columns in the order in which to ask: least cost for each row that is dropped first."""
+        model, predicates = self.relation.definition.model, self.predicates
+
+        def rank(name: str) -> float:
+            column, quals = model[name], predicates[name]
+            cost = cost_tokens(column, row_chars) * learned.distinct_rate(quals)
+            return cost / max(1 - learned.pass_rate(quals, column), 1e-6)
+
+        return [model[name] for name in sorted(predicates, key=rank)]
+
+    def rows(
+        self, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+    ) -> Iterator[Row]:
+        """Run it.
+
+        Args:
+            memory: What the statement has been answered before.
+            node: A number for this scan, for the memory's figures.
+            new_engine: Makes an engine for some questions.
+            learned: Of this foreign table; read and added to.
+
+        Yields:
+            Rows of the foreign table, every column in its place; those that are not needed are None.
+
+        Raises:
+            SourceError: The source failed.
+            AnswerError: A row has no answer, and its column's `on_error` is `fail`.
+            EngineError: The engine failed as a whole.
+        """
+        asking = _Asking(self, memory, node, new_engine, learned)
+        columns = self.relation.definition.columns
+        statement = self.statement
+        with self.relation.source.rows(statement.sql, statement.parameters) as source:
+            for window in self._windows(source, memory):
+                places, answers = asking.answered(
+                    [cells[-1] for cells in window] if self.sent else [None] * len(window)
+                )
+                where = {name: place for place, name in enumerate(self.shown)}
+                for i, place in enumerate(places):
+                    cells = window[place]
+                    yield [
+                        answers[column.name][i]
+                        if column.name in answers
+                        else cells[where[column.name]]
+                        if column.name in where
+                        else None
+                        for column in columns
+                    ]
+
+    def _windows(self, source: Rows, memory: batch.Statement) -> Iterator[list[Cells]]:
+        most = self.relation.definition.window_rows
+        size = min(FIRST_WINDOW_ROWS, most) if self.asked else FETCHED_ROWS
+        is_last = False
+        while not is_last:
+            started = time.perf_counter()
+            window: list[Cells] = []
+            chars = 0
+            while len(window) < size and chars < WINDOW_CHARS and not is_last:
+                wanted = min(size - len(window), FETCHED_ROWS)
+                fetched = source.fetch(wanted)
+                is_last = len(fetched) < wanted
+                chars += sum(len(cells[-1] or "") for cells in fetched)
+                window += fetched
+            memory.run.read_s += time.perf_counter() - started
+            if window:
+                yield window
+            size = min(size * WINDOW_GROWTH, most) if self.asked else size
+
+
+class _Asking:
+    """Asks about the windows of one scan."""
+
+    def __init__(
+        self, scan: Scan, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+    ) -> None:
+        self._scan = scan
+        self._memory = memory
+        self._node = node
+        self._new_engine = new_engine
+        self._learned = learned
+        self._sent = scan.sent
+        self._predicates = scan.predicates
+        self._others = [column for column in scan.asked if column.name not in self._predicates]
+        self._bytewise = scan.relation.bytewise
+
+    def answered(self, rows: Sequence[str | None]) -> tuple[list[int], dict[str, Row]]:
+        """Ask about one window.
+
+        Returns:
+            The places of the rows that are left, and of each model column its values for them.
+        """
+        places = list(range(len(rows)))
+        answers: dict[str, Row] = {}
+        row_chars = sum(len(row or "") for row in rows) / max(1, len(rows))
+        for column in self._scan.in_turn(self._learned, row_chars):
+            if not places:
+                break
+            values, kept = self._filtered(column, [rows[place] for place in places])
+            answers = {name: [row[i] for i in kept] for name, row in answers.items()}
+            answers[column.name] = [values[i] for i in kept]
+            places = [places[i] for i in kept]
+        if self._others and places:
+            values_of = self._values(self._others, [rows[place] for place in places])
+            answers |= {column.name: values for column, values in zip(self._others, values_of, strict=True)}
+        return places, answers
+
+    def _filtered(self, column: ModelColumn, rows: Sequence[str | None]) -> tuple[Row, list[int]]:
+        quals = self._predicates[column.name]
+        questions = self._memory.run.unique_prompts
+        (values,) = self._values([column], rows)
+        fails = {
+            value: any(surely_fails(qual, column.type, value, bytewise=self._bytewise) for qual in quals)
+            for value in set(values)
+        }
+        kept = [i for i, value in enumerate(values) if not fails[value]]
+        self._learned.add(quals, len(rows), len(kept), self._memory.run.unique_prompts - questions)
+        return values, kept
+
+    def _values(self, columns: Sequence[ModelColumn], rows: Sequence[str | None]) -> list[Row]:
+        outcomes = self._ask([column.ask for column in columns], rows)
+        return [self._decoded(column, rows, of_column) for column, of_column in zip(columns, outcomes, strict=True)]
+
+    def _decoded(self, column: ModelColumn, rows: Sequence[str | None], outcomes: Sequence[Outcome]) -> Row:
+        """Turn answers into values; ask once more where an answer is no value."""
+        known = {outcome: _value(column, outcome) for outcome in set(outcomes)}
+        again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _AGAIN]
+        results = [known[outcome] for outcome in outcomes]
+        if again:
+            (second,) = self._ask([column.again], [rows[i] for i in again])
+            for i, outcome in zip(again, second, strict=True):
+                results[i] = _value(column, outcome)
+        if not column.on_error_null:
+            for _, error in results:
+                if error is not None:
+                    raise AnswerError(column.name, error)
+        return [value for value, _ in results]
+
+    def _ask(self, asks: Collection[batch.Ask], rows: Sequence[str | None]) -> list[list[Outcome]]:
+        return self._memory.answer_each(self._node, list(asks), rows, self._sent, self._new_engine())
+
+
+_AGAIN = (*_WORTH_ANOTHER_TRY, _NOT_OF_THE_TYPE)
+
+
+def _value(column: ModelColumn, outcome: Outcome) -> Outcome:
+    """(value, error) of an answer."""
+    text, error = outcome
+    if text is None:
+        return outcome
+    try:
+        return column.answer.value(text), None
+    except (ValueError, KeyError, ArithmeticError):
+        return None, error or _NOT_OF_THE_TYPE
+
+
+def cost_tokens(column: ModelColumn, row_chars: float) -> float:
+    """A rough price of one question, in tokens of a prompt."""
+    answer = min(_ANSWER_TOKENS.get(column.answer.kind, _DATE_TOKENS), column.ask.call.max_tokens)
+    return (len(column.ask.prompt or "") + row_chars) / _CHARS_PER_TOKEN + _ANSWER_WORTH * answer

@@ -1,0 +1,57 @@
+"""What Python reads of the PostgreSQL backend that it runs in, by calling the backend's own C functions.
+
+In: nothing. Out: settings and names. Only functions that return a value and raise no error are called: a PostgreSQL
+error would jump over Python's frames.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_BACKEND = ctypes.CDLL(None)
+
+
+def setting(name: str) -> str:
+    """The value of a setting as SHOW prints it; empty where there is none of that name."""
+    function = _BACKEND.GetConfigOption
+    function.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool]
+    value = function(name.encode(), True, False)
+    return (value or b"").decode()
+
+
+def current_role() -> str:
+    """The name of the role whose rights count now."""
+    function = _BACKEND.GetUserNameFromId
+    function.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_uint32, ctypes.c_bool]
+    return str((function(current_role_oid(), True) or b"").decode())
+
+
+def current_role_oid() -> int:
+    """The oid of that role."""
+    function = _BACKEND.GetUserId
+    function.restype = ctypes.c_uint32  # an Oid has no sign
+    return int(function())
+
+
+def is_superuser() -> bool:
+    """Whether that role is a superuser."""
+    function = _BACKEND.superuser
+    function.restype = ctypes.c_bool
+    return bool(function())
+
+
+def database() -> str:
+    """The name of the database."""
+    function = _BACKEND.get_database_name
+    function.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_uint32]
+    return str((function(ctypes.c_uint32.in_dll(_BACKEND, "MyDatabaseId").value) or b"").decode())
+
+
+def statement_number() -> int:
+    """A number that the scans of one of the client's statements share: its start, in microseconds."""
+    function = _BACKEND.GetCurrentStatementStartTimestamp
+    function.restype = ctypes.c_int64
+    return int(function())

@@ -1,0 +1,280 @@
+"""Foreign tables with model columns on Multicorn: from what it hands over to a `Scan` and back.
+
+In: options, columns, quals and sort keys as Multicorn has them. Out: rows, estimates and lines of EXPLAIN. Multicorn's
+values are not exact: of a numeric it shows a float, of a timestamp whole seconds, of a condition neither the collation
+nor whether `IS NULL` or `= NULL` was meant. Each becomes a condition that keeps at least the rows which satisfy it;
+PostgreSQL applies the exact one to what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import MAXYEAR, date, datetime, timedelta
+from decimal import Decimal
+from itertools import count, takewhile
+from typing import Any
+
+from pg_bridge.engine import Engine
+from pg_bridge.errors import ServerDenied
+from pg_bridge.foreign import explain
+from pg_bridge.foreign.answers import (
+    DATE,
+    FLOAT4,
+    FLOAT8,
+    INTEGERS,
+    NUMERIC,
+    TEXTS,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    ColumnType,
+)
+from pg_bridge.foreign.definition import Column, Definition
+from pg_bridge.foreign.importing import Imported, imported
+from pg_bridge.foreign.quals import COMPARISONS, ILIKE, IS_NOT_NULL, IS_NULL, LIKE, NOT_ILIKE, NOT_LIKE, Qual
+from pg_bridge.foreign.scan import Learned, Row, Scan
+from pg_bridge.foreign.source import Relation, SortKey, enum_labels
+from pg_bridge.hosts import backend
+from pg_bridge.hosts.connection import SessionSource, source_of
+from pg_bridge.hosts.interrupts import Interrupts
+from pg_bridge.hosts.session import SESSION
+from pg_bridge.options import OPTIONS, Login, Server
+
+STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
+_JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a parameter of most other types
+_NODES = count()
+
+
+class ForeignTable:
+    """A foreign table's definition, kept by Multicorn for the session until its options or columns change.
+
+    Args:
+        options: Those of the table, its server and the user mapping of the current role, together.
+        columns: By name, as Multicorn describes them.
+    """
+
+    def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
+        places = {option.name: option.where for option in OPTIONS}
+        self._of_table = {name: text for name, text in options.items() if places.get(name, "table") == "table"}
+        self._of_server = {name: text for name, text in options.items() if places.get(name) == "server"}
+        self._of_user = {name: text for name, text in options.items() if places.get(name) == "user mapping"}
+        self._columns = [
+            Column(name, ColumnType(column.type_oid, column.typmod, column.type_name), column.options)
+            for name, column in columns.items()
+        ]
+        self._definition: Definition | None = None
+        self._relation: Relation | None = None
+        self._relation_of = 0
+        self._itself: list[tuple[str, bool, bool]] = []
+        self.learned = Learned()
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self._columns)
+
+    @property
+    def key(self) -> str | None:
+        """The key, if conditions on it can be handed over by a join."""
+        name = self._of_table.get("key")
+        joinable = {column.name for column in self._columns if column.type.oid in _JOINABLE}
+        return name if name in joinable else None
+
+    def relation(self) -> Relation:
+        """The source as it is, looked at once a statement."""
+        number = backend.statement_number()
+        if self._relation is None or self._relation_of != number:
+            source = self._source()
+            if self._definition is None:
+                self._definition = Definition.from_options(
+                    self._of_table, self._columns, lambda oid: enum_labels(source, oid)
+                )
+            self._relation = Relation.open(self._definition, source)
+            self._itself = self._found_in_catalog()
+            self._relation_of = number
+        return self._relation
+
+    def scan(self, quals: Sequence[Any], columns: Iterable[str], sort: Sequence[Any] = ()) -> Scan:
+        """What Multicorn asks for."""
+        relation = self.relation()
+        types = {column.name: column.type for column in self._columns}
+        translated = tuple(qual for each in quals for qual in translate(each, types[each.field_name]))
+        keys = tuple(SortKey(key.attname, key.is_reversed, key.nulls_first) for key in sort)
+        return Scan(relation, frozenset(columns), translated, keys)
+
+    def rows(self, scan: Scan) -> Iterator[Row]:
+        """Run a scan."""
+        self._check_usage()
+        server = Server.from_options(self._server_name(), self._of_server | self._of_user)
+        memory = SESSION.statement(backend.statement_number())
+        return scan.rows(
+            memory, next(_NODES), lambda: Engine(server, check_interrupts=Interrupts().check), self.learned
+        )
+
+    def size(self, scan: Scan) -> tuple[int, int]:
+        """(rows, bytes a row), where the bytes stand for the cost: Multicorn costs a row by its width."""
+        rows, width, cost = explain.size(scan, self.learned)
+        return rows, max(1, width + math.ceil(cost))
+
+    def explain(self, scan: Scan, *, verbose: bool) -> Iterator[str]:
+        """Lines of EXPLAIN."""
+        return explain.lines(scan, self.learned, verbose=verbose)
+
+    def sortable(self, keys: Sequence[Any]) -> list[Any]:
+        """The longest beginning of a sort order that the source can sort by."""
+        relation = self.relation()
+        default = self._has_default_collations()
+        return list(
+            takewhile(
+                lambda key: (
+                    key.collate is None
+                    and key.attname not in relation.definition.model
+                    and relation.sortable(key.attname, default_collation=default)
+                ),
+                keys,
+            )
+        )
+
+    def _source(self) -> SessionSource:
+        return source_of(Login.from_options(self._of_server | self._of_user))
+
+    def _found_in_catalog(self) -> list[tuple[str, bool, bool]]:
+        """What the catalog knows of this table: (server, USAGE, default collations) of every table with its options.
+
+        Multicorn does not tell which table it is. One that this transaction made is not seen.
+        """
+        rows = self._source().query(
+            "SELECT s.srvname, pg_catalog.has_server_privilege($1, s.oid, 'USAGE')::pg_catalog.int4, "
+            "(SELECT pg_catalog.bool_and(a.attcollation IN (0, 100)) FROM pg_catalog.pg_attribute AS a "
+            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4 "
+            "FROM pg_catalog.pg_foreign_table AS f JOIN pg_catalog.pg_foreign_server AS s ON s.oid = f.ftserver "
+            "WHERE (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
+            "FROM pg_catalog.pg_options_to_table(f.ftoptions)) = $2::pg_catalog.jsonb "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - 'wrapper' "
+            "FROM pg_catalog.pg_options_to_table(s.srvoptions)) = $3::pg_catalog.jsonb",
+            [backend.current_role(), json.dumps(self._of_table), json.dumps(self._of_server)],
+        )
+        return [(str(server), usable == "1", default == "1") for server, usable, default in rows]
+
+    def _server_name(self) -> str:
+        return next((server for server, _, _ in self._itself), "of the foreign table")
+
+    def _check_usage(self) -> None:
+        if self._itself and not any(usable for _, usable, _ in self._itself):
+            name = self._itself[0][0]
+            raise ServerDenied(
+                f'permission denied for foreign server "{name}"',
+                hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{name}" TO your role.',
+            )
+
+    def _has_default_collations(self) -> bool:
+        return bool(self._itself) and all(default for _, _, default in self._itself)
+
+
+def import_tables(
+    schema: str,
+    server_options: Mapping[str, str],
+    options: Mapping[str, str],
+    restriction: str | None,
+    tables: Sequence[str],
+) -> list[Imported]:
+    """Find the tables of a schema, for IMPORT FOREIGN SCHEMA; `server_options` hold the user mapping's too."""
+    source = source_of(Login.from_options({name: text for name, text in server_options.items() if name != "wrapper"}))
+    return imported(source, schema, options, restriction, tables)
+
+
+def translate(given: Any, type_: ColumnType) -> list[Qual]:
+    """Turn a qual of Multicorn's into conditions that hold wherever it holds; none where nothing is sure.
+
+    Args:
+        given: `field_name`, `operator` (with a flag for ANY or ALL if the value is a list) and `value`.
+        type_: The column's type.
+    """
+    name, operator, value = given.field_name, given.operator, given.value
+    if isinstance(operator, tuple):
+        return _of_list(name, operator[0], value, type_, "any" if operator[1] else "all")
+    if operator in ("IS", "IS NOT"):  # IS TRUE and its kin; UNKNOWN comes without telling which of the two was meant
+        wanted = {("IS", "t"): "=", ("IS", "f"): "="}.get((operator, value))
+        return [Qual(name, wanted, value)] if wanted else []
+    if value is None:
+        null = {"=": IS_NULL, "<>": IS_NOT_NULL}.get(operator)
+        return [Qual(name, null)] if null else []
+    return _of_value(name, operator, value, type_)
+
+
+def refuses_null(given: Any) -> bool:
+    """Whether no row that is NULL in the qual's column satisfies it."""
+    return given.operator not in ("IS", "IS NOT") and given.value is not None and given.value != []
+
+
+def _of_list(name: str, operator: str, value: Any, type_: ColumnType, quantifier: Any) -> list[Qual]:
+    """`operator ANY` or `operator ALL` of an array; an array that is NULL comes as None."""
+    if not isinstance(value, list) or (quantifier == "all" and None in value):
+        return []
+    rounded = type_.oid in (NUMERIC, FLOAT4, FLOAT8, DATE, TIMESTAMP, TIMESTAMPTZ)
+    if rounded and (operator, quantifier) != ("=", "any"):
+        return []
+    parts = [_of_value(name, operator, each, type_) for each in value if each is not None]
+    if not parts or not all(parts):
+        return []
+    first = parts[0][0]
+    if all(len(part) == 1 and part[0] == replace(first, value=part[0].value) for part in parts):
+        return [replace(first, value=tuple(str(part[0].value) for part in parts), quantifier=quantifier)]
+    if first.value_type or not rounded:
+        return []
+    lowest = min((part[0] for part in parts), key=lambda qual: _order(qual, type_))
+    highest = max((part[-1] for part in parts), key=lambda qual: _order(qual, type_))
+    return [lowest, highest]  # ranges: from the least to the most
+
+
+def _order(qual: Qual, type_: ColumnType) -> Any:
+    return datetime.fromisoformat(str(qual.value)) if type_.oid in (DATE, TIMESTAMP) else Decimal(str(qual.value))
+
+
+def _of_value(name: str, operator: str, value: Any, type_: ColumnType) -> list[Qual]:
+    if operator not in (*COMPARISONS, LIKE, NOT_LIKE, ILIKE, NOT_ILIKE):
+        return []
+    if type_.oid in (NUMERIC, FLOAT4, FLOAT8):
+        return _of_float(name, operator, str(value), narrow=type_.oid == NUMERIC)
+    if type_.oid in (DATE, TIMESTAMP, TIMESTAMPTZ):
+        return _of_time(name, operator, value, type_)
+    return [Qual(name, operator, str(value))]
+
+
+def _of_float(name: str, operator: str, text: str, *, narrow: bool) -> list[Qual]:
+    """Between two numbers around one that may have been rounded: as numeric to a double, as a double to a single."""
+    try:
+        number = Decimal(text)
+    except ArithmeticError:
+        return []
+    if not number.is_finite() or operator == "<>":
+        return []
+    slack = abs(number) * (Decimal("1e-15") if narrow else Decimal("1e-6")) + Decimal("1e-30")
+    low, high = f"{number - slack:e}", f"{number + slack:e}"
+    if operator == "=":
+        return [Qual(name, ">=", low), Qual(name, "<=", high)]
+    return [Qual(name, "<=", high)] if operator in ("<", "<=") else [Qual(name, ">=", low)]
+
+
+def _of_time(name: str, operator: str, value: Any, type_: ColumnType) -> list[Qual]:
+    if isinstance(value, datetime):  # a timestamp without its fraction of a second
+        if value.year == MAXYEAR:
+            return []
+        value_type, low, high = "timestamp", value.isoformat(), (value + timedelta(seconds=1)).isoformat()
+    elif isinstance(value, date):
+        value_type, low, high = "date", value.isoformat(), value.isoformat()
+    elif backend.setting("DateStyle").startswith("ISO"):
+        value_type, low, high = "timestamptz", str(value), str(value)
+    else:
+        return []
+    own = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}[type_.oid]
+    value_type = "" if value_type == own else value_type
+    if low == high:
+        return [Qual(name, operator, low, value_type=value_type)]
+    if operator == "=":
+        return [Qual(name, ">=", low, value_type=value_type), Qual(name, "<", high, value_type=value_type)]
+    if operator in ("<", "<="):
+        return [Qual(name, "<", high, value_type=value_type)]
+    return [Qual(name, ">=", low, value_type=value_type)] if operator in (">", ">=") else []
