@@ -150,6 +150,20 @@ class Statement:
             group.forget()
         return answers
 
+    def known(self, ask: Ask, rows: Sequence[str | None], columns: Sequence[str]) -> list[Outcome | None]:
+        """Tell what a question about some rows has been answered before; None where it has not been asked.
+
+        Args:
+            ask: The question.
+            rows: (n,) the rows, JSON text or None.
+            columns: The names of the rows' columns.
+        """
+        asked = self._memory(ask)
+        if not asked.outcomes:
+            return [None] * len(rows)
+        group = _Group([asked], resolve_columns(asked.question, columns), range(len(rows)), rows)
+        return [outcome for _, outcome in group.known()]
+
     def _answered(self, node: int, rows: int, groups: Callable[[], Iterator[_Group]], engine: Engine) -> list[_Group]:
         """Make groups and ask what they have to ask; their outcomes are known afterwards."""
         run = Run(rows=rows, usage=engine.usage)
@@ -221,6 +235,12 @@ class _Group:
             row_order = ordering.row_order.tolist()
             for place, number, text in render_questions([asked.question for asked in questions], table, ordering):
                 yield questions[number], self._keys[fresh[row_order[place]]], text
+
+    def known(self) -> Iterator[tuple[int, Outcome | None]]:
+        """Yield the place in the window and the outcome so far of each row, of the first question."""
+        outcomes = [self._asked[0].outcomes.get(key) for key in self._keys]
+        for place, u in zip(self._places, self._unique.inverse.tolist(), strict=True):
+            yield place, outcomes[u]
 
     def outcomes(self, number: int) -> Iterator[tuple[int, Outcome]]:
         """Yield the place in the window and the outcome of each row, of one of the questions."""

@@ -164,3 +164,18 @@ def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str 
     connection.execute(
         sql.SQL("CREATE SERVER {} FOREIGN DATA WRAPPER pg_bridge OPTIONS ({})").format(sql.Identifier(name), listed)
     )
+
+
+# -- foreign tables
+
+WRAPPER = {"multicorn": {"wrapper": "pg_bridge.hosts.multicorn.Wrapper"}, "plpython": {}}
+
+
+@pytest.fixture
+def foreign(database: Database, db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connection[Any]:
+    """A superuser's connection in a database that can have foreign tables, with a server `vllm`."""
+    if database.host == "plpython":
+        pytest.skip("the PL/Python host has no foreign tables yet")
+    create_server(db, engine.url, **WRAPPER[database.host])
+    db.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
+    return db

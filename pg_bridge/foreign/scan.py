@@ -236,7 +236,11 @@ class _Asking:
         places = list(range(len(rows)))
         answers: dict[str, Row] = {}
         row_chars = sum(len(row or "") for row in rows) / max(1, len(rows))
-        for column in self._scan.in_turn(self._learned, row_chars):
+        in_turn = self._scan.in_turn(self._learned, row_chars)
+        if len(in_turn) > 1:
+            for column in in_turn:  # what is known already costs nothing, whoever's turn it is
+                places = self._not_known_to_fail(column, places, rows)
+        for column in in_turn:
             if not places:
                 break
             values, kept = self._filtered(column, [rows[place] for place in places])
@@ -248,14 +252,24 @@ class _Asking:
             answers |= {column.name: values for column, values in zip(self._others, values_of, strict=True)}
         return places, answers
 
+    def _not_known_to_fail(self, column: ModelColumn, places: list[int], rows: Sequence[str | None]) -> list[int]:
+        known = self._memory.known(column.ask, [rows[place] for place in places], self._sent)
+        fails = {
+            outcome: outcome is not None and outcome[0] is not None and self._fails(column, _value(column, outcome))
+            for outcome in set(known)
+        }
+        return [place for place, outcome in zip(places, known, strict=True) if not fails[outcome]]
+
+    def _fails(self, column: ModelColumn, outcome: Outcome) -> bool:
+        value, error = outcome
+        quals = self._predicates[column.name]
+        return error is None and any(surely_fails(qual, column.type, value, bytewise=self._bytewise) for qual in quals)
+
     def _filtered(self, column: ModelColumn, rows: Sequence[str | None]) -> tuple[Row, list[int]]:
         quals = self._predicates[column.name]
         questions = self._memory.run.unique_prompts
         (values,) = self._values([column], rows)
-        fails = {
-            value: any(surely_fails(qual, column.type, value, bytewise=self._bytewise) for qual in quals)
-            for value in set(values)
-        }
+        fails = {value: self._fails(column, (value, None)) for value in set(values)}
         kept = [i for i, value in enumerate(values) if not fails[value]]
         self._learned.add(quals, len(rows), len(kept), self._memory.run.unique_prompts - questions)
         return values, kept

@@ -85,6 +85,8 @@ def default_answer(prompt: str) -> str:
 
     >>> default_answer('Good?\n{"a": 1, "b": "x"}') == default_answer('Good?\n{"b": "x", "a": 1}')
     True
+    >>> default_answer('Good?\n{"a": 1}') == default_answer('{"a": 1}\nGood?')
+    True
     >>> default_answer('Good?\n{"a": 1}') == default_answer('Good?\n{"a": 2}')
     False
     """
@@ -92,12 +94,17 @@ def default_answer(prompt: str) -> str:
 
 
 def digest(prompt: str) -> int:
-    """A number of 32 bits; see `default_answer` for what it depends on."""
-    question, brace, row = prompt.partition("\n{")
+    """A number of 32 bits; see `default_answer` for what it depends on. The row may also stand before the question."""
     text = prompt
+    if prompt.startswith("{"):
+        row, brace, question = prompt.rpartition("}\n")
+        row += "}"
+    else:
+        question, brace, row = prompt.partition("\n{")
+        row = "{" + row
     if brace:
         try:
-            text = f"{question}\n{sorted(json.loads('{' + row).items())!r}"
+            text = f"{question}\n{sorted(json.loads(row).items())!r}"
         except ValueError:
             text = prompt  # it only looked like a row
     return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
