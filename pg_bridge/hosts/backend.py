@@ -1,7 +1,7 @@
 """What Python reads of the PostgreSQL backend that it runs in, by calling the backend's own C functions.
 
-In: nothing. Out: settings and names. Only functions that return a value and raise no error are called: a PostgreSQL
-error would jump over Python's frames.
+In: nothing. Out: settings and names. Only functions are called that raise no error, unless memory runs out: a
+PostgreSQL error would jump over Python's frames.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 
 _BACKEND = ctypes.CDLL(None)
+_BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
 
 
 def setting(name: str) -> str:
@@ -55,3 +56,18 @@ def statement_number() -> int:
     function = _BACKEND.GetCurrentStatementStartTimestamp
     function.restype = ctypes.c_int64
     return int(function())
+
+
+def spoil_freed_memory() -> None:
+    """Fill the piece of memory that PostgreSQL will give next for a broken-down time with what is no time.
+
+    Multicorn 3.2 asks for such a piece, lets PostgreSQL write a timestamp's parts into it, and reads them; for
+    -infinity nothing is written, and it reads the date of an earlier condition. This makes an error of that.
+    """
+    allocate = _BACKEND.palloc
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    free = _BACKEND.pfree
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+    piece = allocate(_BROKEN_DOWN_TIME_BYTES)
+    ctypes.memset(piece, 0x7F, _BROKEN_DOWN_TIME_BYTES)
+    free(piece)

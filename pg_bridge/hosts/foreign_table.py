@@ -98,9 +98,11 @@ class ForeignTable:
 
     def scan(self, quals: Sequence[Any], columns: Iterable[str], sort: Sequence[Any] = ()) -> Scan:
         """What Multicorn asks for."""
+        backend.spoil_freed_memory()
         relation = self.relation()
         types = {column.name: column.type for column in self._columns}
-        translated = tuple(qual for each in quals for qual in translate(each, types[each.field_name]))
+        times = times_of(quals)
+        translated = tuple(qual for each in quals for qual in translate(each, types[each.field_name], times))
         keys = tuple(SortKey(key.attname, key.is_reversed, key.nulls_first) for key in sort)
         return Scan(relation, frozenset(columns), translated, keys)
 
@@ -185,23 +187,30 @@ def import_tables(
     return imported(source, schema, options, restriction, tables)
 
 
-def translate(given: Any, type_: ColumnType) -> list[Qual]:
+def times_of(quals: Sequence[Any]) -> list[date]:
+    """All dates and timestamps that a scan's quals name."""
+    values = [value for qual in quals for value in (qual.value if isinstance(qual.value, list) else [qual.value])]
+    return [value for value in values if isinstance(value, date)]
+
+
+def translate(given: Any, type_: ColumnType, times: Sequence[date] = ()) -> list[Qual]:
     """Turn a qual of Multicorn's into conditions that hold wherever it holds; none where nothing is sure.
 
     Args:
         given: `field_name`, `operator` (with a flag for ANY or ALL if the value is a list) and `value`.
         type_: The column's type.
+        times: All dates and timestamps that the scan's quals name: -infinity comes as the one before it.
     """
     name, operator, value = given.field_name, given.operator, given.value
     if isinstance(operator, tuple):
-        return _of_list(name, operator[0], value, type_, "any" if operator[1] else "all")
+        return _of_list(name, operator[0], value, type_, "any" if operator[1] else "all", times)
     if operator in ("IS", "IS NOT"):  # IS TRUE and its kin; UNKNOWN comes without telling which of the two was meant
         wanted = {("IS", "t"): "=", ("IS", "f"): "="}.get((operator, value))
         return [Qual(name, wanted, value)] if wanted else []
     if value is None:
         null = {"=": IS_NULL, "<>": IS_NOT_NULL}.get(operator)
         return [Qual(name, null)] if null else []
-    return _of_value(name, operator, value, type_)
+    return _of_value(name, operator, value, type_, times)
 
 
 def refuses_null(given: Any) -> bool:
@@ -209,14 +218,16 @@ def refuses_null(given: Any) -> bool:
     return given.operator not in ("IS", "IS NOT") and given.value is not None and given.value != []
 
 
-def _of_list(name: str, operator: str, value: Any, type_: ColumnType, quantifier: Any) -> list[Qual]:
+def _of_list(
+    name: str, operator: str, value: Any, type_: ColumnType, quantifier: Any, times: Sequence[date]
+) -> list[Qual]:
     """`operator ANY` or `operator ALL` of an array; an array that is NULL comes as None."""
     if not isinstance(value, list) or (quantifier == "all" and None in value):
         return []
     rounded = type_.oid in (NUMERIC, FLOAT4, FLOAT8, DATE, TIMESTAMP, TIMESTAMPTZ)
     if rounded and (operator, quantifier) != ("=", "any"):
         return []
-    parts = [_of_value(name, operator, each, type_) for each in value if each is not None]
+    parts = [_of_value(name, operator, each, type_, times) for each in value if each is not None]
     if not parts or not all(parts):
         return []
     first = parts[0][0]
@@ -233,14 +244,24 @@ def _order(qual: Qual, type_: ColumnType) -> Any:
     return datetime.fromisoformat(str(qual.value)) if type_.oid in (DATE, TIMESTAMP) else Decimal(str(qual.value))
 
 
-def _of_value(name: str, operator: str, value: Any, type_: ColumnType) -> list[Qual]:
+def _of_value(name: str, operator: str, value: Any, type_: ColumnType, times: Sequence[date]) -> list[Qual]:
     if operator not in (*COMPARISONS, LIKE, NOT_LIKE, ILIKE, NOT_ILIKE):
         return []
     if type_.oid in (NUMERIC, FLOAT4, FLOAT8):
         return _of_float(name, operator, str(value), narrow=type_.oid == NUMERIC)
     if type_.oid in (DATE, TIMESTAMP, TIMESTAMPTZ):
+        doubtful = isinstance(value, date) and sum(_may_be_left_from(value, time) for time in times) > 1
+        if doubtful and operator not in ("<", "<="):  # which keep what -infinity would
+            return []
         return _of_time(name, operator, value, type_)
     return [Qual(name, operator, str(value))]
+
+
+def _may_be_left_from(value: date, other: date) -> bool:
+    """Whether Multicorn may show the value because the other is still in the memory that it reads."""
+    if not isinstance(value, datetime):
+        return (value.year, value.month, value.day) == (other.year, other.month, other.day)
+    return value == (other if isinstance(other, datetime) else datetime(other.year, other.month, other.day))
 
 
 def _of_float(name: str, operator: str, text: str, *, narrow: bool) -> list[Qual]:

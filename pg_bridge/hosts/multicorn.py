@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import wraps
 from itertools import groupby
 from logging import ERROR
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 from multicorn.utils import log_to_postgres
 
 from pg_bridge import __version__
 from pg_bridge.errors import Cancelled, OptionError, PgBridgeError
+from pg_bridge.foreign.scan import Scan
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.foreign_table import STARTUP_COST, ForeignTable, import_tables, refuses_null
 from pg_bridge.hosts.interrupts import Interrupts
@@ -29,6 +30,9 @@ from pg_bridge.hosts.transaction import end_with_transaction
 from pg_bridge.options import Call
 from pg_bridge.pipeline import Fetch
 from pg_bridge.prompt import parse_question
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _STAGING = Staging()
 
@@ -159,6 +163,27 @@ class StateRelation(_Relation):
         return [(__version__, SESSION.last_run_json())]
 
 
+def _refusing(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method's errors leave in the form that Multicorn passes on."""
+
+    @wraps(method)
+    def wrapped(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(*arguments, **named)
+        except SystemError:  # Multicorn called with an exception pending, of a value that it could not convert
+            _refuse(
+                OptionError(
+                    "Multicorn cannot hand over a value of one of the conditions",
+                    hint="Dates and timestamps that it cannot are infinity, -infinity and those outside the years 1 to "
+                    "9999.",
+                )
+            )
+        except Exception as error:
+            _refuse(error)
+
+    return wrapped
+
+
 class ModelRelation(_Relation):
     """A user's foreign table: rows of a source, with columns that a model answers."""
 
@@ -169,15 +194,15 @@ class ModelRelation(_Relation):
         super().__init__(options, columns)
         self._table = ForeignTable(options, columns)
 
+    @_refusing
     def get_rel_size(self, quals: Sequence[Any], columns: Iterable[str]) -> tuple[int, int]:
         """What the planner is told: (rows, bytes a row)."""
-        with _refusing():
-            return self._table.size(self._table.scan(quals, columns))
+        return self._table.size(self._table.scan(quals, columns))
 
+    @_refusing
     def can_sort(self, sortkeys: Sequence[Any]) -> list[Any]:
         """The longest beginning of an order that the source can sort by."""
-        with _refusing():
-            return self._table.sortable(sortkeys)
+        return self._table.sortable(sortkeys)
 
     def can_limit(self, limit: int | None, offset: int | None) -> bool:
         """Never: a scan stops when no more rows are wanted, and Multicorn cuts limits to 32 bits."""
@@ -187,6 +212,7 @@ class ModelRelation(_Relation):
         """Joins may hand over the key, one row a time."""
         return [((self._table.key,), 1)] if self._table.key else []
 
+    @_refusing
     def explain(
         self,
         quals: Sequence[Any],
@@ -196,31 +222,26 @@ class ModelRelation(_Relation):
         **_: Any,
     ) -> list[str]:
         """What EXPLAIN shows; no model is asked."""
-        with _refusing():
-            return list(self._table.explain(self._table.scan(quals, columns, sortkeys), verbose=verbose))
+        return list(self._table.explain(self._table.scan(quals, columns, sortkeys), verbose=verbose))
 
+    @_refusing
     def execute(
         self, quals: Sequence[Any], columns: Iterable[str], sortkeys: Sequence[Any] = (), **_: Any
     ) -> Iterator[Sequence[str | None]]:
         """Run a scan."""
+        return self._rows(self._table.scan(quals, columns, sortkeys), is_strict=any(map(refuses_null, quals)))
+
+    def _rows(self, scan: Scan, *, is_strict: bool) -> Iterator[Sequence[str | None]]:
         try:
-            rows = self._table.rows(self._table.scan(quals, columns, sortkeys))
+            rows = self._table.rows(scan)
             end_with_transaction(rows)
             yield from rows
         except Cancelled as error:
-            if any(map(refuses_null, quals)):  # as in _scan, PostgreSQL then raises the cancel in its own words
+            if is_strict:  # as in _scan: PostgreSQL drops this row, and then raises the cancel in its own words
                 yield (None,) * self._table.width
             _refuse(error)
         except Exception as error:
             _refuse(error)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        _refuse(error)
 
 
 RELATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], _Relation]] = {
@@ -243,6 +264,7 @@ class Wrapper:
         return RELATIONS[relation](options, columns)
 
     @staticmethod
+    @_refusing
     def import_schema(
         schema: str,
         server_options: Mapping[str, str],
@@ -251,18 +273,17 @@ class Wrapper:
         tables: Sequence[str],
     ) -> list[TableDefinition]:
         """IMPORT FOREIGN SCHEMA."""
-        with _refusing():
-            return [
-                TableDefinition(
-                    table.name,
-                    columns=[
-                        ColumnDefinition(column.name, type_name=column.type.name, options=column.options)
-                        for column in table.columns
-                    ],
-                    options=table.options,
-                )
-                for table in import_tables(schema, server_options, options, restriction, tables)
-            ]
+        return [
+            TableDefinition(
+                table.name,
+                columns=[
+                    ColumnDefinition(column.name, type_name=column.type.name, options=column.options)
+                    for column in table.columns
+                ],
+                options=table.options,
+            )
+            for table in import_tables(schema, server_options, options, restriction, tables)
+        ]
 
 
 def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
