@@ -33,7 +33,14 @@ class Rows(Protocol):
 
 
 class Source(Protocol):
-    """A database, seen with the rights of one role. Any method raises `SourceError`."""
+    """A database, seen with the rights of one role. Any method raises `SourceError`.
+
+    Attributes:
+        sees: What it can see, as a hint for who names a table that it cannot.
+    """
+
+    @property
+    def sees(self) -> str: ...  # noqa: D102
 
     def query(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
         """All rows of a query with `$1`, `$2`, … in it."""
@@ -102,10 +109,7 @@ class Relation:
             found = source.query("SELECT pg_catalog.to_regclass($1)::pg_catalog.text", [definition.source])[0][0]
             if found is None:
                 raise SourceError(
-                    f'the source "{definition.source}" does not exist',
-                    sqlstate="42P01",
-                    hint="The foreign table reads it over a connection of its own, which sees committed tables only; "
-                    "write its schema too. For what this transaction made itself, take llm.map or llm.complete.",
+                    f'the source "{definition.source}" does not exist', sqlstate="42P01", hint=source.sees
                 )
             sql = f"{found} AS s"
         else:

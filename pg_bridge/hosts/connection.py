@@ -97,6 +97,11 @@ class SessionSource:
         login: Where and as whom.
     """
 
+    sees = (
+        "The foreign table reads it over a connection of its own, which sees committed tables only; write its schema "
+        "too. For what this transaction made itself, take llm.map or llm.complete."
+    )
+
     _cursors = count(1)
 
     def __init__(self, login: Login) -> None:

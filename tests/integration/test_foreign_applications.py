@@ -126,7 +126,7 @@ def test_functions_keep_plans(shop: Conn, engine: EngineDouble) -> None:
         rows = shop.execute("SELECT kinds(%s, %s, 'thing 4')", [least, least + 4]).fetchall()
         expected = [i for i in range(least, min(least + 5, 1001)) if i % 2 == 0 and i % 20 != 4]
         assert [int(str(row[0]).split()[0]) for row in rows] == expected
-    assert len(engine.received.prompts) == 6
+    assert len(engine.received.prompts) == 7
 
 
 def test_views_ctes_and_subqueries(shop: Conn, engine: EngineDouble) -> None:
