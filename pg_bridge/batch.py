@@ -233,7 +233,8 @@ class _Group:
             if ordering.sent is not None:
                 sent[heads] = ordering.sent
             row_order = ordering.row_order.tolist()
-            for place, number, text in render_questions([asked.question for asked in questions], table, ordering):
+            texts = [asked.question for asked in questions]
+            for place, number, text in render_questions(texts, table, ordering, self._call.placement):
                 yield questions[number], self._keys[fresh[row_order[place]]], text
 
     def known(self) -> Iterator[tuple[int, Outcome | None]]:

@@ -16,11 +16,13 @@ from typing import Any, Literal, get_args
 from pg_bridge.errors import OptionError
 
 Reorder = Literal["rows and columns", "rows", "none"]
+Place = Literal["planned", "question first", "row first"]
 OnError = Literal["fail", "null"]
 Api = Literal["chat", "completions"]
 Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
 
 REORDER: tuple[Reorder, ...] = ("rows and columns", "rows", "none")
+PLACES: tuple[Place, ...] = get_args(Place)
 ON_ERROR: tuple[OnError, ...] = ("fail", "null")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -110,6 +112,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("source_query", "table", _ANY, "one SELECT"),
     Option("key", "table", r".+", "the name of a column that tells the source's rows apart"),
     Option("reorder", "table", "|".join(REORDER), _one_of(REORDER)),
+    Option("placement", "table", "|".join(PLACES), _one_of(PLACES)),
     Option("dedup", "table", _BOOLEAN, "true or false", _is_true),
     Option("window_rows", "table", _POSITIVE_INT, "a positive number of rows", int),
     # What a model is asked, and how it answers.
@@ -235,6 +238,7 @@ class Call:
         temperature: 0 picks the likeliest token every time.
         system_prompt: Instruction before every question; empty for none.
         reorder: What the planner may move.
+        placement: Where questions stand; what is planned depends on which others are asked about the same rows.
         dedup: Ask equal requests once.
         on_error: What a row's own failure does to the statement.
         window_rows: Most rows planned together.
@@ -249,6 +253,7 @@ class Call:
     temperature: float = 0.0
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     reorder: Reorder = "rows and columns"
+    placement: Place = "planned"
     dedup: bool = True
     on_error: OnError = "fail"
     window_rows: int = 16384
@@ -290,6 +295,7 @@ class Call:
         _require(1 <= call.max_tokens <= 1_000_000, "max_tokens", "between 1 and 1000000")
         _require(0 <= call.temperature <= 2, "temperature", "between 0 and 2")
         _require(call.reorder in REORDER, "reorder", _one_of(REORDER))
+        _require(call.placement in PLACES, "placement", _one_of(PLACES))
         _require(call.on_error in ON_ERROR, "on_error", _one_of(ON_ERROR))
         _require(1 <= call.window_rows <= 1_000_000, "window_rows", "between 1 and 1000000")
         _require(

@@ -25,7 +25,7 @@ from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.errors import RowError
 from pg_bridge.options import Call
 from pg_bridge.ordering import Sent, plan
-from pg_bridge.prompt import Question, parse_question, render, resolve_columns
+from pg_bridge.prompt import First, Question, parse_question, render, resolve_columns
 from pg_bridge.table import Table
 
 FIRST_WINDOW_ROWS = 1024
@@ -249,7 +249,8 @@ class _Prompts:
         self._sent = ordering.sent or self._sent
         window.sent = [fresh[row] for row in ordering.row_order.tolist()]
         self._expect(window, keys)
-        return list(render(self._question, table, ordering))
+        first: First = "row" if self._call.placement == "row first" else "question"
+        return list(render(self._question, table, ordering, first=first))
 
     def complete(self, completion: Completion) -> None:
         """Make the rows that waited for a prompt ready."""

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from pg_bridge.errors import NullPrompt, TemplateError, UnknownColumn
+from pg_bridge.options import Place
 from pg_bridge.ordering import Ordering
 from pg_bridge.table import Table
 
@@ -116,7 +117,7 @@ class Placement:
     row_first_chars: int
 
 
-def place_questions(questions: Sequence[Question], ordering: Ordering) -> Placement:
+def place_questions(questions: Sequence[Question], ordering: Ordering, place: Place = "planned") -> Placement:
     """Decide whether questions over the same rows stand before the rows or behind them.
 
     A question in front is computed once and its rows anew for every question; a row in front is computed once and all
@@ -126,6 +127,7 @@ def place_questions(questions: Sequence[Question], ordering: Ordering) -> Placem
     Args:
         questions: At least one.
         ordering: The plan of the rows that all of them are asked about.
+        place: What the user wants; the cheaper of the two if it is to be planned.
     """
     texts = sorted(question.text for question in questions)
     shared = sum(len(commonprefix(pair)) for pair in pairwise(texts))  # noqa: RUF071 - characters are meant
@@ -133,29 +135,34 @@ def place_questions(questions: Sequence[Question], ordering: Ordering) -> Placem
     rows = ordering.total_chars - ordering.shared_chars
     question_first = asked + len(questions) * (1 + rows)  # 1 for the line break between question and row
     row_first = rows + len(ordering.row_order) * (1 + asked)
-    return Placement("row" if row_first < question_first else "question", question_first, row_first)
+    wanted = "row first" if row_first < question_first else "question first"
+    wanted = wanted if place == "planned" else place
+    return Placement("row" if wanted == "row first" else "question", question_first, row_first)
 
 
-def render_questions(questions: Sequence[Question], table: Table, ordering: Ordering) -> Iterator[tuple[int, int, str]]:
+def render_questions(
+    questions: Sequence[Question], table: Table, ordering: Ordering, place: Place = "planned"
+) -> Iterator[tuple[int, int, str]]:
     """Write the user messages of several questions over the same rows, placed as `place_questions` decides.
 
     Args:
         questions: At least one; the columns that they name are the table's.
         table: The rows that were planned.
         ordering: Their plan.
+        place: As for `place_questions`.
 
     Yields:
         The place of the row in sending order, the number of the question, and the message; in the order in which to
         send them.
     """
-    first = place_questions(questions, ordering).first
+    first = place_questions(questions, ordering, place).first
     messages = [render(question, table, ordering, first=first) for question in questions]
     if first == "row":
-        for place, of_row in enumerate(zip(*messages, strict=True)):
-            yield from ((place, number, text) for number, text in enumerate(of_row))
+        for sent, of_row in enumerate(zip(*messages, strict=True)):
+            yield from ((sent, number, text) for number, text in enumerate(of_row))
     else:
         for number, of_question in enumerate(messages):
-            yield from ((place, number, text) for place, text in enumerate(of_question))
+            yield from ((sent, number, text) for sent, text in enumerate(of_question))
 
 
 def render(question: Question, table: Table, ordering: Ordering, *, first: First = "question") -> Iterator[str]:

@@ -16,7 +16,7 @@ from pg_bridge.foreign.answers import AnswerType, ColumnType, answer_type
 from pg_bridge.options import Call, parse_options
 from pg_bridge.prompt import parse_question, resolve_columns
 
-_CALL_OPTIONS = ("reorder", "dedup", "window_rows")  # of the table; they hold for all its model columns
+_CALL_OPTIONS = ("reorder", "placement", "dedup", "window_rows")  # of the table; they hold for all its model columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def _asked(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str
         if len(together) > 1:
             table = dedup(Table.from_json(rows, sent)).table
             placement = place_questions(
-                [parse_question(column.ask.prompt) for column in together], plan(table, after=None)
+                [parse_question(column.ask.prompt) for column in together], plan(table), together[0].ask.call.placement
             )
             names = ", ".join(column.name for column in together)
             yield f"Asked Together: {names}; the {placement.first} stands first"
