@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -497,6 +498,41 @@ def test_nobody_becomes_a_superuser_or_reads_without_a_password(
     said = failure(analyst, "SELECT title FROM review_insight")
     assert said.message_primary == f'the user mapping of "{role}" names no user that reads the source'
     assert "hush" not in database.cluster.log_path.read_text()
+
+
+@pytest.fixture
+def authenticated(database: Database) -> Iterator[str]:
+    """The role `reader_…` must give its password; the cluster trusts all others."""
+    role = f"reader_{database.name}"
+    rules = database.cluster.directory / "data" / "pg_hba.conf"
+    trusting = rules.read_text()
+    rules.write_text(f"local all {role} scram-sha-256\nhost all {role} all scram-sha-256\n{trusting}")
+    database.psql("SELECT pg_reload_conf()")
+    yield role
+    rules.write_text(trusting)
+    database.psql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("way", [{}, {"host": "127.0.0.1"}])
+def test_the_password_of_the_user_mapping(
+    analyst: Conn, reviews: Conn, database: Database, authenticated: str, way: dict[str, str]
+) -> None:
+    if database.host != "multicorn":
+        pytest.skip("there is no second connection")
+    for name, value in way.items():
+        reviews.execute(f"ALTER SERVER vllm OPTIONS (ADD {name} '{value}')")
+    mapping = f"ALTER USER MAPPING FOR analyst_{database.name} SERVER vllm OPTIONS"
+    reviews.execute(f"{mapping} (DROP password_required)")
+    assert analyst.execute("SELECT count(*) FROM review_insight").fetchone() == (2000,)
+    reviews.execute(f"{mapping} (SET password 'mistaken')")
+    said = failure(analyst, "SELECT count(*) FROM review_insight")
+    assert "password authentication failed" in (said.message_primary or "")
+    assert "user mapping" in (said.message_hint or "")
+    reviews.execute(f"{mapping} (DROP password)")
+    assert "password" in str(failure(analyst, "SELECT count(*) FROM review_insight").message_primary)
+    log = database.cluster.log_path.read_text()
+    assert "hush" not in log.replace("PASSWORD 'hush'", "").replace("password 'hush'", "")
+    assert "mistaken" not in log.replace("password 'mistaken'", "")
 
 
 def test_a_foreign_table_that_is_its_own_source(foreign: Conn) -> None:
