@@ -121,7 +121,7 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
         rank = np.take(cells.ranks[column], rows)
         ranks = int(cells.sizes[column])
     key = _keys(group, rank, ranks)
-    order = _sort_order(key, int(key.max()))
+    order = radix_order(key, int(key.max()))
     rows, key = rows[order], key[order]
     del order, rank
     first = np.empty(len(rows), np.bool_)
@@ -172,7 +172,7 @@ def divide(partition: Partition, column: NDArray[np.int16]) -> tuple[Partition, 
 def sort_order(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int = 1 << 31) -> NDArray[np.intp]:
     """(r,) intp: what sorts by (group, rank), stably; `group` is ascending, ranks lie below `ranks`."""
     key = _keys(group, rank, ranks)
-    return _sort_order(key, int(key.max(initial=0)))
+    return radix_order(key, int(key.max(initial=0)))
 
 
 def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.signedinteger]:
@@ -184,7 +184,7 @@ def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDA
     return key
 
 
-def _sort_order(key: NDArray[np.signedinteger], largest: int) -> NDArray[np.intp]:
+def radix_order(key: NDArray[np.signedinteger], largest: int) -> NDArray[np.intp]:
     """What sorts keys, stably: a radix sort, 16 bits a pass.
 
     NumPy's stable sort of 16-bit integers is one, some ten times as fast as its sort of wider ones.
