@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.descent import NONE
-from pg_bridge.ordering.partition import radix_order
+from pg_bridge.ordering.partition import sort_keys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,8 +171,7 @@ def _first_columns(cells: Cells, parent: NDArray[np.intp], common: NDArray[np.in
         if child.size < 2:
             continue
         above, place = parent[child], cell[child].astype(np.intp)
-        key = above * cells.sizes[column] + place - cells.offsets[column]
-        order = radix_order(key, int(key.max()))
+        order, _ = sort_keys(above * len(cells.chars) + place)
         above, place = above[order], place[order]
         pair = np.flatnonzero(above[1:] == above[:-1])
         low, high = place[pair], place[pair + 1]

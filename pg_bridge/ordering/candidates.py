@@ -138,7 +138,8 @@ class Candidates:
         """The simpler orders, those among them that are worth it, each refined."""
         simple = [self._fixed_order(strategy) for strategy in ("greedy", "v1", "rows only")]
         least = _WORTH_REFINING * max(shared for _, shared in simple)
-        some = self._cells.every(-(-self._cells.rows * self._cells.columns // _REFINED_CELLS))
+        step = -(-self._cells.rows * self._cells.columns // _REFINED_CELLS)
+        some = self._cells.some(np.arange(0, self._cells.rows, step))
         worth_it = [columns for columns, shared in simple if shared >= least]
         return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in worth_it)
 
@@ -179,7 +180,8 @@ class Candidates:
             if attempt is None:
                 return
             grown += 1
-            column_order = grow(cells, *attempt, self._check_interrupts)
+            settled = attempt[0] is self._fixed_order("refined")[0]
+            column_order = grow(cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
             yield polish(cells, column_order) if cells.rows <= _LARGEST_POLISHED else column_order
 
     def _attempts(self) -> Iterator[tuple[list[int], int, int]]:

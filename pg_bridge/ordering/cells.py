@@ -80,10 +80,10 @@ class Cells:
         """How many columns there are."""
         return int(self.ranks.shape[0])
 
-    def every(self, step: int) -> Cells:
-        """The cells of every step-th row; the numbers of cells stay."""
+    def some(self, rows: NDArray[np.intp]) -> Cells:
+        """The cells of some rows; the numbers of cells stay."""
         some = copy.copy(self)
-        some.ranks = np.ascontiguousarray(self.ranks[:, ::step])
+        some.ranks = np.take(self.ranks, rows, axis=1)
         return some
 
     def places(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> NDArray[np.intp]:
