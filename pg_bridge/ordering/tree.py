@@ -69,6 +69,7 @@ def grow(
         check_interrupts()
         some, nodes, taken_by, regrouped = waiting.pop()
         if not settled:
+            nodes = _end_pairs(some, nodes, taken_by)
             nodes = _best_first(some, _take_constant(some, nodes, taken_by), candidates)
         settled = False  # of the root alone
         if nodes.partition.count:
@@ -152,14 +153,47 @@ class _Taken:
         return self.order
 
 
+def _end_pairs(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
+    """Let two rows that are left alone take what is equal in both, then the column that begins most alike."""
+    partition = nodes.partition
+    size = np.bincount(partition.group, minlength=partition.count)
+    is_pair = (size == 2) & ~partition.known
+    pairs = np.flatnonzero(is_pair)
+    start = (np.cumsum(size) - size)[pairs]
+    one, other = partition.rows[start], partition.rows[start + 1]
+    has = _has(cells, nodes.order[pairs])
+    most, best = np.zeros(len(pairs), np.int64), np.full(len(pairs), NONE, np.int16)
+    for column in np.flatnonzero(has.any(axis=0)).tolist():
+        here = np.flatnonzero(has[:, column])
+        place, place_of_other = (
+            np.take(cells.ranks[column], rows[here]) + cells.offsets[column] for rows in (one, other)
+        )
+        equal = place == place_of_other
+        for rows in (one, other):
+            taken.add(rows[here[equal]], np.full(int(equal.sum()), column, np.int16))
+        here, place, place_of_other = here[~equal], place[~equal], place_of_other[~equal]
+        shared = cells.shared_chars(np.minimum(place, place_of_other), np.maximum(place, place_of_other))
+        better = shared > most[here]
+        most[here[better]], best[here[better]] = shared[better], column
+    for rows in (one, other):
+        taken.add(rows[best != NONE], best[best != NONE])
+    return _Nodes(partition.of(~is_pair), nodes.order[~is_pair]) if pairs.size else nodes
+
+
+def _has(cells: Cells, order: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """(count, k) bool: which columns each of some orders holds."""
+    has = np.zeros((len(order), cells.columns), np.bool_)
+    node, place = np.nonzero(order != NONE)
+    has[node, order[node, place]] = True
+    return has
+
+
 def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
     """Take the columns that are equal in all rows of a node, forget those in which its rows share nothing."""
     partition, order = nodes.partition, nodes.order
     saved = np.zeros((partition.count, cells.columns), np.int64)
     constant = np.zeros((partition.count, cells.columns), np.bool_)
-    node, place = np.nonzero(order != NONE)
-    has = np.zeros((partition.count, cells.columns), np.bool_)
-    has[node, order[node, place]] = True
+    has = _has(cells, order)
     for column in np.flatnonzero(has.any(axis=0)).tolist():
         wanted = has[:, column]
         some = partition if wanted.all() else partition.of(wanted)
@@ -171,6 +205,7 @@ def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
         rows = partition.of(constant[:, column]).rows
         taken.add(rows, np.full(len(rows), column, np.int16))
     useful = np.zeros(order.shape, np.bool_)
+    node, place = np.nonzero(order != NONE)
     useful[node, place] = (saved > 0)[node, order[node, place]] & ~constant[node, order[node, place]]
     going_on = useful.any(axis=1)
     return _Nodes(partition.of(np.asarray(going_on)), _packed(order, useful)[going_on])
