@@ -52,8 +52,6 @@ def graft(
     for _ in range(sweeps):
         check_interrupts()
         moved = _moved(cells, Branches.of(cells, rows, column_order), column_order)
-        if moved is None:
-            break
         rows_then, shared_then = walk(cells, moved)
         if shared_then <= shared:
             break
@@ -99,13 +97,11 @@ class _Children:
         return branch[asks[found]], child[found]
 
 
-def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16]) -> NDArray[np.int16] | None:
-    """(n, k) int16: each row's columns when the branches have moved that win most; None where no branch can win."""
+def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16]) -> NDArray[np.int16]:
+    """(n, k) int16: each row's columns when the branches have moved that win most."""
     chars = tree.chars.sum(axis=1)
     shares, target = _best_places(cells, tree, chars)
     movers = _undisturbed(tree, shares - chars[tree.parent], target)
-    if not movers.size:
-        return None
     onto = target[movers]
     below = (onto < tree.inner) & (shares[movers] == chars[onto])
     parent = tree.parent.copy()
