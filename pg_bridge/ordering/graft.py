@@ -25,7 +25,7 @@ from pg_bridge.ordering.rows import walk
 
 ASKED = 16  # columns by which better places are looked for
 _DENSE = 1 << 21  # entries of a table that is not searched but looked up
-_CHUNK = 1 << 18
+_CHUNK = 1 << 14
 
 
 def graft(
