@@ -25,6 +25,7 @@ from pg_bridge.ordering.rows import walk
 
 ASKED = 16  # columns by which better places are looked for
 _DENSE = 1 << 21  # entries of a table that is not searched but looked up
+_LEAST_GAIN = 0.001  # of what is shared, for another sweep
 _CHUNK = 1 << 14
 
 
@@ -36,7 +37,7 @@ def graft(
     sweeps: int,
     check_interrupts: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[np.int16], NDArray[np.intp], int]:
-    """Move branches for as long as more is shared.
+    """Move branches for as long as clearly more is shared.
 
     Args:
         cells: The table's cells; two rows at least, and one column.
@@ -53,9 +54,11 @@ def graft(
         check_interrupts()
         moved = _moved(cells, Branches.of(cells, rows, column_order), column_order)
         rows_then, shared_then = walk(cells, moved)
-        if shared_then <= shared:
+        won = shared_then - shared
+        if won > 0:
+            column_order, rows, shared = moved, rows_then, shared_then
+        if won <= _LEAST_GAIN * shared:
             break
-        column_order, rows, shared = moved, rows_then, shared_then
     return column_order, rows, shared
 
 

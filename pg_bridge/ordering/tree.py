@@ -58,7 +58,7 @@ def grow(
         candidates: How many columns of a node's order are tried as its first.
         regrouped: Among how many of them the rows of a node may be divided; fewer than two leave them together.
         settled: Whether the order's first column is known to be the best for the whole table.
-        check_interrupts: Called at every level; what it raises ends growth.
+        check_interrupts: Called at every level of every batch; what it raises ends growth.
 
     Returns:
         (n, k) int16; each row's columns in order.
