@@ -27,7 +27,6 @@ from benchmarks.report import Report, parser_of
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import value_of
 from pg_bridge.engine.demo import demo_engine
-from pg_bridge.options import MULTICORN_WRAPPER
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.devdb import Double
 
@@ -65,15 +64,6 @@ WITH a AS MATERIALIZED (SELECT * FROM llm.map('TABLE reviews', '{SENTIMENT}', ch
 SELECT a.input ->> 'title', c.output FROM a JOIN b USING (row_id) JOIN c USING (row_id)
 WHERE (a.input ->> 'stars')::int <= 2 AND b.output = 'yes' AND a.output = 'negative'
 ORDER BY (a.input ->> 'review_id')::bigint LIMIT 20"""
-
-
-def prepared(host: Host) -> Conn:
-    """A connection to a host's database, whose server can have foreign tables."""
-    connection = psycopg.connect(host.dsn, autocommit=True)
-    if host.name == "multicorn":
-        connection.execute(f"ALTER SERVER vllm OPTIONS (ADD wrapper '{MULTICORN_WRAPPER}')".encode())
-        connection.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
-    return connection
 
 
 def fill(connection: Conn, rows: int, texts: int, seed: int) -> None:
@@ -167,7 +157,7 @@ def main() -> int:
         try:
             hosts = [host for host in make_hosts(cluster, double.endpoint) if not host.skipped and has_tables(host)]
             report.add(f"An engine double that answers at once, {arguments.double_rows} distinct rows:")
-            connections = {host.name: prepared(host) for host in hosts}
+            connections = {host.name: psycopg.connect(host.dsn, autocommit=True) for host in hosts}
             report.add(*with_double(connections, arguments.double_rows, arguments.repeats), "")
         finally:
             double.stop()
@@ -177,7 +167,7 @@ def main() -> int:
             report.add("vLLM: skipped, no host here has foreign tables")
             return report.close()
         host = hosts[0]
-        connection = prepared(host)
+        connection = psycopg.connect(host.dsn, autocommit=True)
         fill(connection, arguments.rows, arguments.texts, arguments.seed)
         report.add(
             f"vLLM with the model in the box, {arguments.rows} reviews of {arguments.texts} texts, {host.name} "
