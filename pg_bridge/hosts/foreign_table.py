@@ -30,6 +30,7 @@ from pg_bridge.hosts.multicorn_quals import times_of, translate
 from pg_bridge.hosts.session import SESSION
 from pg_bridge.options import OPTIONS, Login, Server
 
+ROWS_ALONE = 10
 STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
 _JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a parameter of most other types
 _NODES = count()

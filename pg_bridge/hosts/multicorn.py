@@ -12,7 +12,7 @@ from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 
 from pg_bridge.errors import Cancelled, OptionError
 from pg_bridge.foreign.scan import Scan
-from pg_bridge.hosts.foreign_table import STARTUP_COST, ForeignTable, import_tables
+from pg_bridge.hosts.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, import_tables
 from pg_bridge.hosts.multicorn_errors import refuse, refusing
 from pg_bridge.hosts.multicorn_own import ConnectionRelation, ResultRelation, RowSetRelation, StateRelation
 from pg_bridge.hosts.multicorn_quals import refuses_null
@@ -44,8 +44,11 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
         return False
 
     def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
-        """Joins may hand over the key, one row a time."""
-        return [((self._table.key,), 1)] if self._table.key else []
+        """Joins may hand over the key, one row a time.
+
+        Multicorn costs such a path by its rows alone. One row is said to be as dear as ten that are asked together.
+        """
+        return [((self._table.key,), ROWS_ALONE)] if self._table.key else []
 
     @refusing
     def explain(

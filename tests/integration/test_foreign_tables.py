@@ -350,7 +350,7 @@ def test_a_failing_row_fails_the_statement_or_is_null(reviews: Conn, engine: Eng
 
 
 def test_a_dead_engine_and_life_after_it(reviews: Conn, engine: EngineDouble, database: Database) -> None:
-    reviews.execute("ALTER SERVER vllm OPTIONS (SET endpoint 'http://127.0.0.1:9', ADD max_retries '0')")
+    reviews.execute("ALTER SERVER vllm OPTIONS (SET endpoint 'http://127.0.0.1:9', ADD connect_timeout_s '0.5')")
     said = failure(reviews, "SELECT summary FROM review_insight")
     assert "127.0.0.1:9" in (said.message_primary or "") + (said.message_detail or "")
     assert sources(database) == ["idle"]
