@@ -22,6 +22,7 @@
 
 #include "postgres.h"
 
+#include "nodes/execnodes.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 
@@ -77,6 +78,7 @@ extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_opti
 
 /* batch_calls.c */
 extern int	inside_batch_function;	/* how many are being called */
+extern int64 statement_number(EState *estate);
 
 /* batch_scan.c */
 extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,

@@ -20,7 +20,7 @@ from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS
 
 VERSION = "0.1"
 PARTS: Mapping[str, Sequence[str]] = {
-    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql"),
+    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql"),
     "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
 }
 _RELATION = ("table", "relation", "rowset|result|connection|state", "rowset, result, connection or state")

@@ -171,25 +171,33 @@ class Scan:
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
+        for window in self.windows(memory, node, new_engine, learned):
+            yield from window
+
+    def windows(
+        self, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+    ) -> Iterator[list[Row]]:
+        """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned)
         columns = self.relation.definition.columns
         statement = self.statement
+        where = {name: place for place, name in enumerate(self.shown)}
         with self.relation.source.rows(statement.sql, statement.parameters) as source:
             for window in self._windows(source, memory):
                 places, answers = asking.answered(
                     [cells[-1] for cells in window] if self.sent else [None] * len(window)
                 )
-                where = {name: place for place, name in enumerate(self.shown)}
-                for i, place in enumerate(places):
-                    cells = window[place]
-                    yield [
+                yield [
+                    [
                         answers[column.name][i]
                         if column.name in answers
-                        else cells[where[column.name]]
+                        else window[place][where[column.name]]
                         if column.name in where
                         else None
                         for column in columns
                     ]
+                    for i, place in enumerate(places)
+                ]
 
     def _windows(self, source: Rows, memory: batch.Statement) -> Iterator[list[Cells]]:
         most = self.relation.definition.window_rows
