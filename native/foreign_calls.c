@@ -7,6 +7,7 @@
  */
 #include "foreign_scan.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -17,8 +18,8 @@
 #include "utils/lsyscache.h"
 
 /*
- * Become the user whose rights count for a foreign table, until resume(). An error in between needs no resume():
- * the end of the transaction, or of the subtransaction, sees to it.
+ * Become the user whose rights count for a foreign table, who may only read, until resume(). An error in between needs
+ * no resume(): the end of the transaction, or of the subtransaction, sees to it.
  */
 Identity
 become(Oid user)
@@ -26,6 +27,8 @@ become(Oid user)
 	Identity	before;
 
 	GetUserIdAndSecContext(&before.user, &before.security_context);
+	before.read_only = XactReadOnly;
+	XactReadOnly = true;
 	if (user != before.user)
 		SetUserIdAndSecContext(user, before.security_context | SECURITY_LOCAL_USERID_CHANGE);
 	return before;
@@ -35,6 +38,7 @@ void
 resume(Identity identity)
 {
 	SetUserIdAndSecContext(identity.user, identity.security_context);
+	XactReadOnly = identity.read_only;
 }
 
 /* -- requests */

@@ -67,6 +67,7 @@ typedef struct Identity
 {
 	Oid			user;
 	int			security_context;
+	bool		read_only;
 } Identity;
 
 extern Identity become(Oid user);

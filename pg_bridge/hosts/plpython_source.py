@@ -26,6 +26,10 @@ class PlpySource:
         cursor: The name of the one cursor that may be opened, which the native module closes.
     """
 
+    sees = (
+        "Names without a schema are looked up in the schema of the role that reads, then in public; others need theirs."
+    )
+
     def __init__(self, plpy: Any, cursor: str = "") -> None:
         self._plpy = plpy
         self._cursor = cursor
