@@ -26,6 +26,12 @@ become(Oid user)
 {
 	Identity	before;
 
+	/* Python would catch its errors in subtransactions, and does not survive being refused one. */
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("a foreign table of pg_bridge cannot be read during a parallel operation"),
+				 errhint("A function that reads one is PARALLEL UNSAFE.")));
 	GetUserIdAndSecContext(&before.user, &before.security_context);
 	before.read_only = XactReadOnly;
 	XactReadOnly = true;

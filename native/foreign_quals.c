@@ -26,7 +26,10 @@
 
 static const char *const operators[] = {"=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", NULL};
 
-/* Return the column of the table that an expression is, or NULL; a varchar may stand where a text is wanted. */
+/*
+ * Return the column of the table that an expression is, or NULL. A varchar may stand where a text is wanted, and a text
+ * may be given another collation.
+ */
 Var *
 column_of_table(Node *node, Index relid)
 {
@@ -35,7 +38,7 @@ column_of_table(Node *node, Index relid)
 	if (node && IsA(node, RelabelType) && ((RelabelType *) node)->resulttype == TEXTOID)
 	{
 		var = (Var *) ((RelabelType *) node)->arg;
-		if (!IsA(var, Var) || var->vartype != VARCHAROID)
+		if (!IsA(var, Var) || (var->vartype != VARCHAROID && var->vartype != TEXTOID))
 			return NULL;
 	}
 	if (var == NULL || !IsA(var, Var) || var->varno != relid || var->varattno <= 0 || var->varlevelsup > 0)

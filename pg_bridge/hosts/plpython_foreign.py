@@ -309,7 +309,7 @@ def _command(table: Imported, server: str, literal: Callable[[str], str]) -> str
     """CREATE FOREIGN TABLE."""
 
     def options(given: Mapping[str, str]) -> str:
-        listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in given.items())
+        listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in sorted(given.items()))
         return f" OPTIONS ({listed})" if given else ""
 
     columns: Sequence[str] = [
