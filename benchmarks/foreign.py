@@ -127,22 +127,42 @@ def with_double(connections: dict[str, Conn], rows: int, repeats: int) -> Iterat
             "CREATE TABLE items AS SELECT i AS id, 'a text of some forty characters, the ' || i AS t"
             f" FROM generate_series(1, {rows}) AS i; ANALYZE items;"
             "CREATE FOREIGN TABLE item_insight (id int, t text, said text OPTIONS (prompt 'Well, {t}?')) SERVER vllm "
-            "OPTIONS (source 'items', key 'id')".encode()
+            "OPTIONS (source 'items', key 'id');"
+            "CREATE FOREIGN TABLE item_insight_too (id int, t text, kind int, "
+            "said text OPTIONS (prompt 'Well, {kind}?')) SERVER vllm "
+            "OPTIONS (source_query 'SELECT *, id % 100 AS kind FROM items', key 'id')".encode()
         )
     for _ in range(repeats):
         for name, connection in connections.items():
             for way, query in {
                 "llm.map": "SELECT count(output) FROM llm.map('SELECT t FROM items', 'Well, {t}?')",
                 "foreign table": "SELECT count(said) FROM item_insight",
+                "few questions": "SELECT count(said), max(t) FROM item_insight_too",
+                "no question": "SELECT max(id), max(t) FROM item_insight",
             }.items():
                 started = time.perf_counter()
                 connection.execute(query.encode()).fetchall()
                 seconds.setdefault(f"{name}, {way}", []).append(time.perf_counter() - started)
     for name, each in seconds.items():
         yield f"{name:<28} {rows / median(each):>8.0f} rows/s"
+    ways = ("foreign table", "few questions", "no question")
+    if len(connections) == 2:
+        first, second = connections
+        for way in ways:
+            pairs = zip(seconds[f"{first}, {way}"], seconds[f"{second}, {way}"], strict=True)
+            yield f"{first} / {second}, {way}: {median(a / b for a, b in pairs):.2f} times the time"
+    for name, connection in connections.items():
+        yield f"{name}: peak of the backend {peak_mib(connection):.0f} MiB"
     for name in connections:
         pairs = zip(seconds[f"{name}, llm.map"], seconds[f"{name}, foreign table"], strict=True)
         yield f"{name}: a foreign table takes {median(b / a for a, b in pairs):.2f} times as long as llm.map"
+
+
+def peak_mib(connection: Conn) -> float:
+    """The most memory that a connection's backend ever had, in MiB; what it shares with others counts."""
+    status = Path(f"/proc/{connection.info.backend_pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def main() -> int:
@@ -183,7 +203,9 @@ def main() -> int:
 
 def has_tables(host: Host) -> bool:
     """Whether foreign tables can be made on a host."""
-    return host.name == "multicorn"
+    with psycopg.connect(host.dsn) as connection:
+        handler = "SELECT fdwhandler <> 0 FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_bridge'"
+        return connection.execute(handler).fetchone() == (True,)
 
 
 if __name__ == "__main__":

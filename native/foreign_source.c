@@ -8,6 +8,7 @@
  */
 #include "foreign_scan.h"
 
+#include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "tcop/cmdtag.h"
@@ -160,13 +161,14 @@ pg_bridge_source_rows(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_CURSOR_NAME),
 				 errmsg("the source of a foreign table has been closed while it was read"),
 				 errhint("CLOSE ALL and DISCARD end what is being read, too.")));
+	/* Rows may be long: it is one at first, then two, four and so on. */
 	while (sizes[0] < wanted && bytes < FETCHED_BYTES)
 	{
 		TupleDesc	shape;
 		uint64		i;
 		int			column;
 
-		SPI_cursor_fetch(portal, true, Min(wanted - sizes[0], FETCHED_ROWS));
+		SPI_cursor_fetch(portal, true, Min(wanted - sizes[0], Min(sizes[0] + 1, FETCHED_ROWS)));
 		if (SPI_processed == 0)
 			break;
 		shape = SPI_tuptable->tupdesc;
@@ -178,12 +180,13 @@ pg_bridge_source_rows(PG_FUNCTION_ARGS)
 		}
 		for (i = 0; i < SPI_processed; i++)
 		{
-			bytes += SPI_tuptable->vals[i]->t_len;
 			for (column = 0; column < sizes[1]; column++)
 			{
 				int			place = sizes[0] * sizes[1] + column;
 
 				cells[place] = cell_of(SPI_tuptable->vals[i], shape, column, &nulls[place]);
+				if (!nulls[place])
+					bytes += toast_raw_datum_size(cells[place]);
 			}
 			sizes[0]++;
 		}

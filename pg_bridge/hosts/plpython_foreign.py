@@ -8,32 +8,34 @@ held between two rows but names: Python's objects may be freed after PostgreSQL'
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from pg_bridge.engine import Engine
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign import explain as explaining
-from pg_bridge.foreign.answers import DATE, INTEGERS, TIMESTAMP, TIMESTAMPTZ, ColumnType
+from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported, imported
-from pg_bridge.foreign.quals import Qual
 from pg_bridge.foreign.scan import Learned, Row, Scan
-from pg_bridge.foreign.source import Relation, SortKey, enum_labels, quoted
+from pg_bridge.foreign.source import Relation, enum_labels, quoted
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.plpython import caught, server_of
+from pg_bridge.hosts.plpython_request import Shown, is_known, qual_of, sort_of
 from pg_bridge.hosts.plpython_source import PlpySource
 from pg_bridge.hosts.session import SESSION
 from pg_bridge.hosts.transaction import call_at_end_of_transaction, end_with_transaction
 
-ROWS_AT_ONCE = 256  # handed over together, of those that are ready
+ROWS_AT_ONCE = 512  # handed over together, of those that are ready
+CHARS_AT_ONCE = 1 << 24
 DEEPEST = 4  # foreign tables that read foreign tables
 
 Fault = list[str | None]
 Size = tuple[float | None, int | None, float | None, list[bool], list[str], Fault | None]
 
-_TIMES = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}
 _DEFINITION = """
 SELECT s.srvname, json_build_array(
     (SELECT json_object_agg(option_name, option_value) FROM pg_options_to_table(f.ftoptions)),
@@ -81,11 +83,11 @@ def size(plpy: Any, request: str) -> Size:
             source = PlpySource(plpy)
             table = _table(plpy, asked["table"], source)
             relation = Relation.open(table.definition, source)
-            given = [(_qual(each, table.definition), each) for each in asked["quals"]]
+            given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
             known = [
                 qual
                 for qual, each in given
-                if "join" not in each and (_is_known(each) or qual.column in table.definition.model)
+                if "join" not in each and (is_known(each) or qual.column in table.definition.model)
             ]
             scan = Scan(relation, frozenset(asked["needed"]), tuple(known))
             rows, width, cost = explaining.size(scan, table.learned)
@@ -104,19 +106,19 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         source = PlpySource(plpy, asked["cursor"])
         table = _table(plpy, asked["table"], source)
         model = table.definition.model
-        given = [(_qual(each, table.definition), each) for each in asked["quals"]]
+        given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
         known = [
-            qual if _is_known(each) else _Shown(qual.column, qual.operator, each["shown"], qual.quantifier)
+            qual if is_known(each) else Shown(qual.column, qual.operator, each["shown"], qual.quantifier)
             for qual, each in given
-            if _is_known(each) or qual.column in model
+            if is_known(each) or qual.column in model
         ]
         later = [
-            str(_Shown(qual.column, qual.operator, each["shown"], qual.quantifier))
+            str(Shown(qual.column, qual.operator, each["shown"], qual.quantifier))
             for qual, each in given
-            if not _is_known(each) and qual.column not in model
+            if not is_known(each) and qual.column not in model
         ]
         scan = Scan(
-            Relation.open(table.definition, source), frozenset(asked["needed"]), tuple(known), _sort(asked["sort"])
+            Relation.open(table.definition, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"])
         )
         lines = list(explaining.lines(scan, table.learned, verbose=asked["verbose"]))
         if later:
@@ -137,12 +139,11 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
         source = PlpySource(plpy, asked["cursor"])
         table = _table(plpy, asked["table"], source)
         names = [column.name for column in table.definition.columns]
-        places = [names.index(name) for name in asked["needed"]]
+        needed = _picker([names.index(name) for name in asked["needed"]])
         windows = _Windows(_windows(plpy, asked, table, source))
         for window in windows.whole():
-            for start in range(0, len(window), ROWS_AT_ONCE):
-                rows = window[start : start + ROWS_AT_ONCE]
-                yield len(rows), [row[place] for row in rows for place in places], None
+            for rows in _parted(window):
+                yield len(rows), needed(rows), None
         windows.check_whole()
     except Exception as error:
         yield 0, [], caught(plpy, error)
@@ -157,49 +158,6 @@ def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         return [_command(table, asked["server"], plpy.quote_literal) for table in tables], None
     except Exception as error:
         return [], caught(plpy, error)
-
-
-# -- what a request says
-
-
-def _is_known(given: Mapping[str, Any]) -> bool:
-    """Whether a qual has its value, or needs none."""
-    return "value" in given or "type" not in given
-
-
-def _qual(given: Mapping[str, Any], definition: Definition) -> Qual:
-    column = next(column for column in definition.columns if column.name == given["column"])
-    values = given.get("value", [""])
-    return Qual(
-        column.name,
-        given["operator"],
-        tuple(values) if given["quantifier"] else values[0] if "type" in given else "",
-        given["quantifier"],
-        _value_type(column, given) if "type" in given else "",
-        given.get("collation", ""),
-    )
-
-
-def _value_type(column: Column, given: Mapping[str, Any]) -> str:
-    """The type to read the value as; for answers empty where it is as good as the column's own."""
-    if not column.options:
-        return str(given["type_name"])
-    alike = given["type"] == column.type.oid or {given["type"], column.type.oid} <= INTEGERS.keys()
-    return "" if alike else _TIMES.get(given["type"], str(given["type_name"]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown(Qual):
-    """A qual whose value is not known yet: it is an expression, as PostgreSQL prints it."""
-
-    def __str__(self) -> str:
-        operator = str(Qual(self.column, self.operator)).removeprefix(f"{self.column} ").removesuffix(" ''")
-        value = f"{self.quantifier.upper()} ({self.value})" if self.quantifier else self.value
-        return f"{self.column} {operator} {value}"
-
-
-def _sort(given: Iterable[Mapping[str, Any]]) -> tuple[SortKey, ...]:
-    return tuple(SortKey(key["column"], key["descending"], key["nulls_first"]) for key in given)
 
 
 # -- foreign tables
@@ -238,7 +196,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
     opened = _RELATIONS.get(key)
     if opened is None or opened.definition is not table.definition:
         opened = _RELATIONS[key] = Relation.open(table.definition, source)
-    quals = tuple(_qual(each, table.definition) for each in asked["quals"])
+    quals = tuple(qual_of(each, table.definition) for each in asked["quals"])
     for qual, each in zip(quals, asked["quals"], strict=True):
         if each["exact"] and not opened.decides(qual):
             raise SourceError(
@@ -247,7 +205,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
                 hint="The plan was made before the source changed; DISCARD PLANS drops it.",
             )
     relation = opened.over(source)
-    scan = Scan(relation, frozenset(asked["needed"]), quals, _sort(asked["sort"]))
+    scan = Scan(relation, frozenset(asked["needed"]), quals, sort_of(asked["sort"]))
     memory = SESSION.statement(asked["statement"])
     return scan.windows(
         memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned
@@ -283,6 +241,26 @@ class _Windows:
     def _counted(self) -> Iterator[list[Row]]:
         yield from self._windows
         self._is_whole = True
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Row]], Row]:
+    """From rows to the cells of some columns, one row's after the other's."""
+    if not places:
+        return lambda _: []
+    if len(places) == 1:
+        return lambda rows: [row[places[0]] for row in rows]
+    pick = itemgetter(*places)
+    return lambda rows: list(chain.from_iterable(map(pick, rows)))
+
+
+def _parted(window: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Some rows at a time; long ones one by one, for PostgreSQL must hold in one array what is handed over together."""
+    for start in range(0, len(window), ROWS_AT_ONCE):
+        rows = window[start : start + ROWS_AT_ONCE]
+        if sum(len(cell) for row in rows for cell in row if cell) < CHARS_AT_ONCE:
+            yield rows
+        else:
+            yield from ([row] for row in rows)
 
 
 class _Depth:

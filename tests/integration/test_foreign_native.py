@@ -273,7 +273,10 @@ def test_a_row_that_changed_while_it_was_locked(reviews: Conn, connect: Connect)
     )
     waiting = threading.Thread(target=lambda: found.extend(reviews.execute(locked).fetchall()))
     waiting.start()
-    time.sleep(0.5)
+    waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+    watching = connect()
+    while watching.execute(waits, [reviews.info.backend_pid]).fetchone() != (True,):
+        time.sleep(0.05)
     other.commit()
     waiting.join()
     assert found == [(9, spoiler(6), 2)]
