@@ -36,6 +36,7 @@
 
 #define STARTUP_COST 100.0		/* of a scan: a query of the source and a round trip to the engine */
 #define ALONE 10.0				/* a question that is asked alone takes as long as so many that are asked together */
+#define IN_WINDOWS 1.5			/* the same for those of a join on the key, of which the first windows are small */
 
 /* What is known of a table while a statement is planned; stands in fdw_private of its RelOptInfo. */
 typedef struct Planned
@@ -230,12 +231,13 @@ add_foreign_path(PlannerInfo *root, RelOptInfo *rel, double rows, List *pathkeys
 				 bool joined)
 {
 	Planned    *planned = rel->fdw_private;
-	Cost		startup = STARTUP_COST + rel->baserestrictcost.startup;
+	double		price = joined ? (pg_bridge_batching ? IN_WINDOWS : ALONE) : 1;
+	Cost		startup = (joined && pg_bridge_batching ? 0 : STARTUP_COST) + rel->baserestrictcost.startup;
 	Cost		total;
 
 	if (pathkeys)				/* sorting is cheap beside answering, but it is not nothing */
 		startup += cpu_operator_cost * rows * Max(log2(Max(rows, 2)), 1);
-	total = startup + rows * (planned->row_cost * (joined ? ALONE : 1) + cpu_tuple_cost + rel->baserestrictcost.per_tuple);
+	total = startup + rows * (planned->row_cost * price + cpu_tuple_cost + rel->baserestrictcost.per_tuple);
 	add_path(rel, (Path *) create_foreignscan_path(root, rel, NULL, rows,
 #if PG_VERSION_NUM >= 180000
 												   0,
@@ -427,8 +429,8 @@ foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, L
 	}
 	pull_varattnos((Node *) checked, rel->relid, &used);
 	return make_foreignscan(tlist, checked, rel->relid, values,
-							list_make3(needed_columns(root, rel, table, used), quals_as_list(quals),
-									   path->fdw_private),
+							list_make4(needed_columns(root, rel, table, used), quals_as_list(quals),
+									   path->fdw_private, makeInteger(-1)),
 							NIL, rechecked, outer_plan);
 }
 
@@ -440,5 +442,25 @@ foreign_plan_of(ForeignScan *scan)
 	plan->needed = linitial(scan->fdw_private);
 	plan->quals = quals_from_list(lsecond(scan->fdw_private), scan->fdw_exprs);
 	plan->sort = lthird(scan->fdw_private);
+	plan->key = intVal(lfourth(scan->fdw_private));
 	return plan;
+}
+
+/*
+ * Note in a plan that the value of one of its quals will be known for many runs of the scan ahead, and have the qual's
+ * column returned. False if that would not do: the qual must be an equality, of types whose values are_equal() knows how to
+ * compare.
+ */
+bool
+foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid, Oid, Oid))
+{
+	ForeignPlan *plan = foreign_plan_of(scan);
+	ForeignQual *qual = list_nth(plan->quals, place);
+
+	if (strcmp(qual->operator, "=") != 0 || qual->quantifier[0] ||
+		!are_equal(qual->column_type, exprType((Node *) qual->value), qual->collation))
+		return false;
+	scan->fdw_private = list_make4(list_append_unique_int(plan->needed, qual->column), lsecond(scan->fdw_private),
+								   plan->sort, makeInteger(place));
+	return true;
 }

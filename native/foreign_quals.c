@@ -75,6 +75,7 @@ new_qual(Var *column, char *operator, Expr *value)
 		return NULL;
 	qual = palloc0(sizeof(ForeignQual));
 	qual->column = column->varattno;
+	qual->column_type = column->vartype;
 	qual->operator = operator;
 	qual->quantifier = "";
 	qual->value = value;
@@ -209,9 +210,10 @@ quals_as_list(List *quals)
 	{
 		ForeignQual *qual = lfirst(cell);
 
-		list = lappend(list, list_make5(makeInteger(qual->column), makeString(qual->operator),
-										makeString(qual->quantifier), makeInteger((int) qual->collation),
-										makeInteger(qual->exact)));
+		list = lappend(list, lappend(list_make5(makeInteger(qual->column), makeString(qual->operator),
+												makeString(qual->quantifier), makeInteger((int) qual->collation),
+												makeInteger(qual->exact)),
+									 makeInteger((int) qual->column_type)));
 	}
 	return list;
 }
@@ -233,6 +235,7 @@ quals_from_list(List *list, List *values)
 		qual->quantifier = strVal(lthird(parts));
 		qual->collation = (Oid) intVal(lfourth(parts));
 		qual->exact = intVal(list_nth(parts, 4));
+		qual->column_type = (Oid) intVal(list_nth(parts, 5));
 		qual->value = lfirst(value);
 		quals = lappend(quals, qual);
 	}

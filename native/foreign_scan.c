@@ -13,9 +13,11 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -56,7 +58,37 @@ struct ForeignRun
 	bool	   *nulls;
 	int			nrows;
 	int			next_row;
+
+	/* where a join hands over many keys at once */
+	MemoryContext window_context;
+	int64		window;			/* of the keys at hand; 0 for none */
+	struct keyrows_hash *by_key;
+	Datum	  **window_cells;	/* of each row of the window */
+	bool	  **window_nulls;
+	int		   *next_alike;		/* the next row that has the same key, or -1 */
+	int			window_rows;
+	int			match;			/* the next row to be returned, or -1 */
 };
+
+/* The rows of one key. */
+typedef struct KeyRows
+{
+	char	   *key;
+	int			first;
+	int			last;
+	char		status;
+} KeyRows;
+
+#define SH_PREFIX keyrows
+#define SH_ELEMENT_TYPE KeyRows
+#define SH_KEY_TYPE char *
+#define SH_KEY key
+#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(table, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
 
 /* -- the beginning */
 
@@ -137,15 +169,32 @@ begin_scan(ForeignScanState *node, int eflags)
 	run->inputs = inputs_of(run->plan->needed, RelationGetDescr(node->ss.ss_currentRelation));
 	run->ninputs = list_length(run->plan->needed);
 	run->context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan", ALLOCSET_SMALL_SIZES);
+	run->window_context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan window", ALLOCSET_DEFAULT_SIZES);
 	run->rows_context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan rows", ALLOCSET_DEFAULT_SIZES);
 	run->econtext = CreateExprContext(estate);
 }
 
 /* -- a run */
 
-/* Append the quals with the values that they have now; false if no row can satisfy them. */
+/* The qual on the key, for many keys. */
+static ForeignQual *
+qual_of_keys(ForeignQual *qual, Datum keys)
+{
+	ForeignQual *many = palloc(sizeof(ForeignQual));
+
+	*many = *qual;
+	many->quantifier = "any";
+	many->value = (Expr *) makeConst(get_array_type(exprType((Node *) qual->value)), -1, InvalidOid, -1, keys, false,
+									 false);
+	return many;
+}
+
+/*
+ * Append the quals with the values that they have now, the one on the key with those in `keys` if that is not 0; false if
+ * no row can satisfy them.
+ */
 static bool
-append_quals(StringInfo request, ForeignScanState *node)
+append_quals(StringInfo request, ForeignScanState *node, Datum keys)
 {
 	ForeignRun *run = node->fdw_state;
 	Oid			table = RelationGetRelid(node->ss.ss_currentRelation);
@@ -161,6 +210,12 @@ append_quals(StringInfo request, ForeignScanState *node)
 		bool		holds;
 		Datum		value = ExecEvalExpr((ExprState *) lfirst(value_cell), node->ss.ps.ps_ExprContext, &is_null);
 
+		if (DatumGetPointer(keys) != NULL && foreach_current_index(cell) == run->plan->key)
+		{
+			qual = qual_of_keys(qual, keys);
+			value = keys;
+			is_null = false;
+		}
 		if (decides_without_value(qual, value, is_null, &holds))
 		{
 			if (!holds)
@@ -177,8 +232,9 @@ append_quals(StringInfo request, ForeignScanState *node)
 	return true;
 }
 
+/* Make the function ready to run with the values that the quals have now. */
 static void
-start(ForeignScanState *node)
+start(ForeignScanState *node, Datum keys)
 {
 	ForeignRun *run = node->fdw_state;
 	Oid			table = RelationGetRelid(node->ss.ss_currentRelation);
@@ -192,7 +248,7 @@ start(ForeignScanState *node)
 	append_sort(&request, table, run->plan->sort);
 	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d, \"cursor\": \"%s\"",
 					 run->statement, node->ss.ps.plan->plan_node_id, run->cursor);
-	run->exhausted = !append_quals(&request, node);
+	run->exhausted = !append_quals(&request, node, keys);
 	appendStringInfoChar(&request, '}');
 	if (!run->exhausted)
 	{
@@ -242,8 +298,9 @@ take_rows(ForeignRun *run, HeapTupleHeader result)
 		elog(ERROR, "a foreign scan got %d cells for %d rows of %d columns", ncells, run->nrows, run->ninputs);
 }
 
+/* Get the next rows, into memory that is the caller's to reset. */
 static bool
-next_rows(ForeignRun *run)
+next_rows(ForeignRun *run, MemoryContext context)
 {
 	MemoryContext old;
 	Identity	before;
@@ -254,8 +311,7 @@ next_rows(ForeignRun *run)
 	if (run->exhausted)
 		return false;
 	run->nrows = run->next_row = 0;
-	MemoryContextReset(run->rows_context);
-	old = MemoryContextSwitchTo(run->rows_context);
+	old = MemoryContextSwitchTo(context);
 	before = become(run->user);
 	result = ExecMakeFunctionResultSet(run->function, run->econtext, run->context, &is_null, &done);
 	resume(before);
@@ -268,42 +324,173 @@ next_rows(ForeignRun *run)
 }
 
 static TupleTableSlot *
-iterate_scan(ForeignScanState *node)
+filled(ForeignRun *run, TupleTableSlot *slot, Datum *cells, bool *nulls)
 {
-	ForeignRun *run = node->fdw_state;
-	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
-	int			first;
 	int			i;
 
-	ExecClearTuple(slot);
-	if (!run->started)
-		start(node);
-	while (run->next_row >= run->nrows)
-		if (!next_rows(run))
-			return slot;
-	first = run->next_row++ * run->ninputs;
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	for (i = 0; i < run->ninputs; i++)
 	{
 		Input	   *input = &run->inputs[i];
 		int			place = input->column - 1;
 
-		if (run->nulls[first + i])
+		if (nulls[i])
 			continue;
 		slot->tts_isnull[place] = false;
 		if (input->is_text)
-			slot->tts_values[place] = run->cells[first + i];
+			slot->tts_values[place] = cells[i];
 		else
-			slot->tts_values[place] = InputFunctionCall(&input->function, TextDatumGetCString(run->cells[first + i]),
+			slot->tts_values[place] = InputFunctionCall(&input->function, TextDatumGetCString(cells[i]),
 														input->parameter, input->modifier);
 	}
 	return ExecStoreVirtualTuple(slot);
 }
 
+/* -- many keys at once */
+
+static char *
+text_of(Oid type, Datum value)
+{
+	Oid			output;
+	bool		is_varlena;
+
+	getTypeOutputInfo(type, &output, &is_varlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+/* Put a row of the window under its key, as the column's type prints it. */
+static void
+file_row(ForeignRun *run, Input *input, Oid type, int key_place, int row)
+{
+	Datum		cell = run->window_cells[row][key_place];
+	char	   *key;
+	KeyRows    *rows;
+	bool		found;
+
+	run->next_alike[row] = -1;
+	if (run->window_nulls[row][key_place])
+		return;
+	key = text_of(type, InputFunctionCall(&input->function, TextDatumGetCString(cell), input->parameter,
+										  input->modifier));
+	rows = keyrows_insert(run->by_key, key, &found);
+	if (found)
+		run->next_alike[rows->last] = row;
+	else
+		rows->first = row;
+	rows->last = row;
+}
+
+/* Run for all keys of a window, and keep the rows. */
+static void
+load_window(ForeignScanState *node, Datum keys, int64 window)
+{
+	ForeignRun *run = node->fdw_state;
+	ForeignQual *qual = list_nth(run->plan->quals, run->plan->key);
+	int			room = 64;
+	int			key_place = 0;
+	int			row;
+	MemoryContext old;
+
+	stop(run);
+	MemoryContextReset(run->window_context);
+	run->window = 0;
+	run->window_rows = 0;
+	start(node, keys);
+	old = MemoryContextSwitchTo(run->window_context);
+	run->by_key = keyrows_create(run->window_context, 64, NULL);
+	run->window_cells = palloc(room * sizeof(Datum *));
+	run->window_nulls = palloc(room * sizeof(bool *));
+	while (next_rows(run, run->window_context))
+	{
+		for (; run->next_row < run->nrows; run->next_row++)
+		{
+			if (run->window_rows == room)
+			{
+				room *= 2;
+				run->window_cells = repalloc(run->window_cells, room * sizeof(Datum *));
+				run->window_nulls = repalloc(run->window_nulls, room * sizeof(bool *));
+			}
+			run->window_cells[run->window_rows] = run->cells + run->next_row * run->ninputs;
+			run->window_nulls[run->window_rows++] = run->nulls + run->next_row * run->ninputs;
+		}
+	}
+	run->next_alike = palloc(Max(run->window_rows, 1) * sizeof(int));
+	while (run->inputs[key_place].column != qual->column)
+		key_place++;
+	for (row = 0; row < run->window_rows; row++)
+		file_row(run, &run->inputs[key_place], qual->column_type, key_place, row);
+	MemoryContextSwitchTo(old);
+	stop(run);
+	run->window = window;
+}
+
+/* Start with rows that are there already, if the key that is wanted now was known ahead. */
+static bool
+start_from_window(ForeignScanState *node)
+{
+	ForeignRun *run = node->fdw_state;
+	ForeignQual *qual;
+	Datum		keys;
+	int64		window;
+	Datum		key;
+	bool		is_null;
+	KeyRows    *rows = NULL;
+
+	if (run->plan->key < 0 || !keys_ahead(node->ss.ps.state, node->ss.ps.plan->plan_node_id, &keys, &window))
+		return false;
+	if (run->window != window)
+		load_window(node, keys, window);
+	qual = list_nth(run->plan->quals, run->plan->key);
+	key = ExecEvalExpr((ExprState *) list_nth(run->values, run->plan->key), node->ss.ps.ps_ExprContext, &is_null);
+	if (!is_null)
+		rows = keyrows_lookup(run->by_key, text_of(exprType((Node *) qual->value), key));
+	run->match = rows ? rows->first : -1;
+	run->started = true;
+	return true;
+}
+
+/* -- the executor's calls */
+
+static TupleTableSlot *
+iterate_scan(ForeignScanState *node)
+{
+	ForeignRun *run = node->fdw_state;
+	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
+	int			row;
+
+	ExecClearTuple(slot);
+	if (!run->started && !start_from_window(node))
+	{
+		run->window = 0;
+		start(node, (Datum) 0);
+	}
+	if (run->window != 0)
+	{
+		row = run->match;
+		if (row < 0)
+			return slot;
+		run->match = run->next_alike[row];
+		return filled(run, slot, run->window_cells[row], run->window_nulls[row]);
+	}
+	while (run->next_row >= run->nrows)
+	{
+		MemoryContextReset(run->rows_context);
+		if (!next_rows(run, run->rows_context))
+			return slot;
+	}
+	row = run->next_row++;
+	return filled(run, slot, run->cells + row * run->ninputs, run->nulls + row * run->ninputs);
+}
+
 static void
 rescan(ForeignScanState *node)
 {
-	stop(node->fdw_state);
+	ForeignRun *run = node->fdw_state;
+
+	if (run->window != 0)
+		run->started = false;	/* the window's rows stay */
+	else
+		stop(run);
 }
 
 static void

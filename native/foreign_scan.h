@@ -9,6 +9,7 @@
  *						foreign_quals.c		the conditions that can be handed over, and their values
  *	  execution			foreign_scan.c		the scan, from its parameters to its rows
  *						foreign_source.c	the query of the source, in the statement's own snapshot
+ *						foreign_keys.c		joins on the key: many keys at once
  *	  other commands	foreign_explain.c	EXPLAIN and IMPORT FOREIGN SCHEMA
  *	  all of them		foreign_calls.c		how a function is called, as whom, and how its error is raised
  */
@@ -30,6 +31,7 @@
 typedef struct ForeignQual
 {
 	AttrNumber	column;
+	Oid			column_type;
 	char	   *operator;		/* of pg_catalog, or IS NULL, or IS NOT NULL */
 	char	   *quantifier;		/* any or all of an array, or empty */
 	Oid			collation;		/* InvalidOid where none matters */
@@ -44,6 +46,7 @@ typedef struct ForeignPlan
 	List	   *needed;			/* of attribute numbers: the columns that are returned */
 	List	   *quals;			/* of ForeignQual */
 	List	   *sort;			/* of IntList: attribute number, is descending, NULLs come first */
+	int			key;			/* the place of the qual whose value foreign_keys.c knows ahead, or -1 */
 } ForeignPlan;
 
 /* foreign_quals.c */
@@ -61,6 +64,7 @@ extern void foreign_paths(PlannerInfo *root, RelOptInfo *rel, Oid table);
 extern ForeignScan *foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, List *tlist,
 								 List *clauses, Plan *outer_plan);
 extern ForeignPlan *foreign_plan_of(ForeignScan *scan);
+extern bool foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid, Oid, Oid));
 
 /* foreign_calls.c */
 typedef struct Identity
@@ -89,6 +93,9 @@ typedef struct ForeignRun ForeignRun;
 
 extern Oid	foreign_scan_user(ForeignScanState *node);
 extern bool foreign_scan_has_run(ForeignScanState *node, int64 *statement);
+
+/* foreign_keys.c */
+extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);
 
 /* foreign_explain.c */
 extern void explain_foreign_scan(ForeignScanState *node, ExplainState *es);

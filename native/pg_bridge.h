@@ -74,7 +74,12 @@ extern Node *foresee_aggregates(Batch *batch, Node *expr);
 extern void next_stage(Batch *batch);
 
 /* rewrite.c */
+extern int	next_plan_node_id(PlannedStmt *stmt);
 extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder);
+
+/* foreign_keys.c */
+extern void look_ahead_for_keys(PlannedStmt *stmt);
+extern void foreign_keys_init(void);
 
 /* batch_calls.c */
 extern int	inside_batch_function;	/* how many are being called */

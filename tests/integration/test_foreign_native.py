@@ -204,6 +204,7 @@ def test_a_nested_loop_hands_over_the_key(reviews: Conn, engine: EngineDouble) -
     assert "review_id = $" in plan(reviews, join)
     assert sorted(reviews.execute(join).fetchall()) == [(3, summary(3)), (9, summary(9)), (203, summary(203))]
     assert asked(engine) == {"Summarise": 2}  # equal questions once, also in two runs of the scan
+    assert len(engine.received.requests) == 1
 
 
 def test_many_keys_in_one_batch(reviews: Conn, engine: EngineDouble) -> None:
@@ -215,14 +216,56 @@ def test_many_keys_in_one_batch(reviews: Conn, engine: EngineDouble) -> None:
     assert [prompts for _, prompts in engine.received.requests] == [20]
 
 
-def test_a_join_asks_about_the_rows_that_it_leaves_or_in_batches(reviews: Conn, engine: EngineDouble) -> None:
-    """Not one request a row for half of a table."""
+def test_a_nested_loop_asks_for_many_keys_at_once(reviews: Conn, engine: EngineDouble) -> None:
     join = (
-        "SELECT count(i.summary) FROM reviews AS r JOIN review_insight AS i USING (review_id) WHERE r.review_id <= 1000"
+        "SELECT r.review_id, i.summary FROM reviews AS r JOIN review_insight AS i USING (review_id) "
+        "WHERE r.review_id <= 100"
     )
-    assert "= $" not in plan(reviews, join)
-    assert reviews.execute(join).fetchone() == (1000,)
-    assert len(engine.received.requests) < 10
+    assert "Custom Scan (LLM Keys)" in plan(reviews, join)
+    assert sorted(reviews.execute(join).fetchall()) == [(i, summary(i)) for i in range(1, 101)]
+    assert [prompts for _, prompts in engine.received.requests] == [16, 32, 32, 20]
+    engine.received.requests.clear()
+    assert len(reviews.execute(f"{join} LIMIT 3").fetchall()) == 3
+    assert [prompts for _, prompts in engine.received.requests] == [16]
+
+
+KEYS = (
+    "CREATE TABLE keys (k bigint, small int, t text, n int); "
+    + "INSERT INTO keys VALUES "
+    + ", ".join(
+        f"({k}, {k}, {t}, {n})"
+        for n, (k, t) in enumerate(
+            [(5, "'5'"), (5, "'5'"), ("NULL", "NULL"), (-1, "'-1'"), (7, "'7'"), (2000, "'2000'"), (2001, "'2001'")] * 7
+        )
+    )
+)
+
+
+@pytest.mark.parametrize("kind", ["JOIN", "LEFT JOIN", "semijoin", "antijoin", "lateral", "nested"])
+@pytest.mark.parametrize("key", ["k", "small", "t"])
+@pytest.mark.parametrize("window", [1, 5, 16384])
+def test_keys_ahead_change_no_row(reviews: Conn, kind: str, key: str, window: int) -> None:
+    reviews.execute(f"{KEYS}; ANALYZE keys; SET enable_hashjoin = off; SET enable_mergejoin = off")
+    reviews.execute(f"SET enable_material = off; SET pg_bridge.window_rows = {window}")
+    if key == "t":
+        reviews.execute("ALTER FOREIGN TABLE review_insight ALTER review_id TYPE text")
+    match = f"i.review_id = keys.{key}"
+    inner = f"review_insight AS i WHERE {match}"
+    query = {
+        "semijoin": f"SELECT n FROM keys WHERE EXISTS (SELECT FROM {inner} AND i.stars > 1)",
+        "antijoin": f"SELECT n FROM keys WHERE NOT EXISTS (SELECT FROM {inner} AND i.stars > 1)",
+        "lateral": f"SELECT n, x.* FROM keys, LATERAL (SELECT stars, spoiler FROM {inner}) AS x",
+        "nested": "SELECT g, (SELECT string_agg(concat(n, i.spoiler), ',' ORDER BY n, i.spoiler) "
+        f"FROM keys JOIN review_insight AS i ON {match} WHERE keys.n % 3 = g AND i.stars <> g) "
+        "FROM generate_series(0, 3) AS g",
+    }.get(kind, f"SELECT n, i.stars, i.spoiler FROM keys {kind} review_insight AS i ON {match} AND n <> 3")
+    found = {}
+    for batching in ("off", "on"):
+        reviews.execute(f"SET pg_bridge.batching = {batching}")
+        shown = plan(reviews, query)
+        assert ("LLM Keys" in shown) == (batching == "on" and "Nested Loop" in shown and "review_id = $" in shown)
+        found[batching] = sorted(map(str, reviews.execute(query).fetchall()))
+    assert found["on"] == found["off"]
 
 
 def test_rescans_ask_nothing_twice(reviews: Conn, engine: EngineDouble) -> None:
