@@ -30,7 +30,9 @@ append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *e
 
 		appendStringInfoString(request, separator);
 		append_qual(request, RelationGetRelid(node->ss.ss_currentRelation), qual);
-		if (IsA(qual->value, Const) && !((Const *) qual->value)->constisnull)
+		if (qual->value == NULL)
+			;
+		else if (IsA(qual->value, Const) && !((Const *) qual->value)->constisnull)
 			append_value(request, qual, ((Const *) qual->value)->constvalue);
 		else
 		{

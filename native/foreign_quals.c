@@ -198,7 +198,10 @@ make_foreign_qual(PlannerInfo *root, RelOptInfo *rel, RestrictInfo *rinfo)
 	return qual;
 }
 
-/* -- quals in a plan, which must be copied: lists without the values, for these stand in fdw_exprs */
+/*
+ * -- quals in a plan, which must be copied: lists without the values, for these stand in fdw_exprs, in the same order; a
+ * qual without a value has any constant there
+ */
 
 List *
 quals_as_list(List *quals)
@@ -236,7 +239,7 @@ quals_from_list(List *list, List *values)
 		qual->collation = (Oid) intVal(lfourth(parts));
 		qual->exact = intVal(list_nth(parts, 4));
 		qual->column_type = (Oid) intVal(list_nth(parts, 5));
-		qual->value = lfirst(value);
+		qual->value = strncmp(qual->operator, "IS ", 3) == 0 ? NULL : lfirst(value);
 		quals = lappend(quals, qual);
 	}
 	return quals;

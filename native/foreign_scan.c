@@ -224,7 +224,8 @@ append_quals(StringInfo request, ForeignScanState *node, Datum keys)
 		}
 		appendStringInfoString(request, separator);
 		append_qual(request, table, qual);
-		append_value(request, qual, value);
+		if (qual->value)
+			append_value(request, qual, value);
 		appendStringInfoChar(request, '}');
 		separator = ", ";
 	}
