@@ -8,6 +8,7 @@ raises: an exception that leaves a PL/Python iterator loses its message.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -22,6 +23,10 @@ from pg_bridge.options import Call, Server
 
 ResultRow = tuple[int | None, str | None, str | None, str | None]
 CompleteRow = tuple[str | None, str | None, str | None]
+
+_NESTED = re.compile(
+    r"(spiexceptions\.\w+: )+"
+)  # what PL/Python puts before an error of a PL/Python function called by SQL
 
 
 def connect(plpy: Any, role: str) -> None:
@@ -223,7 +228,8 @@ def caught(plpy: Any, error: Exception) -> list[Any]:
             error = own
     if isinstance(error, plpy.SPIError):
         detail, hint = getattr(error, "spidata", (0, None, None))[1:3]
-        return [sqlstate_of(error) or "XX000", str(error), detail, hint]
+        message = _NESTED.sub("", str(error), count=1) if _NESTED.match(str(error)) else str(error)
+        return [sqlstate_of(error) or "XX000", message, detail, hint]
     return list(json.loads(fault_of(error)).values())
 
 
