@@ -17,6 +17,8 @@ from pg_bridge.hosts.plpython import sqlstate_of
 _ROWS = "SELECT llm._source_rows($1, $2, $3, $4) AS rows"
 _COLUMNS = "SELECT llm._source_columns($1) AS columns"
 
+_PLANS: dict[str, Any] = {}  # of the session
+
 
 class PlpySource:
     """The database that the backend is connected to.
@@ -60,7 +62,12 @@ class PlpySource:
             return rows
 
     def _execute(self, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
-        return self._plpy.execute(self._plpy.prepare(sql, types), list(parameters))
+        plan = _PLANS.get(sql)
+        if plan is None:
+            plan = self._plpy.prepare(sql, types)
+            if not sql.startswith("EXPLAIN"):  # of the others there are few, and always the same
+                _PLANS[sql] = plan
+        return self._plpy.execute(plan, list(parameters))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
