@@ -21,7 +21,8 @@ from pg_bridge.foreign.answers import (
 )
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported, imported
-from pg_bridge.foreign.scan import Learned, Row, Scan
+from pg_bridge.foreign.learned import Learned
+from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.connection import SessionSource, source_of

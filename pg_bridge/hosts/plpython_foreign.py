@@ -20,7 +20,8 @@ from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported, imported
-from pg_bridge.foreign.scan import Learned, Row, Scan
+from pg_bridge.foreign.learned import Learned
+from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, enum_labels, quoted
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.plpython import caught, server_of

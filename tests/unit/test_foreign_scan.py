@@ -16,8 +16,9 @@ from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.errors import AnswerError, OptionError, PgBridgeError, TableError, UnknownColumn
 from pg_bridge.foreign.answers import BOOL, INT4, TEXT, ColumnType
 from pg_bridge.foreign.definition import Column, Definition
+from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.quals import Qual
-from pg_bridge.foreign.scan import Learned, Scan
+from pg_bridge.foreign.scan import Scan
 from pg_bridge.foreign.source import Cells, Relation
 
 INT = ColumnType(INT4, -1, "integer")
