@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -162,6 +163,8 @@ begin_scan(ForeignScanState *node, int eflags)
 	 * foreign table, so it is said here.
 	 */
 	estate->es_plannedstmt->parallelModeNeeded = false;
+	/* The costs are those of waiting; compiling expressions would only add to them. */
+	estate->es_jit_flags = PGJIT_NONE;
 
 	run->values = ExecInitExprList(scan->fdw_exprs, &node->ss.ps);
 	run->statement = statement_number(estate);

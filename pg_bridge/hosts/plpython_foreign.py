@@ -68,6 +68,7 @@ class _Table:
 
 _TABLES: dict[int, _Table] = {}
 _RELATIONS: dict[tuple[int, int, str], Relation] = {}  # of this transaction, by table, statement and role
+_KEPT_RELATIONS = 16
 
 
 def size(plpy: Any, request: str) -> Size:
@@ -197,6 +198,8 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
     opened = _RELATIONS.get(key)
     if opened is None or opened.definition is not table.definition:
         opened = _RELATIONS[key] = Relation.open(table.definition, source)
+        while len(_RELATIONS) > _KEPT_RELATIONS:
+            del _RELATIONS[next(iter(_RELATIONS))]
     quals = tuple(qual_of(each, table.definition) for each in asked["quals"])
     for qual, each in zip(quals, asked["quals"], strict=True):
         if each["exact"] and not opened.decides(qual):
