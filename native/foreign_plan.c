@@ -43,7 +43,8 @@ typedef struct Planned
 {
 	List	   *quals;			/* ForeignQuals of the table's own restrictions, then those of joins on the key */
 	List	   *joins;			/* RestrictInfos of joins on the key */
-	Cost		row_cost;
+	double		asked;			/* rows about which a model is asked: conditions that only PostgreSQL knows come after */
+	Cost		row_cost;		/* of one of them */
 	List	   *sortable;		/* attribute numbers of columns that the source can sort by */
 } Planned;
 
@@ -181,7 +182,8 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 {
 	Planned    *planned = palloc0(sizeof(Planned));
 	Bitmapset  *used = NULL;
-	List	   *unknown = NIL;	/* restrictions of which llm._foreign_size knows no value */
+	List	   *later = NIL;	/* restrictions that are handed over, with values that are not known yet */
+	List	   *own = NIL;		/* those that only PostgreSQL can apply */
 	StringInfoData request;
 	Datum		values[5];
 	bool		nulls[5];
@@ -196,8 +198,10 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 
 		if (qual)
 			planned->quals = lappend(planned->quals, qual);
-		if (qual == NULL || (qual->value && !IsA(qual->value, Const)))
-			unknown = lappend(unknown, lfirst(cell));
+		if (qual == NULL)
+			own = lappend(own, lfirst(cell));
+		else if (qual->value && !IsA(qual->value, Const))
+			later = lappend(later, lfirst(cell));
 	}
 	find_joins(root, rel, key_of(table), planned);
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &used);
@@ -219,7 +223,8 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 	planned->row_cost = DatumGetFloat8(values[2]);
 
 	rel->tuples = Max(DatumGetFloat8(values[0]), 1);
-	rel->rows = clamp_row_est(rel->tuples * share_of(root, rel, unknown));
+	planned->asked = clamp_row_est(rel->tuples * share_of(root, rel, later));
+	rel->rows = clamp_row_est(planned->asked * share_of(root, rel, own));
 	rel->reltarget->width = DatumGetInt32(values[1]);
 	rel->fdw_private = planned;
 }
@@ -237,7 +242,8 @@ add_foreign_path(PlannerInfo *root, RelOptInfo *rel, double rows, List *pathkeys
 
 	if (pathkeys)				/* sorting is cheap beside answering, but it is not nothing */
 		startup += cpu_operator_cost * rows * Max(log2(Max(rows, 2)), 1);
-	total = startup + rows * (planned->row_cost * price + cpu_tuple_cost + rel->baserestrictcost.per_tuple);
+	total = startup + (joined ? 1 : planned->asked) * (planned->row_cost * price + rel->baserestrictcost.per_tuple) +
+		rows * cpu_tuple_cost;
 	add_path(rel, (Path *) create_foreignscan_path(root, rel, NULL, rows,
 #if PG_VERSION_NUM >= 180000
 												   0,

@@ -16,6 +16,8 @@
  *						batch_window.c	one row of a window
  *
  * A call that is not foreseen stays in its expression and is made as always.
+ *
+ * The module is also a foreign data wrapper, which foreign_scan.h tells about.
  */
 #ifndef PG_BRIDGE_H
 #define PG_BRIDGE_H
