@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -473,6 +472,8 @@ def test_without_the_module_tables_are_refused_and_functions_work(
 
 # -- stopping
 
+CANCELS = 250
+
 
 @pytest.fixture
 def big(reviews: Conn) -> Conn:
@@ -500,8 +501,9 @@ def test_cancel_at_random_moments(big: Conn, engine: EngineDouble, database: Dat
         "EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$",
     )
     pid = big.info.backend_pid
+    logged = len(database.cluster.log_path.read_text())
     cancelled = finished = 0
-    for number in range(int(os.environ.get("PG_BRIDGE_CANCELS", "60"))):
+    for number in range(CANCELS):
         statement = statements[number % len(statements)]
         timer = threading.Timer(rng.random() ** 2 * 0.4, big.cancel)
         timer.start()
@@ -517,10 +519,11 @@ def test_cancel_at_random_moments(big: Conn, engine: EngineDouble, database: Dat
         except psycopg.errors.QueryCanceled:
             assert big.execute("SELECT count(*) FROM many WHERE n <= 3").fetchone() == (3,)
         assert big.execute("SELECT name FROM pg_cursors WHERE name <> ''").fetchall() == []
-    assert cancelled > 5
+    assert cancelled > CANCELS / 10
+    assert finished > 0
     assert big.info.backend_pid == pid
     assert engine.received.in_flight == 0
-    log = database.cluster.log_path.read_text()
+    log = database.cluster.log_path.read_text()[logged:]
     for bad in ("PANIC", "was terminated by signal", "TRAP", "leak", "SystemError", "XX000"):
         assert bad not in log
 
@@ -542,7 +545,7 @@ def memory_kb(conn: Conn) -> int:
 @pytest.mark.timeout(300)
 def test_memory_does_not_grow_with_the_rows(big: Conn, engine: EngineDouble) -> None:
     """A million rows; then many runs of one scan."""
-    rows = int(os.environ.get("PG_BRIDGE_MANY_ROWS", "300000"))
+    rows = 1_000_000
     big.execute(f"INSERT INTO numbers SELECT i, repeat('x', 20) || i % 1000 FROM generate_series(20001, {rows}) AS i")
     big.execute("ALTER FOREIGN TABLE many OPTIONS (DROP window_rows)")
     big.execute("SELECT count(kind), count(t), count(n) FROM many WHERE n <= 60000")
