@@ -450,10 +450,10 @@ def analyst(reviews: Conn, connect: Connect, database: Database) -> Conn:
     """An analyst who may use the foreign table, and a role `reader` that may read its source."""
     role = f"analyst_{database.name}"
     reviews.execute(
-        f"CREATE ROLE {role} LOGIN; CREATE ROLE reader_{database.name} LOGIN PASSWORD 'hush';"
+        f"CREATE ROLE {role} LOGIN; CREATE ROLE reader_{database.name} LOGIN PASSWORD 'unspoken';"
         f"GRANT SELECT ON review_insight TO {role}; GRANT USAGE ON FOREIGN SERVER vllm TO {role};"
         f"GRANT SELECT ON reviews TO reader_{database.name};"
-        f"CREATE USER MAPPING FOR {role} SERVER vllm OPTIONS (user 'reader_{database.name}', password 'hush', "
+        f"CREATE USER MAPPING FOR {role} SERVER vllm OPTIONS (user 'reader_{database.name}', password 'unspoken', "
         "password_required 'false')"
     )
     return connect(user=role)
@@ -501,7 +501,7 @@ def test_nobody_becomes_a_superuser_or_reads_without_a_password(
     reviews.execute(f"{mapping} (DROP user)")
     said = failure(analyst, "SELECT title FROM review_insight")
     assert said.message_primary == f'the user mapping of "{role}" names no user that reads the source'
-    assert "hush" not in database.cluster.log_path.read_text()
+    assert "unspoken" not in database.cluster.log_path.read_text()
 
 
 @pytest.fixture
@@ -535,7 +535,7 @@ def test_the_password_of_the_user_mapping(
     reviews.execute(f"{mapping} (DROP password)")
     assert "password" in str(failure(analyst, "SELECT count(*) FROM review_insight").message_primary)
     log = database.cluster.log_path.read_text()
-    assert "hush" not in log.replace("PASSWORD 'hush'", "").replace("password 'hush'", "")
+    assert "unspoken" not in log.replace("PASSWORD 'unspoken'", "").replace("password 'unspoken'", "")
     assert "mistaken" not in log.replace("password 'mistaken'", "")
 
 
