@@ -16,7 +16,7 @@ from pg_bridge.hosts.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable
 from pg_bridge.hosts.multicorn_errors import refuse, refusing
 from pg_bridge.hosts.multicorn_own import ConnectionRelation, ResultRelation, RowSetRelation, StateRelation
 from pg_bridge.hosts.multicorn_quals import refuses_null
-from pg_bridge.hosts.transaction import end_with_transaction
+from pg_bridge.hosts.transaction import until_its_end
 
 
 class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no type information
@@ -71,9 +71,7 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
 
     def _rows(self, scan: Scan, *, is_strict: bool) -> Iterator[Sequence[str | None]]:
         try:
-            rows = self._table.rows(scan)
-            end_with_transaction(rows)
-            yield from rows
+            yield from until_its_end(self._table.rows(scan))
         except Cancelled as error:
             if is_strict:  # as in _scan: PostgreSQL drops this row, and then raises the cancel in its own words
                 yield (None,) * self._table.width

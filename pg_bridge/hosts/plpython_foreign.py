@@ -28,7 +28,7 @@ from pg_bridge.hosts.plpython import caught, server_of
 from pg_bridge.hosts.plpython_request import Shown, is_known, qual_of, sort_of
 from pg_bridge.hosts.plpython_source import PlpySource
 from pg_bridge.hosts.session import SESSION
-from pg_bridge.hosts.transaction import call_at_end_of_transaction, end_with_transaction
+from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_end
 
 ROWS_AT_ONCE = 512  # handed over together, of those that are ready
 CHARS_AT_ONCE = 1 << 24
@@ -142,11 +142,9 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
         table = _table(plpy, asked["table"], source)
         names = [column.name for column in table.definition.columns]
         needed = _picker([names.index(name) for name in asked["needed"]])
-        windows = _Windows(_windows(plpy, asked, table, source))
-        for window in windows.whole():
+        for window in until_its_end(_windows(plpy, asked, table, source)):
             for rows in _parted(window):
                 yield len(rows), needed(rows), None
-        windows.check_whole()
     except Exception as error:
         yield 0, [], caught(plpy, error)
 
@@ -214,37 +212,6 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
     return scan.windows(
         memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned
     )
-
-
-class _Windows:
-    """The windows of a scan, which end with the transaction or subtransaction that began it.
-
-    Args:
-        windows: What they are read from.
-    """
-
-    def __init__(self, windows: Iterator[list[Row]]) -> None:
-        self._windows = windows
-        self._is_whole = False
-
-    def whole(self) -> Iterator[list[Row]]:
-        """All of them."""
-        windows = self._counted()
-        end_with_transaction(windows)
-        return windows
-
-    def check_whole(self) -> None:
-        """Raise an error if not all of them came."""
-        if not self._is_whole:
-            raise SourceError(
-                "the scan of a foreign table ended with the savepoint that it began in",
-                sqlstate="55000",
-                hint="The cursor began to read after a savepoint that has been rolled back; open it anew.",
-            )
-
-    def _counted(self) -> Iterator[list[Row]]:
-        yield from self._windows
-        self._is_whole = True
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Row]], Row]:
