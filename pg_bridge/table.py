@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pg_bridge.errors import QueryError
 
 _NULL = "null"
-_CHUNK_ROWS = 1 << 14
+_CHUNK_ROWS = 1 << 10
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"

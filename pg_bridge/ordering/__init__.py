@@ -8,7 +8,7 @@ reuses what it has cached of a prefix. Strategies compete, and the one that shar
     v1         the paper's column order for all rows, by length and cardinality (`fixed`)
     greedy     the column order for all rows that saves most, column by column, counted exactly (`fixed`)
     refined    the best of these column orders after single columns have moved to where more is saved (`fixed`)
-    tree       a prefix tree in which every node has columns of its own (`tree`)
+    tree       a prefix tree in which every node has columns of its own (`tree`), its branches moved about (`graft`)
     optimum    the best of all orderings, tried one by one; of a handful of rows (`bound`)
 
 It never drops or changes a row, knows no token and no block, and, without a budget in seconds, depends on nothing but

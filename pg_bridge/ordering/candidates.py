@@ -19,6 +19,7 @@ from pg_bridge.ordering.bound import optimum, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
+from pg_bridge.ordering.graft import ASKED, graft
 from pg_bridge.ordering.polish import polish
 from pg_bridge.ordering.rows import walk
 from pg_bridge.ordering.sent import Sent
@@ -29,13 +30,15 @@ from pg_bridge.table import Table
 Strategy = Literal["original", "rows only", "v1", "greedy", "refined", "tree", "optimum"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-_TREES = ((1_000, 8), (50_000, 3), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
+_TREES = ((1_000, 8), (50_000, 2), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
 _WORTH_REFINING = 0.9  # of what the best of the orders to refine shares
 _LARGEST_POLISHED = 64  # rows
+_GRAFTED_CELLS = 1 << 18  # looked at in all sweeps over a tree's branches together
+_MOST_SWEEPS = 6
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
 
@@ -45,14 +48,14 @@ class Candidate(NamedTuple):
     Attributes:
         strategy: Where it comes from.
         column_order: (n, k) int16; each row's columns in order.
-        shared_chars: Characters of cells and names that rows share with the row before, or with what was sent earlier.
         row_order: (n,) intp; the rows in sending order; None where they have yet to be sorted.
+        shared_chars: Characters of cells and names that rows share with the row before, or with what was sent earlier.
     """
 
     strategy: Strategy
     column_order: NDArray[np.int16]
+    row_order: NDArray[np.intp] | None
     shared_chars: int
-    row_order: NDArray[np.intp] | None = None
 
 
 class Candidates:
@@ -71,6 +74,7 @@ class Candidates:
         self._table = table
         self._cells = cells
         self._check_interrupts = check_interrupts
+        self._carries = after is not None
         self._last_order = list(after.order) if after is not None else []
         self._fixed: dict[Strategy, tuple[list[int], int]] = {}  # columns, and what they share
         self._shared: dict[tuple[int, ...], int] = {}  # what columns share
@@ -85,7 +89,7 @@ class Candidates:
         if self._cells.rows < (2 if self._cells.sent is None else 1) or self._cells.columns == 0:
             strategies = ("original",)
         made = (candidate for strategy in strategies for candidate in self._of(strategy, strategies, until))
-        return max(made, key=lambda candidate: candidate.shared_chars)
+        return _best(made)
 
     def _of(self, strategy: Strategy, strategies: tuple[Strategy, ...], until: float | None) -> Iterator[Candidate]:
         cells = self._cells
@@ -96,17 +100,16 @@ class Candidates:
             rows = np.arange(cells.rows, dtype=np.intp)
             shared = shared_chars(cells, rows, column_order)
             equal = (cells.ranks[:, 1:] == cells.ranks[:, :-1]).all(axis=0)  # of equal rows `cost` leaves out a comma
-            yield Candidate(strategy, column_order, shared + int(equal.sum()) - len(equal), rows)
+            yield Candidate(strategy, column_order, rows, shared + int(equal.sum()) - len(equal))
         elif strategy == "optimum":
             if tiny or alone:
                 yield self._weighed(strategy, optimum(self._table))
         elif strategy == "tree":
             if alone or not tiny:
-                for column_order in self._trees(until):
-                    yield self._weighed(strategy, column_order)
+                yield self._grown(until)
         else:
             columns, shared = self._fixed_order(strategy)
-            yield Candidate(strategy, self._for_all(columns), shared)
+            yield Candidate(strategy, self._for_all(columns), None, shared)
 
     def _fixed_order(self, strategy: Strategy) -> tuple[list[int], int]:
         """One column order for all rows, and the characters that it shares."""
@@ -135,7 +138,8 @@ class Candidates:
         """The simpler orders, those among them that are worth it, each refined."""
         simple = [self._fixed_order(strategy) for strategy in ("greedy", "v1", "rows only")]
         least = _WORTH_REFINING * max(shared for _, shared in simple)
-        some = self._cells.every(-(-self._cells.rows * self._cells.columns // _REFINED_CELLS))
+        step = -(-self._cells.rows * self._cells.columns // _REFINED_CELLS)
+        some = self._cells.some(np.arange(0, self._cells.rows, step))
         worth_it = [columns for columns, shared in simple if shared >= least]
         return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in worth_it)
 
@@ -144,8 +148,26 @@ class Candidates:
         return np.broadcast_to(np.array(columns, np.int16), (self._cells.rows, len(columns)))
 
     def _weighed(self, strategy: Strategy, column_order: NDArray[np.int16]) -> Candidate:
-        rows, shared = walk(self._cells, column_order)
-        return Candidate(strategy, column_order, shared, rows)
+        return Candidate(strategy, column_order, *walk(self._cells, column_order))
+
+    def _grown(self, until: float | None) -> Candidate:
+        """The best tree once its branches have moved; within a budget those of every tree move."""
+        trees = (self._weighed("tree", column_order) for column_order in self._trees(until))
+        if self._carries:  # a later window continues a tree as it grew better than one whose branches moved
+            return _best(trees)
+        cells = self._cells
+        sweeps = _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED))
+        if until is not None and cells.rows <= _MOST_REGROUPED:
+            return _best(self._grafted(tree, _MOST_SWEEPS) for tree in trees)
+        return self._grafted(_best(trees), min(sweeps, _MOST_SWEEPS))
+
+    def _grafted(self, tree: Candidate, sweeps: int) -> Candidate:
+        if tree.row_order is None or not sweeps:
+            return tree
+        return Candidate(
+            "tree",
+            *graft(self._cells, tree.column_order, tree.row_order, tree.shared_chars, sweeps, self._check_interrupts),
+        )
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
         """Trees, the most promising first; more than one where the table is small, or until the time is over."""
@@ -158,7 +180,8 @@ class Candidates:
             if attempt is None:
                 return
             grown += 1
-            column_order = grow(cells, *attempt, self._check_interrupts)
+            settled = attempt[0] is self._fixed_order("refined")[0]
+            column_order = grow(cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
             yield polish(cells, column_order) if cells.rows <= _LARGEST_POLISHED else column_order
 
     def _attempts(self) -> Iterator[tuple[list[int], int, int]]:
@@ -176,6 +199,11 @@ class Candidates:
         for column in refined:
             moved = [column, *(other for other in refined if other != column)]
             yield moved, 6 * _LOOKED_AT, 2 * _REGROUPED
+
+
+def _best(candidates: Iterable[Candidate]) -> Candidate:
+    """The one that shares most; of equal ones the first."""
+    return max(candidates, key=lambda candidate: candidate.shared_chars)
 
 
 def _distinct(orders: Iterable[list[int]]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from pg_bridge.table import Table
 _SEPARATOR_CHARS = 2  # ', ' after a cell; for the last cell of a row the two braces around it stand in
 _HEAD_CHARS = 16
 _CHUNK = 1 << 16
+_LARGEST_BYTE = np.iinfo(np.uint8).max
 _LARGEST_SHORT = np.iinfo(np.uint16).max
 
 
@@ -47,9 +48,8 @@ class Cells:
         self.sent = Lookup(sent) if sent is not None and sent.windows else None
         chars, common, hashes = [], [], []
         for j, (label, texts) in enumerate(zip(self.labels, table.values, strict=True)):
-            by_text = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.intp)
-            alphabetical = [texts[code] for code in by_text.tolist()]
-            lengths = np.fromiter(map(len, alphabetical), np.int64, len(alphabetical))
+            by_text, in_common = alphabetical(texts)
+            lengths = np.fromiter(map(len, texts), np.int64, len(texts))[by_text]
             if len(texts) > 1:
                 ranks = np.empty(len(texts), self.ranks.dtype)
                 ranks[by_text] = np.arange(len(texts))
@@ -57,9 +57,9 @@ class Cells:
             else:
                 self.ranks[j] = 0
             if sent is not None:
-                hashes.append(cell_hashes(j, alphabetical))
+                hashes.append(cell_hashes(j, texts)[by_text])
             chars.append(lengths + len(label) + _SEPARATOR_CHARS)
-            common.append(np.where(np.arange(len(texts)) > 0, common_with_previous(alphabetical) + len(label), 0))
+            common.append(np.where(np.arange(len(texts)) > 0, in_common + len(label), 0))
         self.hashes = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
         self.chars = np.concatenate(chars) if chars else np.empty(0, np.int64)
         self._minima = _range_minima(np.concatenate(common) if common else np.empty(0, np.int64), max(sizes, default=0))
@@ -80,10 +80,10 @@ class Cells:
         """How many columns there are."""
         return int(self.ranks.shape[0])
 
-    def every(self, step: int) -> Cells:
-        """The cells of every step-th row; the numbers of cells stay."""
+    def some(self, rows: NDArray[np.intp]) -> Cells:
+        """The cells of some rows; the numbers of cells stay."""
         some = copy.copy(self)
-        some.ranks = np.ascontiguousarray(self.ranks[:, ::step])
+        some.ranks = np.take(self.ranks, rows, axis=1)
         return some
 
     def places(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> NDArray[np.intp]:
@@ -121,40 +121,67 @@ class Cells:
         return shared
 
 
-def common_with_previous(texts: Sequence[str]) -> NDArray[np.int64]:
-    """(m,) int64: characters that each text shares with the one before it; the first shares none.
+def alphabetical(texts: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Sort texts.
 
-    >>> common_with_previous(["ab", "abc", "b"]).tolist()
-    [0, 2, 0]
+    Returns:
+        order: (m,) intp; which text comes i-th.
+        common: (m,) int64; characters that it shares with the one before it; the first shares none.
+
+    >>> order, common = alphabetical(["b", "abc", "ab"])
+    >>> order.tolist(), common.tolist()
+    ([2, 1, 0], [0, 2, 0])
     """
+    order, heads = _by_heads(texts)
     common = np.zeros(len(texts), np.int64)
     for start in range(1, len(texts), _CHUNK):
-        chunk = texts[start - 1 : start + _CHUNK]
-        common[start : start + _CHUNK] = _common(chunk)
-    return common
+        chunk = slice(start, start + _CHUNK)
+        common[chunk], alike = _first_difference(
+            heads[chunk], heads[start - 1 : start - 1 + _CHUNK][: len(heads[chunk])]
+        )
+        alike += start
+        begin, width = _HEAD_CHARS, 4 * _HEAD_CHARS
+        while alike.size:  # those that agree so far look further, in ever wider steps
+            here, before = (
+                _characters([texts[i][begin : begin + width] for i in order[places].tolist()], width)
+                for places in (alike, alike - 1)
+            )
+            more, still = _first_difference(here, before)
+            common[alike] += more
+            alike = alike[still]
+            begin, width = begin + width, min(4 * width, 4096)
+    return order, common
 
 
-def _common(texts: Sequence[str]) -> NDArray[np.int64]:
-    """(m - 1,) int64: characters that each text but the first shares with the one before it."""
-    heads = _characters([text[:_HEAD_CHARS] for text in texts], _HEAD_CHARS)
-    common, alike = _first_difference(heads[1:], heads[:-1])
-    start, width = _HEAD_CHARS, 4 * _HEAD_CHARS
-    while alike.size:  # those that agree so far look further, in ever wider steps
-        after = _characters([texts[i + 1][start : start + width] for i in alike.tolist()], width)
-        before = _characters([texts[i][start : start + width] for i in alike.tolist()], width)
-        more, still = _first_difference(after, before)
-        common[alike] += more
-        alike = alike[still]
-        start, width = start + width, min(4 * width, 4096)
-    return common
+def _by_heads(texts: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.unsignedinteger]]:
+    """What sorts texts, and (m, 16) the characters that each begins with, sorted.
+
+    Beginnings in Latin-1 are sorted as numbers, and only texts that begin alike by what follows.
+    """
+    heads = np.empty((len(texts), _HEAD_CHARS), np.uint8)
+    for start in range(0, len(texts), _CHUNK):
+        characters = _characters(texts[start : start + _CHUNK], _HEAD_CHARS)
+        if characters.max() > _LARGEST_BYTE:
+            order = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.intp)
+            return order, _characters(list(map(texts.__getitem__, order.tolist())), _HEAD_CHARS)
+        heads[start : start + _CHUNK] = characters
+    words = heads.view(">u8").astype(np.uint64)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    heads, words = heads[order], words[order]
+    equal = (words[1:] == words[:-1]).all(axis=1)
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    order[tied] = sorted(order[tied].tolist(), key=texts.__getitem__)
+    return order, heads
 
 
-def _characters(texts: list[str], width: int) -> NDArray[np.uint32]:
+def _characters(texts: Sequence[str], width: int) -> NDArray[np.uint32]:
     """(len(texts), width) uint32: code points, cut at `width`, padded with 0, which no JSON text holds."""
     return np.array(texts, dtype=f"U{width}").view(np.uint32).reshape(len(texts), width)
 
 
-def _first_difference(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+def _first_difference(
+    a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """Characters before each pair's first difference, and which pairs do not differ."""
     differ = a != b
     first = differ.argmax(axis=1)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, lengthened
 
-_DIGIT_BITS = 16
-_LARGEST_KEY = np.iinfo(np.int32).max
+_KEY_BITS = 63
 _CHUNK = 1 << 16
 
 
@@ -120,9 +119,8 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     else:
         rank = np.take(cells.ranks[column], rows)
         ranks = int(cells.sizes[column])
-    key = _keys(group, rank, ranks)
-    order = _sort_order(key, int(key.max()))
-    rows, key = rows[order], key[order]
+    order, key = sort_keys(_keys(group, rank, ranks))
+    rows = rows[order]
     del order, rank
     first = np.empty(len(rows), np.bool_)
     first[0] = True
@@ -171,25 +169,27 @@ def divide(partition: Partition, column: NDArray[np.int16]) -> tuple[Partition, 
 
 def sort_order(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int = 1 << 31) -> NDArray[np.intp]:
     """(r,) intp: what sorts by (group, rank), stably; `group` is ascending, ranks lie below `ranks`."""
-    key = _keys(group, rank, ranks)
-    return _sort_order(key, int(key.max(initial=0)))
+    return sort_keys(_keys(group, rank, ranks))[0]
 
 
-def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.signedinteger]:
-    """(r,) int32 where they fit, else int64: numbers that stand to each other as (group, rank) do."""
-    groups = int(group[-1]) + 1 if len(group) else 0
-    key: NDArray[np.signedinteger] = np.empty(len(group), np.int32 if groups * ranks <= _LARGEST_KEY else np.int64)
-    np.multiply(group, ranks, out=key, casting="unsafe")
-    np.add(key, rank, out=key, casting="unsafe")
-    return key
+def sort_keys(key: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """What sorts keys, stably, and the keys sorted; the keys are overwritten, and none is negative.
 
-
-def _sort_order(key: NDArray[np.signedinteger], largest: int) -> NDArray[np.intp]:
-    """What sorts keys, stably: a radix sort, 16 bits a pass.
-
-    NumPy's stable sort of 16-bit integers is one, some ten times as fast as its sort of wider ones.
+    Each key carries its place in its lowest bits, so that plain integers are sorted, which NumPy does with the
+    processor's widest instructions: several times as fast as any sort that moves indices.
     """
-    order = np.argsort(key.astype(np.uint16), kind="stable")
-    for shift in range(_DIGIT_BITS, largest.bit_length(), _DIGIT_BITS):
-        order = order[np.argsort((key >> shift).astype(np.uint16)[order], kind="stable")]
-    return order
+    bits = len(key).bit_length()
+    if int(key.max(initial=0)).bit_length() + bits > _KEY_BITS:
+        order = np.argsort(key, kind="stable")
+        return order, key[order]
+    key <<= bits
+    key |= np.arange(len(key))
+    key.sort()
+    return key & ((1 << bits) - 1), key >> bits
+
+
+def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.int64]:
+    """(r,) int64: numbers that stand to each other as (group, rank) do."""
+    key: NDArray[np.int64] = group * ranks
+    key += rank
+    return key

@@ -12,7 +12,7 @@ that a node starts from is that of the node above; a column is moved to its fron
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from pg_bridge.ordering.partition import Partition, divide, split
 from pg_bridge.ordering.regroup import regroup
 
 _SMALLEST_REGROUPED = 8  # rows of a node
+_BATCH_ROWS = 1 << 16
 _CHUNK_ROWS = 1 << 16
 _LEAST_GAIN = 0.02  # of a level's nodes, for those of the levels below to be regrouped too
 
@@ -46,6 +47,7 @@ def grow(
     order: list[int],
     candidates: int = 4,
     regrouped: int = 4,
+    settled: bool = False,
     check_interrupts: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int16]:
     """Order each row's columns.
@@ -55,51 +57,135 @@ def grow(
         order: All columns, in an order that is good for the whole table.
         candidates: How many columns of a node's order are tried as its first.
         regrouped: Among how many of them the rows of a node may be divided; fewer than two leave them together.
-        check_interrupts: Called at every level; what it raises ends growth.
+        settled: Whether the order's first column is known to be the best for the whole table.
+        check_interrupts: Called at every level of every batch; what it raises ends growth.
 
     Returns:
         (n, k) int16; each row's columns in order.
     """
-    taken = _Taken(cells)
-    whole = Partition.whole(cells)
-    nodes = _Nodes(whole, np.array([order] * whole.count, np.int16).reshape(whole.count, len(order)))
-    while nodes.partition.count:
+    taken = _Taken.nothing(cells)
+    waiting = [(cells, _root(cells, order, taken), taken, regrouped)]
+    while waiting:
         check_interrupts()
-        nodes = _take_constant(cells, nodes, taken)
-        if not nodes.partition.count:
-            break
-        chosen = _best_first(cells, nodes, candidates)
-        first, worth_it = _first_columns(cells, chosen, regrouped)
-        if not worth_it:
-            regrouped = 0
-        nodes = _branch(cells, chosen, first, taken)
+        some, nodes, taken_by, regrouped = waiting.pop()
+        if not settled:
+            nodes = _end_pairs(some, nodes, taken_by)
+            nodes = _best_first(some, _take_constant(some, nodes, taken_by), candidates)
+        settled = False  # of the root alone
+        if nodes.partition.count:
+            first, worth_it = _first_columns(some, nodes, regrouped)
+            below = _branch(some, nodes, first, taken_by)
+            waiting += [(*batch, regrouped if worth_it else 0) for batch in _batches(some, below, taken_by)]
     return taken.complete(order)
 
 
-class _Taken:
-    """The columns that each row has taken so far, in order."""
+def _root(cells: Cells, order: list[int], taken: _Taken) -> _Nodes:
+    """The node of all rows, behind the columns that are equal in all of them."""
+    whole = Partition.whole(cells)
+    constant = (cells.ranks == cells.ranks[:, :1]).all(axis=1) & ~whole.known.any()
+    left = [column for column in order if not constant[column]]
+    if whole.count and left:
+        for column in np.flatnonzero(constant).tolist():
+            taken.add(whole.rows, np.full(len(whole.rows), column, np.int16))
+        return _Nodes(whole, np.array([left], np.int16))
+    return _Nodes(whole.of(np.zeros(whole.count, np.bool_)), np.empty((0, len(order)), np.int16))
 
-    def __init__(self, cells: Cells) -> None:
-        self._order = np.full((cells.rows, cells.columns), NONE, np.int16)
-        self._depth = np.zeros(cells.rows, np.int16)
+
+def _batches(cells: Cells, nodes: _Nodes, taken: _Taken) -> Iterator[tuple[Cells, _Nodes, _Taken]]:
+    """The nodes of a level; more rows than the processor's caches hold in batches, each with a copy of its cells."""
+    partition = nodes.partition
+    if len(partition.rows) <= _BATCH_ROWS:
+        yield cells, nodes, taken
+        return
+    end = np.cumsum(np.bincount(partition.group, minlength=partition.count))
+    first = start = 0
+    while first < partition.count:
+        last = max(first + 1, int(np.searchsorted(end, start + _BATCH_ROWS, side="right")))
+        stop = int(end[last - 1])
+        rows = partition.rows[start:stop]
+        prefix = None if partition.prefix is None else partition.prefix[first:last]
+        batch = Partition(np.arange(len(rows)), partition.group[start:stop] - first, last - first, prefix)
+        yield cells.some(rows), _Nodes(batch, nodes.order[first:last]), taken.among(rows)
+        first, start = last, stop
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """The columns that some of the table's rows have taken so far, in order.
+
+    Attributes:
+        rows: (r,) intp; which rows.
+        order: (n, k) int16; of all rows, padded.
+        depth: (n,) int16; of all rows, how many columns they have taken.
+    """
+
+    rows: NDArray[np.intp]
+    order: NDArray[np.int16]
+    depth: NDArray[np.int16]
+
+    @classmethod
+    def nothing(cls, cells: Cells) -> _Taken:
+        """All rows, before they have taken any column."""
+        n = cells.rows
+        return cls(np.arange(n), np.full((n, cells.columns), NONE, np.int16), np.zeros(n, np.int16))
+
+    def among(self, rows: NDArray[np.intp]) -> _Taken:
+        """The same for some of these rows, renumbered."""
+        return _Taken(self.rows[rows], self.order, self.depth)
 
     def add(self, rows: NDArray[np.intp], columns: NDArray[np.integer]) -> None:
         """Let each of some rows, none of them twice, take a column."""
-        self._order[rows, self._depth[rows]] = columns
-        self._depth[rows] += 1
+        rows = self.rows[rows]
+        self.order[rows, self.depth[rows]] = columns
+        self.depth[rows] += 1
 
     def complete(self, order: list[int]) -> NDArray[np.int16]:
         """Let every row take the rest of its columns, as they stand in an order of all of them."""
         columns = np.array(order, np.int16)
         place_of = np.empty(len(order), np.intp)
         place_of[columns] = np.arange(len(order))
-        for start in range(0, len(self._order), _CHUNK_ROWS):
-            some = self._order[start : start + _CHUNK_ROWS]
+        for start in range(0, len(self.order), _CHUNK_ROWS):
+            some = self.order[start : start + _CHUNK_ROWS]
             unused = np.ones(some.shape, np.bool_)
             row, place = np.nonzero(some != NONE)
             unused[row, place_of[some[row, place]]] = False
             some[some == NONE] = columns[np.nonzero(unused)[1]]
-        return self._order
+        return self.order
+
+
+def _end_pairs(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
+    """Let two rows that are left alone take what is equal in both, then the column that begins most alike."""
+    partition = nodes.partition
+    size = np.bincount(partition.group, minlength=partition.count)
+    is_pair = (size == 2) & ~partition.known
+    pairs = np.flatnonzero(is_pair)
+    start = (np.cumsum(size) - size)[pairs]
+    one, other = partition.rows[start], partition.rows[start + 1]
+    has = _has(cells, nodes.order[pairs])
+    most, best = np.zeros(len(pairs), np.int64), np.full(len(pairs), NONE, np.int16)
+    for column in np.flatnonzero(has.any(axis=0)).tolist():
+        here = np.flatnonzero(has[:, column])
+        place, place_of_other = (
+            np.take(cells.ranks[column], rows[here]) + cells.offsets[column] for rows in (one, other)
+        )
+        equal = place == place_of_other
+        for rows in (one, other):
+            taken.add(rows[here[equal]], np.full(int(equal.sum()), column, np.int16))
+        here, place, place_of_other = here[~equal], place[~equal], place_of_other[~equal]
+        shared = cells.shared_chars(np.minimum(place, place_of_other), np.maximum(place, place_of_other))
+        better = shared > most[here]
+        most[here[better]], best[here[better]] = shared[better], column
+    for rows in (one, other):
+        taken.add(rows[best != NONE], best[best != NONE])
+    return _Nodes(partition.of(~is_pair), nodes.order[~is_pair]) if pairs.size else nodes
+
+
+def _has(cells: Cells, order: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """(count, k) bool: which columns each of some orders holds."""
+    has = np.zeros((len(order), cells.columns), np.bool_)
+    node, place = np.nonzero(order != NONE)
+    has[node, order[node, place]] = True
+    return has
 
 
 def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
@@ -107,9 +193,7 @@ def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
     partition, order = nodes.partition, nodes.order
     saved = np.zeros((partition.count, cells.columns), np.int64)
     constant = np.zeros((partition.count, cells.columns), np.bool_)
-    node, place = np.nonzero(order != NONE)
-    has = np.zeros((partition.count, cells.columns), np.bool_)
-    has[node, order[node, place]] = True
+    has = _has(cells, order)
     for column in np.flatnonzero(has.any(axis=0)).tolist():
         wanted = has[:, column]
         some = partition if wanted.all() else partition.of(wanted)
@@ -121,6 +205,7 @@ def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
         rows = partition.of(constant[:, column]).rows
         taken.add(rows, np.full(len(rows), column, np.int16))
     useful = np.zeros(order.shape, np.bool_)
+    node, place = np.nonzero(order != NONE)
     useful[node, place] = (saved > 0)[node, order[node, place]] & ~constant[node, order[node, place]]
     going_on = useful.any(axis=1)
     return _Nodes(partition.of(np.asarray(going_on)), _packed(order, useful)[going_on])
@@ -143,7 +228,7 @@ def _best_first(cells: Cells, nodes: _Nodes, candidates: int) -> _Nodes:
     """
     partition, order = nodes.partition, nodes.order
     width = min(candidates, order.shape[1])
-    if width < 2:
+    if width < 2 or not partition.count:
         return nodes
     as_it_is = np.zeros((width, partition.count))
     for place, level in enumerate(descend(cells, partition, order[:, :width])):

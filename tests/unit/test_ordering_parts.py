@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.ordering import order_by
 from pg_bridge.ordering.bound import searchable
-from pg_bridge.ordering.cells import Cells, common_with_previous
+from pg_bridge.ordering.cells import Cells, alphabetical
 from pg_bridge.ordering.descent import NONE, descend
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.partition import Partition, divide, sort_order, split
@@ -92,18 +92,29 @@ def by_columns(table: Table, columns: Sequence[int]) -> list[Row]:
 # Cells
 
 
+@pytest.mark.parametrize("letters", ["aé日😀", "aébÿ"], ids=["of any alphabet", "in Latin-1"])
 @pytest.mark.parametrize("alike", [0, 1, 15, 16, 17, 79, 80, 81, 335, 336, 337, 1359, 1360, 5455, 5456, 9551, 9552])
-def test_texts_share_their_common_prefix_with_the_text_before(alike: int) -> None:
-    same = ("aé日😀" * (alike // 4 + 1))[:alike]
-    texts = [same, same + "a", same + "ab", same + "b", same[: alike // 2] + "z", "", same + "c"]
-    expected = [0, *(common_chars(one, other) for one, other in pairwise(texts))]
-    assert common_with_previous(texts).tolist() == expected
+def test_texts_are_sorted_and_share_their_common_prefix_with_the_text_before(alike: int, letters: str) -> None:
+    same = (letters * (alike // 4 + 1))[:alike]
+    assert_alphabetical(list(dict.fromkeys([same + "b", same, same[: alike // 2] + "z", same + "ab", "", same + "a"])))
 
 
-def test_many_texts_share_what_few_do() -> None:
+@pytest.mark.parametrize("rare", ["x", "ł"])
+def test_many_texts_are_sorted_as_few_are(rare: str) -> None:
     texts = [f"{i // 3:06d} and {i * 7919 % 131_080}" for i in range(131_080)]
-    expected = [0, *(common_chars(one, other) for one, other in pairwise(texts))]
-    assert common_with_previous(texts).tolist() == expected
+    assert_alphabetical([*texts[::-1], rare])
+
+
+@pytest.mark.parametrize("texts", [[], ["a"], ["", "\x7f", "\x80", "ÿ", "~"]])
+def test_any_texts_are_sorted(texts: list[str]) -> None:
+    assert_alphabetical(texts)
+
+
+def assert_alphabetical(texts: list[str]) -> None:
+    order, common = alphabetical(texts)
+    assert [texts[i] for i in order.tolist()] == sorted(texts)
+    pairs = [common_chars(one, other) for one, other in pairwise(sorted(texts))]
+    assert common.tolist() == [0, *pairs][: len(texts)]
 
 
 @pytest.mark.parametrize("alike", [65_529, 65_530, 65_531, 65_532])  # with the name and a quote 65,535 and so on
@@ -141,7 +152,7 @@ def test_places_number_the_distinct_cells_alphabetically_column_after_column() -
 @pytest.mark.parametrize("step", [1, 2, 7, 40, 100])
 def test_every_so_manieth_row_keeps_its_cells(step: int) -> None:
     cells = Cells(random_table(chance_of(step), 40, 3))
-    some = cells.every(step)
+    some = cells.some(np.arange(0, cells.rows, step))
     assert some.rows == len(range(0, 40, step))
     assert some.ranks.tolist() == [ranks[::step] for ranks in cells.ranks.tolist()]
     assert cells.rows == 40

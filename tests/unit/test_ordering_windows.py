@@ -32,11 +32,11 @@ def windows_of(columns: list[str], cells: list[list[str]], sizes: list[int]) -> 
 
 
 def planned(windows: list[Table], *, carry: bool = True) -> list[Ordering]:
-    orderings = []
-    sent = Sent() if carry else None
+    """Plan windows one after another; those that carry nothing each as if it were the first of many."""
+    orderings: list[Ordering] = []
     for window in windows:
+        sent = orderings[-1].sent if carry and orderings else Sent()
         orderings.append(plan(window, after=sent))
-        sent = orderings[-1].sent
     return orderings
 
 
