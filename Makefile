@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-planner devdb devdb-stop clean
+.PHONY: help setup demo test lint bench bench-planner bench-paper devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,7 +23,7 @@ lint: setup ## ruff, mypy and the import contracts
 	@echo "[lint] mypy" && .venv/bin/mypy --no-error-summary
 	@echo "[lint] import contracts" && .venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports
 
-BENCHMARKS := throughput imports batching real_engine
+BENCHMARKS := throughput imports batching foreign real_engine
 
 bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
@@ -31,6 +31,9 @@ bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 
 bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some ten minutes
 	@echo "[bench] planner" && $(PYTHON) -m benchmarks.planner --output benchmarks/results/planner.txt
+
+bench-paper: setup ## the paper's table, re-run on a real vLLM; takes some twenty minutes on two cores
+	@$(PYTHON) -m benchmarks.paper --output benchmarks/results/paper.txt --charts benchmarks/results
 
 devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 	@$(DEVDB) up

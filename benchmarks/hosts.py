@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pg_bridge.testing.cluster import Cluster
+from pg_bridge.options import MULTICORN_WRAPPER
+from pg_bridge.testing.cluster import SUPERUSER, Cluster
 
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 
@@ -37,8 +38,11 @@ def make_hosts(cluster: Cluster, endpoint: str) -> list[Host]:
             continue
         cluster.psql(f"CREATE DATABASE {name}")
         cluster.psql(f"CREATE EXTENSION {extension} CASCADE", database=name)
+        wrapper = f", wrapper '{MULTICORN_WRAPPER}'" if name == "multicorn" else ""
         cluster.psql(
-            f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{endpoint}')", database=name
+            f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{endpoint}'{wrapper});"
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user '{SUPERUSER}')",
+            database=name,
         )
         hosts.append(Host(name, cluster.dsn_of(name)))
     return hosts

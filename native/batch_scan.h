@@ -81,7 +81,6 @@ extern TupleTableSlot *load_row(BatchScanState *state, int row);
 extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
 
 /* batch_calls.c */
-extern int64 statement_number(EState *estate);
 extern void begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, Oid batch, Oid report);
 extern void make_calls(BatchScanState *state, List *numbers);
 

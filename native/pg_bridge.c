@@ -39,13 +39,19 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	if (pg_bridge_batching && inside_batch_function == 0 && mentions_own_functions(query))
 		registry = load_registry();
 	if (registry == NIL)
-		return plan(query, text, cursor_options, params);
+	{
+		stmt = plan(query, text, cursor_options, params);
+		if (pg_bridge_batching)
+			look_ahead_for_keys(stmt);
+		return stmt;
+	}
 
 	/* Quals must not change places where some of them guard rows from the others. */
 	may_reorder = !has_security_barrier(query);
 	query = ask_constants_once(query, registry);
 	stmt = plan(query, text, cursor_options, params);
 	rewrite_statement(stmt, registry, cursor_options, may_reorder);
+	look_ahead_for_keys(stmt);
 	return stmt;
 }
 
@@ -75,6 +81,7 @@ _PG_init(void)
 #endif
 	registry_init();
 	batch_scan_init();
+	foreign_keys_init();
 	next_planner = planner_hook;
 	planner_hook = plan_in_batches;
 }

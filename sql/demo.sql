@@ -104,3 +104,29 @@ FROM llm.last_run();
 
 SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
 FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, slow and much too long.')) AS r (review);
+
+\set ECHO none
+SELECT fdwhandler <> 0 AS has_tables FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_bridge' \gset
+\if :has_tables
+\echo '5. A foreign table: for an application it is a table like any other. Two of its columns are answered by the model.'
+\set ECHO queries
+
+CREATE FOREIGN TABLE film_insight (
+    film       text,
+    year       integer,
+    review     text,
+    sentiment  text    OPTIONS (prompt 'What is the sentiment of {review}?', labels 'positive,negative,mixed'),
+    funny      boolean OPTIONS (prompt 'Is {review} about something funny?')
+) SERVER vllm OPTIONS (source 'pg_temp.review');
+
+EXPLAIN (COSTS OFF)
+SELECT film, review, funny FROM film_insight WHERE year < 2000 AND sentiment = 'positive' ORDER BY film LIMIT 3;
+
+SELECT film, review, funny FROM film_insight WHERE year < 2000 AND sentiment = 'positive' ORDER BY film LIMIT 3;
+
+\set ECHO none
+\pset tuples_only on
+SELECT format('>> %s unique prompts, of which the conditions and the LIMIT left no more to ask.', unique_prompts)
+FROM llm.last_run();
+DROP FOREIGN TABLE film_insight;
+\endif

@@ -57,6 +57,12 @@ BEGIN
             USING ERRCODE = 'fdw_option_name_not_found',
                   HINT = 'For example: OPTIONS (prompt ''Is {review} kind?''). A column of the source has no options.';
     END IF;
+    IF catalog_name = 'table' AND NOT EXISTS (SELECT FROM pg_foreign_data_wrapper AS w
+                                              WHERE w.fdwname = 'pg_bridge' AND w.fdwhandler <> 0) THEN
+        RAISE EXCEPTION 'foreign tables need the native module of pg_bridge, which this server has not'
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Run pg-bridge install on the server and see what it says of the module; then a superuser calls SELECT llm.enable_foreign_tables().';
+    END IF;
     IF catalog_name = 'table' AND (SELECT count(*) FROM unnest(options) AS o
                                    WHERE split_part(o, '=', 1) IN ('source', 'source_query', 'relation')) <> 1 THEN
         RAISE EXCEPTION 'a foreign table needs one of the options "source" and "source_query"'

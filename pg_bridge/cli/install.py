@@ -20,7 +20,7 @@ from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS
 
 VERSION = "0.1"
 PARTS: Mapping[str, Sequence[str]] = {
-    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql"),
+    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql"),
     "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
 }
 _RELATION = ("table", "relation", "rowset|result|connection|state", "rowset, result, connection or state")
@@ -33,8 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="put the extensions' files and the native module into a PostgreSQL server",
         description="Copy the control and SQL files of the extensions pg_bridge (PL/Python) and pg_bridge_multicorn "
         "(Multicorn) into a PostgreSQL server, and build the native module, which gathers calls of llm.complete and "
-        "its kin into batches. That needs gcc, make and the server's headers; where they are not, calls are made one "
-        "by one. Run it as a user who may write there, with sudo for example.",
+        "its kin into batches and makes foreign tables work on PL/Python. That needs gcc, make and the server's "
+        "headers; where they are not, calls are made one by one. Run it as a user who may write there, with sudo for "
+        "example.",
         epilog="Then set session_preload_libraries = 'pg_bridge' for the database or the server, and in the database: "
         "CREATE EXTENSION pg_bridge CASCADE; see docs/install.md for how the server's Python finds this package.",
     )
@@ -66,7 +67,10 @@ def _install_module(arguments: argparse.Namespace) -> int:
         return 0
     missing = native.what_is_missing(arguments.pg_config)
     if missing:
-        print(f"native module: left out, {missing}; calls of llm.complete and its kin are made one by one")
+        print(
+            f"native module: left out, {missing}; calls of llm.complete and its kin are made one "
+            "by one, and there are no foreign tables on PL/Python"
+        )
         return 0
     if arguments.check:
         print("native module: missing or old")

@@ -25,6 +25,8 @@ NO_TEXT = "the engine's answer holds no text"
 NOT_A_CHOICE = "the engine did not keep to the choices"
 NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema, or was cut off by max_tokens"
+UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA))
+"""Why an answer of an engine that did not do as told is none; another attempt may be better."""
 
 
 @dataclass(frozen=True, slots=True)

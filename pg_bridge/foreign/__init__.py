@@ -4,6 +4,7 @@
     definition  a foreign table: its source, its columns, the questions
     quals       conditions: what the source can apply, what an answer surely fails
     source      the interface to the source, and the SQL sent through it
+    learned     what questions cost, and how many rows their answers leave
     scan        source rows → predicates → answers → rows, window by window
     explain     what EXPLAIN shows, and what the planner is told
     importing   IMPORT FOREIGN SCHEMA

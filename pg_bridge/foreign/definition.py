@@ -78,7 +78,11 @@ class Definition:
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, str], columns: Sequence[Column], enum_labels: Callable[[int], Sequence[str]]
+        cls,
+        options: Mapping[str, str],
+        columns: Sequence[Column],
+        enum_labels: Callable[[int], Sequence[str]],
+        server: str | None = None,
     ) -> Definition:
         """Read and check a definition.
 
@@ -86,6 +90,7 @@ class Definition:
             options: The table's own options.
             columns: Its columns.
             enum_labels: From a type's oid to its labels, empty where it is no enum.
+            server: The name of the table's server, which tells its questions from those to others.
 
         Raises:
             OptionError: An option is unknown or malformed.
@@ -105,7 +110,7 @@ class Definition:
                 f'the key "{key}" is no column that comes from the source',
                 hint=f"These are: {', '.join(rows) or 'none'}.",
             )
-        of_table = {name: values[name] for name in _CALL_OPTIONS if name in values}
+        of_table = {"server": server} | {name: values[name] for name in _CALL_OPTIONS if name in values}
         model = {
             column.name: _model_column(column, rows, of_table, enum_labels) for column in columns if column.options
         }

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from pg_bridge.dedup import dedup
 from pg_bridge.foreign.definition import ModelColumn
-from pg_bridge.foreign.scan import Learned, Scan, cost_tokens
+from pg_bridge.foreign.learned import Learned, cost_tokens
+from pg_bridge.foreign.scan import Scan
 from pg_bridge.ordering import plan
 from pg_bridge.prompt import parse_question, place_questions, resolve_columns
 from pg_bridge.table import Table

@@ -78,7 +78,7 @@ def imported(
     if not wanted:
         raise TableError(
             f'schema "{schema}" has no table to import',
-            hint="Only tables and views are found that the user mapping's role may read, and only committed ones.",
+            hint="Only tables and views are found that the role may read which reads the source.",
         )
     used: set[str] = set()
     tables = []

@@ -131,11 +131,12 @@ def source_condition(
     values = qual.values
     if qual.operator == ILIKE and not qual.collation:
         values = tuple(map(_folded_alike, values))
+    operator = f"OPERATOR(pg_catalog.{qual.operator})"  # whatever else is called so
     collate = f" COLLATE {qual.collation}" if qual.collation and type_.oid in TEXTS else ""
     if qual.quantifier:
         array = "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", value) + '"' for value in values) + "}"
-        return f"{expression}{collate} {qual.operator} {qual.quantifier.upper()} ({parameter(array)}::{cast}[])"
-    return f"{expression}{collate} {qual.operator} {parameter(values[0])}::{cast}"
+        return f"{expression}{collate} {operator} {qual.quantifier.upper()} ({parameter(array)}::{cast}[])"
+    return f"{expression}{collate} {operator} {parameter(values[0])}::{cast}"
 
 
 def _is_sure_of_texts(qual: Qual, *, bytewise: bool) -> bool:

@@ -11,18 +11,17 @@ which stops early has asked little. It knows neither PostgreSQL's embedding nor 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from pg_bridge import batch
 from pg_bridge.batch import Outcome
-from pg_bridge.engine import Engine
-from pg_bridge.engine.payload import NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA
+from pg_bridge.engine import UNFIT, Engine
 from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
-from pg_bridge.foreign.quals import COMPARISONS, IS_NOT_NULL, IS_NULL, Qual, surely_fails
+from pg_bridge.foreign.learned import Learned, cost_tokens
+from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
-from pg_bridge.options import Kind
 from pg_bridge.pipeline import WINDOW_CHARS
 
 FIRST_WINDOW_ROWS = 32
@@ -30,65 +29,9 @@ WINDOW_GROWTH = 2
 FETCHED_ROWS = 1024
 
 _NOT_OF_THE_TYPE = "the answer is no value of the column's type"
-_WORTH_ANOTHER_TRY = (NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA)
-_CHARS_PER_TOKEN = 4
-_ANSWER_WORTH = 4  # an answer's token takes about as long as so many of a prompt
-_ANSWER_TOKENS: Mapping[Kind, int] = {"text": 40, "json": 60, "label": 3, "boolean": 1, "number": 4, "integer": 4}
-_DATE_TOKENS = 10
+_WORTH_ANOTHER_TRY = UNFIT | {_NOT_OF_THE_TYPE}
 
 Row = list[str | None]
-
-
-@dataclass(slots=True)
-class _Seen:
-    asked: int = 0
-    passed: int = 0
-    questions: int = 0
-
-
-@dataclass(slots=True)
-class Learned:
-    """What earlier windows and scans of a foreign table have shown of its predicates; kept as long as the session.
-
-    Attributes:
-        seen: By the predicates on a column.
-    """
-
-    seen: dict[tuple[Qual, ...], _Seen] = field(default_factory=dict)
-
-    def pass_rate(self, quals: tuple[Qual, ...], column: ModelColumn) -> float:
-        """The share of rows that satisfy them: as seen, beginning with a guess that counts as much as four rows."""
-        seen = self.seen.get(quals, _Seen())
-        return (seen.passed + 4 * _guess(quals, column)) / (seen.asked + 4)
-
-    def distinct_rate(self, quals: tuple[Qual, ...]) -> float:
-        """Questions a row."""
-        seen = self.seen.get(quals, _Seen())
-        return (seen.questions + 4) / (seen.asked + 4)
-
-    def add(self, quals: tuple[Qual, ...], asked: int, passed: int, questions: int) -> None:
-        """Note what a window showed."""
-        if quals not in self.seen and len(self.seen) >= 1000:
-            del self.seen[next(iter(self.seen))]
-        seen = self.seen.setdefault(quals, _Seen())
-        seen.asked += asked
-        seen.passed += passed
-        seen.questions += questions
-
-
-def _guess(quals: tuple[Qual, ...], column: ModelColumn) -> float:
-    rate = 1.0
-    for qual in quals:
-        if qual.operator in (IS_NOT_NULL, "<>"):
-            rate *= 0.9
-        elif qual.operator == IS_NULL:
-            rate *= 0.1
-        elif qual.operator == "=":
-            choices = len(column.ask.call.choices) or 10
-            rate *= min(1.0, len(qual.values) / choices)
-        else:
-            rate *= 0.3 if qual.operator in COMPARISONS else 0.2
-    return max(rate, 0.001)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,25 +114,33 @@ class Scan:
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
+        for window in self.windows(memory, node, new_engine, learned):
+            yield from window
+
+    def windows(
+        self, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+    ) -> Iterator[list[Row]]:
+        """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned)
         columns = self.relation.definition.columns
         statement = self.statement
+        where = {name: place for place, name in enumerate(self.shown)}
         with self.relation.source.rows(statement.sql, statement.parameters) as source:
             for window in self._windows(source, memory):
                 places, answers = asking.answered(
                     [cells[-1] for cells in window] if self.sent else [None] * len(window)
                 )
-                where = {name: place for place, name in enumerate(self.shown)}
-                for i, place in enumerate(places):
-                    cells = window[place]
-                    yield [
+                yield [
+                    [
                         answers[column.name][i]
                         if column.name in answers
-                        else cells[where[column.name]]
+                        else window[place][where[column.name]]
                         if column.name in where
                         else None
                         for column in columns
                     ]
+                    for i, place in enumerate(places)
+                ]
 
     def _windows(self, source: Rows, memory: batch.Statement) -> Iterator[list[Cells]]:
         most = self.relation.definition.window_rows
@@ -281,7 +232,7 @@ class _Asking:
     def _decoded(self, column: ModelColumn, rows: Sequence[str | None], outcomes: Sequence[Outcome]) -> Row:
         """Turn answers into values; ask once more where an answer is no value."""
         known = {outcome: _value(column, outcome) for outcome in set(outcomes)}
-        again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _AGAIN]
+        again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _WORTH_ANOTHER_TRY]
         results = [known[outcome] for outcome in outcomes]
         if again:
             (second,) = self._ask([column.again], [rows[i] for i in again])
@@ -297,9 +248,6 @@ class _Asking:
         return self._memory.answer_each(self._node, list(asks), rows, self._sent, self._new_engine())
 
 
-_AGAIN = (*_WORTH_ANOTHER_TRY, _NOT_OF_THE_TYPE)
-
-
 def _value(column: ModelColumn, outcome: Outcome) -> Outcome:
     """(value, error) of an answer."""
     text, error = outcome
@@ -309,9 +257,3 @@ def _value(column: ModelColumn, outcome: Outcome) -> Outcome:
         return column.answer.value(text), None
     except (ValueError, KeyError, ArithmeticError):
         return None, error or _NOT_OF_THE_TYPE
-
-
-def cost_tokens(column: ModelColumn, row_chars: float) -> float:
-    """A rough price of one question, in tokens of a prompt."""
-    answer = min(_ANSWER_TOKENS.get(column.answer.kind, _DATE_TOKENS), column.ask.call.max_tokens)
-    return (len(column.ask.prompt or "") + row_chars) / _CHARS_PER_TOKEN + _ANSWER_WORTH * answer

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pg_bridge.errors import SourceError, UnknownColumn
 from pg_bridge.foreign.answers import TEXTS, ColumnType
 from pg_bridge.foreign.definition import Definition
-from pg_bridge.foreign.quals import Qual, source_condition
+from pg_bridge.foreign.quals import IS_NOT_NULL, IS_NULL, Qual, source_condition
 from pg_bridge.prompt import columns_hint
 
 Cells = tuple[str | None, ...]
@@ -132,6 +132,10 @@ class Relation:
         uneven = source.query("SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic LIMIT 1")
         return cls(definition, source, sql, types, enums, not uneven, expressions)
 
+    def over(self, source: Source) -> Relation:
+        """The same, read through another connection of the same role."""
+        return replace(self, source=source)
+
     def select(
         self, needed: Sequence[str], sent: Collection[str], quals: Sequence[Qual], sort: Sequence[SortKey]
     ) -> Statement:
@@ -163,6 +167,17 @@ class Relation:
         order = f" ORDER BY {keys}" if keys else ""
         listed = ", ".join(shown) or "NULL::pg_catalog.text"
         return Statement(f"SELECT {listed} FROM {self.sql}{where}{order}", tuple(parameters))  # noqa: S608 - names are quoted, values are parameters
+
+    def decides(self, qual: Qual) -> bool:
+        """Whether the source keeps exactly the rows that satisfy a qual on one of its columns.
+
+        Args:
+            qual: The qual, its value no less exact than the one that PostgreSQL has, and its type named.
+        """
+        if qual.column in self.definition.model or self._condition(qual, lambda _: "$1") is None:
+            return False
+        no_value = qual.operator in (IS_NULL, IS_NOT_NULL)
+        return no_value or self.types[qual.column].oid not in TEXTS or bool(qual.collation)
 
     def sortable(self, column: str, *, default_collation: bool) -> bool:
         """Whether the source can sort by a column as PostgreSQL would.

@@ -8,6 +8,7 @@ raises: an exception that leaves a PL/Python iterator loses its message.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -22,6 +23,10 @@ from pg_bridge.options import Call, Server
 
 ResultRow = tuple[int | None, str | None, str | None, str | None]
 CompleteRow = tuple[str | None, str | None, str | None]
+
+_NESTED = re.compile(
+    r"(spiexceptions\.\w+: )+"
+)  # what PL/Python puts before an error of a PL/Python function called by SQL
 
 
 def connect(plpy: Any, role: str) -> None:
@@ -149,8 +154,13 @@ def _say_that_it_is_alone(plpy: Any) -> None:
 
 
 def _server(plpy: Any, call: Call) -> Server:
+    return server_of(plpy, call.server)
+
+
+def server_of(plpy: Any, name: str) -> Server:
+    """A server, with what the current role may know of it."""
     role = plpy.execute("SELECT current_user AS role, llm._connect(current_user)")[0]["role"]
-    return SESSION.server(role, call.server)
+    return SESSION.server(role, name)
 
 
 def parsed_all(texts: Sequence[str | None]) -> list[Any]:
@@ -206,15 +216,26 @@ class _Rows:
 
 
 def _fault(plpy: Any, error: Exception) -> str:
+    return fault(*caught(plpy, error))
+
+
+def caught(plpy: Any, error: Exception) -> list[Any]:
+    """Any error as data: SQLSTATE, message, detail and hint."""
     if isinstance(error, Cancelled):
         try:
             plpy.execute("SELECT 1")  # PostgreSQL acts on the pending cancel here, in its own words
         except plpy.SPIError as own:
             error = own
     if isinstance(error, plpy.SPIError):
-        sqlstate, detail, hint = getattr(error, "spidata", (0, None, None))[:3]
-        return fault(_sqlstate(sqlstate) or "XX000", str(error), detail, hint)
-    return fault_of(error)
+        detail, hint = getattr(error, "spidata", (0, None, None))[1:3]
+        message = _NESTED.sub("", str(error), count=1) if _NESTED.match(str(error)) else str(error)
+        return [sqlstate_of(error) or "XX000", message, detail, hint]
+    return list(json.loads(fault_of(error)).values())
+
+
+def sqlstate_of(error: Any) -> str:
+    """The SQLSTATE of an error of `plpy`; empty where it has none."""
+    return _sqlstate(getattr(error, "spidata", (0,))[0])
 
 
 def _sqlstate(packed: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pg_bridge.batch import Statement
 from pg_bridge.engine import Engine
 from pg_bridge.errors import PgBridgeError, ServerDenied, UnknownServer
-from pg_bridge.hosts.transaction import call_at_end_of_transaction, end_with_transaction
+from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.options import Call, Server
 from pg_bridge.pipeline import Answer, Fetch, Run, ask
 from pg_bridge.prompt import parse_question
@@ -108,8 +108,7 @@ def start_run(
     """Ask, and make it the session's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
     run = SESSION.last_run = Run()
     answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)
-    end_with_transaction(answers)
-    return answers
+    return until_its_end(answers)
 
 
 def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:

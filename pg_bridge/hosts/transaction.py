@@ -11,8 +11,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from pg_bridge.errors import RunEnded
+
+T = TypeVar("T")
 
 _COMMIT, _ABORT = 0, 2  # XACT_EVENT_COMMIT, XACT_EVENT_ABORT
 _ABORT_SUB = 2  # SUBXACT_EVENT_ABORT_SUB
@@ -22,6 +26,7 @@ _SubXactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint32, ctypes.
 
 _last_calls: list[Callable[[], None]] = []
 _live: WeakKeyDictionary[Iterator[Any], int] = WeakKeyDictionary()
+_ended: WeakSet[Iterator[Any]] = WeakSet()  # those that were not at their end
 _backend = ctypes.CDLL(None)
 _registered: list[Any] = []  # keeps the callbacks alive for the life of the backend
 
@@ -30,6 +35,18 @@ def end_with_transaction(generator: Iterator[Any]) -> None:
     """Close a generator at the end of the current transaction or subtransaction, if it is still about then."""
     _register()
     _live[generator] = _nesting_level()
+
+
+def until_its_end(generator: Iterator[T]) -> Iterator[T]:
+    """Yield what a generator yields, which ends with the transaction or subtransaction that is current at the start.
+
+    Raises:
+        RunEnded: It was ended by a subtransaction, and more is wanted of it.
+    """
+    end_with_transaction(generator)
+    yield from generator
+    if generator in _ended:
+        raise RunEnded
 
 
 def call_at_end_of_transaction(function: Callable[[], None]) -> None:
@@ -64,5 +81,6 @@ def _nesting_level() -> int:
 def _close_from(level: int) -> None:
     for generator, began_at in list(_live.items()):
         if began_at >= level:
+            _ended.add(generator)
             with suppress(Exception):  # a generator that is running, under a FATAL error, cannot be closed
                 generator.close()  # type: ignore[attr-defined]

@@ -26,7 +26,8 @@ from pg_bridge.children import Guard, birth, end_group, interrupt_on_sigterm, ta
 from pg_bridge.engine.demo import demo_engine
 from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.errors import EngineUnreachable, PgBridgeError
-from pg_bridge.testing.cluster import Cluster
+from pg_bridge.options import MULTICORN_WRAPPER
+from pg_bridge.testing.cluster import SUPERUSER, Cluster
 
 DATABASE = "llm"
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
@@ -219,11 +220,15 @@ def create_database(cluster: Cluster, endpoint: str, model: str, host: Host = "p
         PgBridgeError: The extension is not installed in this PostgreSQL, or its script failed.
     """
     options = [f"endpoint '{endpoint}'", *([f"model '{model}'"] if model else [])]
+    mapping = ""
+    if host == "multicorn":  # what its foreign tables need
+        options.append(f"wrapper '{MULTICORN_WRAPPER}'")
+        mapping = f"CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user '{SUPERUSER}');"
     cluster.psql(f"CREATE DATABASE {DATABASE}")
     cluster.psql(
         "SET client_min_messages = warning;"
         f"CREATE EXTENSION {EXTENSIONS[host]} CASCADE;"
-        f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS ({', '.join(options)});",
+        f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS ({', '.join(options)});{mapping}",
         database=DATABASE,
     )
 

@@ -39,6 +39,9 @@ from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
 
 _LARGEST_BODY_BYTES = 1 << 30
+_LAST_CONNECTIONS_S = (
+    0.005  # for those accepted just now to become ones that can be closed, and to notice that they are
+)
 
 
 @dataclass(slots=True)
@@ -142,8 +145,11 @@ class EngineDouble:
             self.url = f"http://{self._host}:{runner.addresses[0][1]}"
             on_listening(self.url)
             await self._stop.wait()
+            await site.stop()
+            await asyncio.sleep(_LAST_CONNECTIONS_S)
         finally:
             await runner.cleanup()
+            await asyncio.sleep(_LAST_CONNECTIONS_S)
 
     def stop(self) -> None:
         """End `serve`; to be called in its event loop."""

@@ -222,7 +222,7 @@ def answered(shown: Conn, engine: EngineDouble) -> Conn:
 
 def test_conditions_on_answers_mean_the_same(answered: Conn) -> None:
     made = conditions(random.Random(5), ANSWERED)
-    for _ in range(250):
+    for _ in range(100):
         where = next(made).replace("{", "{{").replace("}", "}}")
         expected, found = (
             answered.execute(f"SELECT id FROM {table} WHERE {where.format()} ORDER BY id").fetchall()

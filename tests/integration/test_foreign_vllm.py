@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 @pytest.fixture
 def films(database: Database, db: Conn, vllm: VllmEngine) -> Conn:
     """Invented film reviews, and a foreign table over them."""
-    if database.host == "plpython":
-        pytest.skip("the PL/Python host has no foreign tables yet")
+    if database.host == "plpython" and not database.cluster.has_module:
+        pytest.skip("this PostgreSQL has not the module pg_bridge")
     create_server(db, vllm.endpoint, model=vllm.model, **WRAPPER[database.host])
     db.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
     db.execute("CREATE TABLE films (id int PRIMARY KEY, film text, critic text, year int, review text, felt text)")
@@ -36,6 +36,7 @@ def films(database: Database, db: Conn, vllm: VllmEngine) -> Conn:
         f" labels '{','.join(FELT)}'),"
         " stars int OPTIONS (prompt 'How many stars does {review} give?', max_tokens '8'),"
         " score numeric(20,2) OPTIONS (prompt 'Score {review}.', max_tokens '8', on_error 'null'),"
+        " said text OPTIONS (prompt 'What does {review} say of {film}?', max_tokens '8'),"
         " good boolean OPTIONS (prompt 'Is {review} good?'),"
         " seen date OPTIONS (prompt 'When did {critic} see {film}?', on_error 'null'),"
         " words text[] OPTIONS (prompt 'List words of {review}.', on_error 'null', labels 'good,bad', max_tokens '40'),"
@@ -69,3 +70,14 @@ def test_filters_on_answers_agree_with_the_answers(films: Conn) -> None:
     answers = films.execute("SELECT id, sentiment, good FROM film_insight ORDER BY id").fetchall()
     kept = films.execute("SELECT id FROM film_insight WHERE good AND sentiment <> 'mixed' ORDER BY id").fetchall()
     assert kept == [(i,) for i, sentiment, good in answers if good and sentiment != "mixed"]
+
+
+def test_answers_are_those_of_llm_map(films: Conn) -> None:
+    films.execute("ALTER FOREIGN TABLE film_insight OPTIONS (ADD reorder 'none')")
+    shown = films.execute("SELECT id, said FROM film_insight ORDER BY id").fetchall()
+    mapped = films.execute(
+        "SELECT (input ->> 'id')::int, output FROM llm.map('TABLE films', 'What does {review} say of {film}?',"
+        " max_tokens => 8, reorder => 'none') ORDER BY 1"
+    ).fetchall()
+    assert shown == mapped
+    assert len({said for _, said in shown}) > 3

@@ -33,3 +33,19 @@ def test_a_million_rows_of_1_kb(conn: psycopg.Connection[Any], engine: EngineDou
     assert conn.execute("SELECT count(DISTINCT output) FROM llm.map(%s, '{body}')", [distinct]).fetchone() == (50_000,)
     assert peak_bytes(conn.info.backend_pid) < 1000 * MIB
     print(f"peak {peak_bytes(conn.info.backend_pid) / MIB:.0f} MiB")
+
+
+@pytest.mark.timeout(600)
+def test_a_million_rows_of_a_foreign_table(foreign: psycopg.Connection[Any], engine: EngineDouble) -> None:
+    engine.behaviour.record = False
+    query = "SELECT i, i % 1000 AS k, repeat(md5(i::text), 10) AS body FROM generate_series(1, 1000000) AS i"
+    foreign.execute(
+        "CREATE FOREIGN TABLE f (i int, k int, body text, said text OPTIONS (prompt 'What is {k}?'))"
+        f" SERVER vllm OPTIONS (source_query '{query}')"
+    )
+    counted = foreign.execute(
+        "SELECT count(*), count(DISTINCT i), count(DISTINCT said), min(length(body)) FROM f WHERE k <> 7"
+    ).fetchone()
+    assert counted == (999_000, 999_000, 999, 320)
+    assert peak_bytes(foreign.info.backend_pid) < 1000 * MIB
+    print(f"peak {peak_bytes(foreign.info.backend_pid) / MIB:.0f} MiB")

@@ -182,10 +182,14 @@ def test_only_superusers_make_tables_that_reach_into_the_session(conn: Conn, con
     with Role(conn, "builder"):
         conn.execute("GRANT USAGE ON FOREIGN DATA WRAPPER pg_bridge TO builder")
         builder = connect(user="builder")
-        builder.execute("CREATE SERVER mine FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://127.0.0.1:1')")
+        builder.execute(
+            "CREATE SERVER mine FOREIGN DATA WRAPPER pg_bridge "
+            "OPTIONS (endpoint 'http://127.0.0.1:1', wrapper 'pg_bridge.hosts.multicorn.Wrapper');"
+            "CREATE FOREIGN TABLE pg_temp.own (role oid) SERVER mine OPTIONS (source 'a')"
+        )
         for statement in (
-            "ALTER SERVER mine OPTIONS (ADD wrapper 'pg_bridge.hosts.multicorn.Wrapper')",
             "CREATE FOREIGN TABLE pg_temp.c (role oid) SERVER mine OPTIONS (relation 'connection')",
+            "ALTER FOREIGN TABLE pg_temp.own OPTIONS (DROP source, ADD relation 'connection')",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 builder.execute(statement)

@@ -143,3 +143,13 @@ def test_without_dedup_every_call_is_a_question() -> None:
         rows: list[str | None] = ['{"a": 1}', '{"a": 1}', None]
         ask(statement, ["{a}?"] * 3, rows, Call(dedup=False), asked)
     assert len(asked) == 6
+
+
+def test_columns_that_may_not_move_stay_where_they_are() -> None:
+    asked: list[str] = []
+    statement = Statement()
+    call = Call(reorder="rows")
+    assert ask(statement, ["Q"], ['{"b": 1, "a": 2}'], call, asked) == ['["Q", {"a": 2, "b": 1}]']
+    assert asked == ['Q\n{"b": 1, "a": 2}']
+    ask(statement, ["Q"], ['{"a": 2, "b": 1}'], call, asked)  # the same row: known
+    assert len(asked) == 1

@@ -27,11 +27,6 @@ SELECT review_id, summary FROM review_insight WHERE NOT spoiler ORDER BY review_
 SELECT review_id FROM review_insight WHERE sentiment IN ('positive', 'mixed') AND title IS NOT NULL ORDER BY review_id;
 SELECT review_id FROM review_insight WHERE sentiment = 'no such label';
 SELECT sentiment, count(*) FROM review_insight GROUP BY sentiment ORDER BY sentiment;
--- the plan; no model is asked for it
-EXPLAIN (COSTS OFF) SELECT title, summary FROM review_insight WHERE stars <= 2 AND spoiler ORDER BY review_id LIMIT 20;
-EXPLAIN (COSTS OFF, VERBOSE) SELECT title, summary, sentiment FROM review_insight WHERE stars <= 2 AND spoiler ORDER BY review_id LIMIT 20;
-EXPLAIN (COSTS OFF) SELECT count(*) FROM review_insight WHERE title LIKE 'U%' AND stars IN (1, 5);
-SELECT rows, unique_prompts FROM llm.last_run();
 -- prepared, with a generic plan
 SET plan_cache_mode = force_generic_plan;
 PREPARE few (int, text) AS SELECT review_id, sentiment FROM review_insight WHERE stars >= $1 AND title = $2 ORDER BY 1;

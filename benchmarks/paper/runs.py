@@ -1,0 +1,195 @@
+"""One workload asked in one way: prompts go to a real vLLM, seconds and the engine's own counts come back.
+
+In: a workload, a way, an engine, a database. Out: a `Run`. Every run's system prompt begins with a number of its own,
+so that nothing which an earlier run left in the prefix cache helps it: the number is the first thing that the engine
+sees.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from benchmarks.paper.ways import Way
+from benchmarks.paper.workloads import Asked, Workload
+from benchmarks.paper_tables import PaperTable
+from pg_bridge.engine import Engine, Sampling
+from pg_bridge.options import Server
+from pg_bridge.pipeline import sampling_of
+from pg_bridge.prompt import Question, render
+
+Conn = psycopg.Connection[Any]
+
+_RUNS = count(1000)
+_CALLS = {
+    "boolean": ("is_true", "", "count(*) FILTER (WHERE {})"),
+    "label": ("classify", ", %(choices)s", "avg({}::integer)"),
+    "text": ("complete", "", "count({})"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one way took.
+
+    Attributes:
+        seconds: Wall-clock of the job, planning included.
+        asked: Prompts sent; fewer than rows where equal ones are asked once.
+        rows: Rows asked about, of all questions together.
+        prompt_tokens: By the engine's own count, as the others.
+        cached_tokens: Those of them that came from the prefix cache.
+        completion_tokens: Tokens of the answers.
+        solver_seconds: Part of `seconds` that ordering took.
+        outside_share: Share of `seconds` in which the engine had nothing to do; None where it cannot be told.
+    """
+
+    seconds: float
+    asked: int
+    rows: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    solver_seconds: float
+    outside_share: float | None
+
+    @property
+    def hit_rate(self) -> float:
+        """Cached prompt tokens over prompt tokens."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+def fill(connection: Conn, table: PaperTable, half: frozenset[int]) -> None:
+    """Load a table into PostgreSQL, in its own order, with a mark at half of its rows in a table beside it."""
+    name = sql.Identifier(table.name)
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
+        for column, type_ in zip(table.columns, table.types, strict=True)
+    )
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}; CREATE TABLE {} ({})").format(name, name, columns))
+    insert = sql.SQL("INSERT INTO {} SELECT r.* FROM json_populate_record(NULL::{}, %s) AS r").format(name, name)
+    with connection.cursor() as cursor:
+        cursor.executemany(insert, [(row,) for row in table.rows()])
+    connection.execute(
+        sql.SQL("DROP TABLE IF EXISTS half; CREATE TABLE half AS SELECT ctid AS place FROM {}").format(name)
+    )
+    connection.execute(
+        sql.SQL(
+            "WITH n AS (SELECT ctid, row_number() OVER (ORDER BY ctid) - 1 AS i FROM {}) "
+            "DELETE FROM half WHERE place IN (SELECT ctid FROM n WHERE NOT i = ANY (%s))"
+        ).format(name),
+        [sorted(half)],
+    )
+    connection.execute(sql.SQL("ANALYZE {}; ANALYZE half").format(name))
+
+
+def run(workload: Workload, way: Way, server: Server, connection: Conn) -> Run:
+    """Ask a workload in a way; `one by one` asks about the first rows only, see `sample`."""
+    system = f"Run {next(_RUNS)}. {workload.table.system_prompt}"
+    before = counters(server.endpoint)
+    if way.order is None:
+        seconds, outcome = _through_sql(workload, way, system, connection)
+    else:
+        seconds, outcome = _to_the_engine(workload, way, system, server)
+    used = [b - a for a, b in zip(before, counters(server.endpoint), strict=True)]
+    asked, rows, solver, outside = outcome
+    return Run(seconds, asked, rows, used[0], used[1], used[2], solver, outside)
+
+
+Outcome = tuple[int, int, float, float | None]
+
+
+def _to_the_engine(workload: Workload, way: Way, system: str, server: Server) -> tuple[float, Outcome]:
+    """Order the rows, render them and send all of them at once."""
+    assert way.order is not None  # noqa: S101 - for the type checker
+    started = time.perf_counter()
+    asked, solver, waited = 0, 0.0, 0.0
+    for question in workload.asked:
+        table = workload.table.table()
+        if question.halved:
+            table = table.take(np.array(sorted(workload.half), np.intp))
+        ordering_started = time.perf_counter()
+        ordering = way.order(table)
+        solver += time.perf_counter() - ordering_started
+        prompts = list(render(Question(question.question, ()), table, ordering))
+        engine = Engine(server)
+        for _ in engine.complete(iter(prompts), _sampling(question, system), eager=True):
+            pass
+        asked += len(prompts)
+        waited += engine.usage.wait_s
+    seconds = time.perf_counter() - started
+    return seconds, (asked, asked, solver, 1 - waited / seconds)
+
+
+def _sampling(asked: Asked, system: str) -> Sampling:
+    plain = sampling_of(asked.call)
+    return Sampling(plain.max_tokens, plain.temperature, system, plain.choices, plain.pattern, plain.schema)
+
+
+def _through_sql(workload: Workload, way: Way, system: str, connection: Conn) -> tuple[float, Outcome]:
+    """Ask in SQL: in batches, or row by row as a scalar function does."""
+    connection.execute(f"SET pg_bridge.batching = {'off' if way.one_by_one else 'on'}")
+    started = time.perf_counter()
+    asked, rows, solver, waited = 0, 0, 0.0, 0.0
+    for question in workload.asked:
+        given = {"question": question.question, "system": system, "choices": list(question.call.choices)}
+        connection.execute(_statement(workload, question, way), given)
+        if way.one_by_one:
+            continue
+        told = connection.execute("SELECT unique_prompts, rows, plan_s, wait_s FROM llm.last_run()").fetchone()
+        if told is not None:
+            asked, rows, solver, waited = (a + b for a, b in zip((asked, rows, solver, waited), told, strict=True))
+    seconds = time.perf_counter() - started
+    if way.one_by_one:
+        sampled = min(SAMPLE, len(workload.table.cells[0]))
+        return seconds, (sampled * len(workload.asked), sampled * len(workload.asked), 0.0, None)
+    return seconds, (int(asked), int(rows), solver, 1 - waited / seconds)
+
+
+SAMPLE = 10
+"""Rows that are asked about one by one."""
+
+
+def _statement(workload: Workload, asked: Asked, way: Way) -> sql.Composed:
+    function, choices, wanted = _CALLS[asked.call.kind]
+    call = (
+        f"llm.{function}(%(question)s, t{choices}, system_prompt => %(system)s, max_tokens => {asked.call.max_tokens})"
+    )
+    half = sql.SQL(" WHERE t.ctid IN (SELECT place FROM half)") if asked.halved else sql.SQL("")
+    limit = sql.SQL(" LIMIT {}").format(sql.Literal(SAMPLE)) if way.one_by_one else sql.SQL("")
+    rows = sql.SQL("(SELECT t.* FROM {} AS t{}{}) AS t").format(sql.Identifier(workload.table.name), half, limit)
+    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(wanted.format(call)), rows)
+
+
+def floor_rate(server: Server, prompts: Sequence[str]) -> float:
+    """Prompt tokens that the engine computes in a second, of prompts that share nothing."""
+    before = counters(server.endpoint)
+    started = time.perf_counter()
+    for _ in Engine(server).complete(iter(prompts), Sampling(1, 0.0, ""), eager=True):
+        pass
+    seconds = time.perf_counter() - started
+    tokens, cached, _ = (b - a for a, b in zip(before, counters(server.endpoint), strict=True))
+    return (tokens - cached) / seconds
+
+
+def counters(endpoint: str) -> tuple[int, int, int]:
+    """Prompt tokens, cached tokens and answer tokens so far, by the engine's own counters once they stand still."""
+    before: tuple[int, int, int] | None = None
+    while True:
+        with urlopen(f"{endpoint}/metrics") as page:  # noqa: S310 - the engine that was started here
+            text = page.read().decode()
+        names = ("prompt_tokens_total", "prefix_cache_hits_total", "generation_tokens_total")
+        found = [sum(map(float, re.findall(rf"^vllm:{name}(?:{{.*}})? (\S+)$", text, re.M))) for name in names]
+        now = (int(found[0]), int(found[1]), int(found[2]))
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.05)

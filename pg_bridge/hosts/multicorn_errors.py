@@ -1,0 +1,48 @@
+"""Errors in the one form that Multicorn passes on with its hint. It cannot carry a SQLSTATE.
+
+In: any exception. Out: Multicorn's own, which it raises after it has left Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from logging import ERROR
+from typing import NoReturn, ParamSpec, TypeVar
+
+from multicorn.utils import log_to_postgres
+
+from pg_bridge.errors import OptionError, PgBridgeError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Raise an error so that PostgreSQL shows its message, detail and hint."""
+    if isinstance(error, PgBridgeError):
+        log_to_postgres(
+            error.message, ERROR, hint=error.hint or None, detail=error.detail or f"SQLSTATE {error.sqlstate}"
+        )
+    raise RuntimeError(f"pg_bridge failed with {type(error).__name__}") from None
+
+
+def refusing(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method's errors leave in the form that Multicorn passes on."""
+
+    @wraps(method)
+    def wrapped(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(*arguments, **named)
+        except SystemError:  # Multicorn called with an exception pending, of a value that it could not convert
+            refuse(
+                OptionError(
+                    "Multicorn cannot hand over a value of one of the conditions",
+                    hint="Dates and timestamps that it cannot are infinity, -infinity and those outside the years 1 to "
+                    "9999.",
+                )
+            )
+        except Exception as error:
+            refuse(error)
+
+    return wrapped
