@@ -56,45 +56,6 @@ SEEN = Split()
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A question about a row.
-
-    Attributes:
-        task: What is asked for.
-        prompt: The question, with the column in braces, as `llm.map` takes it.
-        row: The row, in the order in which it is to be sent.
-        answer: The right answer.
-        choices: The answers that are possible; empty where any is.
-    """
-
-    task: Task
-    prompt: str
-    row: Row
-    answer: str
-    choices: tuple[str, ...]
-
-    @property
-    def message(self) -> str:
-        """The user message, as `pg_bridge.prompt` writes it."""
-        return f"{self.question}\n{dumped(self.row)}"
-
-    @property
-    def question(self) -> str:
-        """The question alone, as it is sent."""
-        return self.prompt.replace("{", "").replace("}", "")
-
-    @property
-    def checksum(self) -> int:
-        """A number that two examples share if they ask the same."""
-        return zlib.crc32(self.message.encode())
-
-
-def dumped(value: Value | Row) -> str:
-    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """A row to ask about, and what is known of it.
 
@@ -120,6 +81,54 @@ class Subject:
             "value": any(map(_is_short, self.row.values())),
         }
         return tuple(task for task, possible in by_task.items() if possible)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question about a row.
+
+    Attributes:
+        task: What is asked for.
+        prompt: The question, with the column in braces, as `llm.map` takes it.
+        row: The row, in the order in which it is to be sent.
+        answer: The right answer.
+        choices: The answers that are possible; empty where any is.
+        about: What is known of the row.
+        words: What is to be looked for in the row, or compared with its text.
+    """
+
+    task: Task
+    prompt: str
+    row: Row
+    answer: str
+    choices: tuple[str, ...]
+    about: Subject
+    words: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """The column asked about."""
+        return self.prompt.partition("{")[2].partition("}")[0]
+
+    @property
+    def message(self) -> str:
+        """The user message, as `pg_bridge.prompt` writes it."""
+        return f"{self.question}\n{dumped(self.row)}"
+
+    @property
+    def question(self) -> str:
+        """The question alone, as it is sent."""
+        return self.prompt.replace("{", "").replace("}", "")
+
+    @property
+    def checksum(self) -> int:
+        """A number that two examples share if they ask the same."""
+        return zlib.crc32(self.message.encode())
+
+
+def dumped(value: Value | Row) -> str:
+    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def examples(
@@ -309,7 +318,7 @@ def _example(
     name = column or about.column or ""
     parts = {"{c}": f"{{{name}}}", "{w}": word.replace("{", "").replace("}", ""), "{l}": labels}
     prompt = re.sub(r"\{[cwl]\}", lambda match: parts[match[0]], pattern)
-    return Example(task, prompt, about.row, answer, choices)
+    return Example(task, prompt, about.row, answer, choices, about, (word,) if word else choices)
 
 
 def _list(rng: random.Random, names: Sequence[str]) -> str:
