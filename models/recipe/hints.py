@@ -8,7 +8,7 @@ completes a word that is asked about. It knows no decoder; nothing of it is in t
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recipe.examples import Example, dumped
+from models.recipe.examples import Example, Subject, dumped
 from models.recipe.notes import TOPICS
 from models.recipe.reviews import Sentiment
 
@@ -32,16 +32,9 @@ CLASSES: dict[Kind, int] = {
 }
 NOTHING = -1
 
+_PLACE = {kind: place for place, kind in enumerate(KINDS)}
 _FELT = {felt: place for place, felt in enumerate(get_args(Sentiment))}
 _TOPIC_OF = {label.casefold(): place for place, topic in enumerate(TOPICS) for label in topic.labels}
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Characters of a message, from `start` to `end`."""
-
-    start: int
-    end: int
 
 
 def hints(each: Example, ends: Sequence[int]) -> NDArray[np.int8]:
@@ -55,73 +48,82 @@ def hints(each: Example, ends: Sequence[int]) -> NDArray[np.int8]:
         (tokens, kinds) with the number of a class, or `NOTHING` where nothing is to be known.
     """
     told = np.full((len(ends), len(KINDS)), NOTHING, np.int8)
-    topic, felt, asked, match, hit, found = told.T
-
-    def tokens(start: int, end: int) -> slice:
-        return slice(bisect_right(ends, start), bisect_right(ends, end))
-
-    row = bisect_right(ends, len(each.question))
-    after = bisect_right(ends, len(each.message))
-    asked[:after] = 0
-    name = each.prompt.index("{")
-    asked[tokens(name, name + len(each.column))] = 1
-    own = slice(0, 0)
-    for column, key, value in _cells(each):
-        if column == each.column:
-            own = tokens(value.start, value.end)
-            asked[own] = 1
-            spelt = tokens(key.start, key.end)
-            asked[spelt] = NOTHING  # a reader cannot know yet
-            asked[spelt.stop - 1] = 1
-    about = each.about
-    if each.column == about.column:
-        for place in (own, slice(after, None)):
-            if about.topic is not None:
-                topic[place] = TOPICS.index(about.topic)
-            if about.felt is not None:
-                felt[place] = _FELT[about.felt]
+    tokens = _Tokens(ends)
+    own = _tell_asked(each, tokens, told)
+    if each.column == each.about.column:
+        for place in (own, slice(tokens.first(len(each.message)), None)):
+            _tell_text(each.about, told[place])
     if each.task == "label":
         for word in each.words:
-            named = _TOPIC_OF.get(word.casefold())
-            if named is not None:
-                for span in _occurrences(each.question, word):
-                    topic[tokens(span.start, span.end)] = named
+            topic = _TOPIC_OF.get(word.casefold())
+            for start, end in _occurrences(each.question, word):
+                told[tokens.within(start, end), _PLACE["topic"]] = NOTHING if topic is None else topic
     if each.task == "mention":
-        match[:after] = hit[row:after] = found[row:] = 0
-        for word in each.words:
-            for span in _occurrences(each.question, word):
-                if not name <= span.start < name + len(each.column):
-                    match[tokens(span.start, span.end)] = 1
-        _look_for(each, ends, match)
-        hit[own] = match[own]
-        if (hit == 1).any():
-            found[int((hit == 1).argmax()) :] = 1
+        _tell_matches(each, tokens, own, told)
     return told
 
 
-def _look_for(each: Example, ends: Sequence[int], match: NDArray[np.int8]) -> None:
-    row = dumped(each.row)
-    start = len(each.question) + 1
-    for word in each.words:
-        for span in _occurrences(row, word):
-            first = bisect_right(ends, start + span.start)
-            last = bisect_left(ends, start + span.end)
-            if last < len(match) and ends[last] == start + span.end:
-                match[first:last] = NOTHING  # a reader cannot know yet
-                match[last] = 1
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Tokens by their places in the text."""
+
+    ends: Sequence[int]
+
+    def first(self, start: int) -> int:
+        """Return the first token that goes beyond a place."""
+        return bisect_right(self.ends, start)
+
+    def within(self, start: int, end: int) -> slice:
+        """Return the tokens from one place to another."""
+        return slice(bisect_right(self.ends, start), bisect_right(self.ends, end))
 
 
-def _occurrences(text: str, word: str) -> Iterator[_Span]:
-    for match in re.finditer(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", text.casefold()):
-        yield _Span(match.start(), match.end())
-
-
-def _cells(each: Example) -> Iterator[tuple[str, _Span, _Span]]:
-    """Yield the columns, and where in the message their names and values stand, without the names' quotation marks."""
+def _tell_asked(each: Example, tokens: _Tokens, told: NDArray[np.int8]) -> slice:
+    """Mark the column asked about; return the tokens of its value."""
+    asked = told[:, _PLACE["asked"]]
+    asked[: tokens.first(len(each.message))] = 0
+    name = each.prompt.index("{")
+    asked[tokens.within(name, name + len(each.column))] = 1
     place = len(each.question) + 2
-    for name, value in each.row.items():
-        key = _Span(place + 1, place + len(dumped(name)) - 1)
-        place += len(dumped(name)) + 2
-        length = len(dumped(value))
-        yield name, key, _Span(place, place + length)
-        place += length + 2
+    for column, value in each.row.items():
+        key = tokens.within(place + 1, place + len(dumped(column)) - 1)  # without its quotation marks
+        place += len(dumped(column)) + 2
+        end = place + len(dumped(value))
+        if column == each.column:
+            own = tokens.within(place, end)
+            asked[own] = 1
+            asked[key] = NOTHING  # a reader cannot know yet
+            asked[key.stop - 1] = 1
+        place = end + 2
+    return own
+
+
+def _tell_text(about: Subject, told: NDArray[np.int8]) -> None:
+    if about.topic is not None:
+        told[:, _PLACE["topic"]] = TOPICS.index(about.topic)
+    if about.felt is not None:
+        told[:, _PLACE["felt"]] = _FELT[about.felt]
+
+
+def _tell_matches(each: Example, tokens: _Tokens, own: slice, told: NDArray[np.int8]) -> None:
+    match, hit, found = (told[:, _PLACE[kind]] for kind in ("match", "hit", "found"))
+    row, after = tokens.first(len(each.question)), tokens.first(len(each.message))
+    match[:after] = hit[row:after] = found[row:] = 0
+    name = each.prompt.index("{")
+    for word in each.words:
+        for start, end in _occurrences(each.question, word):
+            if not name <= start < name + len(each.column):
+                match[tokens.within(start, end)] = 1
+        before = len(each.question) + 1
+        for start, end in _occurrences(dumped(each.row), word):
+            spelt = tokens.within(before + start, before + end)
+            match[spelt] = NOTHING  # a reader cannot know yet
+            match[spelt.stop - 1] = 1
+    hit[own] = match[own]
+    if (hit == 1).any():
+        found[int((hit == 1).argmax()) :] = 1
+
+
+def _occurrences(text: str, word: str) -> Iterator[tuple[int, int]]:
+    for match in re.finditer(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", text.casefold()):
+        yield match.span()

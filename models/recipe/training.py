@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.recipe.decoder import Decoder, Size
-from models.recipe.examples import TASKS, Example, Task, examples, system_prompt
+from models.recipe.examples import Example, Task, examples, system_prompt
 from models.recipe.hints import CLASSES, KINDS, NOTHING, hints
 from models.recipe.vocabulary import END, END_ID, USER, conversation
 
 _SAVED_EVERY = 250  # steps
+_RARE = (1.0, 4.0)  # weights of no and yes where yes is rare
 _POOL = 1024  # examples made and sorted by length together
 
 
@@ -114,7 +115,7 @@ class Heads(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.classes = [CLASSES[kind] for kind in KINDS]
-        self.weights = [torch.tensor((1.0, 4.0)) if kind in {"match", "hit"} else torch.ones(CLASSES[kind]) for kind in KINDS]
+        self.weights = [torch.tensor(_RARE) if kind in {"match", "hit"} else None for kind in KINDS]
         self.readers = nn.ModuleList(nn.Linear(size.hidden, sum(self.classes)) for _ in range(size.layers - 1))
 
     def forward(self, states: list[Tensor], wanted: Tensor) -> Tensor:
@@ -125,11 +126,9 @@ class Heads(nn.Module):
         for reader, state in zip(self.readers, states, strict=False):
             chosen = state[told]
             read = reader(functional.rms_norm(chosen.float(), chosen.shape[-1:])).float().split(self.classes, -1)
-            losses += [
-                functional.cross_entropy(scores, wanted[:, kind], ignore_index=NOTHING, reduction="sum", weight=self.weights[kind])
-                / (wanted[:, kind] != NOTHING).sum().clamp(1)
-                for kind, scores in enumerate(read)
-            ]
+            for scores, classes, weight in zip(read, wanted.T, self.weights, strict=True):
+                loss = functional.cross_entropy(scores, classes, weight, ignore_index=NOTHING, reduction="sum")
+                losses.append(loss / (classes != NOTHING).sum().clamp(1))
         return torch.stack(losses).view(-1, len(self.classes))
 
 
@@ -173,7 +172,11 @@ class Trainer:
             part.load_state_dict(state)
 
     def step(self, batch: Batch) -> tuple[float, float, Tensor]:
-        """Learn from a batch; return the answers' loss, the share of their tokens that were right, and the hints' loss."""
+        """Learn from a batch.
+
+        Returns:
+            The answers' loss, the share of their tokens that were right, and the hints' losses: (layers, kinds).
+        """
         for optimizer, highest in zip(self.optimizers, self._highest, strict=True):
             for group, rate in zip(optimizer.param_groups, highest, strict=True):
                 group["lr"] = rate * _pace(self.done, self.schedule)

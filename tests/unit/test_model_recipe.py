@@ -168,7 +168,7 @@ def test_the_files_load_and_mean_the_same(tmp_path: Path) -> None:
     from models.recipe.vocabulary import conversation, learn_tokenizer, write_tokenizer  # noqa: PLC0415 - as above
 
     texts = [each.message for each in islice(examples(random.Random(0)), 300)]
-    tokenizer = learn_tokenizer(texts, 600)
+    tokenizer = learn_tokenizer(texts, 600, 20)
     size = Size(hidden=128, layers=2, heads=2, intermediate=192, vocabulary=tokenizer.get_vocab_size())
     torch.manual_seed(0)
     decoder = Decoder(size)
