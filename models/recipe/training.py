@@ -56,8 +56,8 @@ class Stage:
 _MATCHES: tuple[Task, ...] = ("value", "mention", "value", "mention", "label", "sentiment")
 STAGES = (
     Stage(0.24, _MATCHES, 2, 4608, 0.0),
-    Stage(0.48, ("mention", "label", "value", "mention", "sentiment", "label"), 4, 4608, 0.3),
-    Stage(1.00, ("mention", "label", "sentiment", "value", "mention", "label"), 10, 6144, 1.0),
+    Stage(0.48, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
+    Stage(1.00, TASKS, 10, 6144, 1.0),
 )
 
 
