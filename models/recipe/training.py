@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.recipe.decoder import Decoder, Size
-from models.recipe.examples import Example, Task, examples, system_prompt
+from models.recipe.examples import TASKS, Example, Task, examples, system_prompt
 from models.recipe.hints import CLASSES, KINDS, NOTHING, hints
 from models.recipe.vocabulary import END, END_ID, USER, conversation
 
