@@ -139,25 +139,6 @@ def examples(
         yield example(rng, task, split, most_columns=most_columns)
 
 
-def interviews(
-    rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10, questions: int
-) -> Iterator[list[Example]]:
-    """Yield examples about one row, again and again: one of each of the tasks in turn, and more whose answers differ.
-
-    A sentiment or a label is asked for once: asked again, it could be copied from the answer before.
-    """
-    for task in itertools.cycle(tasks):
-        about = subject(rng, task, split, most_columns=most_columns)
-        first = ask(rng, task, about, split)
-        more: list[Example] = []
-        if questions > 1:
-            columns = [name for name, value in about.row.items() if _is_short(value)]
-            more += [_value(rng, about, split, name) for name in columns if f"{{{name}}}" not in first.prompt]
-            more += [_mention(rng, about, split) for _ in range(2) if "mention" in tasks]
-            more = rng.sample(more, min(len(more), questions - 1))
-        yield [first, *more]
-
-
 def example(rng: random.Random, task: Task, split: Split = SEEN, *, most_columns: int = 10) -> Example:
     """Make one example of a task."""
     return ask(rng, task, subject(rng, task, split, most_columns=most_columns), split)

@@ -37,11 +37,6 @@ def conversation(system: str, message: str) -> str:
     return f"{BEGIN}{system}{USER}\n{message}{END}\n{ASSISTANT}\n"
 
 
-def asked_again(message: str) -> str:
-    """Write what stands between an answer, its end included, and the next one."""
-    return f"\n{USER}\n{message}{END}\n{ASSISTANT}\n"
-
-
 def learn_tokenizer(texts: Sequence[str], merged: int, least: int) -> Tokenizer:
     """Learn a vocabulary: pieces of words by byte-level BPE, and whole words.
 
