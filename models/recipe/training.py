@@ -55,8 +55,8 @@ class Stage:
 
 _MATCHES: tuple[Task, ...] = ("value", "mention", "value", "mention", "label", "sentiment")
 STAGES = (
-    Stage(0.195, _MATCHES, 2, 4608, 0.0),
-    Stage(0.375, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
+    Stage(0.269, _MATCHES, 2, 4608, 0.0),
+    Stage(0.518, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
     Stage(1.00, TASKS, 10, 4608, 1.0),
 )
 
@@ -78,7 +78,7 @@ class Schedule:
         stages: What is learnt when.
     """
 
-    steps: int = 4000
+    steps: int = 2900
     matrix_rate: float = 0.01
     embedding_rate: float = 0.01
     norm_rate: float = 0.002
