@@ -31,7 +31,7 @@ from models.recipe.vocabulary import END, END_ID, USER, conversation
 
 _SAVED_EVERY = 250  # steps
 _RARE = (1.0, 4.0)  # weights of no and yes where yes is rare
-_AGAIN, _AGAIN_FROM = 0.784, 0.25  # when learning rates rise again, as a share of the steps, and to what share
+_AGAIN, _AGAIN_FROM = 0.853, 0.2  # when learning rates rise again, as a share of the steps, and to what share
 _POOL = 1024  # examples made and sorted by length together
 
 
@@ -56,8 +56,8 @@ class Stage:
 
 _MATCHES: tuple[Task, ...] = ("value", "mention", "value", "mention", "label", "sentiment")
 STAGES = (
-    Stage(0.211, _MATCHES, 2, 4608, 0.0),
-    Stage(0.405, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
+    Stage(0.23, _MATCHES, 2, 4608, 0.0),
+    Stage(0.441, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
     Stage(1.00, TASKS, 10, 4608, 1.0),
 )
 
@@ -79,7 +79,7 @@ class Schedule:
         stages: What is learnt when.
     """
 
-    steps: int = 3700
+    steps: int = 3400
     matrix_rate: float = 0.01
     embedding_rate: float = 0.01
     norm_rate: float = 0.002
