@@ -1,4 +1,4 @@
--- Two questions about rows, answered by a real vLLM on this machine. `make demo` runs it with psql against a throw-away
+-- Questions about rows, answered by a real vLLM on this machine. `make demo` runs it with psql against a throw-away
 -- cluster; nothing of it stays.
 \set QUIET on
 \set ON_ERROR_STOP on
@@ -40,7 +40,7 @@ ORDER BY n;
 
 \echo
 \echo 'pg_bridge: questions about the rows of a query, answered by a real vLLM.'
-\echo 'Model:' :model '(if it is pg-bridge-demo: 5 million parameters, made for this demo and small tests)'
+\echo 'Model:' :model '(if it is pg-bridge-demo: 7 million parameters, made for this demo and small tests)'
 \echo
 \echo '1. 240 film reviews, asked about as a loop would: a prompt for every row, in the order of the table.'
 \set ECHO queries
@@ -104,3 +104,17 @@ FROM llm.last_run();
 
 SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
 FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, slow and much too long.')) AS r (review);
+
+\set ECHO none
+\echo '5. PostgreSQL''s own settings, which the model has never seen: what they are about, and which of them name a word.'
+\set ECHO queries
+
+SELECT name, short_desc, llm.classify('What is {short_desc} about: logging, query planner, vacuum or replication?', s,
+                                      '{logging,query planner,vacuum,replication}') AS about
+FROM pg_settings AS s
+WHERE name IN ('autovacuum_naptime', 'vacuum_freeze_min_age', 'enable_hashjoin', 'enable_indexscan', 'log_connections',
+               'log_rotation_age', 'max_wal_senders', 'wal_receiver_timeout')
+ORDER BY name;
+
+SELECT name, short_desc FROM pg_settings AS s
+WHERE category LIKE 'Resource Usage%' AND llm.is_true('Does {short_desc} mention memory?', s) ORDER BY name;
