@@ -20,10 +20,10 @@ CREATE TEMPORARY TABLE film (film, director, year, genre) AS VALUES
     ('Last Train to Varna', 'Elena Petrova', 1979, 'thriller');
 CREATE TEMPORARY TABLE opinion (number, opinion) AS VALUES
     (0, 'A wonderful film. The acting is superb and the ending is very moving.'),
-    (1, 'Boring from start to finish. I want my two hours back.'),
+    (1, 'Dull and boring. I want my two hours back.'),
     (2, 'Beautiful pictures, but the plot makes no sense.'),
     (3, 'I loved every minute of it and would watch it again.'),
-    (4, 'The dialogue is terrible and the actors look tired.'),
+    (4, 'Dull, boring and much too long.'),
     (5, 'Funny, warm and clever. Highly recommended.'),
     (6, 'The music is great, but the story is weak.'),
     (7, 'A waste of time and money.'),
@@ -103,7 +103,7 @@ FROM llm.last_run();
 \set ECHO queries
 
 SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
-FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, slow and much too long.')) AS r (review);
+FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, boring and much too long.')) AS r (review);
 
 \set ECHO none
 \echo '5. PostgreSQL''s own settings, which the model has never seen: what they are about, and which of them name a word.'
