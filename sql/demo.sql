@@ -112,9 +112,9 @@ FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, borin
 SELECT name, short_desc, llm.classify('What is {short_desc} about: logging, query planner, vacuum or replication?', s,
                                       '{logging,query planner,vacuum,replication}') AS about
 FROM pg_settings AS s
-WHERE name IN ('autovacuum_naptime', 'vacuum_freeze_min_age', 'enable_hashjoin', 'enable_indexscan', 'log_connections',
-               'log_rotation_age', 'max_wal_senders', 'wal_receiver_timeout')
+WHERE name IN ('autovacuum_naptime', 'vacuum_freeze_min_age', 'enable_hashjoin', 'enable_indexscan', 'log_directory',
+               'log_rotation_size', 'max_wal_senders', 'hot_standby_feedback')
 ORDER BY name;
 
 SELECT name, short_desc FROM pg_settings AS s
-WHERE category LIKE 'Resource Usage%' AND llm.is_true('Does {short_desc} mention memory?', s) ORDER BY name;
+WHERE category LIKE 'Query Tuning%' AND llm.is_true('Does {short_desc} mention plans?', s) ORDER BY name;
