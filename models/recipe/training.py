@@ -128,6 +128,7 @@ class Heads(nn.Module):
             chosen = state[told]
             read = reader(functional.rms_norm(chosen.float(), chosen.shape[-1:])).float().split(self.classes, -1)
             for scores, classes, weight in zip(read, wanted.T, self.weights, strict=True):
+                weight = weight if weight is None else weight.to(scores.device)  # noqa: PLW2901 - the same, elsewhere
                 loss = functional.cross_entropy(scores, classes, weight, ignore_index=NOTHING, reduction="sum")
                 losses.append(loss / (classes != NOTHING).sum().clamp(1))
         return torch.stack(losses).view(-1, len(self.classes))
