@@ -1,4 +1,4 @@
--- Two questions about rows, answered by a real vLLM on this machine. `make demo` runs it with psql against a throw-away
+-- Questions about rows, answered by a real vLLM on this machine. `make demo` runs it with psql against a throw-away
 -- cluster; nothing of it stays.
 \set QUIET on
 \set ON_ERROR_STOP on
@@ -20,10 +20,10 @@ CREATE TEMPORARY TABLE film (film, director, year, genre) AS VALUES
     ('Last Train to Varna', 'Elena Petrova', 1979, 'thriller');
 CREATE TEMPORARY TABLE opinion (number, opinion) AS VALUES
     (0, 'A wonderful film. The acting is superb and the ending is very moving.'),
-    (1, 'Boring from start to finish. I want my two hours back.'),
+    (1, 'Dull and boring. I want my two hours back.'),
     (2, 'Beautiful pictures, but the plot makes no sense.'),
     (3, 'I loved every minute of it and would watch it again.'),
-    (4, 'The dialogue is terrible and the actors look tired.'),
+    (4, 'Dull, boring and much too long.'),
     (5, 'Funny, warm and clever. Highly recommended.'),
     (6, 'The music is great, but the story is weak.'),
     (7, 'A waste of time and money.'),
@@ -40,7 +40,7 @@ ORDER BY n;
 
 \echo
 \echo 'pg_bridge: questions about the rows of a query, answered by a real vLLM.'
-\echo 'Model:' :model '(if it is pg-bridge-demo: 5 million parameters, made for this demo and small tests)'
+\echo 'Model:' :model '(if it is pg-bridge-demo: 7 million parameters, made for this demo and small tests)'
 \echo
 \echo '1. 240 film reviews, asked about as a loop would: a prompt for every row, in the order of the table.'
 \set ECHO queries
@@ -103,12 +103,26 @@ FROM llm.last_run();
 \set ECHO queries
 
 SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
-FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, slow and much too long.')) AS r (review);
+FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, boring and much too long.')) AS r (review);
+
+\set ECHO none
+\echo '5. PostgreSQL''s own settings, which the model has never seen: what they are about, and which of them name a word.'
+\set ECHO queries
+
+SELECT name, short_desc, llm.classify('What is {short_desc} about: logging, query planner, vacuum or replication?', s,
+                                      '{logging,query planner,vacuum,replication}') AS about
+FROM pg_settings AS s
+WHERE name IN ('autovacuum_naptime', 'vacuum_freeze_min_age', 'enable_hashjoin', 'enable_indexscan', 'log_directory',
+               'log_rotation_size', 'max_wal_senders', 'hot_standby_feedback')
+ORDER BY name;
+
+SELECT name, short_desc FROM pg_settings AS s
+WHERE category LIKE 'Query Tuning%' AND llm.is_true('Does {short_desc} mention plans?', s) ORDER BY name;
 
 \set ECHO none
 SELECT fdwhandler <> 0 AS has_tables FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_bridge' \gset
 \if :has_tables
-\echo '5. A foreign table: for an application it is a table like any other. Two of its columns are answered by the model.'
+\echo '6. A foreign table: for an application it is a table like any other. Two of its columns are answered by the model.'
 \set ECHO queries
 
 CREATE FOREIGN TABLE film_insight (
@@ -116,17 +130,18 @@ CREATE FOREIGN TABLE film_insight (
     year       integer,
     review     text,
     sentiment  text    OPTIONS (prompt 'What is the sentiment of {review}?', labels 'positive,negative,mixed'),
-    funny      boolean OPTIONS (prompt 'Is {review} about something funny?')
-) SERVER vllm OPTIONS (source 'pg_temp.review');
+    acting     boolean OPTIONS (prompt 'Does {review} mention the acting?')
+) SERVER vllm OPTIONS (source 'pg_temp.review', placement 'question first');
 
 EXPLAIN (COSTS OFF)
-SELECT film, review, funny FROM film_insight WHERE year < 2000 AND sentiment = 'positive' ORDER BY film LIMIT 3;
+SELECT DISTINCT film, review, acting FROM film_insight WHERE year < 1980 AND sentiment = 'positive' ORDER BY film, review;
 
-SELECT film, review, funny FROM film_insight WHERE year < 2000 AND sentiment = 'positive' ORDER BY film LIMIT 3;
+SELECT DISTINCT film, review, acting FROM film_insight WHERE year < 1980 AND sentiment = 'positive' ORDER BY film, review;
 
 \set ECHO none
 \pset tuples_only on
-SELECT format('>> %s unique prompts, of which the conditions and the LIMIT left no more to ask.', unique_prompts)
+SELECT format('>> %s questions: the sentiment of each review of films before 1980, and the acting of those that are left.',
+              unique_prompts)
 FROM llm.last_run();
 DROP FOREIGN TABLE film_insight;
 \endif

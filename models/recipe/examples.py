@@ -56,45 +56,6 @@ SEEN = Split()
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A question about a row.
-
-    Attributes:
-        task: What is asked for.
-        prompt: The question, with the column in braces, as `llm.map` takes it.
-        row: The row, in the order in which it is to be sent.
-        answer: The right answer.
-        choices: The answers that are possible; empty where any is.
-    """
-
-    task: Task
-    prompt: str
-    row: Row
-    answer: str
-    choices: tuple[str, ...]
-
-    @property
-    def message(self) -> str:
-        """The user message, as `pg_bridge.prompt` writes it."""
-        return f"{self.question}\n{dumped(self.row)}"
-
-    @property
-    def question(self) -> str:
-        """The question alone, as it is sent."""
-        return self.prompt.replace("{", "").replace("}", "")
-
-    @property
-    def checksum(self) -> int:
-        """A number that two examples share if they ask the same."""
-        return zlib.crc32(self.message.encode())
-
-
-def dumped(value: Value | Row) -> str:
-    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """A row to ask about, and what is known of it.
 
@@ -122,31 +83,60 @@ class Subject:
         return tuple(task for task, possible in by_task.items() if possible)
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question about a row.
+
+    Attributes:
+        task: What is asked for.
+        prompt: The question, with the column in braces, as `llm.map` takes it.
+        row: The row, in the order in which it is to be sent.
+        answer: The right answer.
+        choices: The answers that are possible; empty where any is.
+        about: What is known of the row.
+        words: What is to be looked for in the row, or compared with its text.
+    """
+
+    task: Task
+    prompt: str
+    row: Row
+    answer: str
+    choices: tuple[str, ...]
+    about: Subject
+    words: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """The column asked about."""
+        return self.prompt.partition("{")[2].partition("}")[0]
+
+    @property
+    def message(self) -> str:
+        """The user message, as `pg_bridge.prompt` writes it."""
+        return f"{self.question}\n{dumped(self.row)}"
+
+    @property
+    def question(self) -> str:
+        """The question alone, as it is sent."""
+        return self.prompt.replace("{", "").replace("}", "")
+
+    @property
+    def checksum(self) -> int:
+        """A number that two examples share if they ask the same."""
+        return zlib.crc32(self.message.encode())
+
+
+def dumped(value: Value | Row) -> str:
+    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def examples(
     rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10
 ) -> Iterator[Example]:
     """Yield examples without end, of each of the tasks in turn, each about a row of its own."""
     for task in itertools.cycle(tasks):
         yield example(rng, task, split, most_columns=most_columns)
-
-
-def interviews(
-    rng: random.Random, split: Split = SEEN, *, tasks: Sequence[Task] = TASKS, most_columns: int = 10, questions: int
-) -> Iterator[list[Example]]:
-    """Yield examples about one row, again and again: one of each of the tasks in turn, and more whose answers differ.
-
-    A sentiment or a label is asked for once: asked again, it could be copied from the answer before.
-    """
-    for task in itertools.cycle(tasks):
-        about = subject(rng, task, split, most_columns=most_columns)
-        first = ask(rng, task, about, split)
-        more: list[Example] = []
-        if questions > 1:
-            columns = [name for name, value in about.row.items() if _is_short(value)]
-            more += [_value(rng, about, split, name) for name in columns if f"{{{name}}}" not in first.prompt]
-            more += [_mention(rng, about, split) for _ in range(2) if "mention" in tasks]
-            more = rng.sample(more, min(len(more), questions - 1))
-        yield [first, *more]
 
 
 def example(rng: random.Random, task: Task, split: Split = SEEN, *, most_columns: int = 10) -> Example:
@@ -309,7 +299,7 @@ def _example(
     name = column or about.column or ""
     parts = {"{c}": f"{{{name}}}", "{w}": word.replace("{", "").replace("}", ""), "{l}": labels}
     prompt = re.sub(r"\{[cwl]\}", lambda match: parts[match[0]], pattern)
-    return Example(task, prompt, about.row, answer, choices)
+    return Example(task, prompt, about.row, answer, choices, about, (word,) if word else choices)
 
 
 def _list(rng: random.Random, names: Sequence[str]) -> str:

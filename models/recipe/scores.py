@@ -85,8 +85,9 @@ def are_right(decoder: Decoder, tokenizer: Tokenizer, given: Sequence[Example], 
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)
         with torch.no_grad():
-            likeliest = decoder.scores(decoder(tokens.to(device))).argmax(-1).cpu()
-        for row, i in zip(likeliest, places, strict=True):
-            first = len(before[i])
-            right[i] = row[first - 1 : first - 1 + len(answers[i])].tolist() == answers[i]
+            states = decoder(tokens.to(device))
+            for i, state in zip(places, states, strict=True):
+                first = len(before[i])
+                likeliest = decoder.scores(state[first - 1 : first - 1 + len(answers[i])]).argmax(-1)
+                right[i] = likeliest.tolist() == answers[i]
     return right

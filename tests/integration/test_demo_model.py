@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from models.recipe.notes import TOPICS, note
+from models.recipe.notes import TOPICS, note, plain, sentence
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import Row, value_of
 from pg_bridge.engine.demo import DIRECTORY
@@ -27,7 +28,9 @@ ROWS = 80
 FELT: tuple[Sentiment, ...] = ("positive", "negative", "mixed")
 SEED = 2026  # not that of training
 MOST_MIB = 16
-LEAST_SENTIMENT, LEAST_VALUE = 0.8, 0.8  # some points below what models/README.md says
+LABELS = ("billing", "delivery", "cooking", "weather")
+WORD = "bridge"
+LEAST = 0.9
 
 
 @pytest.fixture
@@ -65,9 +68,23 @@ def parcel(rng: random.Random) -> tuple[Row, str]:
     return row, str(row["parcel"])
 
 
+def letter(rng: random.Random) -> tuple[Row, str]:
+    topic = rng.choice([topic for topic in TOPICS if topic.labels[0] in LABELS])
+    row: Row = {"sender": value_of(rng, "person"), "received": value_of(rng, "date")}
+    return row | {"body": note(rng, topic)}, topic.labels[0]
+
+
+def remark(rng: random.Random) -> tuple[Row, str]:
+    text = sentence(rng, WORD) if rng.random() < 0.5 else plain(rng)
+    row: Row = {"author": value_of(rng, "person"), "page": rng.randint(1, 400), "remark": text}
+    return row, "yes" if re.search(rf"\b{WORD}\b", text) else "no"
+
+
 TASKS = {
-    "sentiment": Task("Is the sentiment of review positive, negative or mixed?", film_review, LEAST_SENTIMENT, FELT),
-    "value": Task("What is the value of parcel?", parcel, LEAST_VALUE, ()),
+    "sentiment": Task("Is the sentiment of review positive, negative or mixed?", film_review, LEAST, FELT),
+    "label": Task("What is body about: billing, delivery, cooking or weather?", letter, LEAST, LABELS),
+    "mention": Task(f"Does remark mention the {WORD}?", remark, LEAST, ("yes", "no")),
+    "value": Task("What is the value of parcel?", parcel, LEAST, ()),
 }
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from models.recipe import wordings
-from models.recipe.examples import TASKS, Example, Split, example, examples, interviews
+from models.recipe.examples import TASKS, Example, Split, Subject, example, examples
 from models.recipe.notes import THINGS, TOPICS, note, sentence
-from models.recipe.tables import shapes
+from models.recipe.tables import Row, shapes
 from models.recipe.wordings import Wordings
 from pg_bridge.ordering import plan
 from pg_bridge.prompt import parse_question, render
@@ -84,16 +84,45 @@ def test_labels_are_balanced_by_place() -> None:
     assert min(places.count(place) for place in range(3)) > len(places) / 5
 
 
-def test_an_interview_asks_about_one_row_and_no_answer_twice() -> None:
-    told = islice(interviews(random.Random(5), most_columns=6, questions=6), 300)
-    lengths = []
-    for about_a_row in told:
-        assert all(each.row is about_a_row[0].row for each in about_a_row)
-        values = [column_asked(each) for each in about_a_row if each.task == "value"]
-        assert len(set(values)) == len(values)
-        assert sum(each.task in {"sentiment", "label"} for each in about_a_row) <= 1
-        lengths.append(len(about_a_row))
-    assert max(lengths) == 6
+def test_a_word_is_one_token_however_it_is_spelt_and_wherever_it_stands() -> None:
+    vocabulary = pytest.importorskip("models.recipe.vocabulary")
+    texts = ['{"note": "kettle, Kettle, dozen"}'] * 20
+    tokenizer = vocabulary.learn_tokenizer(texts, 300, 20)
+    for word in ("kettle", "Kettle", "dozen"):
+        for written in (word, " " + word):
+            (ids,) = vocabulary.encode(tokenizer, [written])
+            assert len(ids) == 1
+            assert tokenizer.decode(ids) == written
+    (ids,) = vocabulary.encode(tokenizer, ["naïve 12"])
+    assert len(ids) > 4
+    assert tokenizer.decode(ids) == "naïve 12"
+
+
+def hinted(each: Example, kind: str) -> list[tuple[str, int]]:
+    """The words of a message, and what is told of them."""
+    hints = pytest.importorskip("models.recipe.hints")
+    words = list(re.finditer(r"\w+|[^\w\s]", each.message))
+    told = hints.hints(each, [word.end() for word in words])[:, hints.KINDS.index(kind)]
+    return [(word.group(), value) for word, value in zip(words, told.tolist(), strict=True)]
+
+
+def test_hints_tell_the_column_asked_about_and_the_words_looked_for() -> None:
+    row: Row = {"b": "a red kettle", "a": "one red cup"}
+    about = Subject(row, "a")
+    each = Example("mention", "Does {a} mention red?", row, "yes", ("yes", "no"), about, ("red",))
+    assert [word for word, told in hinted(each, "asked") if told == 1] == ["a", "a", '"', "one", "red", "cup", '"']
+    assert [word for word, told in hinted(each, "match") if told == 1] == ["red", "red", "red"]
+    assert [word for word, told in hinted(each, "hit") if told == 1] == ["red"]
+    assert [word for word, told in hinted(each, "found") if told == 1] == ["red", "cup", '"', "}"]
+
+
+def test_hints_tell_the_topic_of_a_text_and_of_labels() -> None:
+    for each in some("label", 100):
+        told = {value for _, value in hinted(each, "topic")} - {-1}
+        assert each.about.topic is not None
+        assert TOPICS.index(each.about.topic) in told
+        labels = {label.casefold(): place for place, topic in enumerate(TOPICS) for label in topic.labels}
+        assert told <= {labels.get(word.casefold(), -1) for word in each.words} | {TOPICS.index(each.about.topic)}
 
 
 def test_column_order_is_all_that_planning_changes() -> None:
@@ -111,15 +140,11 @@ def test_column_order_is_all_that_planning_changes() -> None:
 def test_a_conversation_is_what_the_chat_template_writes() -> None:
     jinja2 = pytest.importorskip("jinja2")
     vocabulary = pytest.importorskip("models.recipe.vocabulary")
-    messages = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "What is a?"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "And c?"},
-    ]
-    written = jinja2.Template(vocabulary.CHAT_TEMPLATE).render(messages=messages, add_generation_prompt=True)
-    first = vocabulary.conversation("Be brief.", "What is a?")
-    assert written == first + "b" + vocabulary.END + vocabulary.asked_again("And c?")
+    for system in ("Be brief.", ""):
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": "What is a?"})
+        written = jinja2.Template(vocabulary.CHAT_TEMPLATE).render(messages=messages, add_generation_prompt=True)
+        assert written == vocabulary.conversation(system, "What is a?")
 
 
 def test_messages_are_those_that_pg_bridge_sends() -> None:
@@ -168,7 +193,7 @@ def test_the_files_load_and_mean_the_same(tmp_path: Path) -> None:
     from models.recipe.vocabulary import conversation, learn_tokenizer, write_tokenizer  # noqa: PLC0415 - as above
 
     texts = [each.message for each in islice(examples(random.Random(0)), 300)]
-    tokenizer = learn_tokenizer(texts, 600)
+    tokenizer = learn_tokenizer(texts, 600, 20)
     size = Size(hidden=128, layers=2, heads=2, intermediate=192, vocabulary=tokenizer.get_vocab_size())
     torch.manual_seed(0)
     decoder = Decoder(size)
