@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks import counters
 from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
@@ -127,7 +128,7 @@ def with_double(connection: Conn, rows: int, repeats: int) -> Iterator[str]:
     yield f"llm.complete takes {ratio:.2f} times as long as llm.map"
 
 
-def on_vllm(connection: Conn, rows: int) -> Iterator[str]:
+def on_vllm(connection: Conn, endpoint: str, rows: int) -> Iterator[str]:
     """Measure the three queries with batching on and off; on first: what it leaves in the cache helps off."""
     connection.execute(REVIEWS.replace("ROWS", str(rows)).encode())
     yield (f"{'query':<22} {'batching':<9} {'seconds':>8} {'requests':>9} {'prompt tokens':>13} {'cached tokens':>13}")
@@ -135,36 +136,16 @@ def on_vllm(connection: Conn, rows: int) -> Iterator[str]:
         costs = {}
         for batching in ("on", "off"):
             connection.execute(f"SET pg_bridge.batching = {batching}".encode())
-            before = activity(connection)
+            before = counters.read(endpoint)
             seconds = timed(connection, query)
-            after = activity(connection)
-            costs[batching] = Cost(seconds, *(b - a for a, b in zip(before, after, strict=True)))
+            used = counters.read(endpoint).since(before)
+            costs[batching] = Cost(seconds, used.prompts, used.prompt_tokens, used.cached_tokens)
             cost = costs[batching]
             yield (
                 f"{name:<22} {batching:<9} {cost.seconds:>8.2f} {cost.requests:>9} {cost.prompt_tokens:>13}"
                 f" {cost.cached_tokens:>13}"
             )
         yield f"{'':<22} {'off / on':<9} {costs['off'].seconds / costs['on'].seconds:>8.1f}"
-
-
-ACTIVITY = """
-CREATE FUNCTION activity(OUT requests bigint, OUT prompt_tokens bigint, OUT cached_tokens bigint)
-LANGUAGE plpython3u AS $$
-import re, urllib.request
-page = urllib.request.urlopen(plpy.execute(
-    "SELECT option_value FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE option_name = 'endpoint'"
-)[0]["option_value"] + "/metrics").read().decode()
-def total(name):
-    return int(sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\\S+)$", page, re.M)))
-return (total("vllm:request_success_total"), total("vllm:prompt_tokens_total"), total("vllm:prefix_cache_hits_total"))
-$$
-"""
-
-
-def activity(connection: Conn) -> tuple[int, int, int]:
-    """Prompts answered, prompt tokens and cached tokens so far, by the engine's own counters."""
-    row = connection.execute("SELECT * FROM activity()").fetchone()
-    return row or (0, 0, 0)
 
 
 def main() -> int:
@@ -190,9 +171,8 @@ def main() -> int:
     with Cluster() as cluster, demo_engine() as engine:
         host = make_hosts(cluster, engine.endpoint)[0]
         with psycopg.connect(host.dsn, autocommit=True) as connection:
-            connection.execute(ACTIVITY)
             report.add(f"vLLM with the model in the box, {arguments.rows} rows (requests: prompts that vLLM answered):")
-            report.add(*on_vllm(connection, arguments.rows))
+            report.add(*on_vllm(connection, engine.endpoint, arguments.rows))
     return report.close()
 
 

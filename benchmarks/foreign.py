@@ -10,17 +10,17 @@ same rows: what the scan itself costs.
 from __future__ import annotations
 
 import random
-import re
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.request import urlopen
 
 import psycopg
 
+from benchmarks import counters
+from benchmarks.counters import Counters
 from benchmarks.hosts import Host, make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
@@ -78,36 +78,24 @@ def fill(connection: Conn, rows: int, texts: int, seed: int) -> None:
     connection.execute("ANALYZE reviews")
 
 
-def activity(endpoint: str) -> tuple[int, int, int]:
-    """Prompts answered, prompt tokens and cached tokens so far, by the engine's own counters."""
-    with urlopen(f"{endpoint}/metrics") as page:  # noqa: S310 - the engine that was started here
-        text = page.read().decode()
-
-    def total(name: str) -> int:
-        return int(sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M)))
-
-    return (
-        total("vllm:request_success_total"),
-        total("vllm:prompt_tokens_total"),
-        total("vllm:prefix_cache_hits_total"),
-    )
-
-
 def on_vllm(connection: Conn, endpoint: str) -> Iterator[str]:
     """Measure the queries, then llm.map; in this order what one leaves in the cache helps llm.map."""
     yield f"{'query':<24} {'seconds':>8} {'questions':>10} {'prompt tokens':>14} {'cached tokens':>14} {'rows':>6}"
     connection.execute(INSIGHT.encode())
-    figures: dict[str, tuple[float, list[Any], list[int]]] = {}
+    figures: dict[str, tuple[float, list[Any], Counters]] = {}
     for name, query in (*QUERIES.items(), ("llm.map of all rows", MAPPED)):
-        before = activity(endpoint)
+        before = counters.read(endpoint)
         started = time.perf_counter()
         rows = connection.execute(query.encode()).fetchall()
         seconds = time.perf_counter() - started
-        used = [b - a for a, b in zip(before, activity(endpoint), strict=True)]
+        used = counters.read(endpoint).since(before)
         figures[name] = (seconds, rows, used)
-        yield f"{name:<24} {seconds:>8.2f} {used[0]:>10} {used[1]:>14} {used[2]:>14} {len(rows):>6}"
+        yield (
+            f"{name:<24} {seconds:>8.2f} {used.prompts:>10} {used.prompt_tokens:>14} {used.cached_tokens:>14} "
+            f"{len(rows):>6}"
+        )
     top, mapped = figures["top 20"], figures["llm.map of all rows"]
-    questions, tokens = mapped[2][0] / top[2][0], mapped[2][1] / top[2][1]
+    questions, tokens = mapped[2].prompts / top[2].prompts, mapped[2].prompt_tokens / top[2].prompt_tokens
     yield (
         f"llm.map / top 20: {mapped[0] / top[0]:.1f} times the seconds, {questions:.1f} times the questions, "
         f"{tokens:.1f} times the prompt tokens"

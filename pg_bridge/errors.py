@@ -85,9 +85,19 @@ class UnknownServer(PgBridgeError):
 
 
 class ServerDenied(PgBridgeError):
-    """The user has no USAGE on the server."""
+    """The user has no USAGE on the server.
+
+    Args:
+        server: The server's name.
+    """
 
     sqlstate = "42501"
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f'permission denied for foreign server "{server}"',
+            hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{server}" TO your role.',
+        )
 
 
 class TableError(PgBridgeError):

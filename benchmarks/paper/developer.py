@@ -16,7 +16,7 @@ import psycopg
 from openai import OpenAI
 from psycopg.rows import dict_row
 
-from benchmarks.paper.runs import counters
+from benchmarks.paper.runs import settled
 
 QUESTION = "In a few words, what does the review say of the film?"
 
@@ -53,14 +53,14 @@ def lines(dsn: str, endpoint: str, rows: int) -> Iterator[str]:
     yield f"The same question about {rows} rows, as a developer would ask it today and in SQL:"
     ways: dict[str, Callable[[str, str, str], list[str]]] = {"psycopg and openai, a loop": loop, "llm.complete": in_sql}
     for number, (name, way) in enumerate(ways.items()):
-        before = counters(endpoint)
+        before = settled(endpoint)
         started = time.perf_counter()
         answered = way(dsn, endpoint, f"Way {number}. Answer the question about the row.")
         seconds = time.perf_counter() - started
-        prompt, cached, completion = (b - a for a, b in zip(before, counters(endpoint), strict=True))
+        used = settled(endpoint).since(before)
         yield (
-            f"{name:<28} {_lines_of(way):>3} lines {seconds:>8.1f} s  prompt tokens {prompt:>8}, computed "
-            f"{prompt - cached:>8}, answers {completion:>6}  ({len(answered)} rows)"
+            f"{name:<28} {_lines_of(way):>3} lines {seconds:>8.1f} s  prompt tokens {used.prompt_tokens:>8}, computed "
+            f"{used.prompt_tokens - used.cached_tokens:>8}, answers {used.completion_tokens:>6}  ({len(answered)} rows)"
         )
 
 

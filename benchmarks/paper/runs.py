@@ -7,18 +7,18 @@ sees.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
+from benchmarks import counters
+from benchmarks.counters import Counters
 from benchmarks.paper.ways import Way
 from benchmarks.paper.workloads import Asked, Workload
 from benchmarks.paper_tables import PaperTable
@@ -94,14 +94,14 @@ def fill(connection: Conn, table: PaperTable, half: frozenset[int]) -> None:
 def run(workload: Workload, way: Way, server: Server, connection: Conn) -> Run:
     """Ask a workload in a way; `one by one` asks about the first rows only, see `sample`."""
     system = f"Run {next(_RUNS)}. {workload.table.system_prompt}"
-    before = counters(server.endpoint)
+    before = settled(server.endpoint)
     if way.order is None:
         seconds, outcome = _through_sql(workload, way, system, connection)
     else:
         seconds, outcome = _to_the_engine(workload, way, system, server)
-    used = [b - a for a, b in zip(before, counters(server.endpoint), strict=True)]
+    used = settled(server.endpoint).since(before)
     asked, rows, solver, outside = outcome
-    return Run(seconds, asked, rows, used[0], used[1], used[2], solver, outside)
+    return Run(seconds, asked, rows, used.prompt_tokens, used.cached_tokens, used.completion_tokens, solver, outside)
 
 
 Outcome = tuple[int, int, float, float | None]
@@ -171,25 +171,19 @@ def _statement(workload: Workload, asked: Asked, way: Way) -> sql.Composed:
 
 def floor_rate(server: Server, prompts: Sequence[str]) -> float:
     """Prompt tokens that the engine computes in a second, of prompts that share nothing."""
-    before = counters(server.endpoint)
+    before = settled(server.endpoint)
     started = time.perf_counter()
     for _ in Engine(server).complete(iter(prompts), Sampling(1, 0.0, ""), eager=True):
         pass
     seconds = time.perf_counter() - started
-    tokens, cached, _ = (b - a for a, b in zip(before, counters(server.endpoint), strict=True))
-    return (tokens - cached) / seconds
+    used = settled(server.endpoint).since(before)
+    return (used.prompt_tokens - used.cached_tokens) / seconds
 
 
-def counters(endpoint: str) -> tuple[int, int, int]:
-    """Prompt tokens, cached tokens and answer tokens so far, by the engine's own counters once they stand still."""
-    before: tuple[int, int, int] | None = None
-    while True:
-        with urlopen(f"{endpoint}/metrics") as page:  # noqa: S310 - the engine that was started here
-            text = page.read().decode()
-        names = ("prompt_tokens_total", "prefix_cache_hits_total", "generation_tokens_total")
-        found = [sum(map(float, re.findall(rf"^vllm:{name}(?:{{.*}})? (\S+)$", text, re.M))) for name in names]
-        now = (int(found[0]), int(found[1]), int(found[2]))
-        if now == before:
-            return now
+def settled(endpoint: str) -> Counters:
+    """The engine's counters once they stand still."""
+    before: Counters | None = None
+    while (now := counters.read(endpoint)) != before:
         before = now
         time.sleep(0.05)
+    return now

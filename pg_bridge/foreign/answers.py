@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -23,6 +23,7 @@ TEXT_ARRAY, BPCHAR, VARCHAR, DATE, TIMESTAMP, TIMESTAMPTZ, NUMERIC = 1009, 1042,
 UUID, JSONB = 2950, 3802
 INTEGERS = {INT2: 2**15, INT4: 2**31, INT8: 2**63}
 TEXTS = (TEXT, VARCHAR, BPCHAR)
+TIMES = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _TYPMOD_HEADER = 4  # of varchar, char and numeric
@@ -143,9 +144,14 @@ def _array(labels: tuple[str, ...]) -> AnswerType:
             raise ValueError
         if (labels and not set(items) <= set(labels)) or not _storable(items):
             raise ValueError
-        return "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", item) + '"' for item in items) + "}"
+        return array_literal(items)
 
     return AnswerType("json", value, "Answer with a JSON array of texts.", schema={"type": "array", "items": item})
+
+
+def array_literal(items: Iterable[str]) -> str:
+    """Write texts as PostgreSQL reads an array."""
+    return "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", item) + '"' for item in items) + "}"
 
 
 def _plain(answer: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pg_bridge.dedup import dedup
 from pg_bridge.foreign.definition import ModelColumn
-from pg_bridge.foreign.learned import Learned, cost_tokens
+from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens
 from pg_bridge.foreign.scan import Scan
 from pg_bridge.ordering import plan
 from pg_bridge.prompt import parse_question, place_questions, resolve_columns
@@ -19,7 +19,6 @@ from pg_bridge.table import Table
 SAMPLE_ROWS = 1000
 COST_PER_TOKEN = 2.0  # in the planner's units; some 100 tokens cost about what llm.complete does
 _GUESSED_ROW_CHARS = 400.0
-_CHARS_PER_TOKEN = 4
 
 
 def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
@@ -90,7 +89,7 @@ def _asked(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str
         yield f"{number}. {column.name} {column.type.name}: {column.ask.prompt}"
         yield (
             f"{number}. {column.name}: {table.rows} unique prompts of {len(rows)} rows, about "
-            f"{total // _CHARS_PER_TOKEN} prompt tokens, prefix hit rate {shared / max(1, total):.0%}, "
+            f"{total // CHARS_PER_TOKEN} prompt tokens, prefix hit rate {shared / max(1, total):.0%}, "
             f"order: {ordering.strategy}"
         )
     for sent, together in by_columns.items():

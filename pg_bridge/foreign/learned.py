@@ -13,7 +13,7 @@ from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.quals import COMPARISONS, IS_NOT_NULL, IS_NULL, Qual
 from pg_bridge.options import Kind
 
-_CHARS_PER_TOKEN = 4
+CHARS_PER_TOKEN = 4
 _ANSWER_WORTH = 4  # an answer's token takes about as long as so many of a prompt
 _ANSWER_TOKENS: Mapping[Kind, int] = {"text": 40, "json": 60, "label": 3, "boolean": 1, "number": 4, "integer": 4}
 _DATE_TOKENS = 10
@@ -74,4 +74,4 @@ def _guess(quals: tuple[Qual, ...], column: ModelColumn) -> float:
 def cost_tokens(column: ModelColumn, row_chars: float) -> float:
     """A rough price of one question, in tokens of a prompt."""
     answer = min(_ANSWER_TOKENS.get(column.answer.kind, _DATE_TOKENS), column.ask.call.max_tokens)
-    return (len(column.ask.prompt or "") + row_chars) / _CHARS_PER_TOKEN + _ANSWER_WORTH * answer
+    return (len(column.ask.prompt or "") + row_chars) / CHARS_PER_TOKEN + _ANSWER_WORTH * answer

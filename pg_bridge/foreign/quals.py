@@ -32,18 +32,19 @@ from pg_bridge.foreign.answers import (
     TEXT,
     TEXT_ARRAY,
     TEXTS,
+    TIMES,
     TIMESTAMP,
     TIMESTAMPTZ,
     UUID,
     VARCHAR,
     ColumnType,
+    array_literal,
 )
 
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 IS_NULL, IS_NOT_NULL = "IS NULL", "IS NOT NULL"
 LIKE, NOT_LIKE, ILIKE, NOT_ILIKE = "~~", "!~~", "~~*", "!~~*"
 
-_TIMES = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}
 _CASTS = {
     **dict.fromkeys(INTEGERS, "bigint"),
     NUMERIC: "numeric",
@@ -54,7 +55,7 @@ _CASTS = {
     VARCHAR: "text",
     BPCHAR: "bpchar",
     UUID: "uuid",
-    **_TIMES,
+    **TIMES,
 }
 _PATTERN_PARTS = re.compile(r"\\?.", re.DOTALL)
 _ALIKE_EVERYWHERE = re.compile(r"(?![iIkKsS])[\x00-\x7f]")
@@ -134,8 +135,9 @@ def source_condition(
     operator = f"OPERATOR(pg_catalog.{qual.operator})"  # whatever else is called so
     collate = f" COLLATE {qual.collation}" if qual.collation and type_.oid in TEXTS else ""
     if qual.quantifier:
-        array = "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", value) + '"' for value in values) + "}"
-        return f"{expression}{collate} {operator} {qual.quantifier.upper()} ({parameter(array)}::{cast}[])"
+        return (
+            f"{expression}{collate} {operator} {qual.quantifier.upper()} ({parameter(array_literal(values))}::{cast}[])"
+        )
     return f"{expression}{collate} {operator} {parameter(values[0])}::{cast}"
 
 
@@ -179,7 +181,7 @@ def surely_fails(qual: Qual, type_: ColumnType, answer: str | None, *, bytewise:
 def _holds(qual: Qual, type_: ColumnType, answer: str, value: str, *, bytewise: bool) -> bool:
     """Whether it may hold for one value."""
     parse = _PARSERS.get(type_.oid)
-    if qual.operator not in COMPARISONS or qual.value_type not in ("", _TIMES.get(type_.oid)):
+    if qual.operator not in COMPARISONS or qual.value_type not in ("", TIMES.get(type_.oid)):
         return True
     if parse is None:  # a text, or an enum, whose order is not known here
         alike = answer.rstrip(" ") == value.rstrip(" ") if type_.oid == BPCHAR else answer == value

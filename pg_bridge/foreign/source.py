@@ -25,6 +25,17 @@ Cells = tuple[str | None, ...]
 _SORTED_ALIKE = frozenset({16, 20, 21, 23, 26, 700, 701, 1700, 1082, 1083, 1114, 1184, 1266, 1186, 2950})
 
 
+DEEPEST = 4
+"""Foreign tables that read foreign tables."""
+
+
+def too_deep() -> SourceError:
+    """What to raise below that."""
+    return SourceError(
+        "foreign tables read each other too deeply", sqlstate="54001", hint="Is one of them its own source?"
+    )
+
+
 class Rows(Protocol):
     """The rows of a running query."""
 
@@ -103,7 +114,7 @@ class Relation:
 
         Raises:
             SourceError: It is not there, or may not be read.
-                UnknownColumn: The foreign table has a column that the source lacks.
+            UnknownColumn: The foreign table has a column that the source lacks.
         """
         if definition.source:
             found = source.query("SELECT pg_catalog.to_regclass($1)::pg_catalog.text", [definition.source])[0][0]

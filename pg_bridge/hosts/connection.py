@@ -21,14 +21,13 @@ from psycopg.types.string import StrDumperUnknown, TextLoader
 from psycopg.waiting import Ready, Wait
 
 from pg_bridge.errors import SourceDenied, SourceError
-from pg_bridge.foreign.source import Cells, Rows
+from pg_bridge.foreign.source import DEEPEST, Cells, Rows, too_deep
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.options import Login
 
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 3
-DEEPEST = 4  # foreign tables that read foreign tables
 
 _TURN_S = 0.02
 _EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
@@ -217,9 +216,7 @@ def _connected(login: Login) -> _Connection:
     depth = backend.setting("application_name").removeprefix(_APPLICATION)
     level = int(depth) + 1 if depth.isdigit() else 1
     if level > DEEPEST:
-        raise SourceError(
-            "foreign tables read each other too deeply", sqlstate="54001", hint="Is one of them its own source?"
-        )
+        raise too_deep()
     try:
         connection = _Connection.connect(
             host=login.host or backend.setting("unix_socket_directories").split(",")[0].strip() or "localhost",

@@ -20,7 +20,6 @@ from pg_bridge.foreign.answers import (
     ColumnType,
 )
 from pg_bridge.foreign.definition import Column, Definition
-from pg_bridge.foreign.importing import Imported, imported
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
@@ -130,7 +129,7 @@ class ForeignTable:
         )
 
     def _source(self) -> SessionSource:
-        return source_of(Login.from_options(self._of_server | self._of_user))
+        return source_for(self._of_server | self._of_user)
 
     def _found_in_catalog(self) -> list[tuple[str, bool, bool]]:
         """What the catalog knows of this table: (server, USAGE, default collations) of every table with its options.
@@ -155,23 +154,12 @@ class ForeignTable:
 
     def _check_usage(self) -> None:
         if self._itself and not any(usable for _, usable, _ in self._itself):
-            name = self._itself[0][0]
-            raise ServerDenied(
-                f'permission denied for foreign server "{name}"',
-                hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{name}" TO your role.',
-            )
+            raise ServerDenied(self._itself[0][0])
 
     def _has_default_collations(self) -> bool:
         return bool(self._itself) and all(default for _, _, default in self._itself)
 
 
-def import_tables(
-    schema: str,
-    server_options: Mapping[str, str],
-    options: Mapping[str, str],
-    restriction: str | None,
-    tables: Sequence[str],
-) -> list[Imported]:
-    """Find the tables of a schema, for IMPORT FOREIGN SCHEMA; `server_options` hold the user mapping's too."""
-    source = source_of(Login.from_options({name: text for name, text in server_options.items() if name != "wrapper"}))
-    return imported(source, schema, options, restriction, tables)
+def source_for(options: Mapping[str, str]) -> SessionSource:
+    """The source that the options of a server and a user mapping lead to."""
+    return source_of(Login.from_options(options))

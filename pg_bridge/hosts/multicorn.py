@@ -11,8 +11,9 @@ from typing import Any
 from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 
 from pg_bridge.errors import Cancelled, OptionError
+from pg_bridge.foreign.importing import imported
 from pg_bridge.foreign.scan import Scan
-from pg_bridge.hosts.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, import_tables
+from pg_bridge.hosts.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, source_for
 from pg_bridge.hosts.multicorn_errors import refuse, refusing
 from pg_bridge.hosts.multicorn_own import ConnectionRelation, ResultRelation, RowSetRelation, StateRelation
 from pg_bridge.hosts.multicorn_quals import refuses_null
@@ -118,5 +119,5 @@ class Wrapper:
                 ],
                 options=table.options,
             )
-            for table in import_tables(schema, server_options, options, restriction, tables)
+            for table in imported(source_for(server_options), schema, options, restriction, tables)
         ]

@@ -13,7 +13,7 @@ from datetime import MAXYEAR, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pg_bridge.foreign.answers import DATE, FLOAT4, FLOAT8, NUMERIC, TIMESTAMP, TIMESTAMPTZ, ColumnType
+from pg_bridge.foreign.answers import DATE, FLOAT4, FLOAT8, NUMERIC, TIMES, TIMESTAMP, ColumnType
 from pg_bridge.foreign.quals import COMPARISONS, ILIKE, IS_NOT_NULL, IS_NULL, LIKE, NOT_ILIKE, NOT_LIKE, Qual
 from pg_bridge.hosts import backend
 
@@ -55,7 +55,7 @@ def _of_list(
     """`operator ANY` or `operator ALL` of an array; an array that is NULL comes as None."""
     if not isinstance(value, list) or (quantifier == "all" and None in value):
         return []
-    rounded = type_.oid in (NUMERIC, FLOAT4, FLOAT8, DATE, TIMESTAMP, TIMESTAMPTZ)
+    rounded = type_.oid in (NUMERIC, FLOAT4, FLOAT8, *TIMES)
     if rounded and (operator, quantifier) != ("=", "any"):
         return []
     parts = [_of_value(name, operator, each, type_, times) for each in value if each is not None]
@@ -80,7 +80,7 @@ def _of_value(name: str, operator: str, value: Any, type_: ColumnType, times: Se
         return []
     if type_.oid in (NUMERIC, FLOAT4, FLOAT8):
         return _of_float(name, operator, str(value), narrow=type_.oid == NUMERIC)
-    if type_.oid in (DATE, TIMESTAMP, TIMESTAMPTZ):
+    if type_.oid in TIMES:
         doubtful = isinstance(value, date) and sum(_may_be_left_from(value, time) for time in times) > 1
         if doubtful and operator not in ("<", "<="):  # which keep what -infinity would
             return []
@@ -121,8 +121,7 @@ def _of_time(name: str, operator: str, value: Any, type_: ColumnType) -> list[Qu
         value_type, low, high = "timestamptz", str(value), str(value)
     else:
         return []
-    own = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}[type_.oid]
-    value_type = "" if value_type == own else value_type
+    value_type = "" if value_type == TIMES[type_.oid] else value_type
     if low == high:
         return [Qual(name, operator, low, value_type=value_type)]
     if operator == "=":

@@ -22,7 +22,7 @@ from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported, imported
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
-from pg_bridge.foreign.source import Relation, enum_labels, quoted
+from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quoted, too_deep
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.plpython import caught, server_of
 from pg_bridge.hosts.plpython_request import Shown, is_known, qual_of, sort_of
@@ -32,7 +32,6 @@ from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_en
 
 ROWS_AT_ONCE = 512  # handed over together, of those that are ready
 CHARS_AT_ONCE = 1 << 24
-DEEPEST = 4  # foreign tables that read foreign tables
 
 Fault = list[str | None]
 Size = tuple[float | None, int | None, float | None, list[bool], list[str], Fault | None]
@@ -249,9 +248,7 @@ class _Depth:
     def check(self) -> None:
         """Refuse to go on without end."""
         if _Depth._reached > DEEPEST:
-            raise SourceError(
-                "foreign tables read each other too deeply", sqlstate="54001", hint="Is one of them its own source?"
-            )
+            raise too_deep()
 
 
 def _command(table: Imported, server: str, literal: Callable[[str], str]) -> str:

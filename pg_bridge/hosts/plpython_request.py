@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pg_bridge.foreign.answers import DATE, INTEGERS, TIMESTAMP, TIMESTAMPTZ
+from pg_bridge.foreign.answers import INTEGERS, TIMES
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.quals import Qual
 from pg_bridge.foreign.source import SortKey
-
-_TIMES = {DATE: "date", TIMESTAMP: "timestamp", TIMESTAMPTZ: "timestamptz"}
 
 
 def is_known(given: Mapping[str, Any]) -> bool:
@@ -41,7 +39,7 @@ def _value_type(column: Column, given: Mapping[str, Any]) -> str:
     if not column.options:
         return str(given["type_name"])
     alike = given["type"] == column.type.oid or {given["type"], column.type.oid} <= INTEGERS.keys()
-    return "" if alike else _TIMES.get(given["type"], str(given["type_name"]))
+    return "" if alike else TIMES.get(given["type"], str(given["type_name"]))
 
 
 @dataclass(frozen=True, slots=True)

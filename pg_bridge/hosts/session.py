@@ -69,10 +69,7 @@ class Session:
             )
         options = servers[name]
         if options is None:
-            raise ServerDenied(
-                f'permission denied for foreign server "{name}"',
-                hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{name}" TO your role.',
-            )
+            raise ServerDenied(name)
         return Server.from_options(name, json.loads(options))
 
     def statement(self, number: int) -> Statement:
