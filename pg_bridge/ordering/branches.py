@@ -84,6 +84,7 @@ def column_orders(
     common: NDArray[np.int32],
     leaves: NDArray[np.intp],
     before: NDArray[np.int16],
+    like: NDArray[np.intp],
 ) -> NDArray[np.int16]:
     """Let each row take the columns of its nodes, from the root on.
 
@@ -92,7 +93,9 @@ def column_orders(
         parent: (N,) intp; the tree's nodes.
         common: (N, k) int32; what the rows of each node have in common.
         leaves: (n,) intp; each row's node.
-        before: (n, k) int16; each row's columns in an order that decides where the tree does not.
+        before: (n, k) int16; each row's columns in an order.
+        like: (N,) intp; for each node a row whose order decides where the tree does not: what a node's rows have in
+            common they must hold in one order.
 
     Returns:
         (n, k) int16; each row's columns in order.
@@ -100,19 +103,19 @@ def column_orders(
     n, k = before.shape
     by_level = levels(parent)
     first = _first_columns(cells, parent, common)
-    last = 2 * len(by_level) + 1
-    taken = np.full(common.shape, last, np.int32)  # twice the level where a column is taken, less one for the first
+    place = np.empty((n, k), np.int32)
+    place[np.arange(n)[:, np.newaxis], before] = np.arange(k)
+    last = (2 * len(by_level) + 1) * k
+    taken = np.full(common.shape, last, np.int32)  # by the level where a column is taken; the first less than others
     for level, nodes in enumerate(by_level):
-        here = np.full((len(nodes), k), 2 * level + 1, np.int32)
+        here = (2 * level + 1) * k + place[like[nodes]]
         chosen = np.flatnonzero(first[nodes] != NONE)
-        here[chosen, first[nodes[chosen]]] -= 1
+        here[chosen, first[nodes[chosen]]] -= k
         if level:
             above = parent[nodes]
             here = np.where(common[above] != NONE, taken[above], here)
         taken[nodes] = np.where(common[nodes] != NONE, here, last)
-    place = np.empty((n, k), np.int32)
-    place[np.arange(n)[:, np.newaxis], before] = np.arange(k)
-    return np.argsort(taken[leaves] * k + place, axis=1, kind="stable").astype(np.int16)
+    return np.argsort(taken[leaves], axis=1, kind="stable").astype(np.int16)
 
 
 def _depths(place: NDArray[np.int32], column_order: NDArray[np.int16]) -> NDArray[np.intp]:

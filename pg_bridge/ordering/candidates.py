@@ -20,7 +20,6 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.graft import ASKED, graft
-from pg_bridge.ordering.polish import polish
 from pg_bridge.ordering.rows import walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
@@ -30,13 +29,20 @@ from pg_bridge.table import Table
 Strategy = Literal["original", "rows only", "v1", "greedy", "refined", "tree", "optimum"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-_TREES = ((1_000, 8), (50_000, 2), (100_000_000, 1), (math.inf, 0))  # grown of tables of at most so many cells
+
+class _Effort(NamedTuple):
+    """What pays for a table of at most so many cells: of a tiny one the engine's own work is soon done."""
+
+    most_cells: float
+    refined: int  # column orders
+    trees: int
+
+
+_EFFORTS = (_Effort(2_000, 1, 1), _Effort(1 << 16, 3, 2), _Effort(100_000_000, 3, 1), _Effort(math.inf, 3, 0))
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
-_WORTH_REFINING = 0.9  # of what the best of the orders to refine shares
-_LARGEST_POLISHED = 64  # rows
 _GRAFTED_CELLS = 1 << 18  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 6
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
@@ -76,6 +82,7 @@ class Candidates:
         self._check_interrupts = check_interrupts
         self._carries = after is not None
         self._last_order = list(after.order) if after is not None else []
+        self._effort = next(effort for effort in _EFFORTS if cells.rows * cells.columns <= effort.most_cells)
         self._fixed: dict[Strategy, tuple[list[int], int]] = {}  # columns, and what they share
         self._shared: dict[tuple[int, ...], int] = {}  # what columns share
 
@@ -135,13 +142,13 @@ class Candidates:
         return list(range(self._cells.columns))
 
     def _refined(self) -> list[list[int]]:
-        """The simpler orders, those among them that are worth it, each refined."""
-        simple = [self._fixed_order(strategy) for strategy in ("greedy", "v1", "rows only")]
-        least = _WORTH_REFINING * max(shared for _, shared in simple)
+        """The simpler orders, the best of them if not all, each refined."""
+        simple = [self._fixed_order(strategy)[0] for strategy in ("greedy", "v1", "rows only")]
+        simple.sort(key=self._shared_by, reverse=True)
         step = -(-self._cells.rows * self._cells.columns // _REFINED_CELLS)
         some = self._cells.some(np.arange(0, self._cells.rows, step))
-        worth_it = [columns for columns, shared in simple if shared >= least]
-        return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in worth_it)
+        chosen = _distinct(simple)[: self._effort.refined]
+        return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in chosen)
 
     def _for_all(self, columns: list[int]) -> NDArray[np.int16]:
         """(n, k) int16, read-only: one column order, stored once."""
@@ -151,15 +158,15 @@ class Candidates:
         return Candidate(strategy, column_order, *walk(self._cells, column_order))
 
     def _grown(self, until: float | None) -> Candidate:
-        """The best tree once its branches have moved; within a budget those of every tree move."""
+        """The best of the trees once their branches have moved."""
         trees = (self._weighed("tree", column_order) for column_order in self._trees(until))
         if self._carries:  # a later window continues a tree as it grew better than one whose branches moved
             return _best(trees)
         cells = self._cells
-        sweeps = _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED))
+        sweeps = min(_MOST_SWEEPS, _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED)))
         if until is not None and cells.rows <= _MOST_REGROUPED:
-            return _best(self._grafted(tree, _MOST_SWEEPS) for tree in trees)
-        return self._grafted(_best(trees), min(sweeps, _MOST_SWEEPS))
+            sweeps = _MOST_SWEEPS
+        return _best(self._grafted(tree, sweeps) for tree in trees)
 
     def _grafted(self, tree: Candidate, sweeps: int) -> Candidate:
         if tree.row_order is None or not sweeps:
@@ -170,9 +177,8 @@ class Candidates:
         )
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
-        """Trees, the most promising first; more than one where the table is small, or until the time is over."""
-        cells = self._cells
-        most = next(trees for largest, trees in _TREES if cells.rows * cells.columns <= largest)
+        """Trees, the most promising first; as many as pay as a rule, or until the time is over."""
+        cells, most = self._cells, self._effort.trees
         attempts = self._attempts()
         grown = 0
         while grown < most + bool(self._last_order) if until is None else not grown or time.monotonic() < until:
@@ -181,15 +187,16 @@ class Candidates:
                 return
             grown += 1
             settled = attempt[0] is self._fixed_order("refined")[0]
-            column_order = grow(cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
-            yield polish(cells, column_order) if cells.rows <= _LARGEST_POLISHED else column_order
+            yield grow(cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
 
     def _attempts(self) -> Iterator[tuple[list[int], int, int]]:
         """What to grow a tree from, how many columns to look at, and among how many to regroup."""
         if self._last_order:
             yield self._last_order, _LOOKED_AT, 0
         refined, greedy, v1 = (self._fixed_order(strategy)[0] for strategy in ("refined", "greedy", "v1"))
-        yield refined, _LOOKED_AT, _REGROUPED if self._cells.rows <= _MOST_REGROUPED else 0
+        regrouped = _REGROUPED if self._cells.rows <= _MOST_REGROUPED else 0
+        yield refined, _LOOKED_AT, regrouped
+        yield v1, _LOOKED_AT, regrouped
         beginnings = greedy_columns(self._cells, beginnings=True)
         yield beginnings, _LOOKED_AT, 0
         orders = (v1, greedy, refined, beginnings)

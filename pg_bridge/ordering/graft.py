@@ -118,7 +118,9 @@ def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16]) -> NDA
     both = np.where(tree.common[beside] == tree.common[onto], tree.common[onto], NONE)
     leaves = np.empty(cells.rows, np.intp)
     leaves[tree.rows] = np.arange(tree.inner, tree.inner + cells.rows)
-    return column_orders(cells, parent, np.concatenate([tree.common, both]), leaves, column_order)
+    like = tree.rows[tree.begin]
+    like = np.concatenate([like, like[onto]])
+    return column_orders(cells, parent, np.concatenate([tree.common, both]), leaves, column_order, like)
 
 
 def _best_places(cells: Cells, tree: Branches, chars: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:

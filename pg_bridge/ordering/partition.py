@@ -125,8 +125,10 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     first = np.empty(len(rows), np.bool_)
     first[0] = True
     np.not_equal(key[1:], key[:-1], out=first[1:])
-    start = np.flatnonzero(first)
-    size = np.diff(start, append=len(rows))
+    start = first.nonzero()[0]
+    size = np.empty_like(start)  # np.diff, in a tenth of its time for a few rows
+    np.subtract(start[1:], start[:-1], out=size[:-1])
+    size[-1] = len(rows) - start[-1]
     parent = group[start]
     place = key[start] - parent * ranks
     place += cells.offsets[column[parent]] if isinstance(column, np.ndarray) else cells.offsets[column]

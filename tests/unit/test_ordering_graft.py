@@ -101,7 +101,7 @@ def test_branches_begin_with_the_column_that_begins_most_alike() -> None:
     cells = Cells(table)
     before = np.array([[0, 1, 2]] * 3, np.int16)
     branches = Branches.of(cells, np.arange(3), before)
-    after = column_orders(cells, branches.parent, branches.common, np.array([1, 2, 3]), before)
+    after = column_orders(cells, branches.parent, branches.common, np.array([1, 2, 3]), before, np.array([0, 0, 1, 2]))
     assert after.tolist() == [[0, 2, 1]] * 3
 
 
@@ -117,6 +117,14 @@ def test_moving_branches_never_costs_what_rows_share(seed: int) -> None:
     assert np.sort(after, axis=1).tolist() == [[0, 1, 2, 3]] * 40
     again, walked = walk(cells, after)
     assert (again.tolist(), walked) == (rows_then.tolist(), shared_then)
+
+
+def test_what_a_nodes_rows_have_in_common_they_hold_in_one_order() -> None:
+    # The third row comes from rows that hold the year before the film, and moves below two films of one year.
+    table = table_of("glass 1987 ines slow", "glass 1987 tom warm", "glass 1987 ada cold", "kites 2011 ada long")
+    film_first, critic_first = [0, 1, 2, 3], [2, 1, 0, 3]
+    after, _ = grafted(table, [film_first, film_first, critic_first, critic_first])
+    assert after[:3] == [film_first] * 3
 
 
 def test_a_row_moves_to_rows_that_begin_with_another_column() -> None:

@@ -17,7 +17,6 @@ from pg_bridge.ordering.cells import Cells, alphabetical
 from pg_bridge.ordering.descent import NONE, descend
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.partition import Partition, divide, sort_order, split
-from pg_bridge.ordering.polish import polish
 from pg_bridge.ordering.regroup import regroup
 from pg_bridge.ordering.rows import mean_order, prefixes, sort_rows, walk
 from pg_bridge.ordering.sent import Sent
@@ -502,25 +501,6 @@ def test_rows_leave_a_group_together_when_all_of_it_goes() -> None:
     cells = Cells(table)
     first, _ = regroup(cells, Partition.whole(cells), np.array([[0, 1]], np.int16))
     assert first.tolist()[:3] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_after_polishing_no_row_gains_by_another_rows_column_order(seed: int) -> None:
-    chance = chance_of(seed)
-    n, k = 8, 3
-    table = random_table(chance, n, k, distinct=4)
-    column_order = random_orders(chance, n, k)
-    given = column_order.copy()
-    polished = polish(Cells(table), column_order)
-    assert np.array_equal(column_order, given)
-    assert np.sort(polished, axis=1).tolist() == [list(range(k))] * n
-    shared = shared_cells(as_sent(table, polished))
-    assert shared >= shared_cells(as_sent(table, column_order))
-    for row in range(n):
-        for other in range(n):
-            taken_over = polished.copy()
-            taken_over[row] = polished[other]
-            assert shared_cells(as_sent(table, taken_over)) <= shared
 
 
 # The optimum
