@@ -53,6 +53,26 @@ class Partition:
         prefix = None if self.prefix is None else self.prefix[wanted]
         return Partition(self.rows[keep], number[self.group[keep]], int(wanted.sum()), prefix)
 
+    def each(self, wanted: NDArray[np.bool_]) -> tuple[Partition, NDArray[np.intp], NDArray[np.intp]]:
+        """Some of the groups, several times.
+
+        Args:
+            wanted: (count, times) bool; which groups, in each turn.
+
+        Returns:
+            repeated: The groups of the first turn, those of the second, and so on.
+            group: (repeated.count,) intp; which group of this partition each was.
+            turn: (repeated.count,) intp; ascending.
+        """
+        turn, group = wanted.T.nonzero()
+        if wanted.shape[1] == 1:
+            return self if len(group) == self.count else self.of(wanted[:, 0]), group, turn
+        number = np.cumsum(wanted.T.ravel()) - 1
+        turn_of, place = wanted[self.group].T.nonzero()
+        prefix = None if self.prefix is None else self.prefix[group]
+        number_of = number[turn_of * self.count + self.group[place]]
+        return Partition(self.rows[place], number_of, len(group), prefix), group, turn
+
     @property
     def known(self) -> NDArray[np.bool_]:
         """(count,) bool: whether an earlier window has sent what the group's rows begin with."""

@@ -26,6 +26,7 @@ from pg_bridge.ordering.regroup import regroup
 _SMALLEST_REGROUPED = 8  # rows of a node
 _BATCH_ROWS = 1 << 16
 _CHUNK_ROWS = 1 << 16
+_TOGETHER = 1 << 13  # rows, times the columns by which they are split in one go
 _LEAST_GAIN = 0.02  # of a level's nodes, for those of the levels below to be regrouped too
 
 
@@ -194,13 +195,15 @@ def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
     saved = np.zeros((partition.count, cells.columns), np.int64)
     constant = np.zeros((partition.count, cells.columns), np.bool_)
     has = _has(cells, order)
-    for column in np.flatnonzero(has.any(axis=0)).tolist():
-        wanted = has[:, column]
-        some = partition if wanted.all() else partition.of(wanted)
-        numbers = np.flatnonzero(wanted)
-        parts = split(cells, some, column)
-        saved[numbers, column] = np.bincount(parts.parent, weights=parts.saved, minlength=some.count)
-        constant[numbers, column] = (np.bincount(parts.parent, minlength=some.count) == 1) & ~some.known
+    columns = np.flatnonzero(has.any(axis=0))
+    together = max(1, _TOGETHER // (len(partition.rows) or 1))
+    for start in range(0, len(columns), together):
+        some = columns[start : start + together]
+        repeated, node, turn = partition.each(has[:, some])
+        column = some[turn]
+        parts = split(cells, repeated, column if len(some) > 1 else int(some[0]))
+        saved[node, column] = np.bincount(parts.parent, weights=parts.saved, minlength=repeated.count)
+        constant[node, column] = (np.bincount(parts.parent, minlength=repeated.count) == 1) & ~repeated.known
     for column in np.flatnonzero(constant.any(axis=0)).tolist():
         rows = partition.of(constant[:, column]).rows
         taken.add(rows, np.full(len(rows), column, np.int16))
