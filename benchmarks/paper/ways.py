@@ -64,3 +64,6 @@ WAYS = (
     Way(GGR, _ggr),
     Way(OURS, None),
 )
+
+UNSHUFFLED = (ORIGINAL, GGR, OURS)
+"""The ways that rows in the order of their source are asked in: those that sort rows do the same to them."""

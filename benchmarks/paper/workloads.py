@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
@@ -34,6 +34,16 @@ _SCORE = {
     "beer": "From 1 to 5, how well does the taster like the beer?",
 }
 RETRIEVAL = ("fever", "squad")
+_LISTED_BY = {
+    "movies": "rottentomatoeslink",
+    "products": "parent_asin",
+    "bird": "PostId",
+    "pdmx": "path",
+    "beer": "beer/beerId",
+    "fever": "evidence1",
+    "squad": "context1",
+}
+"""The column by which each table's rows come out of their source, if nobody shuffles them."""
 
 _FILTERED = Call(max_tokens=4, kind="boolean", choices=YES_OR_NO)
 _PROJECTED = Call(max_tokens=16)
@@ -64,21 +74,23 @@ class Workload:
         kind: The query's type.
         asked: Its questions, one after the other.
         half: The numbers of the rows that passed the first.
+        shuffled: Whether rows stand in random order, as in the paper; else as they come out of their source.
     """
 
     table: PaperTable
     kind: Kind
     asked: tuple[Asked, ...]
     half: frozenset[int]
+    shuffled: bool = True
 
     @property
     def name(self) -> str:
-        """Table and type."""
-        return f"{self.table.name}, {self.kind}"
+        """Table, type and order of rows."""
+        return f"{self.table.name}, {self.kind}" + ("" if self.shuffled else ", unshuffled")
 
 
 def workloads(rows: int, seed: int, tables: tuple[str, ...], kinds: tuple[Kind, ...]) -> Iterator[Workload]:
-    """Make the workloads.
+    """Make the workloads; one type of each table also unshuffled.
 
     Args:
         rows: Of each table.
@@ -94,6 +106,15 @@ def workloads(rows: int, seed: int, tables: tuple[str, ...], kinds: tuple[Kind, 
         for kind, asked in _types(name, table.question):
             if kind in kinds:
                 yield Workload(table, kind, asked, half)
+                if kind in {"filter", "retrieval"}:
+                    yield Workload(_listed(table), kind, asked, half, shuffled=False)
+
+
+def _listed(table: PaperTable) -> PaperTable:
+    """The rows about one thing together, as data sets have them."""
+    by = table.cells[table.columns.index(_LISTED_BY[table.name])]
+    rows = sorted(range(len(by)), key=by.__getitem__)
+    return replace(table, cells=tuple([cells[row] for row in rows] for cells in table.cells))
 
 
 def _types(name: str, question: str) -> Iterator[tuple[Kind, tuple[Asked, ...]]]:

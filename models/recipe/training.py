@@ -31,7 +31,6 @@ from models.recipe.vocabulary import END, END_ID, USER, conversation
 
 _SAVED_EVERY = 250  # steps
 _RARE = (1.0, 4.0)  # weights of no and yes where yes is rare
-_AGAIN, _AGAIN_FROM = 0.853, 0.2  # when learning rates rise again, as a share of the steps, and to what share
 _POOL = 1024  # examples made and sorted by length together
 
 
@@ -56,9 +55,9 @@ class Stage:
 
 _MATCHES: tuple[Task, ...] = ("value", "mention", "value", "mention", "label", "sentiment")
 STAGES = (
-    Stage(0.23, _MATCHES, 2, 4608, 0.0),
-    Stage(0.441, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
-    Stage(1.00, TASKS, 10, 4608, 1.0),
+    Stage(0.12, _MATCHES, 2, 4608, 0.0),
+    Stage(0.24, ("label", "sentiment", "value", "mention", "label", "sentiment"), 4, 4608, 0.6),
+    Stage(1.00, (*TASKS, "label"), 10, 4608, 1.0),
 )
 
 
@@ -79,7 +78,7 @@ class Schedule:
         stages: What is learnt when.
     """
 
-    steps: int = 3400
+    steps: int = 6800
     matrix_rate: float = 0.01
     embedding_rate: float = 0.01
     norm_rate: float = 0.002
@@ -299,8 +298,5 @@ def _stage(step: int, schedule: Schedule) -> Stage:
 
 
 def _pace(step: int, schedule: Schedule) -> float:
-    """Return the share of the highest rate: level at first, then down to nothing; and once more from a part of it."""
-    share = step / schedule.steps
-    if share < _AGAIN:
-        return min(1.0, (step + 1) / 50, 1.6 * (1 - share / _AGAIN) + 1e-3)
-    return _AGAIN_FROM * (1 - share) / (1 - _AGAIN) + 1e-3
+    """Return the share of the highest rate: level at first, then down to nothing."""
+    return min(1.0, (step + 1) / 50, 1.6 * (1 - step / schedule.steps) + 1e-3)
