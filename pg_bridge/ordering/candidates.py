@@ -38,13 +38,13 @@ class _Effort(NamedTuple):
     trees: int
 
 
-_EFFORTS = (_Effort(2_000, 1, 1), _Effort(1 << 16, 3, 2), _Effort(100_000_000, 3, 1), _Effort(math.inf, 3, 0))
+_EFFORTS = (_Effort(2_000, 1, 1), _Effort(1 << 16, 3, 3), _Effort(100_000_000, 3, 1), _Effort(math.inf, 3, 0))
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
-_MOST_SWEEPS = 6
+_MOST_SWEEPS = 16
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
 
