@@ -34,7 +34,9 @@ from pg_bridge.testing.random_model import ModelSize, random_model
 def main() -> int:
     """Run the benchmark."""
     parser = parser_of("benchmarks.paper", __doc__)
-    parser.add_argument("--rows", type=int, default=32, help="of each table (default: %(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=16_000, help="prompt tokens of each table's rows, about (default: %(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--tables", nargs="+", default=list(PAPER_TABLES), choices=list(PAPER_TABLES))
     parser.add_argument("--kinds", nargs="+", default=list(get_args(Kind)), choices=list(get_args(Kind)))
@@ -52,7 +54,7 @@ def main() -> int:
     size = ModelSize(hidden=arguments.hidden, layers=arguments.layers)
     model = arguments.model or random_model(size)
     described = arguments.model or f"random weights, {size.layers} layers {size.hidden} wide"
-    scale = f"{arguments.rows} rows of each table, {arguments.repeats} repeats"
+    scale = f"rows of some {arguments.tokens} prompt tokens of each table, {arguments.repeats} repeats"
     report.add(f"model:     {described}", f"tables:    {scale}; one by one: {SAMPLE} rows, extrapolated")
     with ExitStack() as stack:
         engines = {
@@ -69,7 +71,7 @@ def main() -> int:
         report.add(f"floor:     {rate:.0f} prompt tokens a second that share nothing")
         runs: dict[str, dict[str, list[Run]]] = {}
         kinds = cast("tuple[Kind, ...]", tuple(arguments.kinds))
-        for workload in workloads(arguments.rows, arguments.seed, tuple(arguments.tables), kinds):
+        for workload in workloads(arguments.tokens, arguments.seed, tuple(arguments.tables), kinds):
             fill(connection, workload.table, workload.half)
             tried = [way for way in WAYS if workload.shuffled or way.name in UNSHUFFLED]
             ways: dict[str, list[Run]] = {way.name: [] for way in tried}
@@ -77,8 +79,7 @@ def main() -> int:
                 for way in tried:
                     ways[way.name].append(run(workload, way, servers[way.cached], connection))
             runs[workload.name] = ways
-            alone = arguments.rows / min(SAMPLE, arguments.rows)
-            report.add(*lines(workload.name, ways, rate, alone))
+            report.add(*lines(workload, ways, rate))
         report.add(*verdicts(runs), "")
         fill(connection, make("movies", arguments.developer_rows, arguments.seed), frozenset())
         connection.execute("ALTER TABLE movies RENAME TO questioned")

@@ -30,7 +30,7 @@ def draw(runs: Runs, folder: Path, note: str) -> list[Path]:
         _bars(
             names,
             rates,
-            "prompt tokens not computed, % (hit rate; equal rows asked once)",
+            "prompt tokens that need not be computed, %",
             note,
             folder / "paper_hit_rates.png",
         ),

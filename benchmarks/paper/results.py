@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from benchmarks.paper.runs import Run
+from benchmarks.paper.runs import Run, sampled_share
 from benchmarks.paper.ways import GGR, ORIGINAL, OURS, WAYS
+from benchmarks.paper.workloads import Workload
 
 Runs = Mapping[str, Mapping[str, Sequence[Run]]]
 """By workload and way, the repeats."""
@@ -54,22 +55,21 @@ def saved_of(repeats: Sequence[Run], scale: float, ways: Mapping[str, Sequence[R
     return 1 - scale * computed_of(repeats) / median(run.prompt_tokens for run in ways[ORIGINAL])
 
 
-def lines(workload: str, ways: Mapping[str, Sequence[Run]], rate: float, scale_alone: float) -> Iterator[str]:
+def lines(workload: Workload, ways: Mapping[str, Sequence[Run]], rate: float) -> Iterator[str]:
     """One workload's lines.
 
     Args:
-        workload: Its name.
+        workload: What was asked.
         ways: The repeats of each way.
         rate: Prompt tokens a second that share nothing.
-        scale_alone: Rows over those of the sample that was asked one by one.
     """
     yield ""
-    yield workload
+    yield f"{workload.name}: {workload.rows} rows"
     yield HEAD
     base = {name: seconds_of(ways[name]) for name in (ORIGINAL, GGR)}
     for way in (way for way in WAYS if way.name in ways):
         repeats = ways[way.name]
-        scale = scale_alone if way.one_by_one else 1.0
+        scale = 1 / sampled_share(workload) if way.one_by_one else 1.0
         seconds = scale * seconds_of(repeats)
         one = sorted(repeats, key=lambda run: run.seconds)[len(repeats) // 2]
         spread = (max(run.seconds for run in repeats) - min(run.seconds for run in repeats)) / seconds_of(repeats)

@@ -143,19 +143,27 @@ def _through_sql(workload: Workload, way: Way, system: str, connection: Conn) ->
         given = {"question": question.question, "system": system, "choices": list(question.call.choices)}
         connection.execute(_statement(workload, question, way), given)
         if way.one_by_one:
+            asked, rows = asked + _sampled(workload, question), rows + _sampled(workload, question)
             continue
         told = connection.execute("SELECT unique_prompts, rows, plan_s, wait_s FROM llm.last_run()").fetchone()
         if told is not None:
             asked, rows, solver, waited = (a + b for a, b in zip((asked, rows, solver, waited), told, strict=True))
     seconds = time.perf_counter() - started
-    if way.one_by_one:
-        sampled = min(SAMPLE, len(workload.table.cells[0]))
-        return seconds, (sampled * len(workload.asked), sampled * len(workload.asked), 0.0, None)
-    return seconds, (int(asked), int(rows), solver, 1 - waited / seconds)
+    return seconds, (int(asked), int(rows), solver, None if way.one_by_one else 1 - waited / seconds)
 
 
 SAMPLE = 10
-"""Rows that are asked about one by one."""
+"""Rows that are asked about one by one; half as many where a question is asked about half of the rows."""
+
+
+def sampled_share(workload: Workload) -> float:
+    """The share of a workload's rows that is asked about one by one."""
+    return min(SAMPLE, workload.rows) / workload.rows
+
+
+def _sampled(workload: Workload, asked: Asked) -> int:
+    rows = min(SAMPLE, workload.rows)
+    return rows // 2 if asked.halved else rows
 
 
 def _statement(workload: Workload, asked: Asked, way: Way) -> sql.Composed:
@@ -164,7 +172,7 @@ def _statement(workload: Workload, asked: Asked, way: Way) -> sql.Composed:
         f"llm.{function}(%(question)s, t{choices}, system_prompt => %(system)s, max_tokens => {asked.call.max_tokens})"
     )
     half = sql.SQL(" WHERE t.ctid IN (SELECT place FROM half)") if asked.halved else sql.SQL("")
-    limit = sql.SQL(" LIMIT {}").format(sql.Literal(SAMPLE)) if way.one_by_one else sql.SQL("")
+    limit = sql.SQL(" LIMIT {}").format(sql.Literal(_sampled(workload, asked))) if way.one_by_one else sql.SQL("")
     rows = sql.SQL("(SELECT t.* FROM {} AS t{}{}) AS t").format(sql.Identifier(workload.table.name), half, limit)
     return sql.SQL("SELECT {} FROM {}").format(sql.SQL(wanted.format(call)), rows)
 

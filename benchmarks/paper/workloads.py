@@ -84,16 +84,22 @@ class Workload:
     shuffled: bool = True
 
     @property
+    def rows(self) -> int:
+        """How many rows the table has."""
+        return len(self.table.cells[0])
+
+    @property
     def name(self) -> str:
         """Table, type and order of rows."""
         return f"{self.table.name}, {self.kind}" + ("" if self.shuffled else ", unshuffled")
 
 
-def workloads(rows: int, seed: int, tables: tuple[str, ...], kinds: tuple[Kind, ...]) -> Iterator[Workload]:
+def workloads(tokens: int, seed: int, tables: tuple[str, ...], kinds: tuple[Kind, ...]) -> Iterator[Workload]:
     """Make the workloads; one type of each table also unshuffled.
 
     Args:
-        rows: Of each table.
+        tokens: Of the prompts of each table's rows together, by the paper's average: so that no table's jobs are much
+            longer than another's.
         seed: Of the tables and of the halves.
         tables: Names of the tables to take.
         kinds: Types to take.
@@ -101,6 +107,7 @@ def workloads(rows: int, seed: int, tables: tuple[str, ...], kinds: tuple[Kind, 
     for name in PAPER_TABLES:
         if name not in tables:
             continue
+        rows = max(2, min(PAPER_TABLES[name].rows, tokens // PAPER_TABLES[name].tokens))
         table = make(name, rows, seed)
         half = frozenset(random.Random(seed).sample(range(rows), rows // 2))
         for kind, asked in _types(name, table.question):
