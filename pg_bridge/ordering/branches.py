@@ -164,24 +164,19 @@ def _first_columns(cells: Cells, parent: NDArray[np.intp], common: NDArray[np.in
     Where branches part, their next cells may still begin alike, or at least the columns' names do, if all hold the same
     column next. For each parent it is the column that shares most between its children, sorted by it.
     """
-    nodes = np.arange(len(parent))
-    most = np.zeros(len(parent))
-    best = np.full(len(parent), NONE, np.intp)
-    for column in range(cells.columns):
-        cell = common[:, column]
-        child = np.flatnonzero((cell != NONE) & (parent != NONE))
-        child = child[cell[parent[child]] == NONE]
-        if child.size < 2:
-            continue
-        above, place = parent[child], cell[child].astype(np.intp)
-        order, _ = sort_keys(above * len(cells.chars) + place)
-        above, place = above[order], place[order]
-        pair = np.flatnonzero(above[1:] == above[:-1])
-        low, high = place[pair], place[pair + 1]
-        shared = np.where(low == high, cells.chars[low], 0)
-        shared[low != high] = cells.shared_chars(low[low != high], high[low != high])
-        shared_by = np.bincount(above[pair], weights=shared, minlength=len(parent))
-        better = shared_by > most
-        most[better], best[better] = shared_by[better], column
+    nodes, k = len(parent), cells.columns
+    adds = (common != NONE) & (common[parent] == NONE)
+    adds[parent == NONE] = False
+    child, column = adds.nonzero()
+    of, place = column * nodes + parent[child], common[child, column].astype(np.intp)
+    order, _ = sort_keys(of * len(cells.chars) + place)
+    of, place = of[order], place[order]
+    pair = np.flatnonzero(of[1:] == of[:-1])
+    low, high = place[pair], place[pair + 1]
+    shared = np.where(low == high, cells.chars[low], 0)
+    unequal = low != high
+    shared[unequal] = cells.shared_chars(low[unequal], high[unequal])
+    shared_by = np.bincount(of[pair], weights=shared, minlength=k * nodes).reshape(k, nodes)
+    best = np.where(shared_by.max(axis=0) > 0, shared_by.argmax(axis=0), NONE)
     first = np.where(parent == NONE, NONE, best[parent])
-    return np.where((first == NONE) | (common[nodes, first] == NONE), NONE, first)
+    return np.where((first == NONE) | (common[np.arange(nodes), first] == NONE), NONE, first)
