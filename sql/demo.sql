@@ -19,11 +19,11 @@ CREATE TEMPORARY TABLE film (film, director, year, genre) AS VALUES
     ('Paper Tigers', 'Sam Okoye', 2016, 'comedy'),
     ('Last Train to Varna', 'Elena Petrova', 1979, 'thriller');
 CREATE TEMPORARY TABLE opinion (number, opinion) AS VALUES
-    (0, 'A wonderful film. The acting is superb and the ending is very moving.'),
+    (0, 'A wonderful film. The acting is superb.'),
     (1, 'Dull and boring. I want my two hours back.'),
-    (2, 'Beautiful pictures, but the plot makes no sense.'),
+    (2, 'Beautiful pictures, but the story is weak.'),
     (3, 'I loved every minute of it and would watch it again.'),
-    (4, 'Dull, boring and much too long.'),
+    (4, 'Boring and far too long.'),
     (5, 'Funny, warm and clever. Highly recommended.'),
     (6, 'The music is great, but the story is weak.'),
     (7, 'A waste of time and money.'),
@@ -103,7 +103,7 @@ FROM llm.last_run();
 \set ECHO queries
 
 SELECT llm.complete('Is {review} positive or negative?', r, choices => '{positive,negative}') AS answer, review
-FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Dull, boring and much too long.')) AS r (review);
+FROM (VALUES ('A lovely place, and the staff are very friendly.'), ('Boring and far too long.')) AS r (review);
 
 \set ECHO none
 \echo '5. PostgreSQL''s own settings, which the model has never seen: what they are about, and which of them name a word.'
@@ -117,7 +117,7 @@ WHERE name IN ('autovacuum_naptime', 'vacuum_freeze_min_age', 'enable_hashjoin',
 ORDER BY name;
 
 SELECT name, short_desc FROM pg_settings AS s
-WHERE category LIKE 'Query Tuning%' AND llm.is_true('Does {short_desc} mention plans?', s) ORDER BY name;
+WHERE category LIKE 'Query Tuning%' AND llm.is_true('Does {short_desc} mention the size?', s) ORDER BY name;
 
 \set ECHO none
 SELECT fdwhandler <> 0 AS has_tables FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_bridge' \gset
