@@ -7,6 +7,7 @@ turns within every repeat, and medians of the repeats are printed.
 
 from __future__ import annotations
 
+import argparse
 import random
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmarks.paper.workloads import Kind, workloads
 from benchmarks.paper_tables import PAPER_TABLES, make
 from benchmarks.report import Report, parser_of
 from pg_bridge.engine.demo import demo_engine
-from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.engine.launch import BLOCK_SIZES, Device, VllmEngine, find_device
 from pg_bridge.options import Server
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.random_model import ModelSize, random_model
@@ -33,32 +34,27 @@ from pg_bridge.testing.random_model import ModelSize, random_model
 
 def main() -> int:
     """Run the benchmark."""
-    parser = parser_of("benchmarks.paper", __doc__)
-    parser.add_argument(
-        "--tokens", type=int, default=16_000, help="prompt tokens of each table's rows, about (default: %(default)s)"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--tables", nargs="+", default=list(PAPER_TABLES), choices=list(PAPER_TABLES))
-    parser.add_argument("--kinds", nargs="+", default=list(get_args(Kind)), choices=list(get_args(Kind)))
-    parser.add_argument("--seed", type=int, default=0, help="of the tables (default: %(default)s)")
-    parser.add_argument("--model", default="", help="a model's name or folder; a random one if left out")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: %(default)s)")
-    parser.add_argument("--developer-rows", type=int, default=500, help="of the loop (default: %(default)s)")
-    parser.add_argument("--answer-rows", type=int, default=400, help="with known answers (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=512, help="width of the random model (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=7, help="layers of the random model (default: %(default)s)")
-    parser.add_argument("--charts", type=Path, metavar="FOLDER", help="also draw the two pictures there")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     report = Report(arguments)
     report.add(*describe(arguments))
     size = ModelSize(hidden=arguments.hidden, layers=arguments.layers)
     model = arguments.model or random_model(size)
     described = arguments.model or f"random weights, {size.layers} layers {size.hidden} wide"
     scale = f"rows of some {arguments.tokens} prompt tokens of each table, {arguments.repeats} repeats"
+    room = f"{arguments.cache_tokens} tokens" if arguments.cache_tokens else "all that is asked"
+    report.add(f"cache:     holds {room}")
     report.add(f"model:     {described}", f"tables:    {scale}; one by one: {SAMPLE} rows, extrapolated")
     with ExitStack() as stack:
         engines = {
-            cached: stack.enter_context(VllmEngine(model, device=arguments.device, prefix_caching=cached))
+            cached: stack.enter_context(
+                VllmEngine(
+                    model,
+                    device=arguments.device,
+                    prefix_caching=cached,
+                    max_model_len=arguments.cache_tokens,
+                    extra=_room(arguments.cache_tokens, arguments.device),
+                )
+            )
             for cached in (True, False)
         }
         cluster = stack.enter_context(Cluster())
@@ -81,15 +77,46 @@ def main() -> int:
             runs[workload.name] = ways
             report.add(*lines(workload, ways, rate))
         report.add(*verdicts(runs), "")
-        fill(connection, make("movies", arguments.developer_rows, arguments.seed), frozenset())
-        connection.execute("ALTER TABLE movies RENAME TO questioned")
-        report.add(*developer.lines(host.dsn, engines[True].endpoint, arguments.developer_rows), "")
-    with demo_engine() as engine:
-        report.add(*answers.lines(arguments.answer_rows, arguments.seed, Server("vllm", engine.endpoint)))
+        if arguments.developer_rows:
+            fill(connection, make("movies", arguments.developer_rows, arguments.seed), frozenset())
+            connection.execute("ALTER TABLE movies RENAME TO questioned")
+            report.add(*developer.lines(host.dsn, engines[True].endpoint, arguments.developer_rows), "")
+    if arguments.answer_rows:
+        with demo_engine() as engine:
+            report.add(*answers.lines(arguments.answer_rows, arguments.seed, Server("vllm", engine.endpoint)))
     if arguments.charts:
         note = f"{scale}; {described}; python -m benchmarks.paper"
         report.add("", *(f"drawn: {path.name}" for path in draw(runs, arguments.charts, note)))
     return report.close()
+
+
+def _room(cache_tokens: int | None, device: Device) -> list[str]:
+    """What tells vLLM to hold no more than so many tokens."""
+    if cache_tokens is None:
+        return []
+    return ["--num-gpu-blocks-override", str(cache_tokens // BLOCK_SIZES[find_device(device)])]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("benchmarks.paper", __doc__)
+    parser.add_argument(
+        "--tokens", type=int, default=16_000, help="prompt tokens of each table's rows, about (default: %(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--tables", nargs="+", default=list(PAPER_TABLES), choices=list(PAPER_TABLES))
+    parser.add_argument("--kinds", nargs="+", default=list(get_args(Kind)), choices=list(get_args(Kind)))
+    parser.add_argument("--seed", type=int, default=0, help="of the tables (default: %(default)s)")
+    parser.add_argument("--model", default="", help="a model's name or folder; a random one if left out")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="(default: %(default)s)")
+    parser.add_argument("--developer-rows", type=int, default=500, help="of the loop (default: %(default)s)")
+    parser.add_argument("--answer-rows", type=int, default=400, help="with known answers (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=512, help="width of the random model (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=7, help="layers of the random model (default: %(default)s)")
+    parser.add_argument(
+        "--cache-tokens", type=int, help="room in the engine's KV cache; as much as it takes if left out"
+    )
+    parser.add_argument("--charts", type=Path, metavar="FOLDER", help="also draw the two pictures there")
+    return parser
 
 
 if __name__ == "__main__":
