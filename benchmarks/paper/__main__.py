@@ -11,7 +11,7 @@ import argparse
 import random
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast, get_args
+from typing import TypedDict, cast, get_args
 
 import psycopg
 
@@ -51,8 +51,7 @@ def main() -> int:
                     model,
                     device=arguments.device,
                     prefix_caching=cached,
-                    max_model_len=arguments.cache_tokens,
-                    extra=_room(arguments.cache_tokens, arguments.device),
+                    **_room(arguments.cache_tokens, arguments.device),
                 )
             )
             for cached in (True, False)
@@ -90,11 +89,20 @@ def main() -> int:
     return report.close()
 
 
-def _room(cache_tokens: int | None, device: Device) -> list[str]:
-    """What tells vLLM to hold no more than so many tokens."""
+class _Room(TypedDict, total=False):
+    max_model_len: int
+    extra: list[str]
+
+
+def _room(cache_tokens: int | None, device: Device) -> _Room:
+    """What tells vLLM to hold no more than so many tokens; one block is its own."""
     if cache_tokens is None:
-        return []
-    return ["--num-gpu-blocks-override", str(cache_tokens // BLOCK_SIZES[find_device(device)])]
+        return {}
+    block = BLOCK_SIZES[find_device(device)]
+    return {
+        "max_model_len": cache_tokens - block,
+        "extra": ["--num-gpu-blocks-override", str(cache_tokens // block)],
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
