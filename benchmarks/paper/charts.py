@@ -27,13 +27,7 @@ def draw(runs: Runs, folder: Path, note: str) -> list[Path]:
     rates = {way: [100 * saved_of(runs[name][way], 1.0, runs[name]) for name in names] for way in _SHOWN}
     return [
         _bars(names, ratios, "times as fast as the original order, cache on", note, folder / "paper_ratios.png"),
-        _bars(
-            names,
-            rates,
-            "prompt tokens that need not be computed, %",
-            note,
-            folder / "paper_hit_rates.png",
-        ),
+        _bars(names, rates, "prompt tokens that need not be computed, %", note, folder / "paper_hit_rates.png"),
     ]
 
 

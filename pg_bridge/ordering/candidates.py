@@ -200,8 +200,8 @@ class Candidates:
         beginnings = greedy_columns(self._cells, beginnings=True)
         yield beginnings, _LOOKED_AT, 0
         orders = (v1, greedy, refined, beginnings)
-        for looked_at, regrouped in ((2 * _LOOKED_AT, _REGROUPED), (2 * _LOOKED_AT, 0), (1, 0)):
-            yield from ((order, looked_at, regrouped) for order in orders)
+        for looked_at, among in ((2 * _LOOKED_AT, _REGROUPED), (2 * _LOOKED_AT, 0), (1, 0)):
+            yield from ((order, looked_at, among) for order in orders)
         yield from ((order, 6 * _LOOKED_AT, 2 * _REGROUPED) for order in orders)
         for column in refined:
             moved = [column, *(other for other in refined if other != column)]
