@@ -34,8 +34,6 @@ bench-planner: setup ## what the planner reaches beside others, and what it cost
 
 bench-paper: setup ## the paper's table, re-run on a real vLLM; takes half an hour on two cores
 	@$(PYTHON) -m benchmarks.paper --output benchmarks/results/paper.txt --charts benchmarks/results
-	@$(PYTHON) -m benchmarks.paper --output benchmarks/results/paper_small_cache.txt --cache-tokens 6144 \
-		--tables movies bird beer --kinds filter --developer-rows 0 --answer-rows 0
 
 devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 	@$(DEVDB) up

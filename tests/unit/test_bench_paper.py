@@ -44,6 +44,7 @@ def test_every_type_is_asked_and_one_of_them_about_unshuffled_rows() -> None:
         "squad, retrieval",
         "squad, retrieval, unshuffled",
     ]
+    assert sum(each.shuffled for each in workloads(8_000, 0, tuple(PAPER_TABLES), KINDS)) == 16
 
 
 def test_unshuffled_rows_are_the_same_rows_those_about_one_film_together() -> None:
@@ -74,7 +75,10 @@ def test_a_sample_is_extrapolated_and_equal_rows_asked_once_count_as_saved() -> 
     ],
 )
 def test_verdicts(ours: Run, kept: str) -> None:
-    last = list(verdicts({"movies, filter": runs_of(ours)}))[-1]
+    said = list(verdicts({"movies, filter": runs_of(ours)}))
+    assert any("in the paper 35% -> 86%" in line for line in said) == ("ratio 0" in kept)
+    assert any("fewer tokens than the quickest other" in line for line in said) == ("seconds 0" in kept)
+    last = said[-1]
     assert last == f"kept in 1 workloads, of which the paper has 1: {kept}"
 
 
