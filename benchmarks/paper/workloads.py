@@ -1,7 +1,7 @@
 """The paper's query types on its seven tables: which questions are asked about which rows.
 
 In: a scale. Out: workloads. The wording is ours; the types are the paper's: a filter, a projection, both in one query,
-an average of scores, and questions over retrieved passages. Each is asked of the paper's tables for it: sixteen queries.
+an average of scores, and questions over retrieved passages. Each is asked of its tables in the paper: sixteen queries.
 
 The model has random weights, so its yes or no says nothing: where a second question is asked about the rows that passed
 a first, they are a seeded half of the rows, the same in every way.

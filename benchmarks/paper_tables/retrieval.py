@@ -20,7 +20,9 @@ _DIMENSIONS = 4
 
 def fever(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column]:
     """Claims with four pieces of evidence; a topic is an encyclopedia's page and what it links to."""
-    found, passages = _retrieve(chance, rows, scaled(1500, rows, full_rows), each=5, skews=(0.6, 1.2), noise=0.2)
+    topics = scaled(1500, rows, full_rows)
+    each = scaled(7500, rows, full_rows) / topics
+    found, passages = _retrieve(chance, rows, topics, each=each, skews=(0.6, 1.2), noise=0.2)
     evidence = distinct(prose(chance, lengths(chance, passages, 224, 0.4)))
     claims = distinct(prose(chance, lengths(chance, rows, 10, 0.0)))
     columns = [texts(f"evidence{place + 1}", pick(evidence, found[:, place])) for place in range(_RETRIEVED)]
@@ -29,7 +31,9 @@ def fever(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
 
 def squad(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column]:
     """Questions with four contexts; a topic is an article, a context one of its paragraphs."""
-    found, passages = _retrieve(chance, rows, scaled(48, rows, full_rows), each=43, skews=(0.3, 0.3), noise=0.15)
+    topics = scaled(48, rows, full_rows)
+    each = scaled(2064, rows, full_rows) / topics
+    found, passages = _retrieve(chance, rows, topics, each=each, skews=(0.3, 0.3), noise=0.15)
     context = distinct(prose(chance, lengths(chance, passages, 182, 0.4)))
     asked = [text[:-1] + "?" for text in prose(chance, lengths(chance, rows, 11, 0.0))]
     columns = [texts(f"context{place + 1}", pick(context, found[:, place])) for place in range(_RETRIEVED)]
@@ -37,7 +41,7 @@ def squad(chance: np.random.Generator, rows: int, full_rows: int) -> list[Column
 
 
 def _retrieve(
-    chance: np.random.Generator, rows: int, topics: int, *, each: int, skews: tuple[float, float], noise: float
+    chance: np.random.Generator, rows: int, topics: int, *, each: float, skews: tuple[float, float], noise: float
 ) -> tuple[NDArray[np.intp], int]:
     """Retrieve four passages a row.
 
