@@ -39,9 +39,7 @@ from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
 
 _LARGEST_BODY_BYTES = 1 << 30
-_LAST_CONNECTIONS_S = (
-    0.005  # for those accepted just now to become ones that can be closed, and to notice that they are
-)
+_LAST_ROUNDS = 10  # of the event loop, in which what was accepted or closed just now comes to be so
 
 
 @dataclass(slots=True)
@@ -140,16 +138,19 @@ class EngineDouble:
         runner = web.AppRunner(self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._host, self._port)
-            await site.start()
-            self.url = f"http://{self._host}:{runner.addresses[0][1]}"
+            # Not aiohttp's TCPSite: it closes the listening sockets while connections that are accepted just now
+            # wait for their transport, and asyncio (3.11) then loses those, open.
+            listener = await self._loop.create_server(runner.server, self._host, self._port)  # type: ignore[arg-type]
+            self.url = f"http://{self._host}:{listener.sockets[0].getsockname()[1]}"
             on_listening(self.url)
             await self._stop.wait()
-            await site.stop()
-            await asyncio.sleep(_LAST_CONNECTIONS_S)
+            for each in listener.sockets:
+                self._loop.remove_reader(each)
+            await _last_rounds()
+            listener.close()
         finally:
             await runner.cleanup()
-            await asyncio.sleep(_LAST_CONNECTIONS_S)
+            await _last_rounds()
 
     def stop(self) -> None:
         """End `serve`; to be called in its event loop."""
@@ -267,6 +268,12 @@ class EngineDouble:
         except ValueError as error:
             return _error(400, str(error))
         return web.json_response({})
+
+
+async def _last_rounds() -> None:
+    """Some rounds, however late each comes: on a busy machine a pause alone may be a single one."""
+    for _ in range(_LAST_ROUNDS):
+        await asyncio.sleep(0.0005)
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
