@@ -45,6 +45,7 @@ _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at onc
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 16
+_HOPELESS = 0.05  # of what the best tree shares; one that far behind does not catch up when branches move
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
 
@@ -159,13 +160,15 @@ class Candidates:
 
     def _grown(self, until: float | None) -> Candidate:
         """The best of the trees once their branches have moved."""
-        trees = (self._weighed("tree", column_order) for column_order in self._trees(until))
+        trees: Iterator[Candidate] = (self._weighed("tree", column_order) for column_order in self._trees(until))
         if self._carries:  # a later window continues a tree as it grew better than one whose branches moved
             return _best(trees)
         cells = self._cells
         sweeps = min(_MOST_SWEEPS, _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED)))
         if until is not None and cells.rows <= _MOST_REGROUPED:
             sweeps = _MOST_SWEEPS
+        if until is None:
+            trees = _promising(trees)
         return _best(self._grafted(tree, sweeps) for tree in trees)
 
     def _grafted(self, tree: Candidate, sweeps: int) -> Candidate:
@@ -211,6 +214,15 @@ class Candidates:
 def _best(candidates: Iterable[Candidate]) -> Candidate:
     """The one that shares most; of equal ones the first."""
     return max(candidates, key=lambda candidate: candidate.shared_chars)
+
+
+def _promising(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Those that are not far behind the best; of equal ones the first."""
+    by_shared: dict[int, Candidate] = {}
+    for candidate in candidates:
+        by_shared.setdefault(candidate.shared_chars, candidate)
+    least = (1 - _HOPELESS) * max(by_shared)
+    return (candidate for shared, candidate in by_shared.items() if shared >= least)
 
 
 def _distinct(orders: Iterable[list[int]]) -> list[list[int]]:
