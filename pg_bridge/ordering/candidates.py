@@ -113,7 +113,8 @@ class Candidates:
             if tiny or alone:
                 yield self._weighed(strategy, optimum(self._table))
         elif strategy == "tree":
-            if alone or not tiny:
+            pays = self._effort.trees > 0 or until is not None
+            if alone or (pays and not tiny):
                 yield self._grown(until)
         else:
             columns, shared = self._fixed_order(strategy)
@@ -181,7 +182,7 @@ class Candidates:
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
         """Trees, the most promising first; as many as pay as a rule, or until the time is over."""
-        cells, most = self._cells, self._effort.trees
+        cells, most = self._cells, max(self._effort.trees, 1)
         attempts = self._attempts()
         grown = 0
         while grown < most + bool(self._last_order) if until is None else not grown or time.monotonic() < until:

@@ -118,9 +118,7 @@ class _Children:
         return branch[asks[found]], child[found]
 
 
-def _moved(
-    cells: Cells, tree: Branches, column_order: NDArray[np.int16], asked: list[_Asked]
-) -> NDArray[np.int16]:
+def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16], asked: list[_Asked]) -> NDArray[np.int16]:
     """(n, k) int16: each row's columns when the branches have moved that win most."""
     chars = tree.chars.sum(axis=1)
     shares, target = _best_places(tree, chars, asked)
