@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -43,6 +44,7 @@ _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
+_WEIGHED_CELLS = 1 << 20  # likewise, on which the best of the refined orders is found
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 16
 _HOPELESS = 0.05  # of what the best tree shares; one that far behind does not catch up when branches move
@@ -140,17 +142,24 @@ class Candidates:
         if strategy == "greedy":
             return greedy_columns(self._cells)
         if strategy == "refined":
-            return max(self._refined(), key=self._shared_by)
+            refined = self._refined()
+            if self._cells.rows * self._cells.columns <= _WEIGHED_CELLS:
+                return max(refined, key=self._shared_by)
+            return max(refined, key=partial(fixed_chars, self._some(_WEIGHED_CELLS)))
         return list(range(self._cells.columns))
 
     def _refined(self) -> list[list[int]]:
         """The simpler orders, the best of them if not all, each refined."""
         simple = [self._fixed_order(strategy)[0] for strategy in ("greedy", "v1", "rows only")]
         simple.sort(key=self._shared_by, reverse=True)
-        step = -(-self._cells.rows * self._cells.columns // _REFINED_CELLS)
-        some = self._cells.some(np.arange(0, self._cells.rows, step))
+        some = self._some(_REFINED_CELLS)
         chosen = _distinct(simple)[: self._effort.refined]
         return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in chosen)
+
+    def _some(self, most_cells: int) -> Cells:
+        """An even sample of the rows."""
+        step = -(-self._cells.rows * self._cells.columns // most_cells)
+        return self._cells.some(np.arange(0, self._cells.rows, step))
 
     def _for_all(self, columns: list[int]) -> NDArray[np.int16]:
         """(n, k) int16, read-only: one column order, stored once."""

@@ -244,6 +244,16 @@ def test_a_table_too_large_for_a_tree_is_planned_all_the_same(monkeypatch: pytes
     assert order_by("tree", table).strategy == "tree"
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("most_cells", [1, 50])
+def test_refined_orders_weighed_on_a_sample_leave_no_plan_behind(
+    seed: int, most_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = random_table(seed, 60, 5)
+    monkeypatch.setattr("pg_bridge.ordering.candidates._WEIGHED_CELLS", most_cells)
+    assert plan(table).shared_chars >= max(order_by(strategy, table).shared_chars for strategy in STRATEGIES[:-1])
+
+
 def test_an_ordering_of_ones_own_is_weighed() -> None:
     table = table_of({"a": ["x", "y", "x"], "b": ["1", "2", "1"]})
     ordering = weigh("mine", table, np.array([0, 2, 1]), np.array([[1, 0], [1, 0], [0, 1]], np.int16))
