@@ -80,9 +80,10 @@ def row_keys(table: Table) -> NDArray[np.int64] | None:
         return None
     keys = np.zeros(n, np.int64)
     span = 1  # keys lie in [0, span)
-    for j, cardinality in enumerate(cardinalities):
+    for j in sorted(range(len(cardinalities)), key=lambda j: -cardinalities[j]):  # rows are soon told apart
+        cardinality = cardinalities[j]
         if cardinality <= 1:
-            continue
+            break
         if span > _LARGEST_KEY // cardinality:
             distinct, inverse = np.unique(keys, return_inverse=True)
             keys, span = inverse.astype(np.int64), len(distinct)

@@ -15,7 +15,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import compress, count, islice
 from operator import itemgetter
 
 import numpy as np
@@ -25,6 +25,8 @@ from pg_bridge.errors import QueryError
 
 _NULL = "null"
 _CHUNK_ROWS = 1 << 10
+_LOOKED_AT_ROWS = 1 << 14  # by which a column is judged; whole chunks
+_HARDLY_REPEATED = 0.99  # of them distinct
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
@@ -74,13 +76,13 @@ class Table:
         """
         names = _distinct(columns)
         codes = np.empty((len(rows), len(names)), np.int32, order="F")
-        code_of = [_numbering() for _ in names]
+        coders = [_Coder(column) for column in codes.T]
         if names:
             cut = _cut(rows, names)
-            for start in range(0, len(rows), _CHUNK_ROWS):  # so that no cell is held that another one equals
-                for j, column in enumerate(zip(*islice(cut, _CHUNK_ROWS), strict=True)):
-                    codes[start : start + len(column), j] = _codes(column, code_of[j])
-        return cls(names, codes, tuple(map(list, code_of)))
+            for _ in range(0, len(rows), _CHUNK_ROWS):  # so that hardly a cell is held that another one equals
+                for coder, cells in zip(coders, zip(*islice(cut, _CHUNK_ROWS), strict=True), strict=True):
+                    coder.add(cells)
+        return cls(names, codes, tuple(coder.values() for coder in coders))
 
     @classmethod
     def from_cells(cls, columns: Sequence[str], cells: Iterable[Sequence[str]]) -> Table:
@@ -92,16 +94,20 @@ class Table:
 
         Raises:
             QueryError: Two columns have the same name.
+            ValueError: There is not one sequence for each column, or they are not equally long.
         """
         names = _distinct(columns)
         codes: NDArray[np.int32] | None = None
         values: list[list[str]] = []
         for j, column in enumerate(cells):
-            code_of = _numbering()
             if codes is None:
                 codes = np.empty((len(column), len(names)), np.int32, order="F")
-            codes[:, j] = _codes(column, code_of)
-            values.append(list(code_of))
+            if len(column) != len(codes):
+                raise ValueError("all columns need the same number of cells")
+            coder = _Coder(codes[:, j])
+            coder.add(column[:_LOOKED_AT_ROWS])
+            coder.add(column[_LOOKED_AT_ROWS:])
+            values.append(coder.values())
         if codes is None or len(values) != len(names):
             raise ValueError("one sequence of cells is needed for each column, and at least one column")
         return cls(names, codes, tuple(values))
@@ -174,14 +180,61 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _numbering() -> defaultdict[str, int]:
-    """A dict that gives each text it has not seen the next number, from 0."""
-    return defaultdict(count().__next__)
+class _Coder:
+    """Numbers the cells of one column, chunk by chunk.
+
+    A dict does it, except where hardly any cell comes twice: a dict of a million texts fits into no cache and is never
+    asked for the same one again.
+
+    Args:
+        codes: (n,) int32; is filled with the cells' codes.
+    """
+
+    def __init__(self, codes: NDArray[np.int32]) -> None:
+        self._codes = codes
+        self._done = 0
+        self._code_of = defaultdict[str, int](count().__next__)  # gives each text it has not seen the next number
+        self._kept: list[str] | None = None  # all cells, where hardly any comes twice
+
+    def add(self, cells: Sequence[str]) -> None:
+        """Number the next cells; a chunk ends at `_LOOKED_AT_ROWS` if there are more."""
+        if self._kept is not None:
+            self._kept += cells
+            return
+        start, self._done = self._done, self._done + len(cells)
+        self._codes[start : self._done] = np.fromiter(map(self._code_of.__getitem__, cells), np.int32, len(cells))
+        if self._done == _LOOKED_AT_ROWS and len(self._code_of) >= _HARDLY_REPEATED * self._done:
+            self._kept = list(map(list(self._code_of).__getitem__, self._codes[: self._done].tolist()))
+            self._code_of.clear()
+
+    def values(self) -> list[str]:
+        """The distinct cells once all have been added, in order of first appearance."""
+        if self._kept is None:
+            return list(self._code_of)
+        self._codes[:], values = _code_distinct(self._kept)
+        return values
 
 
-def _codes(cells: Sequence[str], code_of: defaultdict[str, int]) -> NDArray[np.int32]:
-    """(len(cells),) int32: the cells' codes."""
-    return np.fromiter(map(code_of.__getitem__, cells), np.int32, len(cells))
+def _code_distinct(cells: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """(n,) int64, the cells' codes, and the distinct cells: as a dict does it, which is asked only about equal hashes.
+
+    >>> codes, values = _code_distinct(["b", "a", "b", "c"])
+    >>> codes.tolist(), values
+    ([0, 1, 0, 2], ['b', 'a', 'c'])
+    """
+    hashes = np.fromiter(map(hash, cells), np.int64, len(cells))
+    ordered = np.sort(hashes)
+    equal = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not equal.size:
+        return np.arange(len(cells)), cells
+    asked = np.flatnonzero(equal[np.minimum(np.searchsorted(equal, hashes), len(equal) - 1)] == hashes)
+    first_at: dict[str, int] = {}
+    first = np.array([first_at.setdefault(cells[i], i) for i in asked.tolist()])
+    is_first = np.ones(len(cells), np.bool_)
+    is_first[asked] = first == asked
+    codes = np.cumsum(is_first) - 1
+    codes[asked] = codes[first]
+    return codes, list(compress(cells, is_first.tolist()))
 
 
 def _cut(rows: Sequence[str | None], columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

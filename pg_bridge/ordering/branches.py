@@ -69,13 +69,13 @@ class Branches:
 
 def levels(parent: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """The nodes of each level, the root's first."""
-    depth = np.zeros(len(parent), np.intp)
-    above = parent
-    while (going_on := above != NONE).any():
-        depth += going_on
-        above = np.where(going_on, parent[above], NONE)
-    by_depth = np.argsort(depth, kind="stable")
-    return np.split(by_depth, np.flatnonzero(np.diff(depth[by_depth])) + 1)
+    depth = (parent != NONE).astype(np.intp)
+    above = np.where(parent == NONE, np.arange(len(parent)), parent)
+    while (further := depth[above]).any():  # each time twice as far up
+        depth += further
+        above = above[above]
+    by_depth, depth = sort_keys(depth)
+    return np.split(by_depth, np.flatnonzero(np.diff(depth)) + 1)
 
 
 def column_orders(
@@ -115,7 +115,7 @@ def column_orders(
             above = parent[nodes]
             here = np.where(common[above] != NONE, taken[above], here)
         taken[nodes] = np.where(common[nodes] != NONE, here, last)
-    return np.argsort(taken[leaves], axis=1, kind="stable").astype(np.int16)
+    return np.argsort(taken[leaves], axis=1).astype(np.int16)
 
 
 def _depths(place: NDArray[np.int32], column_order: NDArray[np.int16]) -> NDArray[np.intp]:

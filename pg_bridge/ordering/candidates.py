@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -43,8 +44,10 @@ _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
 _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column orders are refined
+_WEIGHED_CELLS = 1 << 20  # likewise, on which the best of the refined orders is found
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 16
+_HOPELESS = 0.05  # of what the best tree shares; one that far behind does not catch up when branches move
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
 
@@ -112,7 +115,8 @@ class Candidates:
             if tiny or alone:
                 yield self._weighed(strategy, optimum(self._table))
         elif strategy == "tree":
-            if alone or not tiny:
+            pays = self._effort.trees > 0 or until is not None
+            if alone or (pays and not tiny):
                 yield self._grown(until)
         else:
             columns, shared = self._fixed_order(strategy)
@@ -138,17 +142,24 @@ class Candidates:
         if strategy == "greedy":
             return greedy_columns(self._cells)
         if strategy == "refined":
-            return max(self._refined(), key=self._shared_by)
+            refined = self._refined()
+            if self._cells.rows * self._cells.columns <= _WEIGHED_CELLS:
+                return max(refined, key=self._shared_by)
+            return max(refined, key=partial(fixed_chars, self._some(_WEIGHED_CELLS)))
         return list(range(self._cells.columns))
 
     def _refined(self) -> list[list[int]]:
         """The simpler orders, the best of them if not all, each refined."""
         simple = [self._fixed_order(strategy)[0] for strategy in ("greedy", "v1", "rows only")]
         simple.sort(key=self._shared_by, reverse=True)
-        step = -(-self._cells.rows * self._cells.columns // _REFINED_CELLS)
-        some = self._cells.some(np.arange(0, self._cells.rows, step))
+        some = self._some(_REFINED_CELLS)
         chosen = _distinct(simple)[: self._effort.refined]
         return _distinct(refined_columns(some, columns, self._check_interrupts) for columns in chosen)
+
+    def _some(self, most_cells: int) -> Cells:
+        """An even sample of the rows."""
+        step = -(-self._cells.rows * self._cells.columns // most_cells)
+        return self._cells.some(np.arange(0, self._cells.rows, step))
 
     def _for_all(self, columns: list[int]) -> NDArray[np.int16]:
         """(n, k) int16, read-only: one column order, stored once."""
@@ -159,13 +170,15 @@ class Candidates:
 
     def _grown(self, until: float | None) -> Candidate:
         """The best of the trees once their branches have moved."""
-        trees = (self._weighed("tree", column_order) for column_order in self._trees(until))
+        trees: Iterator[Candidate] = (self._weighed("tree", column_order) for column_order in self._trees(until))
         if self._carries:  # a later window continues a tree as it grew better than one whose branches moved
             return _best(trees)
         cells = self._cells
         sweeps = min(_MOST_SWEEPS, _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED)))
         if until is not None and cells.rows <= _MOST_REGROUPED:
             sweeps = _MOST_SWEEPS
+        if until is None:
+            trees = _promising(trees)
         return _best(self._grafted(tree, sweeps) for tree in trees)
 
     def _grafted(self, tree: Candidate, sweeps: int) -> Candidate:
@@ -178,7 +191,7 @@ class Candidates:
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
         """Trees, the most promising first; as many as pay as a rule, or until the time is over."""
-        cells, most = self._cells, self._effort.trees
+        cells, most = self._cells, max(self._effort.trees, 1)
         attempts = self._attempts()
         grown = 0
         while grown < most + bool(self._last_order) if until is None else not grown or time.monotonic() < until:
@@ -211,6 +224,15 @@ class Candidates:
 def _best(candidates: Iterable[Candidate]) -> Candidate:
     """The one that shares most; of equal ones the first."""
     return max(candidates, key=lambda candidate: candidate.shared_chars)
+
+
+def _promising(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Those that are not far behind the best; of equal ones the first."""
+    by_shared: dict[int, Candidate] = {}
+    for candidate in candidates:
+        by_shared.setdefault(candidate.shared_chars, candidate)
+    least = (1 - _HOPELESS) * max(by_shared)
+    return (candidate for shared, candidate in by_shared.items() if shared >= least)
 
 
 def _distinct(orders: Iterable[list[int]]) -> list[list[int]]:

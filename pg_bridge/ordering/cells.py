@@ -107,7 +107,7 @@ class Cells:
         )
 
     def shared_chars(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.integer]:
-        """(p,) uint16 or int32: characters that pairs of cells share at their start, their column's name included.
+        """(p,) integers: characters that pairs of cells share at their start, their column's name included.
 
         Args:
             low: (p,) intp; places.
@@ -166,7 +166,8 @@ def _by_heads(texts: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.unsign
             return order, _characters(list(map(texts.__getitem__, order.tolist())), _HEAD_CHARS)
         heads[start : start + _CHUNK] = characters
     words = heads.view(">u8").astype(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    first, second = (np.unique(words[:, i], return_inverse=True)[1] for i in (0, 1))
+    order = np.argsort(first * len(texts) + second)  # of one number at a time: a third of what np.lexsort takes
     heads, words = heads[order], words[order]
     equal = (words[1:] == words[:-1]).all(axis=1)
     tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
@@ -191,9 +192,11 @@ def _first_difference(
 
 
 def _range_minima(common: NDArray[np.int64], longest: int) -> NDArray[np.integer]:
-    """(levels, d) uint16 or int32: [l, i] is the least of common[i : i + 2**l]; `longest` is the longest range."""
+    """(levels, d) integers: [l, i] is the least of common[i : i + 2**l]; `longest` is the longest range."""
     levels = max(longest - 1, 1).bit_length()
-    minima = np.zeros((levels, len(common)), np.uint16 if common.max(initial=0) <= _LARGEST_SHORT else np.int32)
+    most = common.max(initial=0)
+    kind = np.uint8 if most <= _LARGEST_BYTE else np.uint16 if most <= _LARGEST_SHORT else np.int32
+    minima = np.zeros((levels, len(common)), kind)
     minima[0] = common
     for level in range(1, levels):
         half = 1 << (level - 1)

@@ -14,6 +14,7 @@ is about to move elsewhere; the others have another try in the next sweep.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from pg_bridge.ordering.branches import Branches, column_orders, levels
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.descent import NONE
+from pg_bridge.ordering.partition import sort_keys
 from pg_bridge.ordering.rows import walk
 
 ASKED = 16  # columns by which better places are looked for
-_DENSE = 1 << 21  # entries of a table that is not searched but looked up
+_DENSE = 1 << 20  # entries of a table that is not searched but looked up
 _LEAST_GAIN = 0.001  # of what is shared, for another sweep
 _CHUNK = 1 << 14
 
@@ -50,9 +52,10 @@ def graft(
     Returns:
         The three, bettered.
     """
+    asked = _asked(cells)
     for _ in range(sweeps):
         check_interrupts()
-        moved = _moved(cells, Branches.of(cells, rows, column_order), column_order)
+        moved = _moved(cells, Branches.of(cells, rows, column_order), column_order, asked)
         rows_then, shared_then = walk(cells, moved)
         won = shared_then - shared
         if won > 0:
@@ -62,22 +65,37 @@ def graft(
     return column_order, rows, shared
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A column by which better places are looked for.
+
+    Attributes:
+        column: Which.
+        offset: The place of its first cell.
+        number: (m,) int32; numbers its cells that two rows or more hold; `NONE` for others.
+        count: How many these are.
+    """
+
+    column: int
+    offset: int
+    number: NDArray[np.int32]
+    count: int
+
+
 class _Children:
     """Finds, of a node's children that hold a certain cell of one column, that of most rows."""
 
-    def __init__(self, cells: Cells, tree: Branches, column: int) -> None:
-        ranks = int(cells.sizes[column])
-        rank = tree.common[:, column] - np.int32(cells.offsets[column])
-        repeated = np.bincount(cells.ranks[column], minlength=ranks) > 1
-        rank[(tree.common[:, column] == NONE) | ~np.take(repeated, rank, mode="clip")] = NONE
-        child = np.flatnonzero((rank != NONE) & (tree.parent != NONE))
-        child = child[tree.common[tree.parent[child], column] == NONE]
-        child = child[np.argsort((tree.end - tree.begin)[child], kind="stable")]
-        key = tree.parent[child] * ranks + rank[child]
-        self._rank, self._ranks = rank, ranks
-        self._dense = tree.inner * ranks <= _DENSE
+    def __init__(self, tree: Branches, by_size: NDArray[np.intp], asked: _Asked) -> None:
+        place = tree.common[:, asked.column]
+        cell = np.take(asked.number, place - np.int32(asked.offset), mode="clip")
+        cell[place == NONE] = NONE
+        child = by_size[cell[by_size] != NONE]
+        child = child[place[tree.parent[child]] == NONE]
+        key = tree.parent[child] * asked.count + cell[child]
+        self._cell, self._count = cell, asked.count
+        self._dense = tree.inner * asked.count <= _DENSE
         if self._dense:
-            self._child = np.full(tree.inner * ranks, NONE, np.intp)
+            self._child = np.full(tree.inner * asked.count, NONE, np.int32)
             self._child[key] = child  # of equal keys the last one stays
         else:
             self._keys, last = np.unique(key[::-1], return_index=True)
@@ -87,9 +105,9 @@ class _Children:
         """For those branches that find one below their node: the branch, and the child."""
         if not self._child.size:
             return branch[:0], node[:0]
-        rank = self._rank[branch]
-        asks = np.flatnonzero(rank != NONE)
-        key = node[asks] * self._ranks + rank[asks]
+        cell = self._cell[branch]
+        asks = np.flatnonzero(cell != NONE)
+        key = node[asks] * self._count + cell[asks]
         if self._dense:
             child = self._child[key]
             found = child != NONE
@@ -100,10 +118,10 @@ class _Children:
         return branch[asks[found]], child[found]
 
 
-def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16]) -> NDArray[np.int16]:
+def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16], asked: list[_Asked]) -> NDArray[np.int16]:
     """(n, k) int16: each row's columns when the branches have moved that win most."""
     chars = tree.chars.sum(axis=1)
-    shares, target = _best_places(cells, tree, chars)
+    shares, target = _best_places(tree, chars, asked)
     movers = _undisturbed(tree, shares - chars[tree.parent], target)
     onto = target[movers]
     below = (onto < tree.inner) & (shares[movers] == chars[onto])
@@ -123,11 +141,15 @@ def _moved(cells: Cells, tree: Branches, column_order: NDArray[np.int16]) -> NDA
     return column_orders(cells, parent, np.concatenate([tree.common, both]), leaves, column_order, like)
 
 
-def _best_places(cells: Cells, tree: Branches, chars: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+def _best_places(
+    tree: Branches, chars: NDArray[np.int64], asked: list[_Asked]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """(N,) int64 and intp: what each branch shares at its best place, and the node there; `NONE` where it is there."""
     size = len(chars)
     shares, target = chars[tree.parent], np.full(size, NONE, np.intp)
-    children = [_Children(cells, tree, column) for column in _asked(cells, tree)]
+    by_size = sort_keys(tree.end - tree.begin)[0]
+    by_size = by_size[by_size != 0]  # the root is nobody's child
+    children = [_Children(tree, by_size, column) for column in asked]
     branch, node = np.arange(1, size), np.zeros(size - 1, np.intp)
     while branch.size and children:
         found = [each.find(branch, node) for each in children]
@@ -147,14 +169,19 @@ def _best_places(cells: Cells, tree: Branches, chars: NDArray[np.int64]) -> tupl
     return shares, target
 
 
-def _asked(cells: Cells, tree: Branches) -> list[int]:
+def _asked(cells: Cells) -> list[_Asked]:
     """The columns, not constant, in which most is repeated."""
-    repeated = []
-    for ranks, offset, size in zip(cells.ranks, cells.offsets.tolist(), cells.sizes.tolist(), strict=True):
+    repeated, asked = [], []
+    for column, (ranks, offset, size) in enumerate(
+        zip(cells.ranks, cells.offsets.tolist(), cells.sizes.tolist(), strict=True)
+    ):
         count = np.bincount(ranks, minlength=size)
-        repeated.append(int(np.maximum(count - 1, 0) @ cells.chars[offset : offset + size]))
-    columns = [column for column in range(cells.columns) if repeated[column] and tree.common[0, column] == NONE]
-    return sorted(columns, key=lambda column: -repeated[column])[:ASKED]
+        often = count > 1
+        if often.any() and count.max() < cells.rows:
+            repeated.append(int(np.maximum(count - 1, 0) @ cells.chars[offset : offset + size]))
+            number = np.where(often, np.cumsum(often, dtype=np.int32) - 1, NONE).astype(np.int32)
+            asked.append(_Asked(column, offset, number, int(often.sum())))
+    return [asked[i] for i in sorted(range(len(asked)), key=lambda i: -repeated[i])[:ASKED]]
 
 
 def _undisturbed(tree: Branches, wins: NDArray[np.int64], target: NDArray[np.intp]) -> NDArray[np.intp]:

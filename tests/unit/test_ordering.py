@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.options import REORDER, Reorder
 from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan, weigh
+from pg_bridge.ordering.candidates import _Effort
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
 
@@ -231,6 +233,25 @@ def test_of_larger_tables_too_the_plan_shares_most(n: int, seed: int) -> None:
             assert other.shared_chars == shared_by_neighbours(table, other)
             assert other.shared_chars <= most
     assert weigh("ggr", table, *ggr(table)).shared_chars <= most
+
+
+def test_a_table_too_large_for_a_tree_is_planned_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = random_table(0, 40, 5)
+    monkeypatch.setattr("pg_bridge.ordering.candidates._EFFORTS", (_Effort(math.inf, 3, 0),))
+    ordering = plan(table)
+    assert ordering.strategy != "tree"
+    assert ordering.shared_chars >= max(order_by(strategy, table).shared_chars for strategy in ("v1", "greedy"))
+    assert order_by("tree", table).strategy == "tree"
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("most_cells", [1, 50])
+def test_refined_orders_weighed_on_a_sample_leave_no_plan_behind(
+    seed: int, most_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = random_table(seed, 60, 5)
+    monkeypatch.setattr("pg_bridge.ordering.candidates._WEIGHED_CELLS", most_cells)
+    assert plan(table).shared_chars >= max(order_by(strategy, table).shared_chars for strategy in STRATEGIES[:-1])
 
 
 def test_an_ordering_of_ones_own_is_weighed() -> None:

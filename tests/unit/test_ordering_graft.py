@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.paper_tables import make
-from pg_bridge.ordering import plan, tree
+from pg_bridge.ordering import candidates, plan, tree
 from pg_bridge.ordering.branches import Branches, column_orders, levels
+from pg_bridge.ordering.candidates import Candidate
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.descent import NONE
 from pg_bridge.ordering.graft import graft
@@ -186,6 +187,19 @@ def test_a_plan_gains_by_moving_branches(name: str, monkeypatch: pytest.MonkeyPa
     with_moves = plan(table).shared_chars
     monkeypatch.setattr("pg_bridge.ordering.candidates._MOST_SWEEPS", 0)
     assert with_moves > plan(table).shared_chars
+
+
+def test_trees_far_behind_the_best_are_not_moved() -> None:
+    order = np.zeros((2, 1), np.int16)
+    trees = [Candidate("tree", order, None, shared) for shared in (94, 95, 100, 95)]
+    assert list(candidates._promising(trees)) == [trees[1], trees[2]]
+
+
+def test_moving_only_the_promising_trees_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [make(name, rows=600).table() for name in ("beer", "squad", "fever", "products")]
+    some = [plan(table).shared_chars for table in tables]
+    monkeypatch.setattr(candidates, "_HOPELESS", 1)
+    assert [plan(table).shared_chars for table in tables] == some
 
 
 # What grows faster

@@ -116,7 +116,8 @@ def assert_alphabetical(texts: list[str]) -> None:
     assert common.tolist() == [0, *pairs][: len(texts)]
 
 
-@pytest.mark.parametrize("alike", [65_529, 65_530, 65_531, 65_532])  # with the name and a quote 65,535 and so on
+# With the name and a quote up to 255 and up to 65,535, then more.
+@pytest.mark.parametrize("alike", [248, 249, 250, 251, 65_528, 65_529, 65_530, 65_531, 65_532])
 def test_cells_share_beginnings_of_any_length(alike: int) -> None:
     texts = [json.dumps("x" * alike + end) for end in "abc"]
     cells = Cells(Table.from_cells(["a"], [texts]))

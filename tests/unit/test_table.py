@@ -149,6 +149,30 @@ def test_codes_lie_column_by_column_and_number_first_appearances() -> None:
     assert table.values == (['"y"', '"x"'], ["1", "2"])
 
 
+@pytest.mark.parametrize("repeats", ["none", "few", "late", "many late", "all alike at the start"])
+def test_columns_of_hardly_repeated_cells_are_coded_as_others_are(repeats: str) -> None:
+    n = 40_000
+    numbers = np.arange(n)
+    if repeats == "few":
+        numbers[::1_000] = 7
+    elif repeats == "late":
+        numbers[30_000:30_100] = numbers[:100]
+    elif repeats == "many late":
+        numbers[20_000:] = numbers[:20_000] // 2
+    elif repeats == "all alike at the start":
+        numbers[:20_000] = 0
+    texts = [f'"{number * 7_919 % 40_009}"' for number in numbers.tolist()]
+    code_of: dict[str, int] = {}
+    codes = [code_of.setdefault(text, len(code_of)) for text in texts]
+    from_cells = Table.from_cells(["few", "many"], [["1", "2"] * (n // 2), texts])
+    from_rows = Table.from_json(
+        [f'{{"few":{1 + i % 2},"many":{text}}}' for i, text in enumerate(texts)], ["few", "many"]
+    )
+    for table in (from_cells, from_rows):
+        assert table.codes[:, 1].tolist() == codes
+        assert table.values == (["1", "2"], list(code_of))
+
+
 def test_lengths_count_characters_not_bytes() -> None:
     table = Table.from_json(['{"a":"日本😀"}', '{"a":12}'], ["a"])
     assert table.lengths()[0].tolist() == [5, 2]
@@ -164,3 +188,9 @@ def test_two_thousand_columns() -> None:
 def test_from_cells_wants_one_sequence_a_column() -> None:
     with pytest.raises(ValueError, match="one sequence of cells"):
         Table.from_cells(["a", "b"], [["1"]])
+
+
+@pytest.mark.parametrize("column", [[], ["1"], ["1", "2", "3"]])
+def test_from_cells_wants_columns_of_one_length(column: list[str]) -> None:
+    with pytest.raises(ValueError, match="same number"):
+        Table.from_cells(["a", "b"], [["1", "2"], column])
