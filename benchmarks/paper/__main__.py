@@ -109,7 +109,7 @@ def _room(cache_tokens: int, device: Device) -> _Room:
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("benchmarks.paper", __doc__)
     parser.add_argument(
-        "--tokens", type=int, default=60_000, help="prompt tokens of each table's rows, about (default: %(default)s)"
+        "--tokens", type=int, default=52_000, help="prompt tokens of each table's rows, about (default: %(default)s)"
     )
     parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--tables", nargs="+", default=list(PAPER_TABLES), choices=list(PAPER_TABLES))
