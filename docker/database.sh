@@ -8,8 +8,7 @@ first_start() {
     local new="$PGDATA.new"
     rm -rf "$new" # what an earlier start left half made
     initdb --pgdata="$new" --username=postgres --encoding=UTF8 --auth-local=peer --auth-host=reject >/dev/null
-    echo 'host llm analyst all scram-sha-256' >>"$new/pg_hba.conf"
-    sed -i '/reject$/d' "$new/pg_hba.conf"
+    printf '%s\n' 'local all postgres peer' 'host llm analyst all scram-sha-256' >"$new/pg_hba.conf"
     pg_ctl --pgdata="$new" --wait --silent --log="$new/first_start.log" \
         --options="-c listen_addresses='' -c unix_socket_directories='$new'" start
     PGHOST="$new" psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --dbname=postgres --file=/src/docker/database.sql

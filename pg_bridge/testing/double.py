@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -141,13 +142,13 @@ class EngineDouble:
             # Not aiohttp's TCPSite: it closes the listening sockets while connections that are accepted just now
             # wait for their transport, and asyncio (3.11) then loses those, open.
             listener = await self._loop.create_server(runner.server, self._host, self._port)  # type: ignore[arg-type]
-            self.url = f"http://{self._host}:{listener.sockets[0].getsockname()[1]}"
-            on_listening(self.url)
-            await self._stop.wait()
-            for each in listener.sockets:
-                self._loop.remove_reader(each)
-            await _last_rounds()
-            listener.close()
+            with contextlib.closing(listener):
+                self.url = f"http://{self._host}:{listener.sockets[0].getsockname()[1]}"
+                on_listening(self.url)
+                await self._stop.wait()
+                for each in listener.sockets:
+                    self._loop.remove_reader(each)
+                await _last_rounds()
         finally:
             await runner.cleanup()
             await _last_rounds()
