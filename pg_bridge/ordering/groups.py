@@ -3,9 +3,9 @@
 In: a table's cells. Out: a graph. A row's way through any tree is a way through this graph, from the group of all rows
 down to smaller and smaller ones, and what a tree costs is the length of all edges that its rows use.
 
-Rows that hold some cells in common can hold all that they have in common first, for free. So there is one node for each
-largest set of common cells, whatever their order (a closed set, or formal concept: Ganter and Wille, 1999), and below it
-nodes for rows whose next cells only begin alike.
+Rows that hold some cells in common can hold all that they have in common first, for free. So there is one node for
+each largest set of common cells, whatever their order (a closed set, or formal concept: Ganter and Wille, 1999), and
+below it nodes for rows whose next cells only begin alike.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ class Groups:
     target: NDArray[np.intp]
 
 
-def all_groups(cells: Cells, most: int) -> Groups | None:
+def all_groups(cells: Cells, most: int, beginnings: bool = True) -> Groups | None:
     """Find all groups.
 
     Args:
         cells: Two rows at least, and one column.
-        most: How large the graph may become: the rows at the ends of all edges together.
+        most: How many cells to look at: those of all groups that the group's rows do not have in common.
+        beginnings: Whether rows whose next cells only begin alike are groups too.
 
     Returns:
-        The graph; None where it would be larger.
+        The groups; None where more cells would have to be looked at, or beginnings nest too deep.
     """
-    beginnings = _Beginnings.of(cells)
-    return _Search(cells, beginnings, most).run() if beginnings is not None else None
+    found = _Beginnings.of(cells) if beginnings else _Beginnings.none(cells)
+    return _Search(cells, found, most).run() if found is not None else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +69,11 @@ class _Beginnings:
 
     of_cell: NDArray[np.int32]
     chars: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, cells: Cells) -> _Beginnings:
+        """Leave them out of account."""
+        return cls(np.full((1, len(cells.chars)), NONE, np.int32), np.empty(0, np.int64))
 
     @classmethod
     def of(cls, cells: Cells) -> _Beginnings | None:
@@ -151,7 +157,7 @@ class _Search:
         self._chars: list[NDArray[np.int64]] = []
         self._rows: list[NDArray[np.intp]] = []
         self._sizes: list[NDArray[np.intp]] = []
-        self._edges: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+        self._edges = [(np.empty(0, np.intp), np.empty(0, np.intp))]
         self._raised: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
 
     def run(self) -> Groups | None:
@@ -166,7 +172,7 @@ class _Search:
         chars = np.concatenate(self._chars)
         for number, most in self._raised:
             chars[number] = np.maximum(chars[number], most)
-        source, target = (np.concatenate([np.empty(0, np.intp), *each]) for each in zip(*self._edges, strict=True))
+        source, target = (np.concatenate(each) for each in zip(*self._edges, strict=True))
         edges = np.unique(source * self._count + target)
         begin = np.concatenate([[0], np.cumsum(np.concatenate(self._sizes))])
         return Groups(chars, np.concatenate(self._rows), begin, edges // self._count, edges % self._count)
@@ -211,7 +217,8 @@ class _Search:
             begun = np.flatnonzero(beginnings[place] != NONE)
             if not begun.size:
                 break
-            order = begun[np.argsort(owner[begun] * len(self._beginnings.chars) + beginnings[place[begun]], kind="stable")]
+            key = owner[begun] * len(self._beginnings.chars) + beginnings[place[begun]]
+            order = begun[np.argsort(key, kind="stable")]
             beginning, branch = beginnings[place[order]], next_[place[order]]
             branch = np.where(branch == NONE, -2 - place[order], branch)
             start = _starts(owner[order], beginning)
@@ -243,7 +250,8 @@ class _Search:
         common = self._common(rows, begin)
         first = rows[begin].astype(np.int64)
         keys = np.concatenate([first.view(np.uint8).reshape(-1, 8), np.packbits(common, axis=1)], axis=1)
-        number, new = np.empty(len(begin), np.intp), []
+        number = np.empty(len(begin), np.intp)
+        new: list[int] = []
         for i, key in enumerate(keys.view(f"V{keys.shape[1]}").ravel().tolist()):
             if key not in self._number_of:
                 self._number_of[key] = self._count + len(new)
@@ -256,7 +264,8 @@ class _Search:
         chars = (self._cells.chars[self._place[:, rows[begin]]].T * common).sum(axis=1)
         larger = size > 2
         begun = chars.copy()
-        begun[~larger] += self._pairs_begin_alike(rows[begin[~larger]], rows[begin[~larger] + 1])
+        if self._beginnings.chars.size:
+            begun[~larger] += self._pairs_begin_alike(rows[begin[~larger]], rows[begin[~larger] + 1])
         self._add(rows, size, begun)
         rows, size = rows[np.repeat(larger, size)], size[larger]
         return number, _Generation(number_new[larger], rows, np.cumsum(size) - size, common[larger], chars[larger])
@@ -281,7 +290,10 @@ class _Search:
     def _common(self, rows: NDArray[np.intp], begin: NDArray[np.intp]) -> NDArray[np.bool_]:
         """(g, k) bool: the columns in which all rows of a group are equal."""
         ranks = np.take(self._cells.ranks, rows, axis=1)
-        return (np.minimum.reduceat(ranks, begin, axis=1) == np.maximum.reduceat(ranks, begin, axis=1)).T
+        equal: NDArray[np.bool_] = np.minimum.reduceat(ranks, begin, axis=1) == np.maximum.reduceat(
+            ranks, begin, axis=1
+        )
+        return equal.T
 
 
 def _starts(*keys: NDArray[np.integer]) -> NDArray[np.intp]:
