@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from pg_bridge.ordering.bound import optimum, searchable
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.cost import shared_chars
+from pg_bridge.ordering.cost import shared_chars, total_chars
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
 from pg_bridge.ordering.graft import ASKED, graft
+from pg_bridge.ordering.groups import all_groups
+from pg_bridge.ordering.guide import Guide
 from pg_bridge.ordering.rows import walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
@@ -37,9 +40,15 @@ class _Effort(NamedTuple):
     most_cells: float
     refined: int  # column orders
     trees: int
+    guided: int = 0  # cells of all groups at most for a guided tree, however short the rows
 
 
-_EFFORTS = (_Effort(2_000, 1, 1), _Effort(1 << 16, 3, 3), _Effort(100_000_000, 3, 1), _Effort(math.inf, 3, 0))
+_EFFORTS = (
+    _Effort(2_000, 1, 1, 20_000),
+    _Effort(1 << 16, 3, 3),
+    _Effort(100_000_000, 3, 1),
+    _Effort(math.inf, 3, 0),
+)
 _LOOKED_AT = 4  # columns tried as a node's first
 _REGROUPED = 4  # columns among which a node's rows may be divided
 _MOST_REGROUPED = 1 << 18  # rows; it holds several splits of all of them at once
@@ -47,6 +56,9 @@ _REFINED_CELLS = 1 << 17  # of an even sample of the rows, on which column order
 _WEIGHED_CELLS = 1 << 20  # likewise, on which the best of the refined orders is found
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 16
+_GUIDED_CHARS = 100  # of the table, for each cell of all its groups; long rows keep an engine busy for longer
+_GUIDED_CELLS_S = {True: 200_000, False: 2_000_000}  # likewise, with and without beginnings, for a second's budget
+_GUIDED_ROUNDS = (6, 12, 25, 50, 100)  # of bettering shares, after which there is a guided tree within a budget
 _HOPELESS = 0.05  # of what the best tree shares; one that far behind does not catch up when branches move
 _MOST_ORDERINGS = 1_500  # of a table so small that all of them are tried
 
@@ -170,37 +182,70 @@ class Candidates:
 
     def _grown(self, until: float | None) -> Candidate:
         """The best of the trees once their branches have moved."""
-        trees: Iterator[Candidate] = (self._weighed("tree", column_order) for column_order in self._trees(until))
+        trees = self._weigh(self._trees(until))
         if self._carries:  # a later window continues a tree as it grew better than one whose branches moved
             return _best(trees)
+        if until is None:
+            trees = chain(_promising(trees), self._weigh(self._guided()))
+        return _best(self._grafted(tree, until) for tree in trees)
+
+    def _weigh(self, column_orders: Iterable[NDArray[np.int16]]) -> Iterator[Candidate]:
+        return (self._weighed("tree", column_order) for column_order in column_orders)
+
+    def _grafted(self, tree: Candidate, until: float | None) -> Candidate:
         cells = self._cells
         sweeps = min(_MOST_SWEEPS, _GRAFTED_CELLS // (cells.rows * min(cells.columns, ASKED)))
         if until is not None and cells.rows <= _MOST_REGROUPED:
             sweeps = _MOST_SWEEPS
-        if until is None:
-            trees = _promising(trees)
-        return _best(self._grafted(tree, sweeps) for tree in trees)
-
-    def _grafted(self, tree: Candidate, sweeps: int) -> Candidate:
         if tree.row_order is None or not sweeps:
             return tree
-        return Candidate(
-            "tree",
-            *graft(self._cells, tree.column_order, tree.row_order, tree.shared_chars, sweeps, self._check_interrupts),
-        )
+        start = tree.column_order, tree.row_order, tree.shared_chars
+        for better in islice(graft(cells, *start, self._check_interrupts), sweeps):
+            tree = Candidate("tree", *better)
+            if until is not None and time.monotonic() >= until:
+                break
+        return tree
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
-        """Trees, the most promising first; as many as pay as a rule, or until the time is over."""
-        cells, most = self._cells, max(self._effort.trees, 1)
-        attempts = self._attempts()
-        grown = 0
-        while grown < most + bool(self._last_order) if until is None else not grown or time.monotonic() < until:
-            attempt = next(attempts, None)
-            if attempt is None:
+        """Trees, the most promising first; as many as pay as a rule, and more until the time is over."""
+        grown = self._grow()
+        as_a_rule = islice(grown, max(self._effort.trees, 1) + bool(self._last_order))
+        if until is None:
+            yield from as_a_rule
+            return
+        for column_order in chain(as_a_rule, self._guided(until), grown):
+            yield column_order
+            if time.monotonic() >= until:
                 return
-            grown += 1
+
+    def _grow(self) -> Iterator[NDArray[np.int16]]:
+        for attempt in self._attempts():
             settled = attempt[0] is self._fixed_order("refined")[0]
-            yield grow(cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
+            yield grow(self._cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
+
+    def _guided(self, until: float | None = None) -> Iterator[NDArray[np.int16]]:
+        """Starts for branches to move from; none where there are too many groups of rows for the time."""
+        if self._carries:
+            return
+        rounds: tuple[int, ...] = (0,)
+        tries = [(False, max(self._effort.guided, total_chars(self._cells) // _GUIDED_CHARS))]
+        if until is not None:
+            rounds = _GUIDED_ROUNDS
+            left_s = max(until - time.monotonic(), 0.0)
+            tries = [(beginnings, int(left_s * cells_s)) for beginnings, cells_s in _GUIDED_CELLS_S.items()]
+        for beginnings, most in tries:
+            groups = all_groups(self._cells, most, beginnings) if most else None
+            if groups is not None:
+                break
+        else:
+            return
+        guide = Guide(self._cells, groups, self._fixed_order("refined")[0])
+        for done, shares in enumerate(guide.rounds()):
+            self._check_interrupts()
+            if done in rounds:
+                yield guide.column_order(shares)
+            if done == rounds[-1] or (until is not None and time.monotonic() >= until):
+                return
 
     def _attempts(self) -> Iterator[tuple[list[int], int, int]]:
         """What to grow a tree from, how many columns to look at, and among how many to regroup."""

@@ -13,7 +13,7 @@ is about to move elsewhere; the others have another try in the next sweep.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,33 +36,30 @@ def graft(
     column_order: NDArray[np.int16],
     rows: NDArray[np.intp],
     shared: int,
-    sweeps: int,
     check_interrupts: Callable[[], None] = lambda: None,
-) -> tuple[NDArray[np.int16], NDArray[np.intp], int]:
-    """Move branches for as long as clearly more is shared.
+) -> Iterator[tuple[NDArray[np.int16], NDArray[np.intp], int]]:
+    """Move branches, sweep after sweep, for as long as clearly more is shared.
 
     Args:
         cells: The table's cells; two rows at least, and one column.
         column_order: (n, k) int16; each row's columns in order.
         rows: (n,) intp; the rows, sorted along it.
         shared: What they share, as `walk` counts it.
-        sweeps: How often at most.
         check_interrupts: Called before each sweep; what it raises ends all.
 
-    Returns:
-        The three, bettered.
+    Yields:
+        The three, bettered, after each sweep that gains.
     """
     asked = _asked(cells)
-    for _ in range(sweeps):
+    won = shared
+    while won > _LEAST_GAIN * shared:
         check_interrupts()
         moved = _moved(cells, Branches.of(cells, rows, column_order), column_order, asked)
         rows_then, shared_then = walk(cells, moved)
         won = shared_then - shared
         if won > 0:
             column_order, rows, shared = moved, rows_then, shared_then
-        if won <= _LEAST_GAIN * shared:
-            break
-    return column_order, rows, shared
+            yield column_order, rows, shared
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -53,8 +53,23 @@ def all_groups(cells: Cells, most: int, beginnings: bool = True) -> Groups | Non
     Returns:
         The groups; None where more cells would have to be looked at, or beginnings nest too deep.
     """
+    if cells.rows * int(np.count_nonzero(cells.sizes > 1)) > most:
+        return None
     found = _Beginnings.of(cells) if beginnings else _Beginnings.none(cells)
     return _Search(cells, found, most).run() if found is not None else None
+
+
+def common_columns(cells: Cells, rows: NDArray[np.intp], begin: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(g, k) bool: the columns in which all rows of a group are equal.
+
+    Args:
+        cells: The rows' cells.
+        rows: (r,) intp; group after group.
+        begin: (g,) intp; where each group's begin.
+    """
+    ranks = np.take(cells.ranks, rows, axis=1)
+    equal: NDArray[np.bool_] = np.minimum.reduceat(ranks, begin, axis=1) == np.maximum.reduceat(ranks, begin, axis=1)
+    return equal.T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +250,9 @@ class _Search:
             kept = np.repeat(shared, size) & ~again
             rows, counts = row[order[kept]], np.add.reduceat(~again, start, dtype=np.intp)[shared]
             if counts.size:
-                own = (self._common(rows, np.cumsum(counts) - counts) & ~larger.common[of[shared]]).any(axis=1)
+                own = (common_columns(self._cells, rows, np.cumsum(counts) - counts) & ~larger.common[of[shared]]).any(
+                    axis=1
+                )
                 rows, counts = rows[np.repeat(~own, counts)], counts[~own]
                 shared[np.flatnonzero(shared)[own]] = False
             number = self._add(rows, counts, chars[shared])
@@ -247,7 +264,7 @@ class _Search:
         self, rows: NDArray[np.intp], begin: NDArray[np.intp], size: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], _Generation]:
         """Give each group its number, and add those that are new."""
-        common = self._common(rows, begin)
+        common = common_columns(self._cells, rows, begin)
         first = rows[begin].astype(np.int64)
         keys = np.concatenate([first.view(np.uint8).reshape(-1, 8), np.packbits(common, axis=1)], axis=1)
         number = np.empty(len(begin), np.intp)
@@ -286,14 +303,6 @@ class _Search:
             low, high = np.sort([places[one[unequal]], places[other[unequal]]], axis=0)
             most[unequal] = np.maximum(most[unequal], self._cells.shared_chars(low, high))
         return most
-
-    def _common(self, rows: NDArray[np.intp], begin: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """(g, k) bool: the columns in which all rows of a group are equal."""
-        ranks = np.take(self._cells.ranks, rows, axis=1)
-        equal: NDArray[np.bool_] = np.minimum.reduceat(ranks, begin, axis=1) == np.maximum.reduceat(
-            ranks, begin, axis=1
-        )
-        return equal.T
 
 
 def _starts(*keys: NDArray[np.integer]) -> NDArray[np.intp]:

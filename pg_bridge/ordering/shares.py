@@ -25,7 +25,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.descent import NONE
 from pg_bridge.ordering.groups import Groups
 
-_ROUNDS = 100
+ROUNDS = 100
 _COUNTED_EVERY = 10  # rounds
 _SOFTEST, _HARDEST = 0.2, 0.015  # what more a way costs that is used 1/e times as much; in parts of the average edge
 _STEP, _LARGEST_STEP = 2.0, 3.0  # how much a part grows in one round: a logarithm
@@ -144,7 +144,7 @@ class Ways:
         part = 1 / np.bincount(self.edge, minlength=len(self.cost))[self.edge]
         growth = np.zeros(len(part))
         average = float(self.cost.mean()) if len(self.cost) else 1.0
-        softness = np.geomspace(_SOFTEST * average, _HARDEST * average, _ROUNDS + 1).tolist()
+        softness = np.geomspace(_SOFTEST * average, _HARDEST * average, ROUNDS + 1).tolist()
         yield Shares(part, softness[0])
         for soft in softness[1:] if len(part) else ():
             use = self._use(part, soft)
