@@ -44,8 +44,10 @@ def quality_lines(contests: Sequence[Contest]) -> Iterator[str]:
     for quality in qualities:
         yield from _difference(quality.table, "the best other", [quality], lambda q, m: best_other(q, m)[0])
         yield from _difference(quality.table, GGR, [quality], lambda q, m: q.rate(GGR, m))
+        yield from _to_the_bound(quality.table, [quality])
     yield from _difference("average", "the best other", qualities, lambda q, m: best_other(q, m)[0])
     yield from _difference("average", GGR, qualities, lambda q, m: q.rate(GGR, m))
+    yield from _to_the_bound("average", qualities)
 
 
 def _difference(
@@ -56,6 +58,11 @@ def _difference(
         for measure in MEASURES
     )
     yield f"{label:<14} {shown:<18}{points}"
+
+
+def _to_the_bound(label: str, qualities: Sequence[Quality]) -> Iterator[str]:
+    points = _mean([points_above(quality, "chars", quality.bound) for quality in qualities])
+    yield f"{label:<14} {'the bound':<18}{points:>+9.2f}"
 
 
 def table_lines(contests: Sequence[Contest]) -> Iterator[str]:

@@ -20,7 +20,7 @@ SIZES = (("beer", 30_000), ("pdmx", 10_000), ("beer+1", 10_000), ("beer+1", 100_
 """Tables and rows; `beer+1` are the beers with one column more."""
 
 FORMS: tuple[Form, ...] = ("rows", "columns")
-BUDGETS_S = (0.5, 2.0, 8.0)
+BUDGETS_S = (0.5, 2.0, 8.0, 32.0)
 
 
 def write_texts(made: PaperTable, form: Form, path: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.planner.fresh import GGR, OURS
-from benchmarks.planner.results import MEASURES, Contest, Quality, Results, Size
+from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Results, Size
 
 POINTS_ABOVE_GGR = 3.0
 SECONDS = {("beer", 30_000): 0.5, ("pdmx", 10_000): 2.0, ("beer+1", 1_000_000): 20.0}
@@ -53,7 +53,7 @@ def verdicts(results: Results) -> list[Verdict]:
             _never_below(qualities),
             _neighbours(qualities),
             _above_ggr_on_average(qualities),
-            _above_ggr_where_there_is_room(qualities),
+            _above_ggr_where_there_is_room(qualities, results.budgets),
             _bound(qualities),
             *(_of_the_engine(results.contests, engine) for engine in ENGINES),
         ]
@@ -112,7 +112,7 @@ def _above_ggr_on_average(qualities: Sequence[Quality]) -> Verdict:
     )
 
 
-def _above_ggr_where_there_is_room(qualities: Sequence[Quality]) -> Verdict:
+def _above_ggr_where_there_is_room(qualities: Sequence[Quality], budgets: Sequence[Budgeted]) -> Verdict:
     roomy = [quality for quality in qualities if has_room(quality)]
     less = []
     for quality in roomy:
@@ -120,12 +120,21 @@ def _above_ggr_where_there_is_room(qualities: Sequence[Quality]) -> Verdict:
         few = [f"{MEASURES[each]} {value:+.2f}" for each, value in points.items() if value < POINTS_ABOVE_GGR]
         if few:
             room = 100 * (quality.bound - quality.rate(GGR, "chars"))
-            less.append(f"{quality.table} {' '.join(few)} (room for {room:.1f})")
+            more = [each for each in budgets if each.table == quality.table and each.budget_s is not None]
+            less.append(f"{quality.table} {' '.join(few)} (room for {room:.1f}{_with_time(quality, more)})")
     return Verdict(
         f"at least {POINTS_ABOVE_GGR:g} points above GGR wherever the bound leaves them, by every rate",
         not less,
         _listed(less, f"less on {len(less)} of {len(roomy)} tables with room"),
     )
+
+
+def _with_time(quality: Quality, budgets: Sequence[Budgeted]) -> str:
+    """What the largest budget reaches."""
+    if not budgets:
+        return ""
+    most = max(budgets, key=lambda each: each.budget_s or 0.0)
+    return f"; chars {100 * (most.hit_rate - quality.rate(GGR, 'chars')):+.2f} with budget_s={most.budget_s:g}"
 
 
 def _bound(qualities: Sequence[Quality]) -> Verdict:
