@@ -213,7 +213,7 @@ KEYS = {
     "": "rows unique_rows columns questions chars strategy reason hit_rate_before hit_rate_after hit_rate_sent "
     "strategies strategies_left_out bounds placement tokens statistics plan_s read_s",
     "strategies": "strategy hit_rate plan_s chosen",
-    "bounds": "cells neighbours optimum remaining left_out",
+    "bounds": "cells neighbours groups optimum remaining left_out",
     "placement": "first question_first_chars row_first_chars question_first_tokens row_first_tokens",
     "tokens": "tokenizer block_size cache_blocks before after sent",
     "before": "tokens hit_rate bounded_hit_rate",
@@ -287,7 +287,7 @@ def films(tmp_path: Path) -> Path:
 
 
 def test_strategies_and_bounds(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = document(capsys, films, "--bound")
+    found = document(capsys, films)
     rates = {each["strategy"]: each["hit_rate"] for each in found["strategies"]}
     assert tuple(rates) == tuple(name for name in STRATEGIES if name != "optimum")
     assert [each["strategy"] for each in found["strategies"] if each["chosen"]] == ["tree"] == [found["strategy"]]
@@ -296,9 +296,11 @@ def test_strategies_and_bounds(films: Path, capsys: pytest.CaptureFixture[str]) 
     next_best = max([name for name in rates if name != "tree"], key=lambda name: rates[name])
     points = 100 * (rates["tree"] - rates[next_best])
     assert found["reason"] == f"it shares {points:.1f} points more than the next best, {next_best}"
+    found = document(capsys, films, "--bound")
+    assert found["reason"] == "it reaches a bound, so no ordering shares more"
     bounds = found["bounds"]
-    assert rates["tree"] < bounds["neighbours"] < bounds["cells"] < 1
-    assert bounds["remaining"] == pytest.approx(bounds["neighbours"] - rates["tree"])
+    assert rates["tree"] == bounds["groups"] < bounds["neighbours"] < bounds["cells"] < 1
+    assert bounds["remaining"] == pytest.approx(bounds["groups"] - rates["tree"])
     assert bounds["optimum"] is None
     assert "too many orderings" in " ".join(bounds["left_out"])
 
@@ -313,6 +315,7 @@ def test_the_optimum_of_a_tiny_table(
     found = document(capsys, source, "--bound")
     bounds = found["bounds"]
     assert found["hit_rate_sent"] == bounds["optimum"] == found["strategies"][-1]["hit_rate"]
+    assert bounds["optimum"] <= bounds["groups"] <= bounds["cells"]
     assert bounds["optimum"] <= bounds["neighbours"] <= bounds["cells"]
     assert bounds["remaining"] == 0
     assert bounds["left_out"] == []
@@ -324,8 +327,10 @@ def test_what_takes_long_is_left_out_and_said(
 ) -> None:
     monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_COMPARED_CELLS", 71)
     monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_NEIGHBOUR_ROWS", 23)
+    monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_GROUP_CELLS", 71)
     run(films, "--bound")
     printed = capsys.readouterr().out
+    assert "too many groups of rows" in printed
     assert "with --all each strategy is run" in printed
     assert "at most 23 rows of the 24" in printed
     assert "greedy" not in printed

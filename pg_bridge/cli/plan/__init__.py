@@ -52,8 +52,9 @@ those, in a cache of unlimited size and, with --cache-tokens, in one that drops 
 user messages; the model's chat template, which all of them begin with, is left out.
 
 What takes time. Each strategy is run once more by itself, for tables of up to {MOST_COMPARED_CELLS:,} cells; for larger
-ones with --all. --bound compares all pairs of rows, up to {MOST_NEIGHBOUR_ROWS:,} rows, and tries all orderings, up to
-{MOST_ORDERINGS:,} of them. --statistics looks at every pair of columns.
+ones with --all. --bound compares all pairs of rows, up to {MOST_NEIGHBOUR_ROWS:,} rows; weighs all groups of rows that
+have cells in common, which takes a minute for some 10,000 rows and is left out where there are too many; and tries all
+orderings, up to {MOST_ORDERINGS:,} of them. --statistics looks at every pair of columns.
 
 Several questions. All are about the same rows, so the columns are those that any of them names, or all if one names
 none. The questions stand before the rows, or the rows before the questions, whichever computes less.
@@ -74,8 +75,9 @@ The document of --json; rates are fractions, and what was not asked for is null:
   hit_rate_sent                               the unique rows as planned: what an engine is asked
   strategies                                  a list, by itself over the unique rows: strategy, hit_rate, plan_s, chosen
   strategies_left_out                         why that list is empty
-  bounds                                      cells, neighbours, optimum: hit rates that no ordering of the unique rows
-                                              exceeds; remaining: the least of them less hit_rate_sent; left_out: why
+  bounds                                      cells, neighbours, groups, optimum: hit rates that no ordering of the
+                                              unique rows exceeds; remaining: the least of them less hit_rate_sent;
+                                              left_out: why
   placement                                   of several questions: first ("question" or "row"), and what is left to
                                               compute: question_first_chars, row_first_chars, question_first_tokens,
                                               row_first_tokens

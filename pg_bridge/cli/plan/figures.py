@@ -41,6 +41,7 @@ class BoundFigures:
     Attributes:
         cells: If every repeat of a cell were shared.
         neighbours: If every row followed the row most like it; None where left out.
+        groups: If rows could go several ways through a prefix tree, in parts; None where left out.
         optimum: The best of all orderings, tried one by one; None where left out.
         remaining: The least of these less what the plan reaches.
         left_out: Why a bound that was asked for is not there, a sentence each.
@@ -48,6 +49,7 @@ class BoundFigures:
 
     cells: float
     neighbours: float | None
+    groups: float | None
     optimum: float | None
     remaining: float
     left_out: tuple[str, ...]

@@ -29,7 +29,7 @@ from pg_bridge.cli.plan.figures import (
 )
 from pg_bridge.dedup import UniqueRows
 from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan
-from pg_bridge.ordering.bound import most_shared_by_neighbours, searchable
+from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.prefix_cache import PrefixCache, characters
 from pg_bridge.prompt import First, Question, place_questions, render
@@ -39,6 +39,7 @@ from pg_bridge.tokenizer import Tokenizer
 
 MOST_COMPARED_CELLS = 2_000_000  # of the unique rows, for every strategy to be run once more by itself
 MOST_NEIGHBOUR_ROWS = 5_000  # for the bound that compares all pairs of rows
+MOST_GROUP_CELLS = 1_000_000  # looked at in all groups of rows that share some, for the tightest bound; a minute or so
 MOST_ORDERINGS = 100_000  # for the optimum to be searched with --bound
 MOST_SEARCHED_CHARS = 200_000_000  # the same: orderings times characters; ten seconds or so
 _FEW_ORDERINGS = 1_500  # for the optimum to be searched without being asked for
@@ -207,7 +208,7 @@ def _bounds(
 
     cells = rate(ordering.most_shared_chars)
     optimum = next((each.hit_rate for each in strategies if each.strategy == "optimum"), None)
-    neighbours = None
+    neighbours = groups = None
     left_out = []
     if bound and table.rows <= MOST_NEIGHBOUR_ROWS:
         neighbours = rate(most_shared_by_neighbours(Cells(table)))
@@ -216,13 +217,18 @@ def _bounds(
             f"The bound by neighbours is left out: it compares all pairs of rows, "
             f"at most {MOST_NEIGHBOUR_ROWS:,} rows of the {table.rows:,}."
         )
+    if bound:
+        most = most_shared_by_groups(Cells(table), MOST_GROUP_CELLS)
+        groups = rate(most) if most is not None else None
+        if groups is None:
+            left_out.append("The bound by groups of rows is left out: too many groups of rows share some cells.")
     if bound and optimum is None:
         left_out.append(
             f"The optimum is left out: there are too many orderings to try them all "
             f"(at most {MOST_ORDERINGS:,}, and {MOST_SEARCHED_CHARS:,} characters)."
         )
-    least = min(each for each in (cells, neighbours, optimum) if each is not None)
-    return BoundFigures(cells, neighbours, optimum, least - rate(ordering.shared_chars), tuple(left_out))
+    least = min(each for each in (cells, neighbours, groups, optimum) if each is not None)
+    return BoundFigures(cells, neighbours, groups, optimum, least - rate(ordering.shared_chars), tuple(left_out))
 
 
 def _reason(table: Table, ordering: Ordering, strategies: Sequence[StrategyFigures], bounds: BoundFigures) -> str:
@@ -233,6 +239,8 @@ def _reason(table: Table, ordering: Ordering, strategies: Sequence[StrategyFigur
     chosen = next(each for each in strategies if each.chosen)
     if chosen.hit_rate == bounds.optimum:
         return "all orderings were tried, and none shares more"
+    if bounds.remaining <= 0:
+        return "it reaches a bound, so no ordering shares more"
     rivals = [each for each in strategies if not each.chosen and each.strategy != "optimum"]
     best = max(rivals, key=lambda each: each.hit_rate)
     if best.hit_rate == chosen.hit_rate:

@@ -81,6 +81,8 @@ def _named(bounds: BoundFigures) -> Iterator[tuple[str, float]]:
     yield "every repeated cell shared", bounds.cells
     if bounds.neighbours is not None:
         yield "every row after its most alike", bounds.neighbours
+    if bounds.groups is not None:
+        yield "every row several ways in parts", bounds.groups
     if bounds.optimum is not None:
         yield "all orderings tried", bounds.optimum
 

@@ -1,0 +1,259 @@
+"""All groups of rows, the bound that they give, and the trees that they guide."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations, islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from benchmarks.paper_tables import make
+from pg_bridge.dedup import dedup
+from pg_bridge.ordering import order_by, plan, weigh
+from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
+from pg_bridge.ordering.cells import Cells
+from pg_bridge.ordering.cost import total_chars
+from pg_bridge.ordering.graft import graft
+from pg_bridge.ordering.groups import Groups, all_groups
+from pg_bridge.ordering.guide import Guide
+from pg_bridge.ordering.rows import sort_rows, walk
+from pg_bridge.ordering.shares import ROUNDS, Ways, least_tree_chars
+from pg_bridge.table import Table
+
+MANY = 10_000_000
+NAMES = ("a", "ab", "b", "review/x", "review/y")
+CELLS = ("null", "1", "12", '""', '"x"', '"ab"', '"abc"', '"abd"', '"a longer text here"', '"a longer text there"')
+
+
+@st.composite
+def tables(draw: st.DrawFn, rows: int, columns: int) -> Table:
+    """Small tables of unique rows, whose names and cells often begin alike."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=columns, unique=True))
+    pool = draw(st.lists(st.sampled_from(CELLS), min_size=2, max_size=5, unique=True))
+    cell = st.tuples(*[st.sampled_from(pool)] * len(names))
+    drawn = draw(st.lists(cell, min_size=2, max_size=rows, unique=True))
+    return Table.from_cells(names, list(zip(*drawn, strict=True)))
+
+
+def groups_of(table: Table, beginnings: bool = True) -> tuple[Cells, Groups]:
+    cells = Cells(table)
+    groups = all_groups(cells, MANY, beginnings)
+    assert groups is not None
+    return cells, groups
+
+
+def members(groups: Groups) -> list[tuple[int, ...]]:
+    return [tuple(part.tolist()) for part in np.split(groups.rows, groups.begin[1:-1])]
+
+
+def bound_of(table: Table) -> int:
+    most = most_shared_by_groups(Cells(table), MANY)
+    assert most is not None
+    return most
+
+
+@given(tables(rows=8, columns=4))
+def test_groups_are_all_rows_that_share_some_cells(table: Table) -> None:
+    cells, groups = groups_of(table, beginnings=False)
+    rows = range(table.rows)
+    expected = {tuple(rows)}
+    for number in range(1, cells.columns + 1):
+        for columns in combinations(range(cells.columns), number):
+            by_cells: dict[tuple[int, ...], list[int]] = {}
+            for row in rows:
+                by_cells.setdefault(tuple(cells.ranks[list(columns), row].tolist()), []).append(row)
+            expected |= {tuple(group) for group in by_cells.values() if len(group) > 1}
+    found = members(groups)
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    for group, chars in zip(found, groups.chars.tolist(), strict=True):
+        equal = (cells.ranks[:, group] == cells.ranks[:, [group[0]]]).all(axis=1)
+        place = cells.ranks[:, group[0]].astype(np.intp) + cells.offsets
+        assert chars == int(cells.chars[place][equal].sum())
+
+
+@given(tables(rows=8, columns=4), st.booleans())
+def test_edges_go_to_smaller_groups_that_share_more(table: Table, beginnings: bool) -> None:
+    _, groups = groups_of(table, beginnings)
+    found = members(groups)
+    reached = {0}
+    for source, target in zip(groups.source.tolist(), groups.target.tolist(), strict=True):
+        assert set(found[target]) <= set(found[source])
+        assert groups.chars[target] > groups.chars[source]
+        reached.add(target)
+    assert reached == set(range(len(found)))
+
+
+@given(tables(rows=10, columns=5), st.integers(0, 2**32))
+def test_no_ordering_shares_more_than_the_bound(table: Table, seed: int) -> None:
+    most = bound_of(table)
+    chance = np.random.default_rng(seed)
+    n, k = table.rows, len(table.columns)
+    few = [chance.permutation(k) for _ in range(3)]
+    for column_order in (
+        np.array([chance.permutation(k) for _ in range(n)], np.int16),
+        np.array([few[i] for i in chance.integers(0, 3, n)], np.int16),
+    ):
+        rows = sort_rows(Cells(table), column_order)
+        assert weigh("random", table, rows, column_order[rows]).shared_chars <= most
+    assert plan(table).shared_chars <= most
+
+
+@settings(max_examples=200)
+@given(tables(rows=4, columns=3))
+def test_the_bound_is_never_below_the_optimum(table: Table) -> None:
+    best = order_by("optimum", table).shared_chars
+    assert best <= bound_of(table) <= best + max(8, best // 10)
+
+
+def test_the_bound_is_the_optimum_as_a_rule() -> None:
+    chance = np.random.default_rng(0)
+    exact = tried = 0
+    for _ in range(200):
+        pool = chance.choice(len(CELLS), 4, replace=False)
+        cells = [[CELLS[pool[i]] for i in chance.integers(0, 4, 4)] for _ in range(3)]
+        table = dedup(Table.from_cells(NAMES[:3], cells)).table
+        tried += 1
+        exact += bound_of(table) == order_by("optimum", table).shared_chars
+    assert exact >= 0.95 * tried
+
+
+@pytest.mark.parametrize("name", ["beer", "fever", "squad", "movies", "products"])
+def test_little_is_left_to_gain_on_tables_of_the_papers_shape(name: str) -> None:
+    table = dedup(make(name, 300, 0).table()).table
+    cells = Cells(table)
+    shared, most = plan(table).shared_chars, bound_of(table)
+    assert shared <= most <= most_shared_by_neighbours(cells)
+    assert most - shared <= 0.01 * total_chars(cells)
+
+
+def test_three_rows_of_which_each_two_share_a_cell_share_one_and_a_half() -> None:
+    """Only two of the three can stand together, but half of each row can stand with half of another."""
+    columns = [[f'"{cell}{"x" * 96}"' for cell in cells] for cells in ("112", "122", "121")]
+    table = Table.from_cells(["a", "b", "c"], columns)
+    half = len(f'"a": {columns[0][0]}, ') / 2
+    assert order_by("optimum", table).shared_chars == plan(table).shared_chars < 3 * half
+    assert bound_of(table) - plan(table).shared_chars == pytest.approx(half, abs=10)
+
+
+def test_shares_never_come_to_more_than_the_edge() -> None:
+    cells, groups = groups_of(make("beer", 200, 0).table())
+    ways = Ways.of(cells, groups)
+    paid = []
+    for shares in ways.rounds():
+        assert np.bincount(ways.edge, weights=shares.part, minlength=len(ways.cost)) == pytest.approx(1)
+        assert (shares.part >= 0).all()
+        paid.append(ways.least(shares.part))
+    assert len(paid) == ROUNDS + 1
+    shared = plan(make("beer", 200, 0).table()).shared_chars - (cells.rows - 1)  # without opening braces
+    assert paid[0] < paid[10] < paid[-1] <= total_chars(cells) - shared - groups.chars[0]
+
+
+def test_too_many_groups_are_not_looked_for() -> None:
+    cells = Cells(make("beer", 200, 0).table())
+    assert all_groups(cells, 200 * 9 - 1) is None
+    assert all_groups(cells, 200 * 9 + 1) is None
+    assert all_groups(cells, MANY) is not None
+    assert most_shared_by_groups(cells, 200 * 9 + 1) is None
+
+
+def test_beginnings_may_nest_too_deep() -> None:
+    texts = [json.dumps("x" * i) for i in range(1, 60)]
+    cells = Cells(Table.from_cells(["a", "b"], [texts, [json.dumps(str(i)) for i in range(59)]]))
+    assert all_groups(cells, MANY) is None
+    assert all_groups(cells, MANY, beginnings=False) is not None
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [['"x"']],
+        [['"x"', '"x"']],
+        [['"x"', '"y"']],
+        [["null", "null", "null"], ['"a"', '"b"', '"c"']],
+        [['"x"'] * 5, ['"y"'] * 5],
+        [[json.dumps(str(i)) for i in range(7)]] * 2,
+    ],
+)
+def test_tables_with_nothing_to_choose(cells: list[list[str]]) -> None:
+    table = Table.from_cells(["a", "b"][: len(cells)], cells)
+    assert plan(table).shared_chars <= bound_of(table)
+    unique = dedup(table).table
+    assert plan(unique).shared_chars == bound_of(unique) or unique.rows == 1
+
+
+def test_interrupts_end_the_bound() -> None:
+    cells, groups = groups_of(make("beer", 50, 0).table())
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        least_tree_chars(cells, groups, interrupt)
+
+
+@given(tables(rows=10, columns=5), st.booleans())
+def test_a_guided_order_has_each_column_once(table: Table, beginnings: bool) -> None:
+    cells, groups = groups_of(table, beginnings)
+    guide = Guide(cells, groups, list(range(cells.columns)))
+    for shares in islice(guide.rounds(), 3):
+        column_order = guide.column_order(shares)
+        assert (np.sort(column_order, axis=1) == np.arange(cells.columns)).all()
+
+
+def test_rows_agree_on_the_way_that_most_can_pay() -> None:
+    """Four rows share a long cell, two of them also a longer one: that is dearer for two than the long one for four."""
+    long, longer = '"' + "l" * 40 + '"', '"' + "m" * 44 + '"'
+    table = Table.from_cells(
+        ["one", "two", "id"], [[long] * 4 + ['"x"'], [longer, '"1"', '"2"', '"3"', longer], list("12345")]
+    )
+    cells, groups = groups_of(table, beginnings=False)
+    guide = Guide(cells, groups, [2, 1, 0])
+    first = guide.column_order(next(guide.rounds()))
+    assert first[1:4, 0].tolist() == [0, 0, 0]
+
+
+def orders(table: Table, budget_s: float | None) -> tuple[int, NDArray[np.int16]]:
+    ordering = plan(table, budget_s=budget_s)
+    return ordering.shared_chars, ordering.column_order
+
+
+def test_a_budget_buys_a_guided_tree() -> None:
+    table = dedup(make("squad", 1_500, 0).table()).table
+    default, _ = orders(table, None)
+    with_time, column_order = orders(table, 20.0)  # all that there is to try takes two seconds
+    assert with_time > 1.0005 * default
+    assert (np.sort(column_order, axis=1) == np.arange(len(table.columns))).all()
+
+
+def test_small_tables_and_long_rows_get_a_guided_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    column_order = Guide.column_order
+
+    def spy(self: Guide, shares: object) -> NDArray[np.int16]:
+        found = column_order(self, shares)  # type: ignore[arg-type]
+        made.append(len(found))
+        return found
+
+    monkeypatch.setattr(Guide, "column_order", spy)
+    for name, rows, guided in (("movies", 200, True), ("squad", 2_000, True), ("beer", 2_000, False)):
+        made.clear()
+        table = dedup(make(name, rows, 0).table()).table
+        assert plan(table).strategy == "tree"
+        assert made == ([table.rows] if guided else [])
+
+
+def test_guided_trees_are_what_graft_makes_of_them() -> None:
+    table = dedup(make("squad", 400, 0).table()).table
+    cells, groups = groups_of(table, beginnings=False)
+    guide = Guide(cells, groups, list(range(cells.columns)))
+    before = guide.column_order(next(guide.rounds()))
+    rows, shared = walk(cells, before)
+    *_, (after, rows_then, shared_then) = graft(cells, before, rows, shared)
+    assert shared_then > shared
+    assert weigh("guided", table, rows_then, after[rows_then]).shared_chars == shared_then + table.rows - 1
+    assert plan(table).shared_chars >= shared_then
