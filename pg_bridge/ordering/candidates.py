@@ -57,6 +57,7 @@ _WEIGHED_CELLS = 1 << 20  # likewise, on which the best of the refined orders is
 _GRAFTED_CELLS = 1 << 19  # looked at in all sweeps over a tree's branches together
 _MOST_SWEEPS = 16
 _GUIDED_CHARS = 100  # of the table, for each cell of all its groups; long rows keep an engine busy for longer
+_MOST_GUIDED_CELLS = 2_000_000  # likewise, however long the rows: a second or two
 _GUIDED_CELLS_S = {True: 200_000, False: 2_000_000}  # likewise, with and without beginnings, for a second's budget
 _GUIDED_ROUNDS = (6, 12, 25, 50, 100)  # of bettering shares, after which there is a guided tree within a budget
 _HOPELESS = 0.05  # of what the best tree shares; one that far behind does not catch up when branches move
@@ -228,7 +229,8 @@ class Candidates:
         if self._carries:
             return
         rounds: tuple[int, ...] = (0,)
-        tries = [(False, max(self._effort.guided, total_chars(self._cells) // _GUIDED_CHARS))]
+        by_length = min(total_chars(self._cells) // _GUIDED_CHARS, _MOST_GUIDED_CELLS)
+        tries = [(False, max(self._effort.guided, by_length))]
         if until is not None:
             rounds = _GUIDED_ROUNDS
             left_s = max(until - time.monotonic(), 0.0)
