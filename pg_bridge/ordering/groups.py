@@ -250,9 +250,8 @@ class _Search:
             kept = np.repeat(shared, size) & ~again
             rows, counts = row[order[kept]], np.add.reduceat(~again, start, dtype=np.intp)[shared]
             if counts.size:
-                own = (common_columns(self._cells, rows, np.cumsum(counts) - counts) & ~larger.common[of[shared]]).any(
-                    axis=1
-                )
+                common = common_columns(self._cells, rows, np.cumsum(counts) - counts)
+                own = (common & ~larger.common[of[shared]]).any(axis=1)
                 rows, counts = rows[np.repeat(~own, counts)], counts[~own]
                 shared[np.flatnonzero(shared)[own]] = False
             number = self._add(rows, counts, chars[shared])

@@ -106,8 +106,7 @@ def test_no_ordering_shares_more_than_the_bound(table: Table, seed: int) -> None
 @settings(max_examples=200)
 @given(tables(rows=4, columns=3))
 def test_the_bound_is_never_below_the_optimum(table: Table) -> None:
-    best = order_by("optimum", table).shared_chars
-    assert best <= bound_of(table) <= best + max(8, best // 10)
+    assert order_by("optimum", table).shared_chars <= bound_of(table)
 
 
 def test_the_bound_is_the_optimum_as_a_rule() -> None:
