@@ -44,9 +44,9 @@ Hit rates in percent of whole prompts: system prompt, question and row as one te
 chars: characters that an unbounded cache holds. neighb: characters shared with the prompt before. b16, b32: tokens, in
 an unbounded cache of blocks of 16 and 32. /10%: the same in a cache with room for {BOUNDED_CACHE:.0%} of the prompts' \
 tokens,
-least recently used blocks going first. bound: no ordering shares more characters, as docs/decisions/0028 proves. s: from
-whole columns of text to an ordering; encode: of these until rows are encoded and distinct. MiB: peak memory beyond the
-text. {GGR} is the paper's, which counts nothing; all others count what they share. In brackets what {OURS} chose.
+least recently used blocks going first. bound: no ordering shares more characters (docs/decisions/0028). s: from whole
+columns of text to an ordering; encode: of these until rows are encoded and distinct. MiB: peak memory beyond the text.
+{GGR} is the paper's, which counts nothing; all others count what they share. In brackets what {OURS} chose.
 """
 STAND_IN = """
 Characters in place of tokens. likeness: correlation of the distinct cells' characters with their tokens. Then hit

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.ordering.bound import optimum, searchable
+from pg_bridge.ordering.camps import two_camps
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
@@ -40,12 +41,14 @@ class _Effort(NamedTuple):
     most_cells: float
     refined: int  # column orders
     trees: int
+    camps: bool = False
     guided: int = 0  # cells of all groups at most for a guided tree, however short the rows
 
 
 _EFFORTS = (
-    _Effort(2_000, 1, 1, 20_000),
+    _Effort(2_000, 1, 1, guided=20_000),
     _Effort(1 << 16, 3, 3),
+    _Effort(1 << 19, 3, 1, camps=True),
     _Effort(100_000_000, 3, 1),
     _Effort(math.inf, 3, 0),
 )
@@ -220,6 +223,16 @@ class Candidates:
                 return
 
     def _grow(self) -> Iterator[NDArray[np.int16]]:
+        """Trees: one of two camps of rows where that pays, then from attempt after attempt."""
+        cells = self._cells
+        if self._effort.camps and not self._carries:
+            camps = two_camps(cells, self._fixed_order("refined")[0], self._check_interrupts)
+            column_order = np.empty((cells.rows, cells.columns), np.int16)
+            for rows, order in camps:
+                some = cells.some(rows)
+                column_order[rows] = grow(some, order, _LOOKED_AT, _REGROUPED, check_interrupts=self._check_interrupts)
+            if camps:
+                yield column_order
         for attempt in self._attempts():
             settled = attempt[0] is self._fixed_order("refined")[0]
             yield grow(self._cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)
