@@ -20,10 +20,11 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns
 from pg_bridge.ordering.partition import sort_keys
 
-_RARE = 4  # rows that hold a value
+_RARE = 2  # rows that hold a value
 _SEEDS = 2  # columns whose rare values are tried
-_ROUNDS = 2
-_LEAST_GAIN = 0.01  # of what all rows share by one order
+_ROUNDS = 4
+_LEAST_GAIN = 0.002  # of what all rows share by one order
+_HOPELESS = 0.02  # of it less, at first
 _SAMPLED_CELLS = 1 << 15  # of an even sample of a camp's rows, on which its order is found
 
 
@@ -51,20 +52,28 @@ def two_camps(cells: Cells, order: list[int], check_interrupts: Callable[[], Non
         The two camps; none where no value is rare, or where that gains little.
     """
     best: list[Camp] = []
-    most = int((1 + _LEAST_GAIN) * fixed_chars(cells, order))
+    alone = fixed_chars(cells, order)
+    most = (1 + _LEAST_GAIN) * alone
     for column in _seeds(cells):
         check_interrupts()
         count = np.bincount(cells.ranks[column])[cells.ranks[column]]
         rare = count <= _RARE
         first, second = (_order_of(cells, np.flatnonzero(rows), column, order) for rows in (~rare, rare))
+        camps = [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
+        if _shared_chars(cells, camps) < (1 - _HOPELESS) * alone:
+            continue
         for _ in range(_ROUNDS):
             check_interrupts()
             rare = _paid_by_others(cells, second, rare) > _paid_by_others(cells, first, ~rare)
         camps = [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
-        shared = sum(fixed_chars(cells.some(camp.rows), camp.order) for camp in camps)
+        shared = _shared_chars(cells, camps)
         if shared > most and all(camp.rows.size for camp in camps):
             best, most = camps, shared
     return best
+
+
+def _shared_chars(cells: Cells, camps: list[Camp]) -> int:
+    return sum(fixed_chars(cells.some(camp.rows), camp.order) for camp in camps)
 
 
 def _seeds(cells: Cells) -> list[int]:
