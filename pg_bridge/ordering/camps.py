@@ -21,11 +21,11 @@ from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_column
 from pg_bridge.ordering.partition import sort_keys
 
 _RARE = 2  # rows that hold a value
-_SEEDS = 2  # columns whose rare values are tried
+_LEAST_ROWS = 0.005  # of all, that share a rare value
 _ROUNDS = 4
 _LEAST_GAIN = 0.002  # of what all rows share by one order
 _HOPELESS = 0.02  # of it less, at first
-_SAMPLED_CELLS = 1 << 15  # of an even sample of a camp's rows, on which its order is found
+_SAMPLED_CELLS = 1 << 15  # of some of a camp's rows, on which its order is found
 
 
 class Camp(NamedTuple):
@@ -40,52 +40,47 @@ class Camp(NamedTuple):
     order: list[int]
 
 
-def two_camps(cells: Cells, order: list[int], check_interrupts: Callable[[], None] = lambda: None) -> list[Camp]:
+def two_camps(
+    cells: Cells, order: list[int], shared: int, check_interrupts: Callable[[], None] = lambda: None
+) -> list[Camp]:
     """Divide all rows.
 
     Args:
         cells: Their cells.
         order: All columns, in an order that is good for all rows.
+        shared: Characters of cells that they share by it.
         check_interrupts: Called between steps; what it raises ends all.
 
     Returns:
         The two camps; none where no value is rare, or where that gains little.
     """
-    best: list[Camp] = []
-    alone = fixed_chars(cells, order)
-    most = (1 + _LEAST_GAIN) * alone
-    for column in _seeds(cells):
+    column = next((column for column in order if _has_rare_values(cells, column)), None)
+    if column is None:
+        return []
+    rare = np.bincount(cells.ranks[column])[cells.ranks[column]] <= _RARE
+    first, second = (_order_of(cells, np.flatnonzero(rows), column, order) for rows in (~rare, rare))
+    if _shared_chars(cells, rare, first, second) < (1 - _HOPELESS) * shared:
+        return []
+    for _ in range(_ROUNDS):
         check_interrupts()
-        count = np.bincount(cells.ranks[column])[cells.ranks[column]]
-        rare = count <= _RARE
-        first, second = (_order_of(cells, np.flatnonzero(rows), column, order) for rows in (~rare, rare))
-        camps = [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
-        if _shared_chars(cells, camps) < (1 - _HOPELESS) * alone:
-            continue
-        for _ in range(_ROUNDS):
-            check_interrupts()
-            rare = _paid_by_others(cells, second, rare) > _paid_by_others(cells, first, ~rare)
-        camps = [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
-        shared = _shared_chars(cells, camps)
-        if shared > most and all(camp.rows.size for camp in camps):
-            best, most = camps, shared
-    return best
+        rare = _paid_by_others(cells, second, rare) > _paid_by_others(cells, first, ~rare)
+    if not 0 < rare.sum() < len(rare) or _shared_chars(cells, rare, first, second) < (1 + _LEAST_GAIN) * shared:
+        return []
+    return [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
 
 
-def _shared_chars(cells: Cells, camps: list[Camp]) -> int:
-    return sum(fixed_chars(cells.some(camp.rows), camp.order) for camp in camps)
+def _has_rare_values(cells: Cells, column: int) -> bool:
+    """Whether some rows share a column's value with so few others, and some with more."""
+    count = np.bincount(cells.ranks[column])
+    rare = count[(count > 1) & (count <= _RARE)].sum()
+    return bool(rare >= _LEAST_ROWS * cells.rows and count.max() > _RARE)
 
 
-def _seeds(cells: Cells) -> list[int]:
-    """Columns that have rare values and popular ones, those first in whose rare ones most is repeated."""
-    repeated = {}
-    for column, (ranks, offset) in enumerate(zip(cells.ranks, cells.offsets.tolist(), strict=True)):
-        count = np.bincount(ranks, minlength=int(cells.sizes[column]))
-        rare = (count > 1) & (count <= _RARE)
-        if rare.any() and count.max() > _RARE:
-            chars = cells.chars[offset : offset + len(count)]
-            repeated[column] = int((count[rare] - 1) @ chars[rare])
-    return sorted(repeated, key=lambda column: -repeated[column])[:_SEEDS]
+def _shared_chars(cells: Cells, rare: NDArray[np.bool_], first: list[int], second: list[int]) -> int:
+    """Characters of cells that rows share if each camp stands sorted by its order."""
+    return sum(
+        fixed_chars(cells.some(np.flatnonzero(rows)), columns) for rows, columns in ((~rare, first), (rare, second))
+    )
 
 
 def _order_of(cells: Cells, rows: NDArray[np.intp], column: int, order: list[int]) -> list[int]:

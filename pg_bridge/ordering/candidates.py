@@ -226,7 +226,7 @@ class Candidates:
         """Trees: one of two camps of rows where that pays, then from attempt after attempt."""
         cells = self._cells
         if self._effort.camps and not self._carries:
-            camps = two_camps(cells, self._fixed_order("refined")[0], self._check_interrupts)
+            camps = two_camps(cells, *self._fixed_order("refined"), self._check_interrupts)
             column_order = np.empty((cells.rows, cells.columns), np.int16)
             for rows, order in camps:
                 some = cells.some(rows)
