@@ -212,8 +212,11 @@ class Candidates:
 
     def _trees(self, until: float | None) -> Iterator[NDArray[np.int16]]:
         """Trees, the most promising first; as many as pay as a rule, and more until the time is over."""
-        grown = self._grow()
-        as_a_rule = islice(grown, max(self._effort.trees, 1) + bool(self._last_order))
+        in_camps, grown = list(self._in_camps()), self._grow()
+        most = max(self._effort.trees, 1) + bool(self._last_order)
+        if in_camps and not self._carries:  # where it stands in place of a tree of all rows
+            most -= 1
+        as_a_rule = chain(in_camps, islice(grown, most))
         if until is None:
             yield from as_a_rule
             return
@@ -222,17 +225,21 @@ class Candidates:
             if time.monotonic() >= until:
                 return
 
-    def _grow(self) -> Iterator[NDArray[np.int16]]:
-        """Trees: one of two camps of rows where that pays, then from attempt after attempt."""
+    def _in_camps(self) -> Iterator[NDArray[np.int16]]:
+        """A tree of two camps of rows, where that pays."""
         cells = self._cells
-        if self._effort.camps and not self._carries:
-            camps = two_camps(cells, *self._fixed_order("refined"), self._check_interrupts)
-            column_order = np.empty((cells.rows, cells.columns), np.int16)
-            for rows, order in camps:
-                some = cells.some(rows)
-                column_order[rows] = grow(some, order, _LOOKED_AT, _REGROUPED, check_interrupts=self._check_interrupts)
-            if camps:
-                yield column_order
+        if not self._effort.camps:
+            return
+        camps = two_camps(cells, *self._fixed_order("refined"), self._check_interrupts)
+        if not camps:
+            return
+        column_order = np.empty((cells.rows, cells.columns), np.int16)
+        for rows, order in camps:
+            some = cells.some(rows)
+            column_order[rows] = grow(some, order, _LOOKED_AT, _REGROUPED, check_interrupts=self._check_interrupts)
+        yield column_order
+
+    def _grow(self) -> Iterator[NDArray[np.int16]]:
         for attempt in self._attempts():
             settled = attempt[0] is self._fixed_order("refined")[0]
             yield grow(self._cells, *attempt, settled=settled, check_interrupts=self._check_interrupts)

@@ -215,7 +215,8 @@ class _Search:
     ) -> NDArray[np.intp]:
         """Add the groups of rows whose next cells begin alike and are not all equal.
 
-        Where they have more cells in common than the larger group, they share more below a group of their own.
+        Some of them have more cells in common than the larger group. If these cells are no fewer characters than what
+        other rows begin alike with, two rows or more share at least as much below a group of their own.
 
         Args:
             larger: The groups.
@@ -227,6 +228,7 @@ class _Search:
             (c,) intp: of each cell, the group in which it has most of its beginning in common with others.
         """
         above = larger.number[owner]
+        with_others, with_all = np.zeros(len(owner), np.int64), np.zeros(len(larger.number), np.int64)
         cells_of = np.bincount(owner, minlength=len(larger.number))
         for beginnings, next_ in pairwise(self._beginnings.of_cell):
             begun = np.flatnonzero(beginnings[place] != NONE)
@@ -242,21 +244,27 @@ class _Search:
             again[start] = False
             size = np.diff(start, append=len(order))
             of = owner[order[start]]
-            chars = larger.chars[of] + self._beginnings.chars[beginning[start]]
+            begun_chars = self._beginnings.chars[beginning[start]]
+            chars = larger.chars[of] + begun_chars
             shared = parts & (np.add.reduceat(~again, start, dtype=np.intp) > 1)
             whole = shared & (size == cells_of[of])
             self._raised.append((larger.number[of[whole]], chars[whole]))
+            with_all[of[whole]] = begun_chars[whole]
+            with_others[order[np.repeat(whole, size)]] = np.repeat(begun_chars[whole], size[whole])
             shared &= ~whole
             kept = np.repeat(shared, size) & ~again
             rows, counts = row[order[kept]], np.add.reduceat(~again, start, dtype=np.intp)[shared]
             if counts.size:
-                common = common_columns(self._cells, rows, np.cumsum(counts) - counts)
-                own = (common & ~larger.common[of[shared]]).any(axis=1)
+                begin = np.cumsum(counts) - counts
+                common = common_columns(self._cells, rows, begin)
+                more = self._chars_of(rows[begin], common) - larger.chars[of[shared]]
+                own = (more > 0) & (more >= with_others[order[start[shared]]] - with_all[of[shared]])
                 rows, counts = rows[np.repeat(~own, counts)], counts[~own]
                 shared[np.flatnonzero(shared)[own]] = False
             number = self._add(rows, counts, chars[shared])
             self._edges.append((above[order[start[shared]]], number))
             above[order[np.repeat(shared, size)]] = np.repeat(number, size[shared])
+            with_others[order[np.repeat(shared, size)]] = np.repeat(begun_chars[shared], size[shared])
         return above
 
     def _named(
@@ -277,7 +285,7 @@ class _Search:
         is_new[new] = True
         number_new, rows, size, common = number[is_new], rows[np.repeat(is_new, size)], size[is_new], common[is_new]
         begin = np.cumsum(size) - size
-        chars = (self._cells.chars[self._place[:, rows[begin]]].T * common).sum(axis=1)
+        chars = self._chars_of(rows[begin], common)
         larger = size > 2
         begun = chars.copy()
         if self._beginnings.chars.size:
@@ -285,6 +293,11 @@ class _Search:
         self._add(rows, size, begun)
         rows, size = rows[np.repeat(larger, size)], size[larger]
         return number, _Generation(number_new[larger], rows, np.cumsum(size) - size, common[larger], chars[larger])
+
+    def _chars_of(self, first: NDArray[np.intp], common: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(g,) int64: characters of the cells that groups have in common, by the first row of each."""
+        chars: NDArray[np.int64] = (self._cells.chars[self._place[:, first]].T * common).sum(axis=1)
+        return chars
 
     def _add(self, rows: NDArray[np.intp], size: NDArray[np.intp], chars: NDArray[np.int64]) -> NDArray[np.intp]:
         """(g,) intp: the numbers of new groups."""
