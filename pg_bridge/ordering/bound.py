@@ -82,7 +82,7 @@ def most_shared_by_groups(cells: Cells, most: int, check_interrupts: Callable[[]
     """
     if cells.rows < 2 or cells.columns == 0:
         return 0
-    groups = all_groups(cells, most)
+    groups = all_groups(cells, most, check_interrupts=check_interrupts)
     if groups is None:
         return None
     return total_chars(cells) - least_tree_chars(cells, groups, check_interrupts) + cells.rows - 1

@@ -256,7 +256,7 @@ class Candidates:
             left_s = max(until - time.monotonic(), 0.0)
             tries = [(beginnings, int(left_s * cells_s)) for beginnings, cells_s in _GUIDED_CELLS_S.items()]
         for beginnings, most in tries:
-            groups = all_groups(self._cells, most, beginnings) if most else None
+            groups = all_groups(self._cells, most, beginnings, self._check_interrupts) if most else None
             if groups is not None:
                 break
         else:

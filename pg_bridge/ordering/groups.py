@@ -10,6 +10,7 @@ below it nodes for rows whose next cells only begin alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -42,13 +43,16 @@ class Groups:
     target: NDArray[np.intp]
 
 
-def all_groups(cells: Cells, most: int, beginnings: bool = True) -> Groups | None:
+def all_groups(
+    cells: Cells, most: int, beginnings: bool = True, check_interrupts: Callable[[], None] = lambda: None
+) -> Groups | None:
     """Find all groups.
 
     Args:
         cells: Two rows at least, and one column.
         most: How many cells to look at: those of all groups that the group's rows do not have in common.
         beginnings: Whether rows whose next cells only begin alike are groups too.
+        check_interrupts: Called before each generation of groups; what it raises ends the search.
 
     Returns:
         The groups; None where more cells would have to be looked at, or beginnings nest too deep.
@@ -56,7 +60,7 @@ def all_groups(cells: Cells, most: int, beginnings: bool = True) -> Groups | Non
     if cells.rows * int(np.count_nonzero(cells.sizes > 1)) > most:
         return None
     found = _Beginnings.of(cells) if beginnings else _Beginnings.none(cells)
-    return _Search(cells, found, most).run() if found is not None else None
+    return _Search(cells, found, most).run(check_interrupts) if found is not None else None
 
 
 def common_columns(cells: Cells, rows: NDArray[np.intp], begin: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -175,11 +179,12 @@ class _Search:
         self._edges = [(np.empty(0, np.intp), np.empty(0, np.intp))]
         self._raised: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
 
-    def run(self) -> Groups | None:
+    def run(self, check_interrupts: Callable[[], None]) -> Groups | None:
         """All groups; None where there are too many."""
         n = self._cells.rows
         generation = self._named(np.arange(n), np.zeros(1, np.intp), np.array([n]))[1]
         while generation.number.size:
+            check_interrupts()
             self._left -= int((np.diff(generation.begin, append=len(generation.rows)) @ ~generation.common).sum())
             if self._left < 0:
                 return None

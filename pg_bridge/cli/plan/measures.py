@@ -210,15 +210,16 @@ def _bounds(
     optimum = next((each.hit_rate for each in strategies if each.strategy == "optimum"), None)
     neighbours = groups = None
     left_out = []
-    if bound and table.rows <= MOST_NEIGHBOUR_ROWS:
-        neighbours = rate(most_shared_by_neighbours(Cells(table)))
-    elif bound:
+    coded = Cells(table) if bound else None
+    if coded is not None and table.rows <= MOST_NEIGHBOUR_ROWS:
+        neighbours = rate(most_shared_by_neighbours(coded))
+    elif coded is not None:
         left_out.append(
             f"The bound by neighbours is left out: it compares all pairs of rows, "
             f"at most {MOST_NEIGHBOUR_ROWS:,} rows of the {table.rows:,}."
         )
-    if bound:
-        most = most_shared_by_groups(Cells(table), MOST_GROUP_CELLS)
+    if coded is not None:
+        most = most_shared_by_groups(coded, MOST_GROUP_CELLS)
         groups = rate(most) if most is not None else None
         if groups is None:
             left_out.append("The bound by groups of rows is left out: too many groups of rows share some cells.")
