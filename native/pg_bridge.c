@@ -82,6 +82,7 @@ _PG_init(void)
 	registry_init();
 	batch_scan_init();
 	foreign_keys_init();
+	multicorn_guard_init();
 	next_planner = planner_hook;
 	planner_hook = plan_in_batches;
 }

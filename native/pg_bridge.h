@@ -17,7 +17,8 @@
  *
  * A call that is not foreseen stays in its expression and is made as always.
  *
- * The module is also a foreign data wrapper, which foreign_scan.h tells about.
+ * The module is also a foreign data wrapper, which foreign_scan.h tells about, and multicorn_guard.c keeps scans by
+ * Multicorn from crashing the server.
  */
 #ifndef PG_BRIDGE_H
 #define PG_BRIDGE_H
@@ -82,6 +83,9 @@ extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_opti
 /* foreign_keys.c */
 extern void look_ahead_for_keys(PlannedStmt *stmt);
 extern void foreign_keys_init(void);
+
+/* multicorn_guard.c */
+extern void multicorn_guard_init(void);
 
 /* batch_calls.c */
 extern int	inside_batch_function;	/* how many are being called */

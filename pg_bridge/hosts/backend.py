@@ -7,6 +7,7 @@ PostgreSQL error would jump over Python's frames.
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 _BACKEND = ctypes.CDLL(None)
 _BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
@@ -71,3 +72,23 @@ def spoil_freed_memory() -> None:
     piece = allocate(_BROKEN_DOWN_TIME_BYTES)
     ctypes.memset(piece, 0x7F, _BROKEN_DOWN_TIME_BYTES)
     free(piece)
+
+
+def load_module() -> bool:
+    """Load the native module, where the server has it and it is of this server's version; whether it is there now.
+
+    PostgreSQL raises an error for a library that does not fit, so this one is looked at before.
+    """
+    folder = (ctypes.c_char * 1024).in_dll(_BACKEND, "pkglib_path").value.decode()
+    library = Path(folder, "pg_bridge.so")
+    try:
+        magic = ctypes.CDLL(str(library)).Pg_magic_func
+    except (OSError, AttributeError):
+        return False
+    magic.restype = ctypes.POINTER(ctypes.c_int)
+    if magic()[1] != int(setting("server_version_num")) // 100:  # the second member of Pg_magic_struct
+        return False
+    load = _BACKEND.load_file
+    load.restype, load.argtypes = None, [ctypes.c_char_p, ctypes.c_bool]
+    load(str(library).encode(), False)
+    return True

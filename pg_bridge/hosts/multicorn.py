@@ -6,13 +6,14 @@ In: a foreign table's options and columns, scans and IMPORT FOREIGN SCHEMA. Out:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 
 from pg_bridge.errors import Cancelled, OptionError
 from pg_bridge.foreign.importing import imported
 from pg_bridge.foreign.scan import Scan
+from pg_bridge.hosts.backend import load_module
 from pg_bridge.hosts.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, source_for
 from pg_bridge.hosts.multicorn_errors import refuse, refusing
 from pg_bridge.hosts.multicorn_own import ConnectionRelation, ResultRelation, RowSetRelation, StateRelation
@@ -91,10 +92,19 @@ RELATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], Foreign
 
 
 class Wrapper:
-    """What Multicorn is told to instantiate: picks the class by the option `relation`, which users leave out."""
+    """What Multicorn is told to instantiate: picks the class by the option `relation`, which users leave out.
+
+    Attributes:
+        has_module: Whether the native module is loaded, which keeps Multicorn's EXPLAIN from crashing the server; None
+            before the session's first table.
+    """
+
+    has_module: ClassVar[bool | None] = None
 
     def __new__(cls, options: Mapping[str, str], columns: Mapping[str, Any]) -> ForeignDataWrapper:
         """Make the table's object."""
+        if cls.has_module is None:
+            cls.has_module = load_module()
         relation = options.get("relation", "")
         if relation not in RELATIONS:
             refuse(OptionError(f'there is no relation "{relation}"'))

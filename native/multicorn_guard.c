@@ -1,0 +1,146 @@
+/*
+ * multicorn_guard.c
+ *	  Scans by Multicorn whose conditions have values that are known only at run time.
+ *
+ * Multicorn 3.2 leaves such a value unevaluated for EXPLAIN, as it should, and then reads it as if it were there: of a type
+ * that is passed by reference that is a null pointer, and the server goes down, whoever asked. Each scan in execution has a
+ * copy of its wrapper's functions for itself, so these scans get another one for EXPLAIN, which shows nothing of the value.
+ * In execution it takes every such value for a parameter or an operator's result, and finds the type of others where there
+ * is none: a scan that has one is refused.
+ *
+ * Nothing here is about pg_bridge's own tables only: other wrappers have the same fault.
+ */
+#include "pg_bridge.h"
+
+#include "catalog/pg_class.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "executor/executor.h"
+#include "foreign/fdwapi.h"
+#include "foreign/foreign.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/lsyscache.h"
+
+static ExecutorStart_hook_type next_start;
+
+/* Of the values in a scan's conditions */
+typedef struct Values
+{
+	bool		cannot_be_explained;
+	bool		cannot_be_read;
+} Values;
+
+static void
+look_at_operand(Node *node, Values *values)
+{
+	if (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	else if (IsA(node, ArrayCoerceExpr))
+		node = (Node *) ((ArrayCoerceExpr *) node)->arg;
+	if (IsA(node, Var) || IsA(node, Const))
+		return;
+	if (IsA(node, Param) || IsA(node, OpExpr))
+		values->cannot_be_explained |= !get_typbyval(exprType(node));
+	else
+		values->cannot_be_explained = values->cannot_be_read = true;
+}
+
+static Values
+values_of(List *conditions)
+{
+	Values		values = {false, false};
+	ListCell   *cell;
+	ListCell   *operand;
+
+	foreach(cell, conditions)
+	{
+		Node	   *node = lfirst(cell);
+		List	   *operands = IsA(node, OpExpr) ? ((OpExpr *) node)->args :
+			IsA(node, ScalarArrayOpExpr) ? ((ScalarArrayOpExpr *) node)->args : NIL;
+
+		/* Of others Multicorn takes none that has a value. */
+		foreach(operand, operands)
+			look_at_operand(lfirst(operand), &values);
+	}
+	return values;
+}
+
+static bool
+is_of_multicorn(Oid server)
+{
+	ForeignDataWrapper *wrapper = GetForeignDataWrapper(GetForeignServer(server)->fdwid);
+	char	   *handler = OidIsValid(wrapper->fdwhandler) ? get_func_name(wrapper->fdwhandler) : NULL;
+
+	return handler && strcmp(handler, "multicorn_handler") == 0;
+}
+
+static void
+explain_without_values(ForeignScanState *node, ExplainState *es)
+{
+	ExplainPropertyText("Multicorn", "not shown: a value in the conditions is known only at run time", es);
+}
+
+static void
+guard(ForeignScanState *state, bool is_run)
+{
+	ForeignScan *scan = (ForeignScan *) state->ss.ps.plan;
+	Values		values = values_of(scan->fdw_exprs);
+
+	if (scan->scan.scanrelid == 0 || !values.cannot_be_explained || !is_of_multicorn(scan->fs_server))
+		return;
+	if (values.cannot_be_read && is_run)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("Multicorn cannot read a value in a condition on foreign table \"%s\"",
+						get_rel_name(exec_rt_fetch(scan->scan.scanrelid, state->ss.ps.state)->relid)),
+				 errhint("Put what is computed at run time into a subquery: column = (SELECT …).")));
+	state->fdwroutine->ExplainForeignScan = explain_without_values;
+}
+
+static bool
+guard_walker(PlanState *state, void *is_run)
+{
+	if (state == NULL)
+		return false;
+	if (IsA(state, ForeignScanState))
+		guard((ForeignScanState *) state, *(bool *) is_run);
+	return planstate_tree_walker(state, guard_walker, is_run);
+}
+
+static bool
+reads_foreign_tables(PlannedStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+
+		if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_FOREIGN_TABLE)
+			return true;
+	}
+	return false;
+}
+
+static void
+start_executor(QueryDesc *query, int eflags)
+{
+	bool		is_run = !(eflags & EXEC_FLAG_EXPLAIN_ONLY);
+
+	if (next_start)
+		next_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	if (reads_foreign_tables(query->plannedstmt))
+		guard_walker(query->planstate, &is_run);
+}
+
+void
+multicorn_guard_init(void)
+{
+	next_start = ExecutorStart_hook;
+	ExecutorStart_hook = start_executor;
+}
