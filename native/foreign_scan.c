@@ -26,6 +26,8 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+extern PGDLLEXPORT Datum pg_bridge_foreign_handler(PG_FUNCTION_ARGS);
+
 PG_FUNCTION_INFO_V1(pg_bridge_foreign_handler);
 
 /* How the texts of a column become values. */

@@ -22,6 +22,9 @@
 #define FETCHED_ROWS 64
 #define FETCHED_BYTES (16 * 1024 * 1024)
 
+extern PGDLLEXPORT Datum pg_bridge_source_columns(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum pg_bridge_source_rows(PG_FUNCTION_ARGS);
+
 PG_FUNCTION_INFO_V1(pg_bridge_source_columns);
 PG_FUNCTION_INFO_V1(pg_bridge_source_rows);
 

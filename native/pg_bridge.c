@@ -14,7 +14,7 @@ PG_MODULE_MAGIC;
 
 #ifdef SOURCE_DIGEST
 /* lets `pg-bridge install --check` tell whether an installed module is of these sources */
-const char	pg_bridge_source_digest[] = "pg_bridge source " SOURCE_DIGEST;
+static const char source_digest[] __attribute__((used)) = "pg_bridge source " SOURCE_DIGEST;
 #endif
 
 bool		pg_bridge_batching = true;
@@ -22,7 +22,7 @@ int			pg_bridge_window_rows = 16384;
 
 static planner_hook_type next_planner;
 
-void		_PG_init(void);
+extern PGDLLEXPORT void _PG_init(void);
 
 static PlannedStmt *
 plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInfo params)
