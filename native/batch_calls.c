@@ -17,6 +17,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -281,12 +282,49 @@ gather_argument(BatchScanState *state, CallState *call, int i, Gathered *gathere
 	gathered->nulls[i][gathered->count] = is_null;
 }
 
+/*
+ * Make a call for one row after the other. Inside a batch function nothing is batched: it may call the very function
+ * that it answers for.
+ */
+static void
+make_call_plainly(BatchScanState *state, CallState *call)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	int			row;
+
+	if (call->plain == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
+
+		call->plain = ExecInitExpr((Expr *) call->call, &state->css.ss.ps);
+		MemoryContextSwitchTo(old);
+	}
+	for (row = 0; row < state->nrows; row++)
+	{
+		TupleTableSlot *slot = load_row(state, row);
+		MemoryContext old;
+		Datum		result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (slot == NULL || (call->guard && !row_passes(state, slot, call->guard)))
+			continue;
+		ResetExprContext(econtext);
+		econtext->ecxt_scantuple = slot;
+		result = ExecEvalExprSwitchContext(call->plain, econtext, &call->nulls[row]);
+		old = MemoryContextSwitchTo(state->window_context);
+		if (!call->nulls[row])
+			call->results[row] = datumCopy(result, call->typbyval, call->typlen);
+		MemoryContextSwitchTo(old);
+	}
+	call->made = true;
+}
+
 /* Make a call for all rows of the window that are alive and whose guard holds. */
 static void
 make_call(BatchScanState *state, CallState *call)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	Gathered   *gathered = start_gathering(state, call);
+	Gathered   *gathered;
 	int			row;
 	int			i;
 
@@ -294,6 +332,12 @@ make_call(BatchScanState *state, CallState *call)
 	call->nulls = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
 	memset(call->nulls, true, state->nrows * sizeof(bool));
 	tuplestore_rescan(state->rows);
+	if (inside_batch_function > 0)
+	{
+		make_call_plainly(state, call);
+		return;
+	}
+	gathered = start_gathering(state, call);
 	for (row = 0; row < state->nrows; row++)
 	{
 		TupleTableSlot *slot = load_row(state, row);

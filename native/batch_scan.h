@@ -22,6 +22,7 @@ typedef struct CallState
 	Datum	   *constants;
 	bool	   *constant_nulls;
 	FmgrInfo	batch;
+	ExprState  *plain;			/* the call itself; NULL until a batch function is what runs the scan */
 	FmgrInfo	report;			/* fn_oid is InvalidOid where there is none */
 	int16		typlen;
 	bool		typbyval;
