@@ -22,23 +22,24 @@ int			pg_bridge_window_rows = 16384;
 
 static planner_hook_type next_planner;
 
+#define FUNCTION_SETTING (GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE)
+
+/* Functions have these settings; sessions have them only because a function's must be somebody's. */
+static char *batch_of_function;
+static char *report_of_function;
+
 extern PGDLLEXPORT void _PG_init(void);
 
 static PlannedStmt *
 plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInfo params)
 {
 	planner_hook_type plan = next_planner ? next_planner : standard_planner;
-	List	   *registry = NIL;
+	List	   *registry;
 	bool		may_reorder;
 	PlannedStmt *stmt;
 
-	/*
-	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. A batch
-	 * function may call the very function that it answers for: that call is not for it to answer.
-	 */
-	if (pg_bridge_batching && inside_batch_function == 0 && mentions_own_functions(query))
-		registry = load_registry();
-	if (registry == NIL)
+	/* A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. */
+	if (!pg_bridge_batching || !mentions_own_functions(query))
 	{
 		stmt = plan(query, text, cursor_options, params);
 		if (pg_bridge_batching)
@@ -48,9 +49,11 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 
 	/* Quals must not change places where some of them guard rows from the others. */
 	may_reorder = !has_security_barrier(query);
+	registry = new_registry();
 	query = ask_constants_once(query, registry);
 	stmt = plan(query, text, cursor_options, params);
 	rewrite_statement(stmt, registry, cursor_options, may_reorder);
+	depend_on_registry(stmt, registry);
 	look_ahead_for_keys(stmt);
 	return stmt;
 }
@@ -74,6 +77,14 @@ _PG_init(void)
 							"Most rows whose calls are gathered into one batch.",
 							NULL,
 							&pg_bridge_window_rows, 16384, 1, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_bridge.batch",
+							   "Names the function that answers many calls of a function at once.",
+							   "A setting of functions; a session's own says nothing.",
+							   &batch_of_function, NULL, PGC_USERSET, FUNCTION_SETTING, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_bridge.report",
+							   "Names the function that tells EXPLAIN ANALYZE what a batch function did.",
+							   "A setting of functions; a session's own says nothing.",
+							   &report_of_function, NULL, PGC_USERSET, FUNCTION_SETTING, NULL, NULL, NULL);
 #if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("pg_bridge");
 #else

@@ -2,7 +2,8 @@
  * pg_bridge.h
  *	  Calls of functions that can answer many calls at once are gathered into batches inside the executor.
  *
- * A function is batchable if llm.register_batch() says so; this module knows neither what it does nor who answers.
+ * A function is batchable if its setting pg_bridge.batch names another, which answers; this module knows neither what
+ * they do nor how.
  * The way of a statement:
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
@@ -41,8 +42,9 @@ typedef struct BatchFunction
 	Oid			report;			/* tells what it did: (bigint, integer) -> text[]; may be InvalidOid */
 } BatchFunction;
 
-extern List *load_registry(void);	/* of BatchFunction */
+extern List *new_registry(void);	/* what a statement's planning has looked up */
 extern BatchFunction *find_batch_function(List *registry, Oid function);
+extern void depend_on_registry(PlannedStmt *stmt, List *registry);
 extern bool contains_call(Node *node, List *registry);
 extern double cost_of(Oid function);
 extern void registry_init(void);

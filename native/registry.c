@@ -1,101 +1,236 @@
 /*
  * registry.c
- *	  Which functions are batchable: the table llm.batch_function of the extension pg_bridge.
+ *	  Which functions are batchable: those with the setting pg_bridge.batch, which names who answers their calls.
  *
- * The table is read anew for each statement that could call such a function, so that a registration is seen by the
- * next statement and rolled back with its transaction. Only the extension's own table counts: anybody could make a
- * schema of that name elsewhere.
+ *		ALTER FUNCTION word(text, int) SET pg_bridge.batch = 'public.word_batch'
+ *
+ * So a registration goes with its function when that is dropped, dumped or altered, whoever owns the function decides
+ * about it as about the function's body, and PostgreSQL plans anew what was planned before: the plan cache looks at
+ * every function that a plan mentions. What such a plan does not know of is looked at here.
+ *
+ * A name that leads to no function, or to one that does not fit, is no error: calls are made one by one.
+ * llm._misfit() in sql/batching.sql says the same as fits() here, in words.
  */
 #include "pg_bridge.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/dependency.h"
+#include "access/transam.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
-#include "commands/extension.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/plancache.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
-#define EXTENSION "pg_bridge"
-#define SCHEMA "llm"
-#define TABLE "batch_function"
-
-static Oid	trusted_table = InvalidOid;
+/* What kept plans rest on besides the functions that they mention. */
+static bool missing_function = false;	/* a name led to no function that fits */
+static bool trusted_superuser = false;	/* a function counted because a superuser owns it */
 
 static void
-table_changed(Datum arg, Oid relid)
+functions_changed(Datum arg, int cache, uint32 hash)
 {
-	if (relid == InvalidOid || relid == trusted_table)
-		trusted_table = InvalidOid;
+	if (missing_function)
+		ResetPlanCache();
+	missing_function = false;
+}
+
+static void
+roles_changed(Datum arg, int cache, uint32 hash)
+{
+	if (trusted_superuser)
+		ResetPlanCache();
+	trusted_superuser = false;
 }
 
 void
 registry_init(void)
 {
-	CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCNAMEARGSNSP, functions_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
 }
 
-static Oid
-registry_table(void)
+/* -- a function's settings */
+
+static char *
+setting_of(HeapTuple function, const char *name)
 {
-	Oid			schema = get_namespace_oid(SCHEMA, true);
-	Oid			table = OidIsValid(schema) ? get_relname_relid(TABLE, schema) : InvalidOid;
+	bool		is_null;
+	Datum		settings = SysCacheGetAttr(PROCOID, function, Anum_pg_proc_proconfig, &is_null);
+	Size		length = strlen(name);
+	Datum	   *texts;
+	int			count;
+	int			i;
 
-	if (!OidIsValid(table) || table == trusted_table)
-		return table;
-	if (getExtensionOfObject(RelationRelationId, table) != get_extension_oid(EXTENSION, true))
-		return InvalidOid;
-	return trusted_table = table;
+	if (is_null)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(settings), TEXTOID, -1, false, TYPALIGN_INT, &texts, NULL, &count);
+	for (i = 0; i < count; i++)
+	{
+		char	   *setting = TextDatumGetCString(texts[i]);
+
+		if (pg_strncasecmp(setting, name, length) == 0 && setting[length] == '=')
+			return setting + length + 1;
+	}
+	return NULL;
 }
+
+static int
+parallel_rank(char label)
+{
+	return label == PROPARALLEL_SAFE ? 2 : label == PROPARALLEL_RESTRICTED ? 1 : 0;
+}
+
+/*
+ * May a function answer for another?
+ *
+ * By its owner, above all: a name is anybody's to take who may create functions in its schema, once the function that
+ * had it is gone.
+ */
+static bool
+fits(Form_pg_proc answering, Form_pg_proc called, Oid result)
+{
+	if (answering->prokind != PROKIND_FUNCTION || answering->proretset || answering->prorettype != result)
+		return false;
+	if (called->proleakproof && !answering->proleakproof)
+		return false;
+	if (parallel_rank(answering->proparallel) < parallel_rank(called->proparallel))
+		return false;
+	if (answering->proowner == called->proowner)
+		return true;
+	trusted_superuser = true;
+	return superuser_arg(answering->proowner);
+}
+
+/* Find the function of a name, which must be qualified, and these arguments, if it may answer for the one called. */
+static Oid
+find_answering(const char *name, Oid *arguments, int nargs, Form_pg_proc called, Oid result)
+{
+	List	   *parts;
+	Oid			schema;
+	HeapTuple	tuple;
+	Oid			found = InvalidOid;
+
+	if (SplitIdentifierString(pstrdup(name), '.', &parts) && list_length(parts) == 2 &&
+		OidIsValid(schema = get_namespace_oid(linitial(parts), true)))
+	{
+		tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum(lsecond(parts)),
+								PointerGetDatum(buildoidvector(arguments, nargs)), ObjectIdGetDatum(schema));
+		if (HeapTupleIsValid(tuple))
+		{
+			if (fits((Form_pg_proc) GETSTRUCT(tuple), called, result))
+				found = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+			ReleaseSysCache(tuple);
+		}
+	}
+	missing_function |= !OidIsValid(found);
+	return found;
+}
+
+/* The type that a function's batch function returns; InvalidOid if its calls cannot be answered in batches. */
+static Oid
+batch_result(Form_pg_proc called)
+{
+	if (called->prokind != PROKIND_FUNCTION || called->proretset || OidIsValid(called->provariadic) ||
+		called->pronargs + 2 > FUNC_MAX_ARGS || get_typtype(called->prorettype) == TYPTYPE_PSEUDO)
+		return InvalidOid;
+	return get_array_type(called->prorettype);
+}
+
+static void
+look_up(BatchFunction *entry)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(entry->function));
+	Oid			arguments[FUNC_MAX_ARGS] = {INT8OID, INT4OID};
+	Form_pg_proc called;
+	Oid			result;
+	char	   *batch;
+	char	   *report;
+	int			i;
+
+	if (!HeapTupleIsValid(tuple))
+		return;					/* dropped meanwhile: whoever calls it will say so */
+	called = (Form_pg_proc) GETSTRUCT(tuple);
+	batch = setting_of(tuple, "pg_bridge.batch");
+	report = setting_of(tuple, "pg_bridge.report");
+	if (batch && OidIsValid(result = batch_result(called)))
+	{
+		for (i = 0; i < called->pronargs; i++)
+			arguments[i + 2] = JSONARRAYOID;
+		entry->batch = find_answering(batch, arguments, called->pronargs + 2, called, result);
+		if (OidIsValid(entry->batch) && report)
+			entry->report = find_answering(report, arguments, 2, called, TEXTARRAYOID);
+	}
+	ReleaseSysCache(tuple);
+}
+
+/* -- what a statement's planning knows of */
+
+/* A function is batchable through the whole of a planning, or not at all. */
+typedef struct Known
+{
+	List	   *functions;		/* of BatchFunction: what was looked up, batchable or not */
+} Known;
 
 List *
-load_registry(void)
+new_registry(void)
 {
-	Oid			table = registry_table();
-	List	   *found = NIL;
-	Relation	relation;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	if (!OidIsValid(table))
-		return NIL;
-	relation = table_open(table, AccessShareLock);
-	scan = systable_beginscan(relation, InvalidOid, false, NULL, 0, NULL);
-	while ((tuple = systable_getnext(scan)) != NULL)
-	{
-		BatchFunction *entry = palloc0(sizeof(BatchFunction));
-		bool		is_null;
-		Datum		report = heap_getattr(tuple, 3, RelationGetDescr(relation), &is_null);
-
-		entry->report = is_null ? InvalidOid : DatumGetObjectId(report);
-		entry->function = DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(relation), &is_null));
-		entry->batch = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(relation), &is_null));
-		found = lappend(found, entry);
-	}
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	return found;
+	return list_make1(palloc0(sizeof(Known)));
 }
 
 BatchFunction *
 find_batch_function(List *registry, Oid function)
 {
+	Known	   *known = linitial(registry);
+	BatchFunction *entry;
 	ListCell   *cell;
 
-	foreach(cell, registry)
+	if (function < FirstNormalObjectId)
+		return NULL;			/* built in */
+	foreach(cell, known->functions)
+	{
+		entry = lfirst(cell);
+		if (entry->function == function)
+			return OidIsValid(entry->batch) ? entry : NULL;
+	}
+	entry = palloc0(sizeof(BatchFunction));
+	entry->function = function;
+	look_up(entry);
+	known->functions = lappend(known->functions, entry);
+	return OidIsValid(entry->batch) ? entry : NULL;
+}
+
+static void
+depend_on_function(PlannedStmt *stmt, Oid function)
+{
+	PlanInvalItem *item;
+
+	if (!OidIsValid(function))
+		return;
+	item = makeNode(PlanInvalItem);
+	item->cacheId = PROCOID;
+	item->hashValue = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(function));
+	stmt->invalItems = lappend(stmt->invalItems, item);
+}
+
+/* A plan is made anew when a function changes that answers for one of its own; those it has noted already. */
+void
+depend_on_registry(PlannedStmt *stmt, List *registry)
+{
+	ListCell   *cell;
+
+	foreach(cell, ((Known *) linitial(registry))->functions)
 	{
 		BatchFunction *entry = lfirst(cell);
 
-		if (entry->function == function)
-			return entry;
+		depend_on_function(stmt, entry->batch);
+		depend_on_function(stmt, entry->report);
 	}
-	return NULL;
 }
 
 static bool

@@ -16,7 +16,6 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
-#include "utils/syscache.h"
 
 typedef struct Rewriting
 {
@@ -549,13 +548,4 @@ rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool ma
 		stmt->planTree = materialized(stmt->planTree, &rewriting);
 	/* The costs are those of waiting; compiling expressions would only add to them. */
 	stmt->jitFlags = PGJIT_NONE;
-	foreach(cell, registry)
-	{
-		BatchFunction *entry = lfirst(cell);
-		PlanInvalItem *item = makeNode(PlanInvalItem);
-
-		item->cacheId = PROCOID;
-		item->hashValue = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(entry->batch));
-		stmt->invalItems = lappend(stmt->invalItems, item);
-	}
 }

@@ -1,56 +1,122 @@
--- Batches: which functions the native module gathers calls of, and who answers them. The PL/Python host only.
+-- Batches: whose calls the native module gathers, and who answers them. The PL/Python host only.
+--
+-- A registration is a setting of the function that is called: pg_bridge.batch names its batch function, pg_bridge.report
+-- the one that tells EXPLAIN what was done. native/registry.c reads them; what stands here writes and shows them.
 
-CREATE TABLE llm.batch_function (
-    function regprocedure PRIMARY KEY,
-    batch    regprocedure NOT NULL,
-    report   regprocedure,
-    is_own   boolean NOT NULL DEFAULT false
-);
-COMMENT ON TABLE llm.batch_function IS 'functions whose calls are answered in batches; see llm.register_batch';
+-- The type that the batch function of a function returns; NULL if calls of it cannot be answered in batches. What has an oid
+-- below 16384 is PostgreSQL's own, and a function has 100 arguments at most.
+CREATE FUNCTION llm._batch_result(function oid) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.typarray FROM pg_proc AS f JOIN pg_type AS t ON t.oid = f.prorettype
+    WHERE f.oid = function AND f.prokind = 'f' AND NOT f.proretset AND f.provariadic = 0 AND f.pronargs <= 98
+          AND f.oid >= 16384 AND t.typtype <> 'p' AND t.typarray <> 0
+$$;
+
+-- Why a function cannot be another's 'batch' or 'report'; NULL if it can.
+CREATE FUNCTION llm._misfit(function oid, answering oid, place text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        -- An oidvector counts from 0, so it equals no array as it is.
+        WHEN ARRAY(SELECT unnest(a.proargtypes)) <> w.arguments OR a.prorettype <> w.result OR a.proretset OR a.prokind <> 'f'
+            THEN format('It must take (%s) and return %s.',
+                        (SELECT string_agg(format_type(t, NULL), ', ') FROM unnest(w.arguments) AS t), format_type(w.result, NULL))
+        WHEN a.proowner <> f.proowner AND NOT o.rolsuper
+            THEN 'It must belong to the owner of the function, or to a superuser.'
+        WHEN f.proleakproof AND NOT a.proleakproof
+            THEN 'It must be LEAKPROOF, as the function is.'
+        WHEN strpos('urs', a.proparallel::text) < strpos('urs', f.proparallel::text)
+            THEN format('It must be PARALLEL %s, as the function is.', CASE f.proparallel WHEN 's' THEN 'SAFE' ELSE 'RESTRICTED or SAFE' END)
+        END
+    FROM pg_proc AS f
+         CROSS JOIN pg_proc AS a
+         JOIN pg_roles AS o ON o.oid = a.proowner
+         CROSS JOIN LATERAL (
+             SELECT ARRAY[20, 23]::oid[] || array_fill(199::oid, ARRAY[f.pronargs::integer]), llm._batch_result(f.oid)
+             WHERE place = 'batch'
+             UNION ALL SELECT ARRAY[20, 23]::oid[], 1009::oid WHERE place = 'report'
+         ) AS w (arguments, result)  -- the oids of bigint, integer, json[] and text[]
+    WHERE f.oid = function AND a.oid = answering
+$$;
+
+-- The function that a function's setting names, if it can be what it shall be.
+CREATE FUNCTION llm._registered(function oid, place text) RETURNS regprocedure
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.oid::regprocedure
+    FROM (SELECT substr(s, strpos(s, '=') + 1) FROM pg_proc AS f, unnest(f.proconfig) AS s
+          WHERE f.oid = function AND lower(split_part(s, '=', 1)) = 'pg_bridge.' || place) AS said (name)
+         CROSS JOIN LATERAL (
+             -- parse_ident fails where this does not hold
+             SELECT CASE WHEN said.name ~ '^\s*("([^"]|"")+"|[[:alpha:]_][\w$]*)\s*\.\s*("([^"]|"")+"|[[:alpha:]_][\w$]*)\s*$'
+                         THEN parse_ident(said.name) END::name[]
+         ) AS parsed (parts)
+         JOIN pg_namespace AS n ON n.nspname = parsed.parts[1]
+         JOIN pg_proc AS a ON a.pronamespace = n.oid AND a.proname = parsed.parts[2]
+    WHERE llm._batch_result(function) IS NOT NULL AND llm._misfit(function, a.oid, place) IS NULL
+$$;
+
+CREATE VIEW llm.batch_function AS
+SELECT f.oid::regprocedure AS function, b.batch,
+       CASE WHEN b.batch IS NOT NULL THEN llm._registered(f.oid, 'report') END AS report
+FROM pg_catalog.pg_proc AS f
+     CROSS JOIN LATERAL (SELECT llm._registered(f.oid, 'batch')) AS b (batch)
+WHERE EXISTS (SELECT FROM pg_catalog.unnest(f.proconfig) AS s WHERE pg_catalog.lower(s) LIKE 'pg_bridge.batch=%');
+COMMENT ON VIEW llm.batch_function IS
+    'functions whose calls are answered in batches, and who answers; NULL if no function fits that has the name';
 GRANT SELECT ON llm.batch_function TO PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('llm.batch_function', 'WHERE NOT is_own');
 
 CREATE FUNCTION llm.register_batch(function regprocedure, batch regprocedure, report regprocedure DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    called pg_proc := (SELECT p FROM pg_proc AS p WHERE p.oid = function);
-    answering pg_proc := (SELECT p FROM pg_proc AS p WHERE p.oid = batch);
-    reporting pg_proc := (SELECT p FROM pg_proc AS p WHERE p.oid = report);
-    wanted oid[] := ARRAY['bigint'::regtype::oid, 'integer'::regtype::oid]
-                    || array_fill('json[]'::regtype::oid, ARRAY[called.pronargs::integer]);
-    returned oid := (SELECT t.typarray FROM pg_type AS t WHERE t.oid = called.prorettype);
+    chosen record;
+    misfit text;
 BEGIN
-    IF called.proretset OR called.prokind <> 'f' OR called.provariadic <> 0 OR returned = 0 THEN
-        RAISE EXCEPTION 'calls of % cannot be answered in batches', function
+    IF llm._batch_result(function) IS NULL THEN
+        RAISE EXCEPTION 'calls of % cannot be answered in batches', coalesce(function::text, 'NULL')
             USING ERRCODE = 'invalid_function_definition',
-                  HINT = 'It must be a plain function with a fixed number of arguments that returns one value, of a type that has arrays.';
+                  HINT = 'It must be a plain function of your own with a fixed number of arguments that returns one value, of a type that has arrays.';
     END IF;
-    -- An oidvector counts from 0, so it equals no array as it is.
-    IF ARRAY(SELECT unnest(answering.proargtypes)) <> wanted OR answering.prorettype <> returned OR answering.proretset THEN
-        RAISE EXCEPTION 'batch function % does not fit %', batch, function
-            USING ERRCODE = 'invalid_function_definition',
-                  HINT = format('It must take (%s) and return %s.',
-                                (SELECT string_agg(format_type(w, NULL), ', ') FROM unnest(wanted) AS w),
-                                format_type(returned, NULL));
+    IF NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = batch) THEN
+        RAISE EXCEPTION 'there is no batch function %', coalesce(batch::text, 'NULL') USING ERRCODE = 'undefined_function';
     END IF;
-    IF report IS NOT NULL AND ARRAY(SELECT unnest(reporting.proargtypes)) <> wanted[1:2] OR reporting.prorettype <> 'text[]'::regtype THEN
-        RAISE EXCEPTION 'report function % is not one', report
-            USING ERRCODE = 'invalid_function_definition', HINT = 'It must take (bigint, integer) and return text[].';
+    FOR chosen IN SELECT * FROM (VALUES ('batch', batch), ('report', report)) AS v (place, oid) LOOP
+        misfit := llm._misfit(function, chosen.oid, chosen.place);
+        IF misfit IS NOT NULL THEN
+            RAISE EXCEPTION '% function % does not fit %', chosen.place, chosen.oid, function
+                USING ERRCODE = 'invalid_function_definition', HINT = misfit;
+        END IF;
+    END LOOP;
+    IF current_setting('pg_bridge.batching', true) IS NULL
+       AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        RAISE EXCEPTION 'the module pg_bridge is not loaded, so only a superuser can register a function'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Set session_preload_libraries = ''pg_bridge'' and reconnect.';
     END IF;
-    INSERT INTO llm.batch_function AS f VALUES (function, batch, report)
-    ON CONFLICT ON CONSTRAINT batch_function_pkey DO UPDATE SET batch = excluded.batch, report = excluded.report;
+    -- The names are qualified: nothing but pg_catalog is in the search_path. ALTER FUNCTION wants the function's owner.
+    FOR chosen IN
+        SELECT v.place, quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS name
+        FROM (VALUES ('batch', batch), ('report', report)) AS v (place, oid)
+             LEFT JOIN pg_proc AS p ON p.oid = v.oid
+             LEFT JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    LOOP
+        EXECUTE CASE WHEN chosen.name IS NULL THEN format('ALTER FUNCTION %s RESET pg_bridge.%I', function, chosen.place)
+                     ELSE format('ALTER FUNCTION %s SET pg_bridge.%I = %L', function, chosen.place, chosen.name) END;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION llm.register_batch IS
     'lets a batch function answer many calls of a function at once: (bigint, integer, json[] an argument) returns result[]';
-REVOKE ALL ON FUNCTION llm.register_batch FROM PUBLIC;
 
 CREATE FUNCTION llm.unregister_batch(function regprocedure) RETURNS boolean
-LANGUAGE sql VOLATILE AS $$
-    WITH gone AS (DELETE FROM llm.batch_function AS f WHERE f.function = $1 RETURNING 1) SELECT EXISTS (SELECT FROM gone)
-$$;
+LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_proc AS f, unnest(f.proconfig) AS s
+                   WHERE f.oid = function AND lower(s) LIKE 'pg_bridge.batch=%') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('ALTER FUNCTION %s RESET pg_bridge.batch', function);
+    EXECUTE format('ALTER FUNCTION %s RESET pg_bridge.report', function);
+    RETURN true;
+END $$;
 COMMENT ON FUNCTION llm.unregister_batch IS 'takes back llm.register_batch; false if there was nothing to take back';
-REVOKE ALL ON FUNCTION llm.unregister_batch FROM PUBLIC;
 
 -- The answers to questions about rows, in their order; `names` and `options` are those that differ from call to call.
 CREATE FUNCTION llm._batch(
@@ -159,5 +225,4 @@ BEGIN
     LOOP
         PERFORM llm.register_batch(own.function, own.batch, 'llm._report(bigint, integer)');
     END LOOP;
-    UPDATE llm.batch_function SET is_own = true;
 END $$;

@@ -29,7 +29,7 @@ END $$;
 
 -- Whether a row's id is not a multiple of n.
 CREATE FUNCTION passes(r anyelement, n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 20000 AS $$
-BEGIN  -- not LANGUAGE sql: that would be inlined, and be no call any more
+BEGIN
     RETURN ((to_json(r) ->> 'id')::int % n) <> 0;
 END $$;
 CREATE FUNCTION passes_batch(statement bigint, node int, r json[], n json[]) RETURNS boolean[]

@@ -463,7 +463,7 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):
             ana.execute(query.encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ana.execute("SELECT llm.register_batch('lower(text)', 'lower(text)')")
+            ana.execute("ALTER FUNCTION llm.is_true RESET pg_bridge.batch")
     finally:
         conn.execute("DROP OWNED BY ana; DROP ROLE ana")
 
@@ -594,20 +594,3 @@ def test_a_concurrent_update_is_evaluated_again(own: Conn, connect: Connect) -> 
     other.commit()
     thread.join()
     assert sorted(done[0]) == [(1, "changed-1"), (2, "word 2-1")]
-
-
-def test_a_fake_registry_counts_for_nothing(connect: Connect, cluster: Any, database: Database) -> None:
-    cluster.psql(f"CREATE DATABASE {database.name}_fake")
-    try:
-        with psycopg.connect(cluster.dsn_of(f"{database.name}_fake"), autocommit=True) as conn:
-            conn.execute(
-                "CREATE SCHEMA llm"
-                "; CREATE FUNCTION f(t text) RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN t; END';"
-                "CREATE FUNCTION g(s bigint, n int, t json[]) RETURNS text[] LANGUAGE sql"
-                " AS $$ SELECT '{stolen}'::text[] $$;"
-                "CREATE TABLE llm.batch_function (function regprocedure, batch regprocedure, report regprocedure);"
-                "INSERT INTO llm.batch_function VALUES ('f(text)', 'g(bigint, int, json[])')"
-            )
-            assert conn.execute("SELECT f('mine') FROM generate_series(1, 1)").fetchall() == [("mine",)]
-    finally:
-        cluster.psql(f"DROP DATABASE {database.name}_fake")
