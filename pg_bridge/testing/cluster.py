@@ -20,7 +20,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -75,6 +75,7 @@ class Cluster:
         environment: Environment variables for the server; None as a value removes one.
         pg_config: Which PostgreSQL to use; None finds one.
         detached: The cluster outlives this process; end it with `Cluster.attach(directory).stop()`.
+        initdb: Further arguments for initdb.
 
     Attributes:
         directory: All that the cluster owns: `data`, `python`, the socket and `log`.
@@ -88,6 +89,7 @@ class Cluster:
         environment: Mapping[str, str | None] | None = None,
         pg_config: str | None = None,
         detached: bool = False,
+        initdb: Sequence[str] = (),
     ) -> None:
         self.binaries = find_binaries(pg_config)
         self.directory = Path()
@@ -95,6 +97,7 @@ class Cluster:
         self._settings = dict(settings or {})
         self._environment = dict(environment or {})
         self._detached = detached
+        self._initdb = initdb
         self._pid = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
@@ -184,14 +187,50 @@ class Cluster:
         try:
             stage_python(self.python_path)
             self._create()
-            for attempt in range(3):
-                # Another process may take the port between our choice and the server's bind.
-                if self._start_server(last_attempt=attempt == 2):
-                    break
+            self.resume()
         except BaseException:
             self.stop("immediate")
             raise
         return self
+
+    def halt(self) -> None:
+        """End the server and keep its files. Until `resume`, nothing removes them if this process is killed."""
+        self._end_server(_STOP_SIGNALS["fast"])
+        self._pid = 0
+        if self._guard:
+            self._guard.release()
+            self._guard = None
+
+    def resume(self) -> None:
+        """Start the server of a cluster that was halted, on another port.
+
+        Raises:
+            PgBridgeError: The server does not start; the detail is what it said.
+        """
+        for attempt in range(3):
+            # Another process may take the port between our choice and the server's bind.
+            if self._start_server(last_attempt=attempt == 2):
+                break
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of the server's programs as the server's user, in the cluster's directory; returns what it printed.
+
+        Raises:
+            PgBridgeError: It failed; the detail is what it said.
+        """
+        outcome: subprocess.CompletedProcess[str] = subprocess.run(
+            [self.binaries / program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            cwd=self.directory,
+            env=self._server_environment(),
+            **_as_user(_server_user()),
+        )
+        if outcome.returncode:
+            raise _error(f"{program} failed", outcome.stdout.strip())
+        return outcome.stdout
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """End the server and remove the cluster's directory; harmless if it never started.
@@ -234,6 +273,7 @@ class Cluster:
                 "--locale=C.UTF-8",
                 "--encoding=UTF8",
                 "--no-sync",
+                *self._initdb,
             ],
             capture_output=True,
             text=True,

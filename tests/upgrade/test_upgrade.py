@@ -1,0 +1,177 @@
+"""From one PostgreSQL to a newer one, with the extension in use: pg_upgrade for real, and pg_dump.
+
+`PG_CONFIG` names the old server's pg_config, `PG_CONFIG_NEW` the new one's. Without the second, the newest of Debian's
+that is newer than the first. Both need `pg-bridge install`, and Python of one version.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_bridge.errors import PgBridgeError
+from pg_bridge.testing.cluster import Cluster, find_binaries
+from pg_bridge.testing.double import EngineDouble
+from tests.conftest import create_server
+from tests.integration.batch_functions import calls, make_functions, make_tables
+
+pytestmark = pytest.mark.upgrade
+
+Conn = psycopg.Connection[Any]
+
+OBJECTS = """
+CREATE ROLE ana LOGIN;
+GRANT USAGE ON FOREIGN SERVER vllm TO ana;
+CREATE USER MAPPING FOR ana SERVER vllm OPTIONS (api_key 'sesame');
+CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (api_key 'sesame');
+CREATE FOREIGN TABLE insight (id int, t text, kind text OPTIONS (prompt 'What is {t}?'))
+    SERVER vllm OPTIONS (source 'public.a');
+CREATE VIEW asked AS SELECT id, llm.complete('What is {t}?', a) AS answer FROM a WHERE word(t, g) LIKE 'word%';
+-- as for any function in a materialized view: it is filled with a search_path that knows nothing
+ALTER FUNCTION note SET search_path = public;
+ALTER FUNCTION word_batch SET search_path = public;
+CREATE MATERIALIZED VIEW kept AS SELECT id, llm.complete('What is {t}?', a) AS answer, word(t, g) AS w FROM a;
+CREATE FUNCTION told(statement bigint, node int) RETURNS text[] LANGUAGE sql AS $$ SELECT '{Told,so}'::text[] $$;
+CREATE FUNCTION "word's"(t text) RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN t; END';
+CREATE FUNCTION "word's ""batch"" of" (bigint, int, json[]) RETURNS text[] LANGUAGE sql AS
+    $$ SELECT note('odd', cardinality($3)); SELECT ARRAY(SELECT x #>> '{}' FROM unnest($3) AS x) $$;
+SELECT llm.register_batch('word(text, int)', 'word_batch(bigint, int, json[], json[])', 'told(bigint, int)');
+SELECT llm.register_batch('"word''s"(text)', '"word''s ""batch"" of"(bigint, int, json[])');
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO ana;
+"""
+
+
+def newer_pg_config(old: Path) -> str | None:
+    """The pg_config of the server to move to, if there is one."""
+    named = os.environ.get("PG_CONFIG_NEW")
+    majors = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()]
+    newer = [path for path in majors if int(path.name) > major(old) and (path / "bin" / "initdb").exists()]
+    return named or next((str(path / "bin/pg_config") for path in sorted(newer, key=lambda p: -int(p.name))), None)
+
+
+def major(binaries: Path) -> int:
+    told = subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\d+", told)
+    assert found
+    return int(found[0])
+
+
+@pytest.fixture(scope="module")
+def versions() -> tuple[str, str]:
+    """The pg_configs of the old and the new server."""
+    try:
+        old = find_binaries()
+    except PgBridgeError as error:
+        pytest.skip(str(error))
+    new = newer_pg_config(old)
+    if new is None:
+        pytest.skip("there is no second PostgreSQL: set PG_CONFIG_NEW")
+    return str(old / "pg_config"), new
+
+
+def cluster_of(pg_config: str) -> Cluster:
+    # From 18 on clusters have checksums unless told otherwise, and pg_upgrade wants both to agree.
+    plain = ("--no-data-checksums",) if major(find_binaries(pg_config)) >= 18 else ()
+    cluster = Cluster(pg_config=pg_config, initdb=plain)
+    if not cluster.has_module:
+        pytest.fail(f"no module there: run `pg-bridge install --pg-config {pg_config}`", pytrace=False)
+    return cluster
+
+
+@pytest.fixture
+def old(versions: tuple[str, str], engine: EngineDouble) -> Iterator[Cluster]:
+    """A cluster of the old version with a database `shop` that uses the extension in all its ways."""
+    engine.behaviour.api_key = "sesame"
+    with cluster_of(versions[0]) as cluster:
+        cluster.psql("CREATE DATABASE shop")
+        cluster.psql("CREATE EXTENSION pg_bridge CASCADE", database="shop")
+        with psycopg.connect(cluster.dsn_of("shop"), autocommit=True) as conn:
+            create_server(conn, engine.url)
+            make_functions(conn)
+            make_tables(conn)
+            conn.execute(OBJECTS)
+            assert state(conn, engine)["registrations"]
+        yield cluster
+
+
+@pytest.fixture
+def new(versions: tuple[str, str]) -> Iterator[Cluster]:
+    """An empty cluster of the new version."""
+    with cluster_of(versions[1]) as cluster:
+        yield cluster
+
+
+def state(conn: Conn, engine: EngineDouble) -> dict[str, Any]:
+    """What the database answers, and in how many calls and requests."""
+    seen: dict[str, Any] = {}
+    calls(conn)
+    for name, query in {
+        "registrations": "SELECT function::text, batch::text, report::text FROM llm.batch_function ORDER BY 1",
+        "words": "SELECT word(t, g) FROM a ORDER BY id",
+        "odd": """SELECT "word's"(t) FROM a ORDER BY id""",
+        "asked": "SELECT * FROM asked ORDER BY id",
+        "kept": "SELECT * FROM kept ORDER BY id",
+        "insight": "SELECT * FROM insight ORDER BY id",
+        "map": "SELECT row_id, output FROM llm.map('SELECT * FROM a ORDER BY id', 'What is {t}?') ORDER BY 1",
+        "servers": "SELECT srvname, srvoptions FROM pg_foreign_server",
+        "rights": "SELECT oid::regprocedure::text, proacl::text, proconfig FROM pg_proc"
+        " WHERE pronamespace = 'llm'::regnamespace ORDER BY 1",
+    }.items():
+        engine.reset()
+        seen[name] = conn.execute(query.encode()).fetchall()
+        seen[f"{name}: batches, requests"] = (calls(conn), len(engine.received.requests))
+    plan = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT word(t, g) FROM a"
+    seen["told"] = "Told: so" in str(conn.execute(plan.encode()).fetchall())
+    return seen
+
+
+def state_of(cluster: Cluster, engine: EngineDouble) -> dict[str, Any]:
+    with psycopg.connect(cluster.dsn_of("shop"), autocommit=True) as conn:
+        found = state(conn, engine)
+        conn.execute("REFRESH MATERIALIZED VIEW kept")
+        assert conn.execute("SELECT * FROM kept ORDER BY id").fetchall() == found["kept"]
+        # … and what comes later works as well
+        conn.execute("SELECT llm.unregister_batch('word(text, int)')")
+        assert conn.execute("SELECT count(word(t, g)) FROM a").fetchone() == (52,)
+        conn.execute("DROP EXTENSION pg_bridge CASCADE; CREATE EXTENSION pg_bridge")
+    return found
+
+
+def test_pg_upgrade(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
+    with psycopg.connect(old.dsn_of("shop"), autocommit=True) as conn:
+        before = state(conn, engine)
+    old.halt()
+    new.halt()
+    arguments = [
+        *("--old-bindir", str(old.binaries), "--new-bindir", str(new.binaries), "--username", "postgres"),
+        *("--old-datadir", str(old.directory / "data"), "--new-datadir", str(new.directory / "data")),
+        *("--new-options", "-c session_preload_libraries=pg_bridge"),
+    ]
+    engine.reset()
+    assert "compatible" in new.run("pg_upgrade", "--check", *arguments)
+    assert "Upgrade Complete" in new.run("pg_upgrade", *arguments)
+    new.resume()
+    assert engine.received.requests == []
+    assert state_of(new, engine) == before
+
+
+def test_pg_dump(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
+    with psycopg.connect(old.dsn_of("shop"), autocommit=True) as conn:
+        before = state(conn, engine)
+    dump = subprocess.run(
+        [new.binaries / "pg_dump", "--create", "--dbname", "shop"],
+        env=old.client_environment("shop"),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    new.psql("CREATE ROLE ana LOGIN")
+    new.psql(dump)
+    assert state_of(new, engine) == before
