@@ -99,7 +99,7 @@ depends_walker(Node *node, void *context)
 
 typedef struct Constants
 {
-	List	   *registry;
+	Registry   *registry;
 	bool		has_from;		/* of the query at hand */
 	bool		found;			/* in the query at hand */
 } Constants;
@@ -148,7 +148,7 @@ constants_mutator(Node *node, void *context)
 
 /* Return the query with its calls that depend on no row as subqueries of their own. */
 Query *
-ask_constants_once(Query *query, List *registry)
+ask_constants_once(Query *query, Registry *registry)
 {
 	Constants	none = {registry, false, false};
 

@@ -24,7 +24,7 @@ typedef struct Foresight
 static Node *foresee_mutator(Node *node, void *context);
 
 Batch *
-new_batch(List *registry, int columns)
+new_batch(Registry *registry, int columns)
 {
 	Batch	   *batch = palloc0(sizeof(Batch));
 

@@ -50,7 +50,7 @@ is_join(Plan *plan)
  * qual there only if the ones before guard rows from it.
  */
 void
-set_calls_apart(List *quals, List *registry, List **cheap, List **rest)
+set_calls_apart(List *quals, Registry *registry, List **cheap, List **rest)
 {
 	ListCell   *cell;
 
@@ -154,7 +154,7 @@ may_wait(JoinType type, int side)
 }
 
 static void
-lift_from_side(Plan *join, int side, List *registry)
+lift_from_side(Plan *join, int side, Registry *registry)
 {
 	List	   *passed;
 	Plan	   *source = below_pass_through(side == OUTER_VAR ? outerPlan(join) : innerPlan(join), &passed);
@@ -195,7 +195,7 @@ lift_from_side(Plan *join, int side, List *registry)
 
 /* Lift what can be lifted, from the leaves up, so that a qual may pass several joins. */
 void
-lift_quals(Plan *plan, List *registry)
+lift_quals(Plan *plan, Registry *registry)
 {
 	List	   *children = NIL;
 	ListCell   *cell;

@@ -34,7 +34,7 @@ static PlannedStmt *
 plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInfo params)
 {
 	planner_hook_type plan = next_planner ? next_planner : standard_planner;
-	List	   *registry;
+	Registry   *registry;
 	bool		may_reorder;
 	PlannedStmt *stmt;
 

@@ -42,37 +42,43 @@ typedef struct BatchFunction
 	Oid			report;			/* tells what it did: (bigint, integer) -> text[]; may be InvalidOid */
 } BatchFunction;
 
-extern List *new_registry(void);	/* what a statement's planning has looked up */
-extern BatchFunction *find_batch_function(List *registry, Oid function);
-extern void depend_on_registry(PlannedStmt *stmt, List *registry);
-extern bool contains_call(Node *node, List *registry);
+/* What a statement's planning has looked up: a function is batchable through the whole of it, or not at all. */
+typedef struct Registry
+{
+	List	   *functions;		/* of BatchFunction, batchable or not */
+} Registry;
+
+extern Registry *new_registry(void);
+extern BatchFunction *find_batch_function(Registry *registry, Oid function);
+extern void depend_on_registry(PlannedStmt *stmt, Registry *registry);
+extern bool contains_call(Node *node, Registry *registry);
 extern double cost_of(Oid function);
 extern void registry_init(void);
 
 /* constants.c */
 extern bool mentions_own_functions(Query *query);
 extern bool has_security_barrier(Query *query);
-extern Query *ask_constants_once(Query *query, List *registry);
+extern Query *ask_constants_once(Query *query, Registry *registry);
 
 /* lift.c */
-extern void lift_quals(Plan *plan, List *registry);
+extern void lift_quals(Plan *plan, Registry *registry);
 extern Plan *below_pass_through(Plan *plan, List **passed);
 extern AttrNumber column_of(Plan *plan, Expr *expr);
-extern void set_calls_apart(List *quals, List *registry, List **cheap, List **rest);
+extern void set_calls_apart(List *quals, Registry *registry, List **cheap, List **rest);
 extern bool is_split_scan(Plan *plan);
 extern bool is_join(Plan *plan);
 
 /* foresee.c */
 typedef struct Batch
 {
-	List	   *registry;		/* of BatchFunction */
+	Registry   *registry;
 	int			columns;		/* of the child: the first ones of the scan tuple */
 	List	   *calls;			/* of FuncExpr, over the scan tuple (INDEX_VAR) */
 	List	   *guards;			/* a List of quals for each call: it is made only where they hold */
 	List	   *needs;			/* an IntList for each stage: the calls to be made before it, in this order */
 } Batch;
 
-extern Batch *new_batch(List *registry, int columns);
+extern Batch *new_batch(Registry *registry, int columns);
 extern Node *foresee(Batch *batch, Node *expr);
 extern Node *foresee_side(Batch *batch, Node *expr, int side);
 extern Node *foresee_aggregates(Batch *batch, Node *expr);
@@ -80,7 +86,7 @@ extern void next_stage(Batch *batch);
 
 /* rewrite.c */
 extern int	next_plan_node_id(PlannedStmt *stmt);
-extern void rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder);
+extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder);
 
 /* foreign_keys.c */
 extern void look_ahead_for_keys(PlannedStmt *stmt);

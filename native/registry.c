@@ -171,28 +171,21 @@ look_up(BatchFunction *entry)
 
 /* -- what a statement's planning knows of */
 
-/* A function is batchable through the whole of a planning, or not at all. */
-typedef struct Known
-{
-	List	   *functions;		/* of BatchFunction: what was looked up, batchable or not */
-} Known;
-
-List *
+Registry *
 new_registry(void)
 {
-	return list_make1(palloc0(sizeof(Known)));
+	return palloc0(sizeof(Registry));
 }
 
 BatchFunction *
-find_batch_function(List *registry, Oid function)
+find_batch_function(Registry *registry, Oid function)
 {
-	Known	   *known = linitial(registry);
 	BatchFunction *entry;
 	ListCell   *cell;
 
 	if (function < FirstNormalObjectId)
 		return NULL;			/* built in */
-	foreach(cell, known->functions)
+	foreach(cell, registry->functions)
 	{
 		entry = lfirst(cell);
 		if (entry->function == function)
@@ -201,7 +194,7 @@ find_batch_function(List *registry, Oid function)
 	entry = palloc0(sizeof(BatchFunction));
 	entry->function = function;
 	look_up(entry);
-	known->functions = lappend(known->functions, entry);
+	registry->functions = lappend(registry->functions, entry);
 	return OidIsValid(entry->batch) ? entry : NULL;
 }
 
@@ -220,11 +213,11 @@ depend_on_function(PlannedStmt *stmt, Oid function)
 
 /* A plan is made anew when a function changes that answers for one of its own; those it has noted already. */
 void
-depend_on_registry(PlannedStmt *stmt, List *registry)
+depend_on_registry(PlannedStmt *stmt, Registry *registry)
 {
 	ListCell   *cell;
 
-	foreach(cell, ((Known *) linitial(registry))->functions)
+	foreach(cell, registry->functions)
 	{
 		BatchFunction *entry = lfirst(cell);
 
@@ -245,7 +238,7 @@ contains_call_walker(Node *node, void *registry)
 
 /* Does an expression hold a call of a batchable function, at any depth? */
 bool
-contains_call(Node *node, List *registry)
+contains_call(Node *node, Registry *registry)
 {
 	return contains_call_walker(node, registry);
 }

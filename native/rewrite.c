@@ -19,7 +19,7 @@
 
 typedef struct Rewriting
 {
-	List	   *registry;
+	Registry   *registry;
 	bool		may_reorder;
 	int			next_id;		/* plan_node_id of the next node */
 	bool		found;			/* a batch node was made */
@@ -526,7 +526,7 @@ next_plan_node_id(PlannedStmt *stmt)
  * may_reorder: quals may be evaluated in another order than the planner's.
  */
 void
-rewrite_statement(PlannedStmt *stmt, List *registry, int cursor_options, bool may_reorder)
+rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder)
 {
 	Rewriting	rewriting = {registry, may_reorder, 0, false};
 	Consumer	client = {(cursor_options & CURSOR_OPT_FAST_PLAN) != 0, NIL};
