@@ -40,29 +40,6 @@ mentions_own_functions(Query *query)
 	return mentions_own_functions_walker((Node *) query, NULL);
 }
 
-static bool
-has_security_barrier_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, RangeTblEntry))
-	{
-		RangeTblEntry *entry = (RangeTblEntry *) node;
-
-		return entry->securityQuals != NIL || entry->security_barrier;
-	}
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, has_security_barrier_walker, context, QTW_EXAMINE_RTES_BEFORE);
-	return expression_tree_walker(node, has_security_barrier_walker, context);
-}
-
-/* Does row-level security, or a view that is a security barrier, guard rows from the statement's own quals? */
-bool
-has_security_barrier(Query *query)
-{
-	return has_security_barrier_walker((Node *) query, NULL);
-}
-
 /* Does an expression's value depend on a row, or on what surrounds it? */
 static bool
 depends_walker(Node *node, void *context)

@@ -41,17 +41,15 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	/* A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. */
 	if (!pg_bridge_batching || !mentions_own_functions(query))
 	{
-		stmt = plan(query, text, cursor_options, params);
+		stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
 		if (pg_bridge_batching)
 			look_ahead_for_keys(stmt);
 		return stmt;
 	}
 
-	/* Quals must not change places where some of them guard rows from the others. */
-	may_reorder = !has_security_barrier(query);
 	registry = new_registry();
 	query = ask_constants_once(query, registry);
-	stmt = plan(query, text, cursor_options, params);
+	stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
 	rewrite_statement(stmt, registry, cursor_options, may_reorder);
 	depend_on_registry(stmt, registry);
 	look_ahead_for_keys(stmt);
@@ -91,6 +89,7 @@ _PG_init(void)
 	EmitWarningsOnPlaceholders("pg_bridge");
 #endif
 	registry_init();
+	security_init();
 	batch_scan_init();
 	foreign_keys_init();
 	multicorn_guard_init();

@@ -8,6 +8,7 @@
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
  *	  before planning	constants.c		a call that depends on no row becomes an InitPlan: it is made once
+ *	  planning			security.c		do some quals guard rows from the others?
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
  *						foresee.c		an expression's calls become columns of the batch node, with the
@@ -29,6 +30,7 @@
 #include "nodes/execnodes.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
+#include "optimizer/planner.h"
 
 /* settings */
 extern bool pg_bridge_batching;
@@ -57,8 +59,12 @@ extern void registry_init(void);
 
 /* constants.c */
 extern bool mentions_own_functions(Query *query);
-extern bool has_security_barrier(Query *query);
 extern Query *ask_constants_once(Query *query, Registry *registry);
+
+/* security.c */
+extern PlannedStmt *plan_watched(planner_hook_type plan, Query *query, const char *text, int cursor_options,
+								 ParamListInfo params, bool *may_reorder);
+extern void security_init(void);
 
 /* lift.c */
 extern void lift_quals(Plan *plan, Registry *registry);
