@@ -10,6 +10,7 @@
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 
 /* Nodes that compute quals and target lists over the rows of one relation, so that a batch node may do it instead. */
 bool
@@ -78,6 +79,13 @@ below_pass_through(Plan *plan, List **passed)
 		plan = outerPlan(plan);
 	}
 	return plan;
+}
+
+/* Below Gather workers run the plan; what a node of another provider does with the plans below it is its own affair. */
+bool
+is_left_alone(Plan *plan)
+{
+	return IsA(plan, Gather) || IsA(plan, GatherMerge) || IsA(plan, CustomScan) || IsA(plan, ForeignScan);
 }
 
 /* The place of an expression in a node's target list; appended if it is not there. */
@@ -167,7 +175,8 @@ lift_from_side(Plan *join, int side, Registry *registry)
 	if (!may_wait(((Join *) join)->jointype, side) || !(is_split_scan(source) || is_join(source)))
 		return;
 	set_calls_apart(source->qual, registry, &cheap, &carried);
-	if (carried == NIL)
+	/* what is volatile has a value a row of this side, and not one a row of the join */
+	if (carried == NIL || contain_volatile_functions((Node *) carried))
 		return;
 	if (IsA(join, NestLoop) && side == INNER_VAR)
 	{
@@ -177,6 +186,8 @@ lift_from_side(Plan *join, int side, Registry *registry)
 	}
 	if (join->plan_rows >= source_rows)
 		return;
+	if (side == INNER_VAR)
+		forget_uniqueness(join);
 	source->qual = cheap;
 	join->qual = list_concat(join->qual, (List *) carry_mutator((Node *) carried, &carrying));
 	foreach(cell, passed)
@@ -184,6 +195,8 @@ lift_from_side(Plan *join, int side, Registry *registry)
 		Plan	   *node = lfirst(cell);
 		List	   *columns = outerPlan(node)->targetlist;
 
+		if (IsA(node, Memoize))
+			((Memoize *) node)->singlerow = false;
 		while (list_length(node->targetlist) < list_length(columns))
 		{
 			TargetEntry *entry = list_nth(columns, list_length(node->targetlist));
@@ -200,7 +213,7 @@ lift_quals(Plan *plan, Registry *registry)
 	List	   *children = NIL;
 	ListCell   *cell;
 
-	if (plan == NULL || IsA(plan, Gather) || IsA(plan, GatherMerge))
+	if (plan == NULL || is_left_alone(plan))
 		return;
 	if (IsA(plan, Append))
 		children = ((Append *) plan)->appendplans;

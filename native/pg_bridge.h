@@ -10,6 +10,7 @@
  *	  before planning	constants.c		a call that depends on no row becomes an InitPlan: it is made once
  *	  planning			security.c		do some quals guard rows from the others?
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
+ *						proofs.c		what the planner proved with quals that are moved
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
  *						foresee.c		an expression's calls become columns of the batch node, with the
  *										condition under which each would be reached
@@ -66,6 +67,11 @@ extern PlannedStmt *plan_watched(planner_hook_type plan, Query *query, const cha
 								 ParamListInfo params, bool *may_reorder);
 extern void security_init(void);
 
+/* proofs.c */
+extern void forget_uniqueness(Plan *join);
+extern bool can_go_back(Plan *plan);
+extern void take_parameters(Plan *plan, Plan *user, List *exprs);
+
 /* lift.c */
 extern void lift_quals(Plan *plan, Registry *registry);
 extern Plan *below_pass_through(Plan *plan, List **passed);
@@ -73,6 +79,7 @@ extern AttrNumber column_of(Plan *plan, Expr *expr);
 extern void set_calls_apart(List *quals, Registry *registry, List **cheap, List **rest);
 extern bool is_split_scan(Plan *plan);
 extern bool is_join(Plan *plan);
+extern bool is_left_alone(Plan *plan);
 
 /* foresee.c */
 typedef struct Batch

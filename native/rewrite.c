@@ -110,6 +110,7 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 	Plan	   *child = below_pass_through(*place, &passed);
 	List	   *tlist = handed_on(child->targetlist, INDEX_VAR);
 	Plan	   *plan;
+	List	   *moved = list_make2(batch->calls, batch->guards);
 	ListCell   *cell;
 	int			number = 0;
 
@@ -124,9 +125,7 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 	plan = finished(make_batch_scan(batch, child, tlist, NIL, consumer.bound, consumer.may_stop,
 									rewriting->may_reorder), child, rewriting);
 	plan->total_cost += calls_cost(batch->calls) * plan->plan_rows;
-	/* the calls were the user's, and so were the parameters in them */
-	plan->extParam = bms_add_members(plan->extParam, user->extParam);
-	plan->allParam = bms_add_members(plan->allParam, user->allParam);
+	take_parameters(plan, user, moved);
 	if (passed == NIL)
 		*place = plan;
 	else
@@ -136,6 +135,7 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 		Plan	   *node = lfirst(cell);
 
 		node->targetlist = handed_on(outerPlan(node)->targetlist, OUTER_VAR);
+		take_parameters(node, user, moved);
 	}
 }
 
@@ -356,13 +356,15 @@ rewrite_join(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		List	   *rest;
 
 		set_calls_apart(join->joinqual, rewriting->registry, &cheap, &rest);
+		if (rest != NIL)
+			forget_uniqueness(plan);
 		join->joinqual = cheap;
 		plan->qual = list_concat(rest, plan->qual);
 	}
 	/* What would run once per outer row, or go back to a mark, reads its rows from a store. */
 	if (IsA(plan, NestLoop) && ((NestLoop *) plan)->nestParams == NIL && is_batch_scan(innerPlan(plan)))
 		innerPlan(plan) = materialized(innerPlan(plan), rewriting);
-	if (IsA(plan, MergeJoin) && is_batch_scan(innerPlan(plan)) && !((MergeJoin *) plan)->skip_mark_restore)
+	if (IsA(plan, MergeJoin) && !((MergeJoin *) plan)->skip_mark_restore && !can_go_back(innerPlan(plan)))
 		innerPlan(plan) = materialized(innerPlan(plan), rewriting);
 	return split(plan, consumer, rewriting);
 }

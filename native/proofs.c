@@ -1,0 +1,70 @@
+/*
+ * proofs.c
+ *	  What the planner proved of a plan holds for the quals where it saw them: who moves quals takes the proof back.
+ *
+ * A join whose inner side is unique stops at an outer row's first partner, forgets where it was on the inner side, and a
+ * Memoize node below it keeps one row a key. The proof rests on the join's own conditions and on the quals of the inner
+ * side; without one of them the first partner may be the wrong one. No other node stops early for a proof: a semijoin
+ * does for what it is, and its conditions stay where they are.
+ */
+#include "pg_bridge.h"
+
+#include "nodes/extensible.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+
+/* Make a join right whatever its inner side holds. A merge join then needs an inner side that can go back to a mark. */
+void
+forget_uniqueness(Plan *join)
+{
+	((Join *) join)->inner_unique = false;
+	if (IsA(join, MergeJoin))
+		((MergeJoin *) join)->skip_mark_restore = false;
+}
+
+/* Can a node of a finished plan go back to a mark? As ExecSupportsMarkRestore(), which needs the path. */
+bool
+can_go_back(Plan *plan)
+{
+	switch (nodeTag(plan))
+	{
+		case T_IndexScan:
+		case T_IndexOnlyScan:	/* a merge join reads ordered ones only, and those can */
+		case T_Material:
+		case T_Sort:
+			return true;
+		case T_CustomScan:
+			return (((CustomScan *) plan)->flags & CUSTOMPATH_SUPPORT_MARK_RESTORE) != 0;
+		case T_Result:
+			return outerPlan(plan) && can_go_back(outerPlan(plan));
+		default:
+			return false;
+	}
+}
+
+static bool
+contains_subplan_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	return IsA(node, SubPlan) || expression_tree_walker(node, contains_subplan_walker, context);
+}
+
+/* The parameters that a node's expressions may read, some of which have moved elsewhere; a superset. */
+static Bitmapset *
+parameters_of(Plan *user, List *exprs)
+{
+	if (contains_subplan_walker((Node *) exprs, NULL))
+		return user->allParam;	/* a subplan's own are not in sight */
+	return pull_paramids((Expr *) exprs);
+}
+
+/* A node now depends on the parameters of expressions that were another's: it must be run anew when they change. */
+void
+take_parameters(Plan *plan, Plan *user, List *exprs)
+{
+	Bitmapset  *taken = parameters_of(user, exprs);
+
+	plan->allParam = bms_add_members(bms_copy(plan->allParam), taken);
+	plan->extParam = bms_union(plan->extParam, bms_intersect(taken, user->extParam));
+}

@@ -1,0 +1,134 @@
+"""What the planner proved (unique joins, marks, workers, bounds) still holds when calls are moved to other places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.conftest import Database
+from tests.integration.batch_functions import calls, make_functions, make_tables
+
+Conn = psycopg.Connection[Any]
+
+SCANS = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
+JOINS = ("enable_nestloop", "enable_mergejoin", "enable_hashjoin")
+
+TABLES = """
+CREATE TABLE names (n int, name text UNIQUE);
+INSERT INTO names SELECT i, 'word ' || i || '-1' FROM generate_series(0, 8) AS i;
+CREATE TABLE u (x int, y text, PRIMARY KEY (x, y));
+INSERT INTO u SELECT i, 'v' || j FROM generate_series(1, 60) AS i, generate_series(1, 4) AS j;
+-- An index under another collation proves y unique within x, but cannot look it up.
+CREATE TABLE m (x int, y text);
+CREATE UNIQUE INDEX ON m (x, y COLLATE "POSIX");
+INSERT INTO m SELECT i, 'v' || j FROM generate_series(0, 2000) AS i, generate_series(1, 4) AS j;
+CREATE TABLE many AS SELECT i AS id, i % 40 AS g FROM generate_series(1, 4000) AS i;
+ANALYZE;
+"""
+
+# A call that depends on no row, and that is no constant before the plan is made.
+V3 = "left(word(CASE WHEN now() > '2000-01-01' THEN 'v3' END, 1), 2)"
+
+
+@pytest.fixture
+def host() -> str:
+    """The functions that are batched are those of the PL/Python host."""
+    return "plpython"
+
+
+@pytest.fixture
+def conn(batching: Database, db: Conn) -> Conn:
+    make_functions(db)
+    make_tables(db)
+    db.execute(TABLES)
+    return db
+
+
+def switch(conn: Conn, value: str, *names: str) -> None:
+    for name in names:
+        conn.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+
+
+def plan_of(conn: Conn, query: str) -> str:
+    return "\n".join(line for (line,) in conn.execute(f"EXPLAIN (COSTS OFF, VERBOSE) {query}".encode()).fetchall())
+
+
+def same_rows(conn: Conn, query: str) -> list[Any]:
+    """Run a query with batching off and on; the rows, which are returned, must be the same, and batches be made."""
+    switch(conn, "off", "pg_bridge.batching")
+    expected = conn.execute(query.encode()).fetchall()
+    switch(conn, "on", "pg_bridge.batching")
+    calls(conn)
+    assert sorted(map(repr, conn.execute(query.encode()).fetchall())) == sorted(map(repr, expected))
+    assert calls(conn)
+    return expected
+
+
+# -- unique joins
+
+BOTH_SIDES = "SELECT a.id, n FROM a JOIN names ON word(a.t, names.n) <> 'x' AND names.name = word(a.t, 1)"
+ONE_SIDE = f"SELECT a.id, u.y FROM a JOIN u ON u.x = a.id WHERE u.y = {V3} AND a.g = 1"
+
+
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize("query", [BOTH_SIDES, ONE_SIDE])
+def test_a_unique_partner_may_not_be_the_first(conn: Conn, query: str, join: str) -> None:
+    switch(conn, "off", *SCANS, "enable_material", *(name for name in JOINS if name != join))
+    switch(conn, "off", "pg_bridge.batching")
+    assert "Inner Unique: true" in plan_of(conn, query)
+    assert len(same_rows(conn, query)) >= 15
+
+
+def test_a_merge_join_finds_its_mark_again(conn: Conn) -> None:
+    """Several rows with one key on the outer side: the inner side goes back, and it is a batch node or a plain scan."""
+    switch(conn, "off", "enable_nestloop", "enable_hashjoin", "enable_bitmapscan", "enable_seqscan")
+    lifted = f"SELECT b.id, m.y FROM b JOIN m ON m.x = b.a_id % 7 WHERE m.y = {V3}"
+    assert "Merge Join" in plan_of(conn, lifted)
+    assert len(same_rows(conn, lifted)) == 75
+    batched = "SELECT x.id, y.id FROM a AS x LEFT JOIN b AS y ON y.a_id = x.g AND passes(y, 3)"
+    plan = plan_of(conn, batched)
+    assert plan.index("Merge Left Join") < plan.index("Materialize") < plan.index("LLM Batch")
+    assert same_rows(conn, batched)
+
+
+def test_a_memory_of_unique_rows_keeps_all(conn: Conn) -> None:
+    """Memoize keeps one row a key where the inner side is unique."""
+    conn.execute("CREATE INDEX ON m (x); ANALYZE m")
+    switch(conn, "off", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "enable_seqscan")
+    query = f"SELECT many.id, m.y FROM many JOIN m ON m.x = many.g * 50 WHERE m.y = {V3} AND many.id < 900"
+    switch(conn, "off", "pg_bridge.batching")
+    plan = plan_of(conn, query)
+    assert "Memoize" in plan
+    assert "Inner Unique: true" in plan
+    assert len(same_rows(conn, query)) == 899
+
+
+def test_a_volatile_condition_stays_where_it_was(conn: Conn) -> None:
+    """Above the join it would be evaluated once for every partner."""
+    conn.execute(
+        "CREATE SEQUENCE ticks; CREATE FUNCTION tick(id int) RETURNS boolean LANGUAGE plpgsql COST 1000000"
+        " AS 'BEGIN RETURN nextval(''ticks'') > 0; END'"
+    )
+    switch(conn, "off", *SCANS, "enable_nestloop", "enable_mergejoin")
+    query = "SELECT a.id FROM a JOIN b ON b.a_id = a.id AND b.id % 2 = 0 AND b.n > 5 WHERE passes(a, 3) AND tick(a.id)"
+    plan = plan_of(conn, query)
+    assert plan.index("Hash Join") < plan.index("Filter: ((passes")
+    assert same_rows(conn, query)
+    plan = plan_of(conn, query.replace("AND tick(a.id)", ""))
+    assert plan.index("Filter: (passes") < plan.index("Hash Join")
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_call_below_a_sort_reads_its_new_parameter(conn: Conn, join: str) -> None:
+    """A call goes below the sort of its side; the sort must be done anew when what the call reads has changed."""
+    switch(conn, "off", *SCANS, *(name for name in JOINS if name != join))
+    query = (
+        "SELECT a.id, (SELECT count(*) FROM b AS x JOIN b AS y ON x.id = y.id AND word(x.t, a.g) <> word(y.t, 1))"
+        " FROM a WHERE id < 9"
+    )
+    assert (2, 90) in same_rows(conn, query)
+    query = query.replace("a.g)", "(SELECT e.id + a.g FROM e RIGHT JOIN a AS o ON true WHERE o.id = a.g + 1))")
+    same_rows(conn, query.replace("e.id + a.g", "coalesce(e.id, a.g)"))
