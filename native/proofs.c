@@ -9,9 +9,11 @@
  */
 #include "pg_bridge.h"
 
+#include "access/transam.h"
 #include "nodes/extensible.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
 
 /* Make a join right whatever its inner side holds. A merge join then needs an inner side that can go back to a mark. */
 void
@@ -67,4 +69,38 @@ take_parameters(Plan *plan, Plan *user, List *exprs)
 
 	plan->allParam = bms_add_members(bms_copy(plan->allParam), taken);
 	plan->extParam = bms_union(plan->extParam, bms_intersect(taken, user->extParam));
+}
+
+static bool
+is_own_function(Oid function, void *context)
+{
+	return function >= FirstNormalObjectId;
+}
+
+static bool
+is_noticed_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_Const:
+		case T_Param:			/* or a subquery that is run once for all */
+		case T_RelabelType:
+		case T_FuncExpr:
+		case T_OpExpr:
+			break;
+		default:
+			return true;
+	}
+	return check_functions_in_node(node, is_own_function, NULL) ||
+		expression_tree_walker(node, is_noticed_walker, context);
+}
+
+/* May LIMIT and OFFSET be computed once more than they are written? Not if anybody could tell. */
+bool
+is_plain_bound(List *bound)
+{
+	return !contain_volatile_functions((Node *) bound) && !is_noticed_walker((Node *) bound, NULL);
 }

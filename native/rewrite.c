@@ -414,6 +414,8 @@ consumer_below(Plan *plan, Consumer consumer)
 			inside.may_stop = true;
 			if (((Limit *) plan)->limitCount && ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT)
 				inside.bound = list_make2(((Limit *) plan)->limitCount, ((Limit *) plan)->limitOffset);
+			if (!is_plain_bound(inside.bound))
+				inside.bound = NIL;
 			break;
 		case T_Result:
 		case T_SubqueryScan:

@@ -132,3 +132,41 @@ def test_a_call_below_a_sort_reads_its_new_parameter(conn: Conn, join: str) -> N
     assert (2, 90) in same_rows(conn, query)
     query = query.replace("a.g)", "(SELECT e.id + a.g FROM e RIGHT JOIN a AS o ON true WHERE o.id = a.g + 1))")
     same_rows(conn, query.replace("e.id + a.g", "coalesce(e.id, a.g)"))
+
+
+# -- LIMIT
+
+TICK = (
+    "CREATE SEQUENCE s; CREATE FUNCTION tick() RETURNS int LANGUAGE plpgsql STABLE"
+    " AS 'BEGIN RETURN nextval(''s''); END'"
+)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "LIMIT nextval('s')",
+        "LIMIT tick()",
+        "LIMIT 3 + tick() - 3",
+        "LIMIT (SELECT nextval('s'))",
+        "LIMIT (SELECT tick())",
+        "LIMIT 3 OFFSET nextval('s')",
+        "LIMIT CASE WHEN tick() > 0 THEN 3 END",
+    ],
+)
+def test_a_limit_is_evaluated_once(conn: Conn, limit: str) -> None:
+    conn.execute(TICK)
+    seen = []
+    for value in ("off", "on"):
+        switch(conn, value, "pg_bridge.batching")
+        conn.execute("SELECT setval('s', 2)")
+        rows = conn.execute(f"SELECT id, word(t, 1) FROM a ORDER BY id {limit}".encode()).fetchall()
+        seen.append((rows, conn.execute("SELECT last_value FROM s").fetchone()))  # the planner may look, too
+    assert seen[0] == seen[1]
+    assert calls(conn)["word"]
+
+
+@pytest.mark.parametrize("limit", ["LIMIT 3", "LIMIT 1 + 1 OFFSET 1", "LIMIT (SELECT count(*) FROM a WHERE id < 4)"])
+def test_a_plain_limit_is_known_to_the_node(conn: Conn, limit: str) -> None:
+    conn.execute(f"SELECT id, word(t, 1) FROM a ORDER BY id {limit}".encode()).fetchall()
+    assert calls(conn) == {"word": (1, 3)}
