@@ -4,6 +4,7 @@
  */
 #include "pg_bridge.h"
 
+#include "access/parallel.h"
 #include "fmgr.h"
 #include "jit/jit.h"
 #include "optimizer/planner.h"
@@ -38,8 +39,11 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	bool		may_reorder;
 	PlannedStmt *stmt;
 
-	/* A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. */
-	if (!pg_bridge_batching || !mentions_own_functions(query))
+	/*
+	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. In a worker of
+	 * a parallel plan nothing is batched, and a function that runs there can have statements of its own.
+	 */
+	if (!pg_bridge_batching || IsParallelWorker() || !mentions_own_functions(query))
 	{
 		stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
 		if (pg_bridge_batching)

@@ -485,6 +485,14 @@ rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 	return plan;
 }
 
+static Plan *
+rewrite_tree(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	if (rewriting->may_reorder)
+		lift_quals(plan, rewriting->registry);
+	return rewrite(plan, consumer, rewriting);
+}
+
 static int
 largest_id(Plan *plan)
 {
@@ -525,6 +533,16 @@ next_plan_node_id(PlannedStmt *stmt)
 }
 
 /*
+ * Workers get every subplan that is parallel safe, whether they run it or not. A batch node is for the leader only, so
+ * such a subplan is left alone where there are workers; one that is not safe stays out of their hands.
+ */
+static bool
+may_reach_workers(PlannedStmt *stmt, Plan *subplan)
+{
+	return stmt->parallelModeNeeded && subplan->parallel_safe;
+}
+
+/*
  * Rewrite a statement's plans in place.
  *
  * may_reorder: quals may be evaluated in another order than the planner's.
@@ -538,14 +556,12 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	ListCell   *cell;
 
 	rewriting.next_id = next_plan_node_id(stmt);
-	if (may_reorder)
+	stmt->planTree = rewrite_tree(stmt->planTree, client, &rewriting);
+	foreach(cell, stmt->subplans)
 	{
-		lift_quals(stmt->planTree, registry);
-		foreach(cell, stmt->subplans)
-			lift_quals(lfirst(cell), registry);
+		if (lfirst(cell) && !may_reach_workers(stmt, lfirst(cell)))
+			lfirst(cell) = rewrite_tree(lfirst(cell), expression, &rewriting);
 	}
-	stmt->planTree = rewrite(stmt->planTree, client, &rewriting);
-	rewrite_list(stmt->subplans, expression, &rewriting);
 	if (!rewriting.found)
 		return;
 	if ((cursor_options & CURSOR_OPT_SCROLL) && !ExecSupportsBackwardScan(stmt->planTree))

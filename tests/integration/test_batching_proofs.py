@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -54,6 +55,20 @@ def switch(conn: Conn, value: str, *names: str) -> None:
 
 def plan_of(conn: Conn, query: str) -> str:
     return "\n".join(line for (line,) in conn.execute(f"EXPLAIN (COSTS OFF, VERBOSE) {query}".encode()).fetchall())
+
+
+def tree(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan node and all below it, but for what it has computed before it starts."""
+    yield node
+    for child in node.get("Plans", ()):
+        if child["Parent Relationship"] != "InitPlan":
+            yield from tree(child)
+
+
+def nodes_of(conn: Conn, query: str) -> list[dict[str, Any]]:
+    row = conn.execute(f"EXPLAIN (FORMAT JSON) {query}".encode()).fetchone()
+    assert row
+    return list(tree(row[0][0]["Plan"]))
 
 
 def same_rows(conn: Conn, query: str) -> list[Any]:
@@ -132,6 +147,68 @@ def test_a_call_below_a_sort_reads_its_new_parameter(conn: Conn, join: str) -> N
     assert (2, 90) in same_rows(conn, query)
     query = query.replace("a.g)", "(SELECT e.id + a.g FROM e RIGHT JOIN a AS o ON true WHERE o.id = a.g + 1))")
     same_rows(conn, query.replace("e.id + a.g", "coalesce(e.id, a.g)"))
+
+
+# -- workers
+
+
+@pytest.fixture
+def workers(conn: Conn) -> Conn:
+    """A connection that gets parallel plans for the table big, and for no other."""
+    conn.execute(
+        "CREATE TABLE big AS SELECT a.* FROM a, generate_series(1, 200); ALTER TABLE big SET (parallel_workers = 2);"
+        "CREATE FUNCTION safe(t text) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000"
+        " AS 'BEGIN RETURN lower(t); END';"
+        "CREATE FUNCTION safe_batch(statement bigint, node int, t json[]) RETURNS text[] LANGUAGE plpgsql PARALLEL SAFE"
+        " AS $$ BEGIN RETURN ARRAY(SELECT lower(u #>> '{}') FROM unnest(t) WITH ORDINALITY AS _ (u, o) ORDER BY o);"
+        " END $$;"
+        "SELECT llm.register_batch('safe(text)', 'safe_batch(bigint, int, json[])'); ANALYZE"
+    )
+    switch(conn, "0", "parallel_setup_cost", "parallel_tuple_cost")
+    return conn
+
+
+PARALLEL = (
+    "SELECT count(*) FROM big WHERE t NOT IN (SELECT safe(b.t) FROM b)",
+    "SELECT count(*) FROM big WHERE t NOT IN"
+    " (SELECT safe(x.t) FROM b AS x JOIN b AS y ON x.id = y.id + length(safe(y.t)))",
+    "SELECT count((SELECT max(safe(b.t)) FROM b WHERE b.a_id = big.id)) FROM big WHERE id % 9 = 1",
+    "SELECT count(*) FROM big WHERE id < (SELECT count(*) FROM b WHERE safe(b.t) <> 'x')",
+    "SELECT count(safe(t)) FROM big WHERE safe(t) <> 'word 1'",
+    "SELECT safe(t), count(*) FROM big WHERE t IN (SELECT safe(t) || 'x' FROM big) OR id < 9 GROUP BY 1",
+)
+
+
+@pytest.mark.parametrize("query", PARALLEL)
+@pytest.mark.parametrize("forced", [False, True])
+def test_workers_make_no_batches(workers: Conn, query: str, forced: bool) -> None:
+    if forced:
+        name = "force_parallel_mode" if workers.info.server_version < 160000 else "debug_parallel_query"
+        switch(workers, "on", name)
+    switch(workers, "off", "pg_bridge.batching")
+    expected = workers.execute(query.encode()).fetchall()
+    switch(workers, "on", "pg_bridge.batching")
+    assert sorted(map(repr, workers.execute(query.encode()).fetchall())) == sorted(map(repr, expected))
+    gathers = [node for node in nodes_of(workers, query) if node["Node Type"].startswith("Gather")]
+    assert gathers
+    for gather in gathers:
+        assert not [node for node in tree(gather) if node["Node Type"] == "Custom Scan"]
+
+
+def test_a_function_in_a_worker_makes_no_batches(workers: Conn) -> None:
+    """Its statements are planned in the worker."""
+    workers.execute(
+        "CREATE OR REPLACE FUNCTION safe_batch(statement bigint, node int, t json[]) RETURNS text[] LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'batch'; END $$;"
+        "CREATE FUNCTION inner_count(most int) RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE"
+        " AS $$ BEGIN RETURN (SELECT count(safe(t)) FROM b WHERE id <= most); END $$;"
+        "SET parallel_leader_participation = off"
+    )
+    query = "SELECT sum(inner_count(g)) FROM big"
+    with pytest.raises(psycopg.errors.RaiseException, match="batch"):
+        workers.execute("SELECT inner_count(1)")
+    assert any(node["Node Type"] == "Gather" for node in nodes_of(workers, query))
+    assert workers.execute(query.encode()).fetchone() == (18000,)
 
 
 # -- LIMIT
