@@ -542,6 +542,16 @@ may_reach_workers(PlannedStmt *stmt, Plan *subplan)
 	return stmt->parallelModeNeeded && subplan->parallel_safe;
 }
 
+/* PostgreSQL lets a cursor that nobody declared with or without SCROLL go back if its plan can. */
+static bool
+must_go_back(PlannedStmt *stmt, int cursor_options)
+{
+	if (cursor_options & CURSOR_OPT_SCROLL)
+		return true;
+	return (cursor_options & CURSOR_OPT_FAST_PLAN) && !(cursor_options & CURSOR_OPT_NO_SCROLL) &&
+		stmt->rowMarks == NIL && ExecSupportsBackwardScan(stmt->planTree);
+}
+
 /*
  * Rewrite a statement's plans in place.
  *
@@ -553,6 +563,7 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	Rewriting	rewriting = {registry, may_reorder, 0, false};
 	Consumer	client = {(cursor_options & CURSOR_OPT_FAST_PLAN) != 0, NIL};
 	Consumer	expression = {true, NIL};
+	bool		back = must_go_back(stmt, cursor_options);
 	ListCell   *cell;
 
 	rewriting.next_id = next_plan_node_id(stmt);
@@ -564,7 +575,7 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	}
 	if (!rewriting.found)
 		return;
-	if ((cursor_options & CURSOR_OPT_SCROLL) && !ExecSupportsBackwardScan(stmt->planTree))
+	if (back && !ExecSupportsBackwardScan(stmt->planTree))
 		stmt->planTree = materialized(stmt->planTree, &rewriting);
 	/* The costs are those of waiting; compiling expressions would only add to them. */
 	stmt->jitFlags = PGJIT_NONE;

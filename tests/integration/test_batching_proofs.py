@@ -247,3 +247,41 @@ def test_a_limit_is_evaluated_once(conn: Conn, limit: str) -> None:
 def test_a_plain_limit_is_known_to_the_node(conn: Conn, limit: str) -> None:
     conn.execute(f"SELECT id, word(t, 1) FROM a ORDER BY id {limit}".encode()).fetchall()
     assert calls(conn) == {"word": (1, 3)}
+
+
+# -- cursors
+
+
+@pytest.mark.parametrize("scroll", ["", "SCROLL", "NO SCROLL"])
+def test_cursors_go_back_where_they_would_without_calls(conn: Conn, scroll: str) -> None:
+    for value in ("off", "on"):
+        switch(conn, value, "pg_bridge.batching")
+        with conn.transaction(force_rollback=True):
+            conn.execute(f"DECLARE c {scroll} CURSOR FOR SELECT id, word(t, 1) FROM a WHERE passes(a, 7)".encode())
+            first = conn.execute("FETCH 20 FROM c").fetchall()
+            assert [row[0] for row in first] == [i for i in range(1, 60) if i % 7][:20]
+            if scroll != "NO SCROLL":
+                assert conn.execute("FETCH BACKWARD 3 FROM c").fetchall() == [first[18], first[17], first[16]]
+                conn.execute("MOVE BACKWARD ALL FROM c")
+                assert conn.execute("FETCH 20 FROM c").fetchall() == first
+            assert len(conn.execute("FETCH ALL FROM c").fetchall()) == 32
+            if scroll == "NO SCROLL":
+                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+                    conn.execute("FETCH PRIOR FROM c")
+
+
+def test_a_cursor_for_update_goes_forward_only_as_ever(conn: Conn) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute("DECLARE c CURSOR FOR SELECT id, word(t, 1) FROM a FOR UPDATE")
+        conn.execute("FETCH 2 FROM c")
+        conn.execute("UPDATE a SET t = 'x' WHERE CURRENT OF c")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            conn.execute("FETCH PRIOR FROM c")
+
+
+def test_a_cursor_asks_no_sooner_for_that_it_can_go_back(conn: Conn) -> None:
+    with conn.transaction():
+        conn.execute("DECLARE c CURSOR FOR SELECT id, word(t, 1) FROM a")
+        conn.execute("FETCH 2 FROM c")
+        conn.execute("CLOSE c")
+    assert calls(conn) == {"word": (1, 16)}
