@@ -77,9 +77,11 @@ depends_walker(Node *node, void *context)
 typedef struct Constants
 {
 	Registry   *registry;
-	bool		has_from;		/* of the query at hand */
+	bool		may_replace;	/* at the place at hand */
 	bool		found;			/* in the query at hand */
 } Constants;
+
+static Node *constants_mutator(Node *node, void *context);
 
 static Node *
 once(FuncExpr *call)
@@ -97,6 +99,17 @@ once(FuncExpr *call)
 	return (Node *) link;
 }
 
+/* Replace calls below a node, or none but those in its subqueries. */
+static Node *
+constants_below(Node *node, Constants *outer, bool may_replace)
+{
+	Constants	here = {outer->registry, may_replace, false};
+
+	node = expression_tree_mutator(node, constants_mutator, &here);
+	outer->found |= here.found;
+	return node;
+}
+
 static Node *
 constants_mutator(Node *node, void *context)
 {
@@ -107,13 +120,24 @@ constants_mutator(Node *node, void *context)
 	if (IsA(node, Query))
 	{
 		Query	   *query = (Query *) node;
-		Constants	inner = {outer->registry, query->jointree && query->jointree->fromlist != NIL, false};
+		bool		has_from = query->jointree && query->jointree->fromlist != NIL;
+
+		/*
+		 * Where rows are grouped in several ways, the planner finds grouping expressions in other ones by their being
+		 * equal, and what was replaced is equal to nothing: only what is evaluated before grouping may be.
+		 */
+		Constants	inner = {outer->registry, has_from && query->groupingSets == NIL, false};
 
 		query = query_tree_mutator(query, constants_mutator, &inner, 0);
 		query->hasSubLinks |= inner.found;
 		return (Node *) query;
 	}
-	if (IsA(node, FuncExpr) && outer->has_from &&
+	/* FROM and WHERE come before grouping; an aggregate of an outer query belongs to that query. */
+	if (IsA(node, FromExpr))
+		return constants_below(node, outer, ((FromExpr *) node)->fromlist != NIL);
+	if (IsA(node, Aggref) && ((Aggref *) node)->agglevelsup > 0)
+		return constants_below(node, outer, false);
+	if (IsA(node, FuncExpr) && outer->may_replace &&
 		find_batch_function(outer->registry, ((FuncExpr *) node)->funcid) &&
 		!depends_walker(node, NULL) && !contain_volatile_functions((Node *) ((FuncExpr *) node)->args))
 	{
