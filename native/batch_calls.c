@@ -3,7 +3,8 @@
  *	  The calls of one window: arguments gathered, batch functions called, results put beside their rows.
  *
  * A batch function gets one json array an argument, an element a call, and returns an array of results, an element a
- * call. The arguments of at most BATCH_BYTES are held at one time.
+ * call. A batch ends where its arrays would become larger than BATCH_BYTES, so that with the arguments that they are made
+ * of, and what the batch function makes of them, some multiple of that is held at one time.
  */
 #include "batch_scan.h"
 
@@ -17,7 +18,6 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -90,17 +90,12 @@ check_may_execute(Oid function)
 	InvokeFunctionExecuteHook(function);
 }
 
-/* Prepare a call, which the state's memory has room for; its functions must be allowed and must fit. */
-void
-begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, Oid batch, Oid report)
+static void
+begin_arguments(BatchScanState *state, CallState *call, FuncExpr *expr)
 {
 	ListCell   *cell;
 	int			i = 0;
 
-	call->call = expr;
-	check_may_execute(expr->funcid);
-	check_may_execute(batch);
-	call->guard = guard ? ExecInitQual(guard, &state->css.ss.ps) : NULL;
 	call->nargs = list_length(expr->args);
 	call->args = palloc(call->nargs * sizeof(ExprState *));
 	call->is_constant = palloc(call->nargs * sizeof(bool));
@@ -116,6 +111,14 @@ begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, 
 										exprCollation((Node *) arg), COERCE_EXPLICIT_CALL);
 		call->args[i++] = ExecInitExpr(arg, &state->css.ss.ps);
 	}
+}
+
+static void
+begin_functions(CallState *call, FuncExpr *expr, Oid batch, Oid report)
+{
+	check_may_execute(expr->funcid);
+	check_may_execute(batch);
+	call->is_strict = func_strict(expr->funcid);
 	fmgr_info(batch, &call->batch);
 	if (call->batch.fn_nargs != call->nargs + 2)
 		ereport(ERROR,
@@ -130,16 +133,35 @@ begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, 
 						format_procedure(batch), format_type_be(expr->funcresulttype))));
 	if (OidIsValid(report))
 		fmgr_info(report, &call->report);
-	get_typlenbyvalalign(expr->funcresulttype, &call->typlen, &call->typbyval, &call->typalign);
 }
 
-/* -- calls */
+/*
+ * Prepare a call, which the state's memory has room for; its functions must be allowed and must fit. Without a batch
+ * function it is a value that is computed as always, but once a row.
+ */
+void
+begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid batch, Oid report)
+{
+	call->expr = expr;
+	call->guard = guard ? ExecInitQual(guard, &state->css.ss.ps) : NULL;
+	if (OidIsValid(batch))
+	{
+		begin_arguments(state, call, (FuncExpr *) expr);
+		begin_functions(call, (FuncExpr *) expr, batch, report);
+	}
+	else
+		call->value = ExecInitExpr(expr, &state->css.ss.ps);
+	get_typlenbyvalalign(exprType((Node *) expr), &call->typlen, &call->typbyval, &call->typalign);
+}
+
+/* -- batches */
 
 /* The arguments gathered for one call of a batch function. */
 typedef struct Gathered
 {
 	int			count;
-	Size		bytes;
+	int			room;
+	Size		bytes;			/* of the arrays that they will be, and of the answer that may come */
 	int		   *rows;			/* the row of each */
 	Datum	  **values;			/* of each argument */
 	bool	  **nulls;
@@ -169,20 +191,16 @@ call_report(BatchScanState *state, CallState *call)
 	MemoryContextSwitchTo(old);
 }
 
-static void
-call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
+/* One call of the batch function; the answer lives in the batch's context. */
+static ArrayType *
+call_batch_function(BatchScanState *state, CallState *call, Gathered *gathered)
 {
 	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
-	MemoryContext old = MemoryContextSwitchTo(state->batch_context);
 	int			lower = 1;
 	Datum		answer;
-	ArrayType  *array;
-	Datum	   *results;
-	bool	   *nulls;
-	int			count;
 	int			i;
 
-	InitFunctionCallInfoData(*fcinfo, &call->batch, call->nargs + 2, call->call->inputcollid, NULL, NULL);
+	InitFunctionCallInfoData(*fcinfo, &call->batch, call->nargs + 2, ((FuncExpr *) call->expr)->inputcollid, NULL, NULL);
 	fcinfo->args[0].value = Int64GetDatum(state->statement);
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = Int32GetDatum(state->css.ss.ps.plan->plan_node_id);
@@ -204,119 +222,153 @@ call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
 		inside_batch_function--;
 	}
 	PG_END_TRY();
-	/* The results live as long as the window. */
-	MemoryContextSwitchTo(state->window_context);
-	count = -1;
-	if (!fcinfo->isnull)
-	{
-		array = DatumGetArrayTypePCopy(answer);
-		deconstruct_array(array, call->call->funcresulttype, call->typlen, call->typbyval, call->typalign,
-						  &results, &nulls, &count);
-	}
+	return fcinfo->isnull ? NULL : DatumGetArrayTypeP(answer);
+}
+
+static void
+call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
+{
+	MemoryContext old = MemoryContextSwitchTo(state->batch_context);
+	ArrayType  *answer = call_batch_function(state, call, gathered);
+	Oid			type = exprType((Node *) call->expr);
+	Datum	   *results = NULL;
+	bool	   *nulls = NULL;
+	int			count = 0;
+	int			i;
+
+	if (answer && ARR_ELEMTYPE(answer) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
+				 errmsg("batch function %s returned an array of %s instead of %s",
+						format_procedure(call->batch.fn_oid), format_type_be(ARR_ELEMTYPE(answer)),
+						format_type_be(type))));
+	if (answer)
+		deconstruct_array(answer, type, call->typlen, call->typbyval, call->typalign, &results, &nulls, &count);
 	if (count != gathered->count)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
 				 errmsg("batch function %s returned %d results for %d calls",
-						format_procedure(call->batch.fn_oid), Max(count, 0), gathered->count)));
+						format_procedure(call->batch.fn_oid), count, gathered->count)));
 	for (i = 0; i < count; i++)
-	{
-		call->results[gathered->rows[i]] = results[i];
-		call->nulls[gathered->rows[i]] = nulls[i];
-	}
+		keep_result(call, gathered->rows[i], results[i], nulls[i]);
+	call->answer_bytes = VARSIZE(answer) / count;
 	if (state->css.ss.ps.instrument && OidIsValid(call->report.fn_oid))
 		call_report(state, call);
 	MemoryContextSwitchTo(old);
-	gathered->count = 0;
-	gathered->bytes = 0;
 }
+
+/* -- arguments */
 
 static Gathered *
 start_gathering(BatchScanState *state, CallState *call)
 {
 	Gathered   *gathered;
-	int			i;
 
 	MemoryContextReset(state->batch_context);
 	gathered = MemoryContextAllocZero(state->batch_context, sizeof(Gathered));
-	gathered->rows = MemoryContextAlloc(state->batch_context, state->nrows * sizeof(int));
-	gathered->values = MemoryContextAlloc(state->batch_context, call->nargs * sizeof(Datum *));
-	gathered->nulls = MemoryContextAlloc(state->batch_context, call->nargs * sizeof(bool *));
-	for (i = 0; i < call->nargs; i++)
-	{
-		gathered->values[i] = MemoryContextAlloc(state->batch_context, state->nrows * sizeof(Datum));
-		gathered->nulls[i] = MemoryContextAlloc(state->batch_context, state->nrows * sizeof(bool));
-	}
+	gathered->values = MemoryContextAllocZero(state->batch_context, call->nargs * sizeof(Datum *));
+	gathered->nulls = MemoryContextAllocZero(state->batch_context, call->nargs * sizeof(bool *));
 	return gathered;
 }
 
-/* Evaluate one argument; a constant only once a scan. */
-static void
-gather_argument(BatchScanState *state, CallState *call, int i, Gathered *gathered)
+static void *
+larger(MemoryContext context, void *array, Size bytes)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	bool		is_null;
-	Datum		value;
-
-	if (call->is_constant[i] && (call->constants[i] || call->constant_nulls[i]))
-	{
-		gathered->values[i][gathered->count] = call->constants[i];
-		gathered->nulls[i][gathered->count] = call->constant_nulls[i];
-		return;
-	}
-	value = ExecEvalExprSwitchContext(call->args[i], econtext, &is_null);
-	if (!is_null)
-	{
-		struct varlena *text = PG_DETOAST_DATUM(value);
-		MemoryContext context = call->is_constant[i] ? state->css.ss.ps.state->es_query_cxt : state->batch_context;
-
-		value = PointerGetDatum(MemoryContextAlloc(context, VARSIZE(text)));
-		memcpy(DatumGetPointer(value), text, VARSIZE(text));
-		gathered->bytes += VARSIZE(text);
-	}
-	if (call->is_constant[i])
-	{
-		call->constants[i] = is_null ? (Datum) 0 : value;
-		call->constant_nulls[i] = is_null;
-	}
-	gathered->values[i][gathered->count] = value;
-	gathered->nulls[i][gathered->count] = is_null;
+	return array ? repalloc(array, bytes) : MemoryContextAlloc(context, bytes);
 }
 
-/*
- * Make a call for one row after the other. Inside a batch function nothing is batched: it may call the very function
- * that it answers for.
- */
 static void
-make_call_plainly(BatchScanState *state, CallState *call)
+make_room(BatchScanState *state, CallState *call, Gathered *gathered)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	int			row;
+	MemoryContext context = state->batch_context;
+	int			room;
+	int			i;
 
+	if (gathered->count < gathered->room)
+		return;
+	room = gathered->room = Min(Max(2 * gathered->room, 64), state->nrows);
+	gathered->rows = larger(context, gathered->rows, room * sizeof(int));
+	for (i = 0; i < call->nargs; i++)
+	{
+		gathered->values[i] = larger(context, gathered->values[i], room * sizeof(Datum));
+		gathered->nulls[i] = larger(context, gathered->nulls[i], room * sizeof(bool));
+	}
+}
+
+/* A value as json that lives in a context. */
+static Datum
+kept_json(MemoryContext context, Datum value)
+{
+	struct varlena *text = PG_DETOAST_DATUM(value);
+	void	   *copy = MemoryContextAlloc(context, VARSIZE(text));
+
+	memcpy(copy, text, VARSIZE(text));
+	return PointerGetDatum(copy);
+}
+
+/* Evaluate one argument; a constant only once a scan. It lives as long as the row, a constant as long as the scan. */
+static Datum
+argument(BatchScanState *state, CallState *call, int i, bool *is_null)
+{
+	Datum		value;
+
+	if (!call->is_constant[i])
+		return ExecEvalExpr(call->args[i], state->css.ss.ps.ps_ExprContext, is_null);
+	if (!call->constants[i] && !call->constant_nulls[i])
+	{
+		value = ExecEvalExpr(call->args[i], state->css.ss.ps.ps_ExprContext, is_null);
+		call->constant_nulls[i] = *is_null;
+		if (!*is_null)
+			call->constants[i] = kept_json(state->css.ss.ps.state->es_query_cxt, value);
+	}
+	*is_null = call->constant_nulls[i];
+	return call->constants[i];
+}
+
+/* Gather the arguments of one row, unless one of them says that the call is not to be made. */
+static void
+gather(BatchScanState *state, CallState *call, int row, Gathered *gathered)
+{
+	int			place = gathered->count;
+	int			i;
+
+	make_room(state, call, gathered);
+	for (i = 0; i < call->nargs; i++)
+		gathered->values[i][place] = argument(state, call, i, &gathered->nulls[i][place]);
+	for (i = 0; i < call->nargs; i++)
+		if (call->is_strict && gathered->nulls[i][place])
+			return;
+	gathered->bytes += sizeof(int) + call->nargs * (sizeof(Datum) + sizeof(bool)) + call->answer_bytes;
+	for (i = 0; i < call->nargs; i++)
+	{
+		if (gathered->nulls[i][place])
+			continue;
+		if (!call->is_constant[i])
+			gathered->values[i][place] = kept_json(state->batch_context, gathered->values[i][place]);
+		gathered->bytes += INTALIGN(VARSIZE(DatumGetPointer(gathered->values[i][place])));
+	}
+	gathered->rows[gathered->count++] = row;
+}
+
+/* -- calls */
+
+/*
+ * What is computed row by row; NULL where a batch function answers. Inside a batch function nothing is batched: it may
+ * call the very function that it answers for.
+ */
+static ExprState *
+computed(BatchScanState *state, CallState *call)
+{
+	if (call->value || inside_batch_function == 0)
+		return call->value;
 	if (call->plain == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
 
-		call->plain = ExecInitExpr((Expr *) call->call, &state->css.ss.ps);
+		call->plain = ExecInitExpr(call->expr, &state->css.ss.ps);
 		MemoryContextSwitchTo(old);
 	}
-	for (row = 0; row < state->nrows; row++)
-	{
-		TupleTableSlot *slot = load_row(state, row);
-		MemoryContext old;
-		Datum		result;
-
-		CHECK_FOR_INTERRUPTS();
-		if (slot == NULL || (call->guard && !row_passes(state, slot, call->guard)))
-			continue;
-		ResetExprContext(econtext);
-		econtext->ecxt_scantuple = slot;
-		result = ExecEvalExprSwitchContext(call->plain, econtext, &call->nulls[row]);
-		old = MemoryContextSwitchTo(state->window_context);
-		if (!call->nulls[row])
-			call->results[row] = datumCopy(result, call->typbyval, call->typlen);
-		MemoryContextSwitchTo(old);
-	}
-	call->made = true;
+	return call->plain;
 }
 
 /* Make a call for all rows of the window that are alive and whose guard holds. */
@@ -324,20 +376,12 @@ static void
 make_call(BatchScanState *state, CallState *call)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	Gathered   *gathered;
+	ExprState  *each = computed(state, call);
+	Gathered   *gathered = each ? NULL : start_gathering(state, call);
 	int			row;
-	int			i;
 
-	call->results = MemoryContextAllocZero(state->window_context, state->nrows * sizeof(Datum));
-	call->nulls = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
-	memset(call->nulls, true, state->nrows * sizeof(bool));
-	tuplestore_rescan(state->rows);
-	if (inside_batch_function > 0)
-	{
-		make_call_plainly(state, call);
-		return;
-	}
-	gathered = start_gathering(state, call);
+	start_results(state, call);
+	start_pass(state);
 	for (row = 0; row < state->nrows; row++)
 	{
 		TupleTableSlot *slot = load_row(state, row);
@@ -349,20 +393,26 @@ make_call(BatchScanState *state, CallState *call)
 		ResetExprContext(econtext);
 		econtext->ecxt_scantuple = slot;
 		old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-		for (i = 0; i < call->nargs; i++)
-			gather_argument(state, call, i, gathered);
+		if (each)
+		{
+			bool		is_null;
+			Datum		value = ExecEvalExpr(each, econtext, &is_null);
+
+			keep_result(call, row, value, is_null);
+		}
+		else
+			gather(state, call, row, gathered);
 		MemoryContextSwitchTo(old);
-		gathered->rows[gathered->count++] = row;
-		if (gathered->bytes > BATCH_BYTES)
+		if (gathered && gathered->bytes > BATCH_BYTES)
 		{
 			call_batch(state, call, gathered);
 			gathered = start_gathering(state, call);
 		}
 	}
-	if (gathered->count > 0)
+	if (gathered && gathered->count > 0)
 		call_batch(state, call, gathered);
 	MemoryContextReset(state->batch_context);
-	call->made = true;
+	end_results(state, call);
 }
 
 /* Make calls, in this order, unless they have been made for the window. */

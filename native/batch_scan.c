@@ -6,8 +6,8 @@
  * a qual is evaluated, the calls that it needs are made for the rows that are still there; the calls that only the
  * target list needs are made last, for the rows that passed.
  *
- * Memory: the child's rows stand in a tuplestore, which spills past work_mem; the results of a window are held until it
- * is passed on.
+ * Memory: the child's rows and the results of their calls stand in tuplestores, which spill past work_mem, until the
+ * window is passed on; results of types that are passed by value stand in arrays.
  */
 #include "batch_scan.h"
 
@@ -23,6 +23,8 @@
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -64,8 +66,8 @@ is_batch_scan(Plan *plan)
 
 /* -- the plan node
  *
- * custom_exprs:	calls, guards, LIMIT and OFFSET
- * custom_private:	oids of batch functions, oids of report functions, calls needed by each stage, flags
+ * custom_exprs:	calls and values, guards, LIMIT and OFFSET
+ * custom_private:	oids of batch functions (InvalidOid for a value), oids of report functions, calls needed by each stage, flags
  */
 
 CustomScan *
@@ -86,12 +88,14 @@ make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,
 	}
 	foreach(cell, batch->calls)
 	{
-		FuncExpr   *call = lfirst(cell);
-		BatchFunction *entry = find_batch_function(batch->registry, call->funcid);
+		Expr	   *expr = lfirst(cell);
+		BatchFunction *entry = NULL;
 
-		columns = lappend(columns, makeTargetEntry((Expr *) call, list_length(columns) + 1, NULL, false));
-		batches = lappend_oid(batches, entry->batch);
-		reports = lappend_oid(reports, entry->report);
+		if (IsA(expr, FuncExpr))
+			entry = find_batch_function(batch->registry, ((FuncExpr *) expr)->funcid);
+		columns = lappend(columns, makeTargetEntry(expr, list_length(columns) + 1, NULL, false));
+		batches = lappend_oid(batches, entry ? entry->batch : InvalidOid);
+		reports = lappend_oid(reports, entry ? entry->report : InvalidOid);
 	}
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = qual;
@@ -115,6 +119,32 @@ create_state(CustomScan *scan)
 
 /* -- the beginning */
 
+/* What it costs to evaluate an expression for one of so many rows, by the planner's figures. */
+static Cost
+cost_per_row(Node *expr, double rows)
+{
+	QualCost	cost;
+
+	cost_qual_eval_node(&cost, expr, NULL);
+	return cost.per_tuple + cost.startup / clamp_row_est(rows);
+}
+
+/* All that evaluating a qual costs: its calls, other functions, subqueries. */
+static void
+begin_qual(BatchScanState *state, Stage *stage, Node *qual)
+{
+	PlanState  *node = &state->css.ss.ps;
+	double		rows = outerPlan(node->plan)->plan_rows;
+	ListCell   *cell;
+
+	stage->qual = ExecInitQual(list_make1(qual), node);
+	stage->cost = cost_per_row(qual, rows);
+	foreach(cell, stage->needs)
+		stage->cost += cost_per_row((Node *) state->calls[lfirst_int(cell)].expr, rows);
+	if (contain_volatile_functions(qual))
+		state->may_reorder = false;
+}
+
 static void
 begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
@@ -125,6 +155,9 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	List	   *flags = lfourth(scan->custom_private);
 	ListCell   *cell;
 	int			i;
+
+	state->may_stop = linitial_int(flags);
+	state->may_reorder = lsecond_int(flags);
 
 	/* A mark or a step back would need windows that are gone; the planner puts a Material node above for those. */
 	eflags &= ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK);
@@ -146,15 +179,12 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 
 		state->order[i] = i;
 		stage->needs = list_nth(needs, i);
-		if (i < list_length(scan->scan.plan.qual))
-			stage->qual = ExecInitQual(list_make1(list_nth(scan->scan.plan.qual, i)), &node->ss.ps);
-		foreach(cell, stage->needs)
-			stage->cost += cost_of(state->calls[lfirst_int(cell)].call->funcid);
+		if (i == list_length(scan->scan.plan.qual))
+			continue;
+		begin_qual(state, stage, list_nth(scan->scan.plan.qual, i));
 	}
 	foreach(cell, (List *) lthird(scan->custom_exprs))
 		state->bound = lappend(state->bound, ExecInitExpr(lfirst(cell), &node->ss.ps));
-	state->may_stop = linitial_int(flags);
-	state->may_reorder = lsecond_int(flags);
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
 	state->statement = statement_number(estate);
@@ -218,7 +248,7 @@ rank(Stage *stage)
 {
 	double		passes = (stage->passed + PRIOR_PASSED) / (stage->seen + PRIOR_SEEN);
 
-	return (stage->cost + 1) / Max(1 - passes, 0.001);
+	return (stage->cost + cpu_operator_cost) / Max(1 - passes, 0.001);
 }
 
 static void
@@ -243,7 +273,7 @@ apply_qual(BatchScanState *state, Stage *stage)
 	int			row;
 
 	make_calls(state, stage->needs);
-	tuplestore_rescan(state->rows);
+	start_pass(state);
 	for (row = 0; row < state->nrows; row++)
 	{
 		TupleTableSlot *slot = load_row(state, row);
@@ -321,7 +351,7 @@ next_window(BatchScanState *state)
 		apply_qual(state, &state->stages[state->order[i]]);
 	if (any_alive(state))
 		make_calls(state, state->stages[state->nstages - 1].needs);
-	tuplestore_rescan(state->rows);
+	start_pass(state);
 	return true;
 }
 
@@ -358,10 +388,13 @@ static void
 end_scan(CustomScanState *node)
 {
 	BatchScanState *state = (BatchScanState *) node;
+	int			i;
 
 	if (state->rows)
 		tuplestore_end(state->rows);
 	state->rows = NULL;
+	for (i = 0; i < state->ncalls; i++)
+		end_store(&state->calls[i]);
 	ExecEndNode(outerPlanState(node));
 }
 
@@ -374,7 +407,7 @@ rescan(CustomScanState *node)
 	if (state->started && state->exhausted && state->windows == 1 && state->nrows > 0 && node->ss.ps.chgParam == NULL)
 	{
 		state->next_row = 0;
-		tuplestore_rescan(state->rows);
+		start_pass(state);
 		return;
 	}
 	/* A sort that is scanned anew must know its new bound before. */
@@ -396,8 +429,10 @@ explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 
 	for (i = 0; i < state->ncalls; i++)
 	{
-		FuncExpr   *call = state->calls[i].call;
+		FuncExpr   *call = (FuncExpr *) state->calls[i].expr;
 
+		if (state->calls[i].value)
+			continue;
 		if (es->verbose)
 			calls = lappend(calls, deparse_expression((Node *) call, context, prefix, false));
 		else

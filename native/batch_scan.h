@@ -11,12 +11,14 @@
 #include "nodes/execnodes.h"
 #include "utils/tuplestore.h"
 
-/* One function call of each row. */
+/* One function call of each row, or a value that is computed for each row. */
 typedef struct CallState
 {
-	FuncExpr   *call;
+	Expr	   *expr;
 	ExprState  *guard;			/* NULL where it is made for every row */
+	ExprState  *value;			/* NULL for a call; else all of it but the results */
 	int			nargs;
+	bool		is_strict;		/* NULL, and not made, where an argument is NULL */
 	ExprState **args;			/* each as json */
 	bool	   *is_constant;	/* the same for all rows of a scan */
 	Datum	   *constants;
@@ -28,12 +30,16 @@ typedef struct CallState
 	bool		typbyval;
 	char		typalign;
 
-	/* of the window at hand */
+	/* of the window at hand: in arrays if by value, else in a store */
 	bool		made;
+	int			kept;			/* rows that have their result */
 	Datum	   *results;
 	bool	   *nulls;
+	Tuplestorestate *store;
+	TupleTableSlot *slot;		/* a row of the store */
 
 	/* of the whole scan */
+	Size		answer_bytes;	/* of a call in the latest answer */
 	List	   *reported;		/* of char *, label and value in turn */
 } CallState;
 
@@ -78,11 +84,16 @@ typedef struct BatchScanState
 } BatchScanState;
 
 /* batch_window.c */
+extern void start_results(BatchScanState *state, CallState *call);
+extern void keep_result(CallState *call, int row, Datum value, bool is_null);
+extern void end_results(BatchScanState *state, CallState *call);
+extern void end_store(CallState *call);
+extern void start_pass(BatchScanState *state);
 extern TupleTableSlot *load_row(BatchScanState *state, int row);
 extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
 
 /* batch_calls.c */
-extern void begin_call(BatchScanState *state, CallState *call, FuncExpr *expr, List *guard, Oid batch, Oid report);
+extern void begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid batch, Oid report);
 extern void make_calls(BatchScanState *state, List *numbers);
 
 #endif

@@ -1,11 +1,113 @@
 /*
  * batch_window.c
- *	  One row of the window, for whoever passes over it: calls, quals, and the node that hands it on.
+ *	  The results of a window's calls, and one row of it for whoever passes over it: calls, quals, and the node that
+ *	  hands it on.
  */
 #include "batch_scan.h"
 
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/memutils.h"
+
+/* -- results */
+
+/* Where the results of a window are kept that are not passed by value: they may be large. */
+static void
+begin_store(BatchScanState *state, CallState *call)
+{
+	EState	   *estate = state->css.ss.ps.state;
+	TupleDesc	descriptor = CreateTemplateTupleDesc(1);
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	TupleDescInitEntry(descriptor, 1, NULL, exprType((Node *) call->expr), exprTypmod((Node *) call->expr), 0);
+	call->slot = ExecInitExtraTupleSlot(estate, descriptor, &TTSOpsMinimalTuple);
+	call->store = tuplestore_begin_heap(true, false, work_mem);
+	MemoryContextSwitchTo(old);
+}
+
+/* The results of a call for the window at hand are about to come. */
+void
+start_results(BatchScanState *state, CallState *call)
+{
+	call->kept = 0;
+	if (call->typbyval)
+	{
+		call->results = MemoryContextAllocZero(state->window_context, state->nrows * sizeof(Datum));
+		call->nulls = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
+	}
+	else if (call->store)
+		tuplestore_clear(call->store);
+	else
+		begin_store(state, call);
+}
+
+/* The result for a row; rows come in order, and those in between have none. */
+void
+keep_result(CallState *call, int row, Datum value, bool is_null)
+{
+	while (call->kept <= row)
+	{
+		bool		is_gap = call->kept < row;
+		bool		null = is_null || is_gap;
+
+		if (call->store)
+			tuplestore_putvalues(call->store, call->slot->tts_tupleDescriptor, &value, &null);
+		else
+		{
+			call->results[call->kept] = null ? (Datum) 0 : value;
+			call->nulls[call->kept] = null;
+		}
+		call->kept++;
+	}
+}
+
+void
+end_results(BatchScanState *state, CallState *call)
+{
+	if (call->kept < state->nrows)
+		keep_result(call, state->nrows - 1, (Datum) 0, true);
+	call->made = true;
+}
+
+void
+end_store(CallState *call)
+{
+	if (call->store)
+		tuplestore_end(call->store);
+	call->store = NULL;
+}
+
+/* -- rows */
+
+/* Begin to pass over the window's rows, from the first one. */
+void
+start_pass(BatchScanState *state)
+{
+	int			i;
+
+	tuplestore_rescan(state->rows);
+	for (i = 0; i < state->ncalls; i++)
+		if (state->calls[i].made && state->calls[i].store)
+			tuplestore_rescan(state->calls[i].store);
+}
+
+/* The result of a call for the row that the pass is at. */
+static Datum
+read_result(CallState *call, int row, bool *is_null)
+{
+	*is_null = true;
+	if (!call->made)
+		return (Datum) 0;
+	if (call->store)
+	{
+		if (!tuplestore_gettupleslot(call->store, true, false, call->slot))
+			elog(ERROR, "a window has lost its results");
+		return slot_getattr(call->slot, 1, is_null);
+	}
+	*is_null = call->nulls[row];
+	return call->results[row];
+}
 
 /*
  * Read the next row of a pass over the window's store into the scan tuple, with the results known so far; NULL if a qual
@@ -18,21 +120,16 @@ load_row(BatchScanState *state, int row)
 	int			columns = state->child_slot->tts_tupleDescriptor->natts;
 	int			i;
 
+	ExecClearTuple(slot);
 	if (!tuplestore_gettupleslot(state->rows, true, false, state->child_slot))
 		elog(ERROR, "a window has lost its rows");
+	for (i = 0; i < state->ncalls; i++)
+		slot->tts_values[columns + i] = read_result(&state->calls[i], row, &slot->tts_isnull[columns + i]);
 	if (!state->alive[row])
 		return NULL;
 	slot_getallattrs(state->child_slot);
-	ExecClearTuple(slot);
 	memcpy(slot->tts_values, state->child_slot->tts_values, columns * sizeof(Datum));
 	memcpy(slot->tts_isnull, state->child_slot->tts_isnull, columns * sizeof(bool));
-	for (i = 0; i < state->ncalls; i++)
-	{
-		CallState  *call = &state->calls[i];
-
-		slot->tts_values[columns + i] = call->made ? call->results[row] : (Datum) 0;
-		slot->tts_isnull[columns + i] = call->made ? call->nulls[row] : true;
-	}
 	return ExecStoreVirtualTuple(slot);
 }
 
