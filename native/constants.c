@@ -40,6 +40,25 @@ mentions_own_functions(Query *query)
 	return mentions_own_functions_walker((Node *) query, NULL);
 }
 
+static bool
+has_volatile_subquery_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink) && contain_volatile_functions(((SubLink *) node)->subselect))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, has_volatile_subquery_walker, context, 0);
+	return expression_tree_walker(node, has_volatile_subquery_walker, context);
+}
+
+/* Does a subquery in an expression call a volatile function? In the plan its expression no longer tells. */
+bool
+has_volatile_subquery(Query *query)
+{
+	return has_volatile_subquery_walker((Node *) query, NULL);
+}
+
 /* Does an expression's value depend on a row, or on what surrounds it? */
 static bool
 depends_walker(Node *node, void *context)

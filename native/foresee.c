@@ -4,31 +4,22 @@
  *
  * In: an expression over the batch node's scan tuple: the child's columns as Vars of INDEX_VAR. Out: the same
  * expression with a Var in the place of each call that is foreseen, and the calls in the Batch, inner ones before
- * those that take their results. PostgreSQL evaluates some parts of an expression only under a condition: the
- * branches of a CASE, what stands behind a false AND. The calls in there get that condition as their guard, and are
- * made only for rows where it holds. What this file does not know, it leaves alone, with the calls in it.
+ * those that take their results. What stands under a condition goes to conditions.c. What this file does not know, it
+ * leaves alone, with the calls in it, and so calls whose arguments are volatile: those must be evaluated in their turn.
  */
-#include "pg_bridge.h"
+#include "foresee.h"
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 
-typedef struct Foresight
-{
-	Batch	   *batch;
-	List	   *guard;			/* quals that hold wherever the expression at hand is evaluated */
-	bool		blind;			/* such a condition exists but can't be evaluated beforehand */
-} Foresight;
-
-static Node *foresee_mutator(Node *node, void *context);
-
 Batch *
-new_batch(Registry *registry, int columns)
+new_batch(Registry *registry, bool volatile_subqueries, int columns)
 {
 	Batch	   *batch = palloc0(sizeof(Batch));
 
 	batch->registry = registry;
+	batch->volatile_subqueries = volatile_subqueries;
 	batch->columns = columns;
 	batch->needs = list_make1(NIL);
 	return batch;
@@ -41,192 +32,100 @@ next_stage(Batch *batch)
 	batch->needs = lappend(batch->needs, NIL);
 }
 
-/* Can an expression not be evaluated over the scan tuple alone? in_case: a CASE around it gives its test expression. */
-static bool
-is_open_walker(Node *node, void *in_case)
-{
-	bool		inside = true;
+/* -- columns */
 
+static bool
+contains_subplan_walker(Node *node, void *context)
+{
 	if (node == NULL)
 		return false;
-	switch (nodeTag(node))
-	{
-		case T_Var:
-			return ((Var *) node)->varno != INDEX_VAR;
-		case T_CaseTestExpr:
-			return !*(bool *) in_case;
-		case T_CaseExpr:
-			if (((CaseExpr *) node)->arg == NULL)
-				break;
-			return is_open_walker((Node *) ((CaseExpr *) node)->arg, in_case) ||
-				is_open_walker((Node *) ((CaseExpr *) node)->args, &inside) ||
-				is_open_walker((Node *) ((CaseExpr *) node)->defresult, &inside);
-		case T_CaseWhen:
-			return is_open_walker((Node *) ((CaseWhen *) node)->expr, in_case) ||
-				is_open_walker((Node *) ((CaseWhen *) node)->result, in_case);
-		case T_ArrayCoerceExpr:	/* an element is the test expression of its own elemexpr */
-			return is_open_walker((Node *) ((ArrayCoerceExpr *) node)->arg, in_case);
-		case T_Aggref:
-		case T_GroupingFunc:
-		case T_WindowFunc:
-		case T_CoerceToDomainValue:
-		case T_SetToDefault:
-		case T_CurrentOfExpr:
-			return true;
-		default:
-			break;
-	}
-	return expression_tree_walker(node, is_open_walker, in_case);
+	return IsA(node, SubPlan) || expression_tree_walker(node, contains_subplan_walker, context);
+}
+
+bool
+contains_subplan(Node *node)
+{
+	return contains_subplan_walker(node, NULL);
+}
+
+/* Does a value depend on when it is computed, so that it can't be computed for a whole window beforehand? */
+bool
+is_volatile(Batch *batch, Node *node)
+{
+	return contain_volatile_functions(node) || (batch->volatile_subqueries && contains_subplan(node));
+}
+
+/* Can a call be made beforehand, whatever it stands in? What is volatile in it are its arguments: it is registered. */
+static bool
+is_foreseeable(Batch *batch, FuncExpr *call)
+{
+	return find_batch_function(batch->registry, call->funcid) && !is_open((Node *) call) &&
+		!is_volatile(batch, (Node *) call->args);
 }
 
 static bool
-is_open(Node *node)
+holds_foreseeable_walker(Node *node, void *batch)
 {
-	bool		in_case = false;
-
-	return is_open_walker(node, &in_case) || expression_returns_set(node);
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) && is_foreseeable(batch, (FuncExpr *) node))
+		return true;
+	if (IsA(node, CaseWhen))	/* which walkers of CaseExpr never see */
+		return holds_foreseeable_walker((Node *) ((CaseWhen *) node)->expr, batch) ||
+			holds_foreseeable_walker((Node *) ((CaseWhen *) node)->result, batch);
+	return expression_tree_walker(node, holds_foreseeable_walker, batch);
 }
 
-/* Note that the stage at hand needs a call, and return the column that holds its result. */
-static Node *
-result_column(Batch *batch, int number)
+/* Is there a call in an expression that could be foreseen? */
+bool
+holds_foreseeable(Batch *batch, Node *node)
 {
-	FuncExpr   *call = list_nth(batch->calls, number);
-	ListCell   *stage = list_nth_cell(batch->needs, list_length(batch->needs) - 1);
+	return holds_foreseeable_walker(node, batch);
+}
 
+/* The column that holds an expression's value for the rows where the guard at hand lets it be computed. */
+Node *
+column_of_value(Foresight *foresight, Expr *expr)
+{
+	Batch	   *batch = foresight->batch;
+	ListCell   *stage = list_nth_cell(batch->needs, list_length(batch->needs) - 1);
+	int			number = list_length(batch->calls);
+	ListCell   *known;
+	ListCell   *guard;
+
+	if (!contain_volatile_functions((Node *) expr))
+	{
+		forboth(known, batch->calls, guard, batch->guards)
+		{
+			/* The same, computed at least where this one is. */
+			if (equal(lfirst(known), expr) && (lfirst(guard) == NIL || equal(lfirst(guard), foresight->guard)))
+			{
+				number = foreach_current_index(known);
+				break;
+			}
+		}
+	}
+	if (number == list_length(batch->calls))
+	{
+		batch->calls = lappend(batch->calls, expr);
+		batch->guards = lappend(batch->guards, copyObject(foresight->guard));
+	}
 	lfirst(stage) = list_append_unique_int(lfirst(stage), number);
-	return (Node *) makeVar(INDEX_VAR, batch->columns + number + 1, call->funcresulttype,
-							exprTypmod((Node *) call), call->funccollid, 0);
+	return (Node *) makeVar(INDEX_VAR, batch->columns + number + 1, exprType((Node *) expr),
+							exprTypmod((Node *) expr), exprCollation((Node *) expr), 0);
 }
 
 static Node *
 foresee_call(FuncExpr *call, Foresight *foresight)
 {
-	Batch	   *batch = foresight->batch;
-	int			number = 0;
-	ListCell   *known;
-	ListCell   *guard;
-
-	if (foresight->blind || call->funcretset || is_open((Node *) call) || is_open((Node *) foresight->guard))
+	if (foresight->blind || !is_foreseeable(foresight->batch, call))
 		return (Node *) call;
-	if (!contain_volatile_functions((Node *) call))
-	{
-		forboth(known, batch->calls, guard, batch->guards)
-		{
-			/* The same call, made at least where this one is. */
-			if (equal(lfirst(known), call) && (lfirst(guard) == NIL || equal(lfirst(guard), foresight->guard)))
-				return result_column(batch, number);
-			number++;
-		}
-	}
-	batch->calls = lappend(batch->calls, call);
-	batch->guards = lappend(batch->guards, copyObject(foresight->guard));
-	return result_column(batch, list_length(batch->calls) - 1);
+	return column_of_value(foresight, (Expr *) call);
 }
 
-static void
-add_guard(Foresight *foresight, Expr *condition, BoolTestType type)
-{
-	BooleanTest *test;
+/* -- all of an expression */
 
-	if (contain_volatile_functions((Node *) condition))
-	{
-		foresight->blind = true;
-		return;
-	}
-	test = makeNode(BooleanTest);
-	test->arg = copyObject(condition);
-	test->booltesttype = type;
-	test->location = -1;
-	foresight->guard = lappend(list_copy(foresight->guard), test);
-}
-
-/* Replace the test expression of a simple CASE by what is tested. */
-static Node *
-case_test_mutator(Node *node, void *tested)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, CaseTestExpr))
-		return copyObject((Node *) tested);
-	if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg)
-		return node;			/* has test expressions of its own */
-	return expression_tree_mutator(node, case_test_mutator, tested);
-}
-
-static Node *
-foresee_case(CaseExpr *expr, Foresight *foresight)
-{
-	CaseExpr   *copy = makeNode(CaseExpr);
-	ListCell   *cell;
-
-	*copy = *expr;
-	copy->args = NIL;
-	copy->arg = (Expr *) foresee_mutator((Node *) expr->arg, foresight);
-	foreach(cell, expr->args)
-	{
-		CaseWhen   *when = makeNode(CaseWhen);
-		List	   *guard = foresight->guard;
-		bool		blind = foresight->blind;
-		Expr	   *condition;
-
-		*when = *(CaseWhen *) lfirst(cell);
-		when->expr = (Expr *) foresee_mutator((Node *) when->expr, foresight);
-		condition = copy->arg ? (Expr *) case_test_mutator((Node *) when->expr, copy->arg) : when->expr;
-		add_guard(foresight, condition, IS_TRUE);
-		when->result = (Expr *) foresee_mutator((Node *) when->result, foresight);
-		copy->args = lappend(copy->args, when);
-		foresight->guard = guard;
-		foresight->blind = blind;
-		add_guard(foresight, condition, IS_NOT_TRUE);
-	}
-	copy->defresult = (Expr *) foresee_mutator((Node *) expr->defresult, foresight);
-	return (Node *) copy;
-}
-
-static Node *
-foresee_bool(BoolExpr *expr, Foresight *foresight)
-{
-	BoolExpr   *copy = makeNode(BoolExpr);
-	ListCell   *cell;
-
-	*copy = *expr;
-	copy->args = NIL;
-	foreach(cell, expr->args)
-	{
-		Expr	   *argument = (Expr *) foresee_mutator(lfirst(cell), foresight);
-
-		copy->args = lappend(copy->args, argument);
-		if (expr->boolop != NOT_EXPR)
-			add_guard(foresight, argument, expr->boolop == AND_EXPR ? IS_NOT_FALSE : IS_NOT_TRUE);
-	}
-	return (Node *) copy;
-}
-
-static Node *
-foresee_coalesce(CoalesceExpr *expr, Foresight *foresight)
-{
-	CoalesceExpr *copy = makeNode(CoalesceExpr);
-	ListCell   *cell;
-
-	*copy = *expr;
-	copy->args = NIL;
-	foreach(cell, expr->args)
-	{
-		Expr	   *argument = (Expr *) foresee_mutator(lfirst(cell), foresight);
-		NullTest   *test = makeNode(NullTest);
-
-		copy->args = lappend(copy->args, argument);
-		test->arg = argument;
-		test->nulltesttype = IS_NULL;
-		test->argisrow = false;
-		test->location = -1;
-		add_guard(foresight, (Expr *) test, IS_TRUE);
-	}
-	return (Node *) copy;
-}
-
-static Node *
+Node *
 foresee_mutator(Node *node, void *context)
 {
 	Foresight  *foresight = context;
@@ -247,6 +146,17 @@ foresee_mutator(Node *node, void *context)
 		case T_CoalesceExpr:
 			result = foresee_coalesce((CoalesceExpr *) node, foresight);
 			break;
+		case T_SubscriptingRef:
+			result = foresee_subscripts((SubscriptingRef *) node, foresight);
+			break;
+		case T_ArrayCoerceExpr: /* its elemexpr is evaluated for each element */
+			{
+				ArrayCoerceExpr *copy = copyObject((ArrayCoerceExpr *) node);
+
+				copy->arg = (Expr *) foresee_mutator((Node *) copy->arg, context);
+				result = (Node *) copy;
+				break;
+			}
 		case T_FuncExpr:
 			result = expression_tree_mutator(node, foresee_mutator, context);
 			if (find_batch_function(foresight->batch->registry, ((FuncExpr *) result)->funcid))
@@ -277,7 +187,6 @@ foresee_mutator(Node *node, void *context)
 		case T_NullTest:
 		case T_BooleanTest:
 		case T_FieldSelect:
-		case T_SubscriptingRef:
 			result = expression_tree_mutator(node, foresee_mutator, context);
 			break;
 		default:
@@ -344,11 +253,11 @@ static void
 foresee_input(Batch *batch, Expr **filter, List **arguments)
 {
 	Foresight	foresight = {batch, NIL, false};
+	Node	   *given = swap_sides((Node *) *arguments, OUTER_VAR, INDEX_VAR);
 
-	*filter = (Expr *) foresee_mutator(swap_sides((Node *) *filter, OUTER_VAR, INDEX_VAR), &foresight);
-	if (*filter)
-		add_guard(&foresight, *filter, IS_TRUE);
-	*arguments = (List *) foresee_mutator(swap_sides((Node *) *arguments, OUTER_VAR, INDEX_VAR), &foresight);
+	*filter = (Expr *) swap_sides((Node *) *filter, OUTER_VAR, INDEX_VAR);
+	foresee_filter(&foresight, filter, given);
+	*arguments = (List *) foresee_mutator(given, &foresight);
 	*filter = (Expr *) swap_sides((Node *) *filter, INDEX_VAR, OUTER_VAR);
 	*arguments = (List *) swap_sides((Node *) *arguments, INDEX_VAR, OUTER_VAR);
 }

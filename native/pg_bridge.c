@@ -37,6 +37,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	planner_hook_type plan = next_planner ? next_planner : standard_planner;
 	Registry   *registry;
 	bool		may_reorder;
+	bool		volatile_subqueries;
 	PlannedStmt *stmt;
 
 	/*
@@ -52,9 +53,10 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	}
 
 	registry = new_registry();
+	volatile_subqueries = has_volatile_subquery(query);
 	query = ask_constants_once(query, registry);
 	stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
-	rewrite_statement(stmt, registry, cursor_options, may_reorder);
+	rewrite_statement(stmt, registry, cursor_options, may_reorder, volatile_subqueries);
 	depend_on_registry(stmt, registry);
 	look_ahead_for_keys(stmt);
 	return stmt;

@@ -12,11 +12,12 @@
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
  *						proofs.c		what the planner proved with quals that are moved
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
- *						foresee.c		an expression's calls become columns of the batch node, with the
- *										condition under which each would be reached
+ *						foresee.c		an expression's calls become columns of the batch node
+ *						conditions.c	the condition under which each call would be reached
+ *						closed.c		whether an expression can be evaluated by itself
  *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
  *						batch_calls.c	each call's arguments, the batch function, the results
- *						batch_window.c	one row of a window
+ *						batch_window.c	the results of a window, and one row of it
  *
  * A call that is not foreseen stays in its expression and is made as always.
  *
@@ -60,6 +61,7 @@ extern void registry_init(void);
 
 /* constants.c */
 extern bool mentions_own_functions(Query *query);
+extern bool has_volatile_subquery(Query *query);
 extern Query *ask_constants_once(Query *query, Registry *registry);
 
 /* security.c */
@@ -82,17 +84,22 @@ extern bool is_split_scan(Plan *plan);
 extern bool is_join(Plan *plan);
 extern bool is_left_alone(Plan *plan);
 
+/* closed.c */
+extern bool is_open(Node *node);
+extern Expr *with_operand(Expr *condition, Expr *operand);
+
 /* foresee.c */
 typedef struct Batch
 {
 	Registry   *registry;
+	bool		volatile_subqueries;	/* the statement has some */
 	int			columns;		/* of the child: the first ones of the scan tuple */
-	List	   *calls;			/* of FuncExpr, over the scan tuple (INDEX_VAR) */
+	List	   *calls;			/* of Expr, over the scan tuple (INDEX_VAR): FuncExprs, and values computed once */
 	List	   *guards;			/* a List of quals for each call: it is made only where they hold */
 	List	   *needs;			/* an IntList for each stage: the calls to be made before it, in this order */
 } Batch;
 
-extern Batch *new_batch(Registry *registry, int columns);
+extern Batch *new_batch(Registry *registry, bool volatile_subqueries, int columns);
 extern Node *foresee(Batch *batch, Node *expr);
 extern Node *foresee_side(Batch *batch, Node *expr, int side);
 extern Node *foresee_aggregates(Batch *batch, Node *expr);
@@ -100,7 +107,8 @@ extern void next_stage(Batch *batch);
 
 /* rewrite.c */
 extern int	next_plan_node_id(PlannedStmt *stmt);
-extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder);
+extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder,
+							  bool volatile_subqueries);
 
 /* foreign_keys.c */
 extern void look_ahead_for_keys(PlannedStmt *stmt);

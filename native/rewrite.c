@@ -21,6 +21,7 @@ typedef struct Rewriting
 {
 	Registry   *registry;
 	bool		may_reorder;
+	bool		volatile_subqueries;	/* the statement has some */
 	int			next_id;		/* plan_node_id of the next node */
 	bool		found;			/* a batch node was made */
 } Rewriting;
@@ -60,7 +61,12 @@ calls_cost(List *calls)
 	ListCell   *cell;
 
 	foreach(cell, calls)
-		cost += cost_of(((FuncExpr *) lfirst(cell))->funcid) * cpu_operator_cost;
+	{
+		FuncExpr   *call = lfirst(cell);
+
+		if (IsA(call, FuncExpr))
+			cost += cost_of(call->funcid) * cpu_operator_cost;
+	}
 	return cost;
 }
 
@@ -116,9 +122,9 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 
 	foreach(cell, batch->calls)
 	{
-		FuncExpr   *call = lfirst(cell);
-		Var		   *var = makeVar(INDEX_VAR, batch->columns + ++number, call->funcresulttype,
-								  exprTypmod((Node *) call), call->funccollid, 0);
+		Node	   *call = lfirst(cell);
+		Var		   *var = makeVar(INDEX_VAR, batch->columns + ++number, exprType(call), exprTypmod(call),
+								  exprCollation(call), 0);
 
 		tlist = lappend(tlist, makeTargetEntry((Expr *) var, list_length(tlist) + 1, NULL, false));
 	}
@@ -144,7 +150,7 @@ batch_below(Plan *place, Rewriting *rewriting)
 {
 	List	   *passed;
 
-	return new_batch(rewriting->registry, list_length(below_pass_through(place, &passed)->targetlist));
+	return new_batch(rewriting->registry, rewriting->volatile_subqueries, list_length(below_pass_through(place, &passed)->targetlist));
 }
 
 /* -- a node split */
@@ -260,7 +266,7 @@ split(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		return plan;
 	collect_atoms_walker((Node *) quals, &atoms);
 	collect_atoms_walker((Node *) tlist, &atoms);
-	batch = new_batch(rewriting->registry, list_length(atoms));
+	batch = new_batch(rewriting->registry, rewriting->volatile_subqueries, list_length(atoms));
 	quals = (List *) translate_mutator((Node *) quals, atoms);
 	tlist = (List *) translate_mutator((Node *) tlist, atoms);
 	foresee_stages(batch, &quals, &tlist);
@@ -292,7 +298,7 @@ static Plan *
 replace_result(Result *result, Consumer consumer, Rewriting *rewriting)
 {
 	Plan	   *child = outerPlan(result);
-	Batch	   *batch = new_batch(rewriting->registry, list_length(child->targetlist));
+	Batch	   *batch = new_batch(rewriting->registry, rewriting->volatile_subqueries, list_length(child->targetlist));
 	List	   *quals = result->plan.qual;
 	List	   *tlist = result->plan.targetlist;
 	ListCell   *cell;
@@ -556,11 +562,12 @@ must_go_back(PlannedStmt *stmt, int cursor_options)
  * Rewrite a statement's plans in place.
  *
  * may_reorder: quals may be evaluated in another order than the planner's.
+ * volatile_subqueries: a subquery in an expression calls volatile functions.
  */
 void
-rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder)
+rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder, bool volatile_subqueries)
 {
-	Rewriting	rewriting = {registry, may_reorder, 0, false};
+	Rewriting	rewriting = {registry, may_reorder, volatile_subqueries, 0, false};
 	Consumer	client = {(cursor_options & CURSOR_OPT_FAST_PLAN) != 0, NIL};
 	Consumer	expression = {true, NIL};
 	bool		back = must_go_back(stmt, cursor_options);

@@ -1,0 +1,31 @@
+/*
+ * foresee.h
+ *	  What foresee.c and conditions.c share: an expression whose calls are being foreseen.
+ */
+#ifndef FORESEE_H
+#define FORESEE_H
+
+#include "pg_bridge.h"
+
+typedef struct Foresight
+{
+	Batch	   *batch;
+	List	   *guard;			/* quals that hold wherever the expression at hand is evaluated */
+	bool		blind;			/* such a condition exists but can't be evaluated beforehand */
+} Foresight;
+
+/* foresee.c */
+extern Node *foresee_mutator(Node *node, void *context);
+extern bool contains_subplan(Node *node);
+extern bool is_volatile(Batch *batch, Node *node);
+extern bool holds_foreseeable(Batch *batch, Node *node);
+extern Node *column_of_value(Foresight *foresight, Expr *expr);
+
+/* conditions.c */
+extern void foresee_filter(Foresight *foresight, Expr **filter, Node *guarded);
+extern Node *foresee_case(CaseExpr *expr, Foresight *foresight);
+extern Node *foresee_bool(BoolExpr *expr, Foresight *foresight);
+extern Node *foresee_coalesce(CoalesceExpr *expr, Foresight *foresight);
+extern Node *foresee_subscripts(SubscriptingRef *expr, Foresight *foresight);
+
+#endif

@@ -1,0 +1,323 @@
+"""What becomes of calls inside expressions: the same values, and no call that PostgreSQL would not make.
+
+Every evaluation is counted, batched or not: a sequence a function. What batching may add is said where it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.conftest import Database
+from tests.integration.batch_functions import calls, make_functions, make_tables
+
+Conn = psycopg.Connection[Any]
+
+COUNTED = """
+CREATE SEQUENCE words; CREATE SEQUENCE passed; CREATE SEQUENCE slept; CREATE SEQUENCE given;
+CREATE OR REPLACE FUNCTION word(t text, n int) RETURNS text LANGUAGE plpgsql STABLE COST 10000 AS $$
+BEGIN
+    PERFORM nextval('words');
+    RETURN lower(t) || '-' || n;
+END $$;
+CREATE OR REPLACE FUNCTION passes(r anyelement, n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 20000 AS $$
+BEGIN
+    PERFORM nextval('passed');
+    RETURN ((to_json(r) ->> 'id')::int % n) <> 0;
+END $$;
+CREATE OR REPLACE FUNCTION passes_batch(statement bigint, node int, r json[], n json[]) RETURNS boolean[]
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM note('passes', cardinality(r));
+    RETURN ARRAY(SELECT passes(a, (b #>> '{}')::int) FROM unnest(r, n) WITH ORDINALITY AS u (a, b, o) ORDER BY o);
+END $$;
+-- Not registered, and dear.
+CREATE FUNCTION slow(n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 1000000 AS $$
+BEGIN
+    PERFORM nextval('slept');
+    RETURN n > 10;
+END $$;
+ALTER TABLE a ADD arr text[];
+UPDATE a SET arr = ARRAY[t, 'Wordy', NULL] WHERE id % 3 > 0;
+CREATE DOMAIN short AS varchar(3) CHECK (value <> 'no');
+CREATE DOMAIN shorts AS text[] CHECK (cardinality(value) < 9);
+ANALYZE a;
+"""
+
+COUNTERS = {"words": "word", "passed": "passes", "slept": "slow"}
+
+
+@pytest.fixture
+def host() -> str:
+    """The functions that are batched are those of the PL/Python host."""
+    return "plpython"
+
+
+@pytest.fixture
+def own(batching: Database, db: Conn) -> Conn:
+    make_functions(db)
+    make_tables(db)
+    db.execute(COUNTED)
+    return db
+
+
+def evaluations(conn: Conn) -> dict[str, int]:
+    """How often each function was evaluated since the last look, in batches or not."""
+    counted = {}
+    for sequence, function in COUNTERS.items():
+        name = sql.Identifier(sequence)
+        row = conn.execute(sql.SQL("SELECT last_value - (NOT is_called)::int FROM {}").format(name)).fetchone()
+        assert row is not None
+        counted[function] = int(row[0])
+        conn.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(name))
+    return {function: count for function, count in counted.items() if count}
+
+
+def outcome(conn: Conn, query: str, batching: str) -> tuple[list[Any], dict[str, int], dict[str, tuple[int, int]]]:
+    """A query's rows, what was evaluated, and what of it came in batches."""
+    conn.execute(f"SET pg_bridge.batching = {batching}".encode())
+    conn.execute("ALTER SEQUENCE given RESTART")
+    evaluations(conn)
+    calls(conn)
+    rows = conn.execute(query.encode()).fetchall()
+    return sorted(rows, key=repr), evaluations(conn), calls(conn)
+
+
+# What batches must not change: the rows, and that a function is evaluated no more often than without. Each query is
+# batched, unless it stands in UNBATCHED.
+SAME = {
+    # CaseTestExpr: it stands for a CASE's operand in the WHENs of that CASE alone, for an element in an array's cast
+    "a cast of an array in a WHEN": (
+        "SELECT CASE a.g WHEN cardinality(a.arr::varchar(2)[]) THEN word(a.t, 1) ELSE 'no' END FROM a"
+    ),
+    "a cast of the tested array": (
+        "SELECT CASE a.arr WHEN a.arr::varchar(2)[]::text[] THEN 'no' ELSE word(a.t, 1) END FROM a"
+    ),
+    "a cast of what is tested": (
+        "SELECT CASE a.arr WHEN a.arr::varchar(20)[]::text[] THEN word(a.t, 1) ELSE 'no' END FROM a"
+    ),
+    "a CASE in a cast array in a CASE": (
+        "SELECT CASE a.g WHEN cardinality(ARRAY[CASE a.id WHEN a.g THEN 'abc' ELSE a.t END]::varchar(2)[])"
+        " THEN word(a.t, 1) ELSE word(a.t, 2) END FROM a"
+    ),
+    "an array of arrays": (
+        "SELECT CASE a.arr WHEN (ARRAY[a.arr, a.arr]::varchar(3)[])[1:1]::text[] THEN word(a.t, 1)"
+        " WHEN a.arr THEN word(a.t, 2) END FROM a"
+    ),
+    "an array of a domain": (
+        "SELECT CASE a.id WHEN cardinality(a.arr::short[]) THEN word(a.t, 1)"
+        " WHEN cardinality(a.arr::shorts) + 1 THEN word(a.t, 2) ELSE 'no' END FROM a"
+    ),
+    "a call in a cast array": "SELECT ARRAY[word(a.t, 1), 'Long']::varchar(2)[], word(a.t, 2) FROM a",
+    "a CASE as a WHEN": (
+        "SELECT CASE a.g WHEN CASE a.id WHEN 1 THEN 1 WHEN a.g + 1 THEN 2 ELSE 3 END THEN word(a.t, 1)"
+        " ELSE word(a.t, 2) END FROM a"
+    ),
+    "a CASE without an operand as a WHEN": (
+        "SELECT CASE a.g WHEN CASE WHEN a.id > 9 THEN 1 ELSE 3 END THEN word(a.t, 1) ELSE word(a.t, 2) END FROM a"
+    ),
+    "a CASE as a result": (
+        "SELECT CASE a.g WHEN 1 THEN CASE a.id % 3 WHEN 1 THEN word(a.t, 1) WHEN 2 THEN word(a.t, 2) END"
+        " WHEN 2 THEN word(a.t, 3) ELSE CASE a.t WHEN word(a.t, 4) THEN word(a.t, 5) ELSE word(a.t, 6) END END FROM a"
+    ),
+    "a CASE as an operand": (
+        "SELECT CASE CASE a.g WHEN 1 THEN word(a.t, 1) ELSE a.t END WHEN 'word 1-1' THEN word(a.t, 2)"
+        " WHEN word(a.t, 3) THEN word(a.t, 4) ELSE word(a.t, 5) END FROM a"
+    ),
+    "a CASE of rows": (
+        "SELECT CASE ROW(a.g, a.id % 2) WHEN ROW(1, 1) THEN word(a.t, 1) WHEN ROW(2, 0) THEN word(a.t, 2) END FROM a"
+    ),
+    # subscripts: not evaluated for a container that is NULL
+    "subscripts of NULL": "SELECT (NULL::text[])[length(word(a.t, a.g))] FROM a",
+    "subscripts of an array": "SELECT a.arr[length(word(a.t, 1)) - 8] FROM a",
+    "a slice": "SELECT a.arr[length(word(a.t, 1)) - 8 : length(word(a.t, 2)) - 7] FROM a",
+    "an open slice": "SELECT a.arr[length(word(a.t, 1)) - 8 :] FROM a",
+    "subscripts of an array of a call": "SELECT (string_to_array(word(a.t, 1), ' '))[length(word(a.t, 2)) - 7] FROM a",
+    "subscripts of jsonb": (
+        "SELECT (CASE WHEN a.id % 2 = 0 THEN jsonb_build_object('word 2-1', a.id) END)[word(a.t, 1)] FROM a"
+    ),
+    "subscripts of a subquery": (
+        "SELECT (SELECT array_agg(b.id) FROM b WHERE b.a_id = a.id AND passes(b, 2))[length(word(a.t, 1)) - 7] FROM a"
+    ),
+    # conditions that are dear are evaluated once
+    "CASE WHEN EXISTS": (
+        "SELECT CASE WHEN EXISTS (SELECT FROM b WHERE b.a_id = a.id AND passes(b, 2) ORDER BY n OFFSET 0)"
+        " THEN word(a.t, 1) END FROM a"
+    ),
+    "an ELSE behind a subquery": (
+        "SELECT CASE WHEN (SELECT count(*) > 9 FROM b WHERE b.a_id < a.id AND passes(b, 2)) THEN word(a.t, 1)"
+        " WHEN (SELECT max(b.id) FROM b WHERE b.a_id = a.id AND passes(b, 3)) > 4 THEN word(a.t, 2)"
+        " ELSE word(a.t, 3) || word(a.t, 4) END FROM a"
+    ),
+    "a subquery as an operand": (
+        "SELECT CASE (SELECT count(*) FROM b WHERE b.a_id = a.id AND passes(b, 2))"
+        " WHEN 0 THEN word(a.t, 1) WHEN 1 THEN word(a.t, 2) END FROM a"
+    ),
+    "a subquery in a WHEN": (
+        "SELECT CASE a.g WHEN (SELECT count(*) FROM b WHERE b.a_id = a.id AND passes(b, 2))"
+        " THEN word(a.t, 1) ELSE word(a.t, 2) END FROM a"
+    ),
+    "COALESCE of a subquery": (
+        "SELECT coalesce((SELECT max(b.t) FROM b WHERE b.a_id = a.id AND passes(b, 2)), word(a.t, 1), 'x') FROM a"
+    ),
+    "AND behind a subquery": (
+        "SELECT (SELECT count(*) > 0 FROM b WHERE b.a_id = a.id AND passes(b, 2)) AND word(a.t, 1) LIKE '%3%' FROM a"
+    ),
+    "OR behind a subquery": (
+        "SELECT a.id FROM a WHERE a.id = -1"
+        " OR (SELECT count(*) > 0 FROM b WHERE b.a_id = a.id AND passes(b, 2)) OR word(a.t, 1) LIKE '%3%'"
+    ),
+    "a subquery with a call as argument": (
+        "SELECT CASE WHEN (SELECT count(*) > 9 FROM b WHERE b.a_id > a.id AND lower(b.t) > word(a.t, 1))"
+        " THEN word(a.t, 2) END FROM a"
+    ),
+    "a dear condition": "SELECT CASE WHEN slow(a.id) THEN word(a.t, 1) ELSE word(a.t, 2) END FROM a",
+    "a dear condition of several": (
+        "SELECT slow(a.id) AND a.g > 1 AND slow(a.id + 1) AND word(a.t, 1) > 'x' AND word(a.t, 2) > 'x' FROM a"
+    ),
+    "a condition with a call that stays": (
+        "SELECT CASE WHEN ROW(word(a.t, 1), 1) < ROW('word 4-1', 2) THEN word(a.t, 2) ELSE word(a.t, 3) END FROM a"
+    ),
+    "a filter with a subquery": (
+        "SELECT count(word(a.t, 1)) FILTER (WHERE (SELECT count(*) > 0 FROM b WHERE b.a_id = a.id AND passes(b, 2)))"
+        " FROM a"
+    ),
+    "a window's filter with a subquery": (
+        "SELECT count(word(a.t, 1)) FILTER (WHERE (SELECT count(*) > 9 FROM b WHERE b.a_id < a.id AND passes(b, 2)))"
+        " OVER () FROM a"
+    ),
+    # the order of conditions
+    "a dear condition behind a call": "SELECT a.id FROM a WHERE passes(a, 2) AND slow(a.id)",
+    "a subquery behind a call": (
+        "SELECT a.id FROM a WHERE passes(a, 2)"
+        " AND (a.id < 0 OR (SELECT count(*) > 9 FROM b WHERE b.a_id < a.id AND passes(b, 3)))"
+    ),
+    "a dear argument": "SELECT a.id FROM a WHERE passes(a, 2) AND word(slow(a.id)::text, 1) = 'true-1'",
+    # volatile arguments and conditions
+    "a volatile argument": "SELECT nextval('given'), word('x', currval('given')::int) FROM a",
+    "a volatile argument of an inner call": (
+        "SELECT nextval('given'), word(word('x', currval('given')::int), 1) FROM a"
+    ),
+    "a subquery with a volatile function": (
+        "SELECT nextval('given'), word('x', (SELECT currval('given')::int + a.g)) FROM a"
+    ),
+    "a condition with a volatile subquery": (
+        "SELECT nextval('given'), CASE WHEN (SELECT currval('given') + a.g) > 1 THEN word(a.t, 1) END FROM a"
+    ),
+    # constants and groups
+    "ROLLUP over a constant call": "SELECT upper(word('k', 1)), count(*) FROM a GROUP BY ROLLUP (word('k', 1))",
+    "CUBE over constant calls": (
+        "SELECT word('k', 1), upper(word('l', 1)), g, count(*) FROM a WHERE t > word('a', 1)"
+        " GROUP BY CUBE (word('k', 1), upper(word('l', 1)), g) HAVING word('k', 1) IS NULL OR g > 1"
+        " ORDER BY word('k', 1) || 'x'"
+    ),
+    "sets below sets": (
+        "SELECT x, count(*) FROM (SELECT upper(word('k', 1)) AS x FROM a GROUP BY GROUPING SETS ((word('k', 1)), ()))"
+        " AS s GROUP BY ROLLUP (x)"
+    ),
+    "an aggregate of an outer query": ("SELECT (SELECT max(length(word('k', 1)) + a.id) FROM b LIMIT 1) FROM a"),
+}
+
+UNBATCHED = {
+    "CUBE over constant calls",  # those of the target list stay; the one in WHERE is made once, without a batch
+    "subscripts of NULL",
+    "a volatile argument",
+    "a volatile argument of an inner call",
+    "a subquery with a volatile function",
+    "a condition with a volatile subquery",
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_values_and_no_call_more(own: Conn, name: str) -> None:
+    rows, most, _ = outcome(own, SAME[name], "off")
+    for window_rows in (7, 16384):
+        own.execute(sql.SQL("SET pg_bridge.window_rows = {}").format(sql.Literal(window_rows)))
+        batched_rows, evaluated, batched = outcome(own, SAME[name], "on")
+        assert batched_rows == rows
+        assert bool(batched) == (name not in UNBATCHED)
+        more = {function: (count, most.get(function, 0)) for function, count in evaluated.items()}
+        assert not {function: pair for function, pair in more.items() if pair[0] > pair[1]}
+
+
+def test_the_queries_that_crashed_the_server(own: Conn) -> None:
+    query = "SELECT CASE a.id WHEN cardinality(a.arr::varchar(2)[]) THEN word(a.t, 1) ELSE 'no' END FROM a"
+    assert own.execute(query.encode()).fetchall() == [("no",)] * 60
+    query = "SELECT CASE a.arr WHEN a.arr::varchar(2)[]::text[] THEN word(a.t, 1) ELSE 'no' END FROM a"
+    assert own.execute(query.encode()).fetchall() == [("no",)] * 60
+
+
+def test_a_condition_that_exists_is_looked_at_once(own: Conn) -> None:
+    exists = "EXISTS (SELECT FROM b WHERE b.a_id < a.id AND passes(b, 2))"
+    _, most, _ = outcome(own, f"SELECT {exists} FROM a", "on")
+    for guarded in (
+        f"SELECT CASE WHEN {exists} THEN word(a.t, 1) ELSE word(a.t, 2) || word(a.t, 3) END FROM a",
+        f"SELECT {exists} AND word(a.t, 1) > 'x' AND word(a.t, 2) > 'x' FROM a",
+        f"SELECT {exists} OR word(a.t, 1) > 'x' OR word(a.t, 2) > 'x' FROM a",
+        f"SELECT count(word(a.t, 1)) FILTER (WHERE {exists}) FROM a",
+    ):
+        _, evaluated, batched = outcome(own, guarded, "on")
+        assert evaluated["passes"] == most["passes"]
+        assert batched["word"]
+
+
+def test_the_order_of_conditions_counts_all_that_they_cost(own: Conn) -> None:
+    _, evaluated, _ = outcome(own, "SELECT id FROM a WHERE passes(a, 2) AND slow(id)", "on")
+    assert evaluated == {"passes": 60, "slow": 30}
+    exists = "EXISTS (SELECT FROM b WHERE b.a_id % 7 = a.id % 7 AND passes(b, 3))"
+    query = f"SELECT id FROM a WHERE passes(a, 2) AND (id < 0 OR {exists})"
+    _, evaluated, _ = outcome(own, f"SELECT {exists} FROM a WHERE id % 2 > 0", "on")
+    of_subqueries = evaluated["passes"]
+    _, evaluated, _ = outcome(own, query, "on")
+    assert evaluated == {"passes": 60 + of_subqueries}
+
+
+def test_a_strict_function_is_not_asked_about_nulls(own: Conn) -> None:
+    own.execute("ALTER FUNCTION word(text, int) STRICT; CREATE TABLE n AS SELECT NULL::int AS n, id, t FROM a")
+    answers = own.execute("SELECT word(t, id), word(t, n), word(word(t, 1), id) FROM n ORDER BY id").fetchall()
+    assert calls(own)["word"] == (3, 3 * (60 - 8))
+    own.execute("SET pg_bridge.batching = off")
+    assert own.execute("SELECT word(t, id), word(t, n), word(word(t, 1), id) FROM n ORDER BY id").fetchall() == answers
+    assert [first is None for first, _, _ in answers].count(True) == 8
+
+
+def test_a_function_that_is_not_strict_is_asked_about_nulls(own: Conn) -> None:
+    own.execute("SELECT word(NULLIF(t, ''), g) FROM a")
+    assert calls(own)["word"] == (1, 60)
+
+
+def test_volatile_arguments_are_evaluated_in_their_turn(own: Conn) -> None:
+    query = "SELECT nextval('given'), word('x', currval('given')::int), word(t, 1) FROM a ORDER BY a.id"
+    own.execute("ALTER SEQUENCE given RESTART")
+    rows = own.execute(query.encode()).fetchall()
+    assert [(number, answer) for number, answer, _ in rows] == [(i, f"x-{i}") for i in range(1, 61)]
+    assert calls(own) == {"word": (1, 60)}  # the other call is batched all the same
+    own.execute("SELECT word(t, x) FROM (SELECT t, (random() * 3)::int AS x FROM a) AS s")
+    assert calls(own) == {"word": (1, 60)}  # what the documentation advises
+
+
+@pytest.mark.parametrize(
+    ("query", "made"),
+    [
+        # each is made once, and what finds an expression by its like still does
+        ("SELECT DISTINCT ON (word('k', 1)) id, word('k', 1) FROM a ORDER BY word('k', 1), id", 1),
+        ("SELECT word('k', 1) AS k, count(*) FROM a GROUP BY k HAVING word('k', 1) > 'a' ORDER BY word('k', 1)", 2),
+        ("SELECT upper(word('k', 1)), count(*) FROM a GROUP BY word('k', 1)", 2),
+        ("SELECT count(*) OVER (PARTITION BY word('k', 1) ORDER BY word('l', 1)) FROM a", 2),
+        ("SELECT word('k', 1) FROM a UNION SELECT word('k', 1) FROM b ORDER BY 1", 2),
+        ("SELECT id FROM a WHERE t > word('k', 1) ORDER BY id LIMIT length(word('k', 1))", 2),
+        ("SELECT * FROM a, word('k', 1) AS w WHERE a.t > w", 1),
+        ("SELECT * FROM a, generate_series(1, length(word('k', 1))) AS s", 1),
+        ("SELECT * FROM a, LATERAL (SELECT word('k', 1) AS w, b.* FROM b WHERE b.a_id = a.id) AS l", 1),
+        ("SELECT (SELECT word('k', 1) FROM b LIMIT 1) FROM a", 1),
+        ("SELECT max(word('k', 1)) FILTER (WHERE t < word('l', 1)) FROM a", 2),
+    ],
+)
+def test_calls_of_constants(own: Conn, query: str, made: int) -> None:
+    rows, _, _ = outcome(own, query, "off")
+    batched_rows, evaluated, _ = outcome(own, query, "on")
+    assert batched_rows == rows
+    assert evaluated["word"] <= made
