@@ -1,4 +1,4 @@
-"""What a batch function may answer: anything else than one result for each call fails the statement and leaves nothing."""
+"""What a batch function may answer: all but one result for each call fails the statement and leaves nothing."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def test_an_error_leaves_nothing(own: Conn) -> None:
 
 
 def test_results_of_every_kind_of_type(own: Conn) -> None:
-    own.execute(
-        "CREATE DOMAIN short AS text CHECK (length(value) < 99); CREATE TYPE pair AS (a int, b text)"
-    )
+    own.execute("CREATE DOMAIN short AS text CHECK (length(value) < 99); CREATE TYPE pair AS (a int, b text)")
     values = {
         "boolean": "n % 2 = 0",
         "bigint": "n * 10000000000",
