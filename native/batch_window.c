@@ -17,8 +17,8 @@ static void
 begin_store(BatchScanState *state, CallState *call)
 {
 	EState	   *estate = state->css.ss.ps.state;
-	TupleDesc	descriptor = CreateTemplateTupleDesc(1);
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	TupleDesc	descriptor = CreateTemplateTupleDesc(1);
 
 	TupleDescInitEntry(descriptor, 1, NULL, exprType((Node *) call->expr), exprTypmod((Node *) call->expr), 0);
 	call->slot = ExecInitExtraTupleSlot(estate, descriptor, &TTSOpsMinimalTuple);

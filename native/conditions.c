@@ -73,14 +73,15 @@ add_null_guard(Foresight *foresight, Expr *value, NullTestType type)
 	add_guard(foresight, (Expr *) test, IS_TRUE);
 }
 
-/* Is there a call to be foreseen among the nodes behind this one? */
-static bool
-decides(Foresight *foresight, List *nodes, ListCell *cell)
+/* The place of the last node with a call to be foreseen, to which those before it decide the way; -1 if there is none. */
+static int
+last_call(Foresight *foresight, List *nodes)
 {
-	for (cell = lnext(nodes, cell); cell; cell = lnext(nodes, cell))
-		if (holds_foreseeable(foresight->batch, lfirst(cell)))
-			return true;
-	return false;
+	int			place = list_length(nodes) - 1;
+
+	while (place >= 0 && !holds_foreseeable(foresight->batch, list_nth(nodes, place)))
+		place--;
+	return place;
 }
 
 /* A filter lets what it guards be evaluated. */
@@ -98,13 +99,16 @@ Node *
 foresee_case(CaseExpr *expr, Foresight *foresight)
 {
 	CaseExpr   *copy = makeNode(CaseExpr);
+	int			last = last_call(foresight, expr->args);
 	ListCell   *cell;
+
+	if (holds_foreseeable(foresight->batch, (Node *) expr->defresult))
+		last = list_length(expr->args);
 
 	*copy = *expr;
 	copy->args = NIL;
 	copy->arg = (Expr *) foresee_mutator((Node *) expr->arg, foresight);
-	if (copy->arg && (holds_foreseeable(foresight->batch, (Node *) expr->args) ||
-					  holds_foreseeable(foresight->batch, (Node *) expr->defresult)))
+	if (copy->arg && last >= 0)
 		copy->arg = computed_once(foresight, copy->arg);
 	foreach(cell, expr->args)
 	{
@@ -115,9 +119,7 @@ foresee_case(CaseExpr *expr, Foresight *foresight)
 
 		*when = *(CaseWhen *) lfirst(cell);
 		when->expr = (Expr *) foresee_mutator((Node *) when->expr, foresight);
-		if (holds_foreseeable(foresight->batch, (Node *) when->result) ||
-			decides(foresight, expr->args, cell) ||
-			holds_foreseeable(foresight->batch, (Node *) expr->defresult))
+		if (foreach_current_index(cell) < last || holds_foreseeable(foresight->batch, (Node *) when->result))
 		{
 			condition = copy->arg ? with_operand(when->expr, copy->arg) : when->expr;
 			if (condition)
@@ -146,6 +148,7 @@ Node *
 foresee_bool(BoolExpr *expr, Foresight *foresight)
 {
 	BoolExpr   *copy = makeNode(BoolExpr);
+	int			last = last_call(foresight, expr->args);
 	ListCell   *cell;
 
 	*copy = *expr;
@@ -154,7 +157,7 @@ foresee_bool(BoolExpr *expr, Foresight *foresight)
 	{
 		Expr	   *argument = (Expr *) foresee_mutator(lfirst(cell), foresight);
 
-		if (expr->boolop != NOT_EXPR && decides(foresight, expr->args, cell))
+		if (expr->boolop != NOT_EXPR && foreach_current_index(cell) < last)
 		{
 			argument = computed_once(foresight, argument);
 			add_guard(foresight, argument, expr->boolop == AND_EXPR ? IS_NOT_FALSE : IS_NOT_TRUE);
@@ -168,6 +171,7 @@ Node *
 foresee_coalesce(CoalesceExpr *expr, Foresight *foresight)
 {
 	CoalesceExpr *copy = makeNode(CoalesceExpr);
+	int			last = last_call(foresight, expr->args);
 	ListCell   *cell;
 
 	*copy = *expr;
@@ -176,7 +180,7 @@ foresee_coalesce(CoalesceExpr *expr, Foresight *foresight)
 	{
 		Expr	   *argument = (Expr *) foresee_mutator(lfirst(cell), foresight);
 
-		if (decides(foresight, expr->args, cell))
+		if (foreach_current_index(cell) < last)
 		{
 			argument = computed_once(foresight, argument);
 			add_null_guard(foresight, argument, IS_NULL);
