@@ -98,15 +98,18 @@ BEGIN
     END IF;
 END $$;
 
--- The column names of a query, after checking that it is one query that only reads. Nothing of it is executed.
-CREATE FUNCTION llm._columns(query text) RETURNS text[]
+-- The next one, and what else runs a caller's query, has no path of its own: the query's names are looked up where the
+-- caller's say. So all that stands in such a body names its schema, operators and types too: a "=" of somebody's in a
+-- schema that comes before pg_catalog would run as the caller. tests/integration/test_security_catalog.py lists them.
+
+-- A row of NULLs with the columns of a query, as JSON, after checking that it is one query that only reads. Nothing of
+-- it is executed.
+CREATE FUNCTION llm._shape(query text) RETURNS json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    probe refcursor;
-    shape record;
-    columns text[];
-    hint text := 'Pass one SELECT, VALUES, TABLE or WITH query that reads only.';
-    repeated text;
+    probe pg_catalog.refcursor;
+    shape pg_catalog.record;
+    hint pg_catalog.text := 'Pass one SELECT, VALUES, TABLE or WITH query that reads only.';
 BEGIN
     IF query IS NULL THEN
         RAISE EXCEPTION 'the query is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = hint;
@@ -124,12 +127,21 @@ BEGIN
         RAISE EXCEPTION 'the query is not a SELECT, VALUES, TABLE or WITH query'
             USING ERRCODE = 'syntax_error', HINT = hint;
     END;
-    columns := ARRAY(SELECT pg_catalog.json_object_keys(pg_catalog.row_to_json(shape)));
+    RETURN pg_catalog.row_to_json(shape);
+END $$;
+
+-- The names of a row's columns, after checking that each can be told from the others.
+CREATE FUNCTION llm._names(shape json) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    columns text[] := ARRAY(SELECT json_object_keys(shape));
+    repeated text;
+BEGIN
     IF 'pg_bridge_row' = ANY (columns) THEN  -- it would hide the row that row_to_json is to see
         RAISE EXCEPTION 'a column of the query is named "pg_bridge_row"'
             USING ERRCODE = 'reserved_name', HINT = 'Give it another name with AS.';
     END IF;
-    SELECT c INTO repeated FROM pg_catalog.unnest(columns) AS c GROUP BY c HAVING pg_catalog.count(*) > 1 LIMIT 1;
+    SELECT c INTO repeated FROM unnest(columns) AS c GROUP BY c HAVING count(*) > 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'the query returns more than one column named "%"', repeated
             USING ERRCODE = 'duplicate_column', HINT = 'Give each column a name of its own with AS.';

@@ -11,7 +11,7 @@ CREATE FOREIGN TABLE llm.rowset (
     row_id bigint,
     input  json
 ) SERVER pg_bridge_session OPTIONS (relation 'rowset');
-COMMENT ON FOREIGN TABLE llm.rowset IS 'rows staged by this transaction for llm.result; row_id is given by the table';
+COMMENT ON FOREIGN TABLE llm.rowset IS 'rows that this role staged in this transaction, for llm.result; row_id is given by the table';
 
 CREATE FOREIGN TABLE llm.result (
     rowset  text,
@@ -52,19 +52,20 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $$;
 
 CREATE FUNCTION llm._connect_current() RETURNS trigger
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM llm._connect(current_user);
     RETURN NULL;
 END $$;
+REVOKE ALL ON FUNCTION llm._connect_current FROM PUBLIC;
 
 CREATE TRIGGER connect BEFORE INSERT ON llm.rowset FOR EACH STATEMENT EXECUTE FUNCTION llm._connect_current();
 
--- At most `wanted` more rows of a cursor.
+-- At most `wanted` more rows of a cursor. It runs a caller's query and keeps his path, as llm._shape does.
 CREATE FUNCTION llm._fetch(cursor refcursor, wanted integer) RETURNS SETOF json
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    one json;
+    one pg_catalog.json;
 BEGIN
     FOR i IN 1 .. wanted LOOP
         FETCH cursor INTO one;
@@ -75,14 +76,14 @@ END $$;
 
 -- Stages the rows of a query and returns the new row set's name. Row 0 holds the column names, so that an empty row
 -- set has them too. The rows go in by statements of some thousands: Multicorn keeps what it converts until the end of
--- a statement, about five times the rows' size.
+-- a statement, about five times the rows' size. It runs the caller's query and keeps his path, as llm._shape does.
 CREATE FUNCTION llm._stage(query text, columns text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    name text := 'map ' || pg_catalog.gen_random_uuid();
-    at_once CONSTANT integer := 10000;
-    staged integer;
-    given refcursor;
+    name pg_catalog.text := pg_catalog.concat('map ', pg_catalog.gen_random_uuid());
+    at_once CONSTANT pg_catalog.int4 := 10000;
+    staged pg_catalog.int4;
+    given pg_catalog.refcursor;
 BEGIN
     INSERT INTO llm.rowset (rowset, row_id, input) VALUES (name, 0, pg_catalog.to_json(columns));
     OPEN given FOR EXECUTE
@@ -90,27 +91,29 @@ BEGIN
     LOOP
         INSERT INTO llm.rowset (rowset, input) SELECT name, f FROM llm._fetch(given, at_once) AS f;
         GET DIAGNOSTICS staged = ROW_COUNT;
-        EXIT WHEN staged < at_once;
+        EXIT WHEN staged OPERATOR(pg_catalog.<) at_once;
     END LOOP;
     CLOSE given;
     RETURN name;
 END $$;
 
+-- A body that is parsed here and now, because the caller's path must be left as it is for his query.
 CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
-LANGUAGE sql VOLATILE AS $$
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
     SELECT r.row_id, r.input, r.output, r.error
     FROM llm.result AS r
     WHERE r.rowset = (SELECT llm._stage($1, $2))
       AND r.prompt = $3
-      AND r.options = (SELECT ($4::jsonb || '{"internal": true}')::text)
-$$;
+      AND r.options = (SELECT pg_catalog.jsonb_set($4::pg_catalog.jsonb, '{internal}', 'true')::pg_catalog.text);
+END;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    name text := 'complete ' || pg_catalog.gen_random_uuid();
-    internal text := $3::jsonb || '{"internal": true}';
+    name text := 'complete ' || gen_random_uuid();
+    internal text := jsonb_set($3::jsonb, '{internal}', 'true');
 BEGIN
     INSERT INTO llm.rowset (rowset, input) VALUES (name, $2::json);
     RETURN QUERY
@@ -119,6 +122,6 @@ BEGIN
 END $$;
 
 CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
-LANGUAGE sql VOLATILE AS $$
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.version, s.last_run::json FROM llm._state AS s
 $$;

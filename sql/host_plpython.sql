@@ -11,6 +11,7 @@ from pg_bridge.hosts import plpython
 plpython.connect(plpy, role)
 $$;
 
+-- It runs the caller's query, so it keeps the caller's path.
 CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE plpython3u VOLATILE AS $$
@@ -19,13 +20,13 @@ return plpython.map_rows(plpy, query, columns, prompt, options)
 $$;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
-LANGUAGE plpython3u VOLATILE AS $$
+LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.hosts import plpython
 return plpython.complete(plpy, prompt, input, options)
 $$;
 
 CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
-LANGUAGE plpython3u VOLATILE AS $$
+LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.hosts import plpython
 return plpython.session_state()
 $$;

@@ -1,7 +1,7 @@
 -- The functions that people call: the same on both hosts, over the host's own _map, _complete and _session.
 
 CREATE FUNCTION llm._checked(prompt text) RETURNS text
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF prompt IS NULL THEN
         RAISE EXCEPTION 'the prompt is NULL'
@@ -24,19 +24,22 @@ CREATE FUNCTION llm.map(
     on_error      text             DEFAULT 'fail',
     window_rows   integer          DEFAULT NULL
 ) RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
-LANGUAGE sql VOLATILE AS $$
-    -- The inner call stands in a select list, where PostgreSQL streams its rows. A row without row_id is a fault.
+LANGUAGE sql VOLATILE
+-- A body that is parsed here and now: its names mean what they mean while the extension is made, and the caller's path
+-- is left as it is for his query. The inner call stands in a select list, where PostgreSQL streams its rows. A row
+-- without row_id is a fault.
+BEGIN ATOMIC
     SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
-    FROM (SELECT (llm._map(q.query, llm._columns(q.query), llm._checked(prompt), pg_catalog.json_build_object(
-              'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
-              'choices', choices, 'reorder', reorder, 'dedup', dedup, 'on_error', on_error,
-              'window_rows', window_rows)::text)).*
-          FROM (SELECT pg_catalog.regexp_replace($1, '[;\s]+$', '')) AS q (query)) AS m
-$$;
+    FROM (SELECT (llm._map(q.query, llm._names(llm._shape(q.query)), llm._checked(prompt), pg_catalog.json_build_object(
+              'server', server, 'max_tokens', max_tokens, 'temperature', temperature::pg_catalog.text,
+              'system_prompt', system_prompt, 'choices', choices, 'reorder', reorder, 'dedup', dedup,
+              'on_error', on_error, 'window_rows', window_rows)::pg_catalog.text)).*
+          FROM (SELECT pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS q (query)) AS m;
+END;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
 
 CREATE FUNCTION llm._row(input json) RETURNS text
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_catalog.json_typeof(input) <> 'object' THEN
         RAISE EXCEPTION 'the input is neither a row nor a JSON object'
@@ -48,7 +51,7 @@ END $$;
 
 -- One question about one row; `options` are those of pg_bridge.options.Call.
 CREATE FUNCTION llm._ask(prompt text, input json, options json) RETURNS text
-LANGUAGE sql VOLATILE AS $$
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
     FROM llm._complete(llm._checked(prompt), llm._row(input), options::text) AS c
 $$;
@@ -70,7 +73,7 @@ CREATE FUNCTION llm.complete(
     dedup         boolean          DEFAULT true,
     window_rows   integer          DEFAULT NULL
 ) RETURNS text
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
         'choices', choices, 'on_error', on_error,
@@ -88,7 +91,7 @@ CREATE FUNCTION llm.complete(
     choices       text[]           DEFAULT NULL,
     on_error      text             DEFAULT 'fail'
 ) RETURNS text
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, '{}', pg_catalog.json_build_object(
         'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
         'choices', choices, 'on_error', on_error))
@@ -108,7 +111,7 @@ CREATE FUNCTION llm.is_true(
     dedup         boolean          DEFAULT true,
     window_rows   integer          DEFAULT NULL
 ) RETURNS boolean
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'boolean', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
         'system_prompt', system_prompt, 'on_error', on_error,
@@ -129,7 +132,7 @@ CREATE FUNCTION llm.classify(
     dedup         boolean          DEFAULT true,
     window_rows   integer          DEFAULT NULL
 ) RETURNS text
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'label', 'choices', labels, 'server', server, 'max_tokens', max_tokens,
         'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
@@ -149,7 +152,7 @@ CREATE FUNCTION llm.score(
     dedup         boolean          DEFAULT true,
     window_rows   integer          DEFAULT NULL
 ) RETURNS double precision
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'number', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
         'system_prompt', system_prompt, 'on_error', on_error,
@@ -170,7 +173,7 @@ CREATE FUNCTION llm.extract(
     dedup         boolean          DEFAULT true,
     window_rows   integer          DEFAULT NULL
 ) RETURNS jsonb
-LANGUAGE sql STABLE COST 100000 AS $$
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'json', 'schema', schema, 'server', server, 'max_tokens', max_tokens,
         'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
@@ -191,15 +194,15 @@ CREATE FUNCTION llm.last_run(
     OUT plan_s            double precision,
     OUT wait_s            double precision,
     OUT return_s          double precision
-) LANGUAGE sql VOLATILE AS $$
+) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
              rows bigint, unique_prompts bigint, requests bigint, retries bigint, prompt_tokens bigint,
              cached_tokens bigint, completion_tokens bigint, prefix_hit_rate double precision,
              read_s double precision, plan_s double precision, wait_s double precision, return_s double precision)
 $$;
-COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run did; token counts are the engine''s own, NULL where it gives none';
+COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the current role did; token counts are the engine''s own, NULL where it gives none';
 
 CREATE FUNCTION llm.version() RETURNS text
-LANGUAGE sql VOLATILE AS $$ SELECT s.version FROM llm._session() AS s $$;
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$ SELECT s.version FROM llm._session() AS s $$;
 COMMENT ON FUNCTION llm.version IS 'the version of the Python package that this backend imported';
