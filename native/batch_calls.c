@@ -30,7 +30,8 @@ int			inside_batch_function = 0;
 /* -- statements
  *
  * All batch nodes of one run of the executor share a number, so that a batch function can remember what it knows from
- * another node of the same statement, or from a window before.
+ * another node of the same statement, or from a window before. It is random: who calls a batch function by hand must not
+ * meet the memory of a statement that another role runs in the same session.
  */
 
 typedef struct Statement
@@ -57,15 +58,17 @@ forget_statement(void *arg)
 int64
 statement_number(EState *estate)
 {
-	static int64 latest = 0;
 	Statement  *statement;
+	int64		number;
 
 	for (statement = statements; statement; statement = statement->next)
 		if (statement->estate == estate)
 			return statement->number;
+	if (!pg_strong_random(&number, sizeof(number)))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random numbers")));
 	statement = MemoryContextAllocZero(estate->es_query_cxt, sizeof(Statement));
 	statement->estate = estate;
-	statement->number = ++latest;
+	statement->number = number;
 	statement->next = statements;
 	statements = statement;
 	statement->forget.func = forget_statement;

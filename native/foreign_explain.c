@@ -10,6 +10,7 @@
 #include "commands/defrem.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -63,7 +64,10 @@ show(Datum lines, ExplainState *es)
 	}
 }
 
-/* Show what the scan has done so far: labels and values in turn. */
+/*
+ * Show what the scan has done so far: labels and values in turn. It is asked for as the role that ran the scan: the memory of
+ * a statement is that role's own.
+ */
 static void
 show_report(ForeignScanState *node, int64 statement, ExplainState *es)
 {
@@ -72,8 +76,12 @@ show_report(ForeignScanState *node, int64 statement, ExplainState *es)
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *report = NIL;
 	bool		is_null = true;
+	Oid			user;
+	int			security_context;
 	int			i;
 
+	GetUserIdAndSecContext(&user, &security_context);
+	SetUserIdAndSecContext(foreign_scan_user(node), security_context | SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("SELECT llm._report($1, $2)", 2, types, arguments, NULL, false, 1) == SPI_OK_SELECT &&
@@ -87,6 +95,7 @@ show_report(ForeignScanState *node, int64 statement, ExplainState *es)
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
+	SetUserIdAndSecContext(user, security_context);
 	for (i = 0; i + 1 < list_length(report); i += 2)
 		ExplainPropertyText(list_nth(report, i), list_nth(report, i + 1), es);
 }

@@ -64,14 +64,15 @@ class RowSetRelation(OwnRelation):
 
     def bulk_insert(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Stage rows. row_id 0 carries the column names; other rows are numbered as they come."""
+        role = backend.current_role_oid()
         for (name, row_id), group in groupby(rows, itemgetter("rowset", "row_id")):
             if name is None:
                 refuse(OptionError("the name of the row set is NULL", hint="INSERT INTO llm.rowset (rowset, input) …"))
             inputs = [row["input"] for row in group]
             if row_id is None:
-                _STAGING.rowset(name).extend(inputs)
+                _STAGING.rowset((role, name)).extend(inputs)
             elif int(row_id) == 0:
-                _STAGING.rowset(name).columns = json.loads(inputs[-1])
+                _STAGING.rowset((role, name)).columns = _names(inputs[-1])
             else:
                 refuse(
                     OptionError(
@@ -81,8 +82,8 @@ class RowSetRelation(OwnRelation):
         return rows
 
     def execute(self, quals: Sequence[Any], columns: Iterable[str], **_: Any) -> Iterator[tuple[str, int, str | None]]:
-        """The rows that this transaction staged."""
-        for name, rowset in list(_STAGING.rowsets.items()):
+        """The rows that the current role staged in this transaction."""
+        for name, rowset in _STAGING.rowsets_of(backend.current_role_oid()):
             for position in range(0, len(rowset), self.modify_batch_size):
                 for i, row in enumerate(rowset.fetch(position, self.modify_batch_size)):
                     yield name, position + i + 1, row
@@ -162,17 +163,18 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     which SQL raises with its SQLSTATE, and its row set goes with it.
     """
     internal = False
+    role = backend.current_role_oid()
     try:
         arguments = _object(options)
         internal = bool(arguments.pop("internal", False))
         call = Call.from_arguments(arguments)
-        if name not in _STAGING.rowsets:
+        if (role, name) not in _STAGING.rowsets:
             raise OptionError(
                 f'row set "{name}" does not exist in this transaction',
                 hint="INSERT INTO llm.rowset (rowset, input) SELECT …, row_to_json(alias) FROM … first.",
             )
-        rowset = _STAGING.rowsets[name]
-        server = SESSION.server(backend.current_role_oid(), call.server)
+        rowset = _STAGING.rowsets[role, name]
+        server = SESSION.server(role, call.server)
         columns = rowset.column_names()
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)
@@ -189,7 +191,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         yield name, prompt, options, None, None, None, fault_of(error)
     finally:
         if internal:
-            _STAGING.drop(name)
+            _STAGING.drop((role, name))
 
 
 def _fetch(rowset: RowSet) -> Fetch:
@@ -202,6 +204,13 @@ def _fetch(rowset: RowSet) -> Fetch:
         return rows
 
     return fetch
+
+
+def _names(columns: str | None) -> list[str]:
+    names = json.loads(columns or "null")
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        refuse(OptionError("the column names of a row set are not a JSON array of texts"))
+    return names
 
 
 def _object(options: str | None) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def batch(
 
 def report(statement: int, node: int) -> list[str]:
     """Say what the calls of a plan node did so far; the body of `llm._report`."""
-    run = SESSION.statement(statement).nodes.get(node)
+    run = SESSION.report(statement, node)
     return as_report(run) if run else []
 
 

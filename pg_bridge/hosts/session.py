@@ -1,7 +1,8 @@
 """What one backend remembers between calls: the servers each role may use, and what the latest run did.
 
 In: servers as the SQL function `llm._servers` lists them. Out: a parsed `Server`. Secrets live here, in the memory
-of one backend, and nowhere else; nothing here prints them.
+of one backend, and nowhere else; nothing here prints them. All of it is kept by role, because one session may act as
+several, by SET ROLE or inside a SECURITY DEFINER function: what one asked is nothing that another may learn of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pg_bridge.batch import Statement
 from pg_bridge.engine import Engine
 from pg_bridge.errors import PgBridgeError, ServerDenied, UnknownServer
+from pg_bridge.hosts import backend
 from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.options import Call, Server
 from pg_bridge.pipeline import Answer, Fetch, Run, ask
@@ -26,15 +28,14 @@ class Session:
     """One backend's memory.
 
     Attributes:
-        last_run: Of the latest `llm.map`, scan of `llm.result` or statement with calls of the functions.
         module: Whether the native module is there: None before anybody looked, else `preloaded`, `loaded`, `missing`,
             or `said` once the user has been told.
     """
 
-    last_run: Run | None = None
     module: str | None = None
     _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
-    _statements: dict[int, Statement] = field(default_factory=dict, repr=False)
+    _statements: dict[tuple[int, int], Statement] = field(default_factory=dict, repr=False)  # by role and number
+    _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
 
     def forget(self, role: Hashable) -> None:
         """Forget the servers of a role, before they are listed anew."""
@@ -73,22 +74,36 @@ class Session:
         return Server.from_options(name, json.loads(options))
 
     def statement(self, number: int) -> Statement:
-        """The memory of a statement whose calls come in batches; its run is the session's latest.
+        """The memory of one of the current role's statements whose calls come in batches; its run is the role's latest.
 
         The latest few are kept, for statements run other statements, until the transaction ends.
+
+        Args:
+            number: What the calls of one statement share; nobody else can guess it.
         """
         if not self._statements:
             call_at_end_of_transaction(self._statements.clear)
-        found = self._statements.pop(number) if number in self._statements else Statement()
-        self._statements[number] = found  # the latest last
+        key = (backend.current_role_oid(), number)
+        found = self._statements.pop(key) if key in self._statements else Statement()
+        self._statements[key] = found  # the latest last
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]
-        self.last_run = found.run
+        self.begin_run(found.run)
         return found
 
+    def report(self, number: int, node: int) -> Run | None:
+        """What a plan node of one of the current role's statements did so far; None where it did nothing."""
+        statement = self._statements.get((backend.current_role_oid(), number))
+        return statement.nodes.get(node) if statement else None
+
+    def begin_run(self, run: Run) -> None:
+        """Make a run the current role's latest."""
+        self._last_runs[backend.current_role_oid()] = run
+
     def last_run_json(self) -> str | None:
-        """The latest run as `llm.last_run()` reads it, or None before the first."""
-        return json.dumps(self.last_run.as_dict()) if self.last_run else None
+        """The current role's latest run as `llm.last_run()` reads it, or None before the first."""
+        run = self._last_runs.get(backend.current_role_oid())
+        return json.dumps(run.as_dict()) if run else None
 
 
 SESSION = Session()
@@ -102,8 +117,9 @@ def start_run(
     server: Server,
     check_interrupts: Callable[[], None],
 ) -> Iterator[Answer]:
-    """Ask, and make it the session's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
-    run = SESSION.last_run = Run()
+    """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
+    run = Run()
+    SESSION.begin_run(run)
     answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)
     return until_its_end(answers)
 

@@ -2,7 +2,8 @@
 
 In: rows as JSON text, one by one, by INSERT. Out: the same rows, by position. Small row sets stay in memory, large
 ones go to an unnamed temporary file, so that a million rows cost their offsets only. What a subtransaction staged
-goes when it is rolled back, everything goes with the transaction, and no other session can see any of it.
+goes when it is rolled back, everything goes with the transaction, and no other session can see any of it; nor can
+another role of the same session, for a SECURITY DEFINER function stages rows that its caller may not read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from itertools import accumulate, islice
 from pg_bridge.errors import OptionError
 
 SPILL_BYTES = 32 * 1024 * 1024
+
+Name = tuple[int, str]
+"""A row set's name: the oid of the role that stages it, and what that role calls it."""
 
 
 class RowSet:
@@ -93,16 +97,20 @@ class RowSet:
 class Staging:
     """The row sets of the current transaction, by name, with a mark for each open subtransaction."""
 
-    rowsets: dict[str, RowSet] = field(default_factory=dict)
-    _marks: dict[int, dict[str, int]] = field(default_factory=dict)
+    rowsets: dict[Name, RowSet] = field(default_factory=dict)
+    _marks: dict[int, dict[Name, int]] = field(default_factory=dict)
 
-    def rowset(self, name: str) -> RowSet:
+    def rowset(self, name: Name) -> RowSet:
         """The row set of that name, made now if it is new."""
         if name not in self.rowsets:
             self.rowsets[name] = RowSet()
         return self.rowsets[name]
 
-    def drop(self, name: str) -> None:
+    def rowsets_of(self, role: int) -> list[tuple[str, RowSet]]:
+        """The row sets that a role has staged, by what it calls them."""
+        return [(name, rowset) for (owner, name), rowset in self.rowsets.items() if owner == role]
+
+    def drop(self, name: Name) -> None:
         """Forget a row set."""
         rowset = self.rowsets.pop(name, None)
         if rowset is not None:

@@ -41,15 +41,25 @@ def test_a_large_row_set_leaves_memory() -> None:
 
 def test_marks_nest() -> None:
     area = Staging()
-    area.rowset("a").extend(["1"])
+    area.rowset((10, "a")).extend(["1"])
     area.begin_subtransaction(2)
-    area.rowset("a").extend(["2"])
+    area.rowset((10, "a")).extend(["2"])
     area.begin_subtransaction(3)
-    area.rowset("b").extend(["3"])
+    area.rowset((10, "b")).extend(["3"])
     area.commit_subtransaction(3)
-    assert len(area.rowset("b")) == 1
+    assert len(area.rowset((10, "b"))) == 1
     area.abort_subtransaction(2)
-    assert list(area.rowsets) == ["a"]
-    assert area.rowset("a").fetch(0, 9) == ["1"]
+    assert list(area.rowsets) == [(10, "a")]
+    assert area.rowset((10, "a")).fetch(0, 9) == ["1"]
     area.end_transaction()
     assert area.rowsets == {}
+
+
+def test_a_role_sees_its_own_row_sets_only() -> None:
+    area = Staging()
+    area.rowset((10, "a")).extend(["mine"])
+    area.rowset((11, "a")).extend(["another's"])
+    assert [(name, rowset.fetch(0, 9)) for name, rowset in area.rowsets_of(10)] == [("a", ["mine"])]
+    area.drop((10, "a"))
+    assert area.rowset((11, "a")).fetch(0, 9) == ["another's"]
+    area.end_transaction()
