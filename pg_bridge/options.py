@@ -86,21 +86,24 @@ _COUNT = r"[0-9]{1,9}"
 _POSITIVE_SECONDS = r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?"
 
 _ANY = r"(.|\n)+"
+_CONTROL = r"\u0001-\u001f\u007f"  # in brackets
+_LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
+_URL = rf"https?://[^\s{_CONTROL}?#@]+"
 _BOOLEAN = r"true|false"
 
 MULTICORN_WRAPPER = "pg_bridge.hosts.multicorn.Wrapper"
 
 OPTIONS: tuple[Option, ...] = (
     # Where the engine is.
-    Option("endpoint", "server", r"https?://[^\s?#@]+", "an http:// or https:// URL without a user or a query"),
-    Option("model", "server", r".+", "the name of a model that the engine serves"),
+    Option("endpoint", "server", _URL, "an http:// or https:// URL without a user or a query"),
+    Option("model", "server", _LINE, "the name of a model that the engine serves, one line"),
     Option("api", "server", r"chat|completions", "chat or completions"),
     Option("max_in_flight", "server", _POSITIVE_INT, "a positive number of prompts", int),
     Option("connect_timeout_s", "server", _POSITIVE_SECONDS, "a positive number of seconds", float),
     Option("request_timeout_s", "server", _POSITIVE_SECONDS, "a positive number of seconds", float),
     Option("max_retries", "server", _COUNT, "a number of retries, 0 for none", int),
     Option("wrapper", "server", re.escape(MULTICORN_WRAPPER), f"{MULTICORN_WRAPPER} (Multicorn only)"),
-    Option("api_key", "user mapping", r".+", "the engine's API key"),
+    Option("api_key", "user mapping", _LINE, "the engine's API key, without line breaks or control characters"),
     # Where a foreign table's rows are; a connection back to this database.
     Option("host", "server", r"\S+", "a host name, an address or a socket's folder"),
     Option("port", "server", _POSITIVE_INT, "a port number", int),
@@ -228,6 +231,17 @@ class Login:
         return cls(**{key: value for key, value in values.items() if key in cls.__dataclass_fields__})
 
 
+# What a call's arguments are in JSON, where they are no texts; "temperature" is a text of a number, or one.
+_ARGUMENTS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "max_tokens": (int, "between 1 and 1000000"),
+    "temperature": ((str, int, float), "between 0 and 2"),
+    "dedup": (bool, "true or false"),
+    "window_rows": (int, "between 1 and 1000000"),
+    "choices": ((list, tuple), "distinct, non-empty texts"),
+    "schema": (dict, "a JSON schema, an object"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """How one prompt is asked about one row set: the named options of `llm.map`.
@@ -273,6 +287,8 @@ class Call:
         Raises:
             OptionError: An argument is unknown or its value is not valid.
         """
+        if not isinstance(arguments, Mapping):
+            raise OptionError("the options are not a JSON object", hint="""For example: {"server": "vllm"}""")
         given = {key: value for key, value in arguments.items() if value is not None}
         unknown = sorted(given.keys() - cls.__dataclass_fields__.keys())
         if unknown:
@@ -280,8 +296,14 @@ class Call:
                 f'invalid option "{unknown[0]}"',
                 hint=f"Valid options are: {', '.join(cls.__dataclass_fields__)}.",
             )
+        for name, value in given.items():
+            kind, expects = _ARGUMENTS.get(name, (str, "a text"))
+            _require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), name, expects)
         if "temperature" in given:  # SQL hands it over as text, for JSON has no NaN
-            given["temperature"] = float(given["temperature"])
+            try:
+                given["temperature"] = float(given["temperature"])
+            except ValueError:
+                _require(False, "temperature", "between 0 and 2")
         if "choices" in given:
             given["choices"] = tuple(given["choices"])
         if "schema" in given:

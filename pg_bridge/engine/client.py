@@ -3,7 +3,8 @@
 In: a path and a body. Out: the answer's bytes, or an exception. Connection errors are retried until
 `connect_timeout_s` after the last sign of life, 429 and 5xx up to `max_retries` times. It watches for the
 engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never
-reads what is in a body, and the API key is in its session's headers only.
+reads what is in a body, never more of one than can be an answer, and goes nowhere that a redirect points to: the API
+key is in its session's headers only, and goes to the endpoint only.
 """
 
 from __future__ import annotations
@@ -26,8 +27,22 @@ FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 8.0
 LONGEST_RETRY_AFTER_S = 60.0
 IDLE_CONNECTION_S = 4.0  # below the 5 s after which vLLM's server closes an idle connection
+LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
+LARGEST_REFUSAL_BYTES = 1 << 16
 
 _T = TypeVar("_T")
+
+
+class Oversized(Exception):  # a message between rooms of the engine, not an error for users
+    """An answer is larger than any answer to the request can be.
+
+    Attributes:
+        most_bytes: How large it may be.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"more than {most_bytes} bytes")
+        self.most_bytes = most_bytes
 
 
 class DrivenClock:
@@ -78,6 +93,7 @@ class Client:
         import aiohttp  # noqa: PLC0415 - 0.2 s, paid by the first engine of a process and nobody else
 
         headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge"}
+        headers["Accept-Encoding"] = "identity"  # what is compressed has no bounds that could be seen from outside
         if self._server.api_key is not None:
             headers["Authorization"] = f"Bearer {self._server.api_key}"
         self._session = aiohttp.ClientSession(
@@ -89,6 +105,7 @@ class Client:
                 resolver=aiohttp.ThreadedResolver(),  # never a C library with threads of its own
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
 
     async def close(self) -> None:
@@ -103,34 +120,36 @@ class Client:
         """Driven seconds since the engine last gave a sign of life while requests await it."""
         return self._clock.now_s() - self._quiet_since_s if self._awaiting else 0.0
 
-    async def post(self, path: str, body: bytes) -> bytes:
+    async def post(self, path: str, body: bytes, most_bytes: int) -> bytes:
         """Send prompts and return the answer's bytes.
 
         Raises:
             Refused: A status that is not 200 and does not go away.
             EngineUnreachable: No connection.
+            Oversized: The answer has more bytes than `most_bytes`.
         """
-        return await self._retried("POST", path, body)
+        return await self._retried("POST", path, body, most_bytes)
 
     async def get(self, path: str) -> bytes:
         """Fetch a page that the run cannot do without; raises as `post` does."""
-        return await self._retried("GET", path, None)
+        return await self._retried("GET", path, None, LARGEST_PAGE_BYTES)
 
     async def glance(self, path: str) -> tuple[int, bytes]:
         """Fetch a page once, whatever its status; returns the status and the bytes.
 
         Raises:
             EngineUnreachable: No connection.
+            Oversized: The page has more bytes than a page may have.
         """
-        status, page, _ = await self._connected("GET", path, None)
+        status, page, _ = await self._connected("GET", path, None, LARGEST_PAGE_BYTES)
         return status, page
 
-    async def _retried(self, method: str, path: str, body: bytes | None) -> bytes:
+    async def _retried(self, method: str, path: str, body: bytes | None, most_bytes: int) -> bytes:
         """One exchange, tried again while the engine asks for patience."""
         resent = 0
         while True:
             self._usage.requests += body is not None
-            status, answer, retry_after = await self._connected(method, path, body)
+            status, answer, retry_after = await self._connected(method, path, body, most_bytes)
             if status == 200:
                 return answer
             if status not in RETRIED_STATUSES or resent >= self._server.max_retries:
@@ -139,7 +158,9 @@ class Client:
             resent += 1
             self._usage.retries += body is not None
 
-    async def _connected(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes, str | None]:
+    async def _connected(
+        self, method: str, path: str, body: bytes | None, most_bytes: int
+    ) -> tuple[int, bytes, str | None]:
         """One exchange, tried again while the connection is the trouble."""
         import aiohttp  # noqa: PLC0415 - see open()
 
@@ -147,7 +168,7 @@ class Client:
         while True:
             started_s = self._clock.now_s()
             try:
-                return await self._exchange(method, path, body)
+                return await self._exchange(method, path, body, most_bytes)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 reason = connection_reason(error)
                 refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
@@ -166,7 +187,9 @@ class Client:
                 self._usage.requests += 1
                 self._usage.retries += 1
 
-    async def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes, str | None]:
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, most_bytes: int
+    ) -> tuple[int, bytes, str | None]:
         if self._session is None:
             raise RuntimeError("the client is closed")
         if not self._awaiting:
@@ -176,7 +199,7 @@ class Client:
             url = f"{self._server.endpoint}{path}"
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
                 self._alive()
-                answer = await response.read()
+                answer = await _read(response, most_bytes)
                 self._alive()
                 return response.status, answer, response.headers.get("Retry-After")
         finally:
@@ -185,6 +208,25 @@ class Client:
     def _alive(self) -> None:
         self._quiet_since_s = self._clock.now_s()
         self._trouble_since_s = None
+
+
+async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body; only the beginning of a refusal's. Leaving the rest unread closes the connection.
+
+    Raises:
+        Oversized: It is an answer, and larger than that.
+    """
+    most = most_bytes if response.status == 200 else LARGEST_REFUSAL_BYTES
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            if response.status == 200:
+                raise Oversized(most)
+            break
+    return b"".join(parts)[:most]
 
 
 async def quietly(awaitable: Awaitable[_T], limit_s: float) -> _T | None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pg_bridge.engine.client import Client, DrivenClock
-from pg_bridge.engine.failures import silent
+from pg_bridge.engine.client import Client, DrivenClock, Oversized
+from pg_bridge.engine.failures import malformed, silent
 from pg_bridge.engine.flight import Flight, Numbered, SamplingOf
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
@@ -161,9 +161,13 @@ class Engine:
         Raises:
             EngineUnreachable: No connection within `connect_timeout_s`.
             EngineTimeout: No answer within `request_timeout_s`.
+            EngineError: The page is too large for one.
         """
         _, client = self._opened()
-        status, page = self._wait_for(client.glance(path))
+        try:
+            status, page = self._wait_for(client.glance(path))
+        except Oversized as error:
+            raise malformed(self._server, str(error)) from None
         return status, page.decode(errors="replace")
 
     def close(self) -> None:

@@ -1,17 +1,17 @@
 """What the engine's refusals mean: the error to raise, or the reason to give for one row.
 
 In: HTTP statuses and bodies, exceptions of the connection. Out: members of the error tree, and reasons made
-safe to show. An engine's message may echo a prompt, so it never goes into an error of the whole run, and only
-after `safe_reason` into a row's.
+safe to show. An engine's message may echo a prompt or the key, so it never goes into an error of the whole run, and
+only after `safe_reason` into a row's.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Sequence
 
+from pg_bridge.engine.untrusted import parsed, printable, without_key
 from pg_bridge.errors import EngineDenied, EngineError, EngineTimeout, EngineUnreachable, UnknownModel
 from pg_bridge.options import Server
 
@@ -21,6 +21,7 @@ OWN_MERITS_STATUSES = frozenset({400, 413, 422})
 NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
 
 _REASON_CHARS = 300
+_MODEL_CHARS = 100
 _ECHO_CHARS = 12
 _QUOTED = re.compile(
     r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
@@ -41,27 +42,27 @@ class Refused(Exception):  # a message between rooms of the engine, not an error
         self.body = body
 
 
-def safe_reason(status: int, body: bytes, prompt: str) -> str:
+def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     r"""The engine's reason for refusing one prompt, fit to be shown.
 
-    Only its first line, at most 300 characters, without what it quotes; nothing of it if what is left still
-    repeats 12 characters of the prompt.
+    Only its first line, at most 300 characters, without the key and without what it quotes; nothing of it if what is
+    left still repeats 12 characters of the prompt.
 
-    >>> safe_reason(400, b'{"error": {"message": "bad input \'secret\' at 3"}}', "secret")
+    >>> server = Server("vllm", "http://engine")
+    >>> safe_reason(400, b'{"error": {"message": "bad input \'secret\' at 3"}}', "secret", server)
     "bad input '…' at 3"
     """
-    message = _message(body)
-    line = message.strip().partition("\n")[0].strip()
+    line = without_key(_message(body), server).strip().partition("\n")[0].strip()
     line = _QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
     echoes = any(line[i : i + _ECHO_CHARS] in prompt for i in range(len(line) - _ECHO_CHARS + 1))
     if not line or echoes or line in prompt:
         return f"the engine refused the prompt (HTTP status {status})"
-    return line
+    return printable(line)
 
 
 def _message(body: bytes) -> str:
     try:
-        answer = json.loads(body)
+        answer = parsed(body)
     except ValueError:
         return ""
     for key in ("error", "message", "detail"):
@@ -118,7 +119,8 @@ def malformed(server: Server, what: str) -> EngineError:
 
 def unknown_model(server: Server, served: Sequence[str]) -> UnknownModel:
     """The error of a run that names a model the engine lacks."""
-    listed = ", ".join(served[:5]) + (", …" if len(served) > 5 else "")
+    names = [printable(without_key(model, server))[:_MODEL_CHARS] for model in served[:5]]
+    listed = ", ".join(names) + (", …" if len(served) > 5 else "")
     if server.model is None:
         message = f'the engine of server "{server.name}" serves no model'
     else:

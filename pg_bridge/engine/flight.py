@@ -8,11 +8,10 @@ done without. It pulls nothing and hands nothing over: `pg_bridge.engine.engine`
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 
-from pg_bridge.engine.client import Client, quietly
+from pg_bridge.engine.client import Client, Oversized, quietly
 from pg_bridge.engine.failures import (
     NO_ENDPOINT_STATUSES,
     OWN_MERITS_STATUSES,
@@ -27,11 +26,18 @@ from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload
 from pg_bridge.engine.records import Completion, Sampling
+from pg_bridge.engine.untrusted import parsed
 from pg_bridge.options import Server
 
 METRICS_WITHIN_S = 2.0
 SETTLE_WITHIN_S = 0.3
 SETTLE_STEP_S = 0.02
+
+# How large an answer can be: its own frame, what engines repeat of the request, and the tokens of the answers, of which
+# the longest known have some hundred letters, six bytes each in JSON. Beyond the last, no answer is read.
+FRAME_BYTES = 1 << 20
+BYTES_PER_TOKEN = 1024
+LARGEST_ANSWER_BYTES = 256 << 20
 
 Numbered = list[tuple[int, str]]  # (index, prompt)
 SamplingOf = Callable[[int], Sampling]
@@ -139,7 +145,7 @@ class Flight:
         started_s = self._turns.clock.now_s()
         try:
             body = payload.body([prompt for _, prompt in prompts])
-            answer = await self._client.post(path, body)
+            answer = await self._client.post(path, body, _most_bytes(body, size, payload.max_tokens))
             answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
             self._split(prompts, NOT_UNICODE)
@@ -147,7 +153,7 @@ class Flight:
         except Refused as refused:
             await self._refused(prompts, path, refused)
             return
-        except MalformedAnswer as error:
+        except (MalformedAnswer, Oversized) as error:
             raise malformed(self._server, str(error)) from None
         self._tally.add(tokens)
         self.pace.answered(size, self._turns.clock.now_s() - started_s)
@@ -160,7 +166,7 @@ class Flight:
 
     async def _refused(self, prompts: Numbered, path: str, refused: Refused) -> None:
         if refused.status in OWN_MERITS_STATUSES:
-            reason = "" if len(prompts) > 1 else safe_reason(refused.status, refused.body, prompts[0][1])
+            reason = "" if len(prompts) > 1 else safe_reason(refused.status, refused.body, prompts[0][1], self._server)
             self._split(prompts, reason)
         elif refused.status in NO_ENDPOINT_STATUSES:
             # Either the model or the path is missing; the list of models tells which.
@@ -186,14 +192,23 @@ class Flight:
     async def _served_models(self) -> list[str]:
         try:
             page = await self._client.get("/v1/models")
-            return [str(model["id"]) for model in json.loads(page)["data"]]
+            names = [model["id"] for model in parsed(page)["data"]]
         except Refused as refused:
             raise refused_run(self._server, refused) from None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, Oversized):
             raise malformed(self._server, "not a list of models") from None
+        return [name for name in names if isinstance(name, str)]
 
     async def _counters(self) -> CacheCounters | None:
-        reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
+        try:
+            reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
+        except Oversized:
+            return None
         if reply is None or reply[0] != 200:
             return None
         return read_counters(reply[1].decode(errors="replace"))
+
+
+def _most_bytes(body: bytes, size: int, max_tokens: int) -> int:
+    """How large the answer to a request of so many prompts can be."""
+    return min(FRAME_BYTES + 6 * len(body) + size * max_tokens * BYTES_PER_TOKEN, LARGEST_ANSWER_BYTES)

@@ -44,7 +44,10 @@ def read_counters(text: str) -> CacheCounters | None:
     """
     sums: dict[str, int] = {}
     for name, value in _SAMPLE.findall(text):
-        sums[name] = sums.get(name, 0) + round(float(value))
+        try:
+            sums[name] = sums.get(name, 0) + round(float(value))
+        except (ValueError, OverflowError):  # no number, or infinity
+            return None
     if sums.keys() != {"queries", "hits"}:
         return None
     return CacheCounters(sums["queries"], sums["hits"])

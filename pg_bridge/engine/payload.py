@@ -18,6 +18,7 @@ from json.encoder import encode_basestring  # the stdlib's C string encoder; lea
 from typing import Any
 
 from pg_bridge.engine.records import Sampling
+from pg_bridge.engine.untrusted import parsed, parsed_for_jsonb, token_count
 from pg_bridge.options import Api
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
@@ -48,10 +49,6 @@ class MalformedAnswer(ValueError):  # a message between rooms of the engine, not
     """The bytes are not an answer to the request; the text says in what way."""
 
 
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 class Payload:
     """Bodies of one run's requests and the reading of their answers.
 
@@ -59,9 +56,13 @@ class Payload:
         api: Which interface is used.
         model: The model's name.
         sampling: How prompts are answered.
+
+    Attributes:
+        max_tokens: Most tokens of one answer.
     """
 
     def __init__(self, api: Api, model: str, sampling: Sampling) -> None:
+        self.max_tokens = sampling.max_tokens
         self._chat = api == "chat"
         self._choices = frozenset(sampling.choices)
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
@@ -119,7 +120,7 @@ class Payload:
             MalformedAnswer: The body is not the answer to a request of so many prompts.
         """
         try:
-            answer = json.loads(body)
+            answer = parsed(body)
             choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
             if [choice["index"] for choice in choices] != list(range(prompt_count)):
                 raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
@@ -127,7 +128,7 @@ class Payload:
                 texts = [choice["message"]["content"] for choice in choices]
             else:
                 texts = [choice["text"] for choice in choices]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if isinstance(error, MalformedAnswer):
                 raise
             # The chained error may quote the body, which may repeat a prompt: it is cut off.
@@ -148,12 +149,12 @@ class Payload:
 
 
 def _fits(text: str, schema: dict[str, Any]) -> bool:
-    """Whether a text is JSON, and an object with all that must be there if an object is asked for.
+    """Whether a text is JSON that jsonb can hold, and an object with all that must be there if one is asked for.
 
     The engine is held to the whole schema; this tells one that ignores it, or an answer that was cut off.
     """
     try:
-        value = json.loads(text)
+        value = parsed_for_jsonb(text)
     except ValueError:
         return False
     if schema.get("type") != "object":
@@ -165,5 +166,8 @@ def _tokens(usage: object, prompt_count: int) -> Tokens:
     if not isinstance(usage, dict):
         return Tokens(None, None, None)
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if prompt_count == 1 and isinstance(details, dict) else None
-    return Tokens(_integer(usage.get("prompt_tokens")), _integer(usage.get("completion_tokens")), _integer(cached))
+    cached = token_count(details.get("cached_tokens")) if prompt_count == 1 and isinstance(details, dict) else None
+    prompt = token_count(usage.get("prompt_tokens"))
+    if cached is not None and (prompt is None or cached > prompt):
+        cached = None  # more than there are
+    return Tokens(prompt, token_count(usage.get("completion_tokens")), cached)

@@ -8,6 +8,9 @@ from pg_bridge.engine.failures import safe_reason
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import MalformedAnswer, Payload
 from pg_bridge.engine.records import Sampling
+from pg_bridge.options import Server
+
+SERVER = Server("vllm", "http://127.0.0.1:9")
 
 
 def test_a_fast_engine_gets_larger_requests_and_a_slow_one_smaller() -> None:
@@ -89,13 +92,13 @@ def test_a_reason_is_made_safe(message: str, reason: str) -> None:
     import json  # noqa: PLC0415
 
     prompt = "this: the secret is here, in the row"
-    assert safe_reason(400, json.dumps({"error": {"message": message}}).encode(), prompt) == reason
-    assert safe_reason(400, json.dumps({"detail": message}).encode(), prompt) == reason
+    assert safe_reason(400, json.dumps({"error": {"message": message}}).encode(), prompt, SERVER) == reason
+    assert safe_reason(400, json.dumps({"detail": message}).encode(), prompt, SERVER) == reason
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error": 5}', b"\xff"])
 def test_a_reason_that_cannot_be_read_is_the_status(body: bytes) -> None:
-    assert safe_reason(413, body, "x") == "the engine refused the prompt (HTTP status 413)"
+    assert safe_reason(413, body, "x", SERVER) == "the engine refused the prompt (HTTP status 413)"
 
 
 def test_an_eager_run_fills_the_engine_at_once() -> None:
