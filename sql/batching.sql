@@ -122,7 +122,7 @@ COMMENT ON FUNCTION llm.unregister_batch IS 'takes back llm.register_batch; fals
 CREATE FUNCTION llm._batch(
     statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
 ) RETURNS TABLE (answers text[], fault text)
-LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.hosts import plpython
 return plpython.batch(plpy, statement, node, prompt, input, fixed, names, options)
 $$;
@@ -130,13 +130,13 @@ $$;
 CREATE FUNCTION llm._answers(
     statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
 ) RETURNS text[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN b.fault IS NULL THEN b.answers ELSE ARRAY[llm._raise(b.fault)] END
     FROM llm._batch($1, $2, $3, $4, $5, $6, $7) AS b
 $$;
 
 CREATE FUNCTION llm._report(statement bigint, node integer) RETURNS text[]
-LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.hosts import plpython
 return plpython.report(statement, node)
 $$;
@@ -146,7 +146,7 @@ CREATE FUNCTION llm._complete_batch(
     system_prompt json[], choices json[], on_error json[],
     reorder json[], dedup json[], window_rows json[]
 ) RETURNS text[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{}',
                         '{server,max_tokens,temperature,system_prompt,choices,on_error,reorder,dedup,window_rows}',
                         ARRAY[server, max_tokens, temperature, system_prompt, choices, on_error,
@@ -157,7 +157,7 @@ CREATE FUNCTION llm._complete_batch(
     statement bigint, node integer, prompt json[], server json[], max_tokens json[], temperature json[],
     system_prompt json[], choices json[], on_error json[]
 ) RETURNS text[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt,
                         pg_catalog.array_fill('{}'::json, ARRAY[pg_catalog.cardinality(prompt)]), '{}',
                         '{server,max_tokens,temperature,system_prompt,choices,on_error}',
@@ -169,7 +169,7 @@ CREATE FUNCTION llm._is_true_batch(
     system_prompt json[], on_error json[],
     reorder json[], dedup json[], window_rows json[]
 ) RETURNS boolean[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "boolean"}',
                         '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
                         ARRAY[server, max_tokens, temperature, system_prompt, on_error,
@@ -181,7 +181,7 @@ CREATE FUNCTION llm._classify_batch(
     temperature json[], system_prompt json[], on_error json[],
     reorder json[], dedup json[], window_rows json[]
 ) RETURNS text[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "label"}',
                         '{choices,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
                         ARRAY[labels, server, max_tokens, temperature, system_prompt, on_error,
@@ -193,7 +193,7 @@ CREATE FUNCTION llm._score_batch(
     system_prompt json[], on_error json[],
     reorder json[], dedup json[], window_rows json[]
 ) RETURNS double precision[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "number"}',
                         '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
                         ARRAY[server, max_tokens, temperature, system_prompt, on_error,
@@ -205,7 +205,7 @@ CREATE FUNCTION llm._extract_batch(
     temperature json[], system_prompt json[], on_error json[],
     reorder json[], dedup json[], window_rows json[]
 ) RETURNS jsonb[]
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "json"}',
                         '{schema,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
                         ARRAY[schema, server, max_tokens, temperature, system_prompt, on_error,

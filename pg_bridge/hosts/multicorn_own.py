@@ -216,7 +216,7 @@ def _names(columns: str | None) -> list[str]:
 def _object(options: str | None) -> dict[str, Any]:
     try:
         value = json.loads(options or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise OptionError("options is not a JSON object", hint="""For example: options = '{"server": "vllm"}'""")

@@ -16,7 +16,7 @@ from typing import Any
 from pg_bridge import __version__
 from pg_bridge.batch import as_report
 from pg_bridge.engine import Engine
-from pg_bridge.errors import Cancelled
+from pg_bridge.errors import Cancelled, OptionError
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.session import SESSION, fault, fault_of, one_row, start_run
 from pg_bridge.options import Call, Server
@@ -45,7 +45,8 @@ def map_rows(plpy: Any, query: str, columns: list[str], prompt: str | None, opti
         (row_id, input, output, error). A row whose row_id is None is a fault, and the last.
     """
     try:
-        call = Call.from_arguments(json.loads(options))
+        call = Call.from_arguments(_json(options))
+        _require(query is not None and is_flat(columns) and None not in columns)
         for answer in start_run(
             _Rows(plpy, query).fetch, columns, prompt, call, _server(plpy, call), Interrupts().check
         ):
@@ -61,7 +62,7 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         One (output, error, fault).
     """
     try:
-        call = Call.from_arguments(json.loads(options))
+        call = Call.from_arguments(_json(options))
         server = _server(plpy, call)
         _say_that_it_is_alone(plpy)
         run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
@@ -96,11 +97,16 @@ def batch(
         One (answers, fault).
     """
     try:
+        common = _json(fixed)
+        _require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
+        _require(is_flat(names) and None not in names and len(names) == len(options))
+        _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
         memory = SESSION.statement(statement)
         answers: list[str | None] = [None] * len(prompts)
         asked = parsed_all(prompts)
+        _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
         for values, places in places_by_values(options).items():
-            call = Call.from_arguments(json.loads(fixed) | dict(zip(names, parsed_all(values), strict=True)))
+            call = Call.from_arguments(common | dict(zip(names, parsed_all(values), strict=True)))
             server = _server(plpy, call)
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
@@ -153,6 +159,28 @@ def _say_that_it_is_alone(plpy: Any) -> None:
     SESSION.module = "said"
 
 
+def _json(text: str | None) -> Any:
+    """Parse JSON that PostgreSQL has taken for JSON; NULL is null."""
+    try:
+        return json.loads(text or "null")
+    except ValueError:  # an integer of thousands of digits
+        raise OptionError("an option cannot be read as JSON") from None
+
+
+def is_flat(array: Any) -> bool:
+    """Whether an SQL array is one, of one dimension or empty; arrays are rectangular, so its first element tells."""
+    return isinstance(array, list) and not (array and isinstance(array[0], list))
+
+
+def _require(fits: bool) -> None:
+    """Anybody may call the functions that the extension's own functions call, with anything."""
+    if not fits:
+        raise OptionError(
+            "an internal function of pg_bridge was called with arguments that do not fit",
+            hint="Call llm.map, llm.complete and their kin instead.",
+        )
+
+
 def _server(plpy: Any, call: Call) -> Server:
     return server_of(plpy, call.server)
 
@@ -164,11 +192,15 @@ def server_of(plpy: Any, name: str) -> Server:
 
 
 def parsed_all(texts: Sequence[str | None]) -> list[Any]:
-    """Parse JSON texts, of which many are equal; None is NULL."""
+    """Parse JSON texts, of which many are equal; None is NULL.
+
+    Raises:
+        OptionError: One cannot be read.
+    """
     values: dict[str | None, Any] = {None: None}
     for text in texts:
         if text not in values:
-            values[text] = json.loads(str(text))
+            values[text] = _json(text)
     return [values[text] for text in texts]
 
 

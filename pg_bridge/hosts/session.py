@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pg_bridge.batch import Statement
 from pg_bridge.engine import Engine
-from pg_bridge.errors import PgBridgeError, ServerDenied, UnknownServer
+from pg_bridge.errors import OptionError, PgBridgeError, ServerDenied, UnknownServer
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.options import Call, Server
@@ -130,15 +130,28 @@ def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
     Args:
         prompt: The prompt; a NULL row has the columns that it names.
         row: The text of a JSON object, or None.
+
+    Raises:
+        OptionError: It is another text.
     """
-    columns = list(parse_question(prompt).columns if row is None else json.loads(row))
     rows = [row]
+    columns = list(parse_question(prompt).columns if row is None else _object(row))
 
     def fetch(count: int) -> list[str | None]:
         taken, rows[:] = rows[:count], rows[count:]
         return list(taken)
 
     return fetch, columns
+
+
+def _object(row: str) -> dict[str, object]:
+    try:
+        value = json.loads(row, parse_int=str)  # Python reads no integer of thousands of digits
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise OptionError("the input is neither a row nor a JSON object")
+    return value
 
 
 def fault(sqlstate: str, message: str, detail: str | None, hint: str | None) -> str:
@@ -150,6 +163,10 @@ def fault_of(error: Exception) -> str:
     """Any Python error as data for `llm._raise`; an unforeseen one is named but not quoted, for it may hold data."""
     if isinstance(error, PgBridgeError):
         return fault(error.sqlstate, error.message, error.detail, error.hint)
+    if isinstance(error, RecursionError):
+        return fault("54001", "a JSON value is nested too deeply", None, "It may have some hundred levels.")
+    if isinstance(error, MemoryError):
+        return fault("53200", "out of memory", None, "Fewer rows in a window (window_rows) take less.")
     return fault(
         "XX000",
         f"pg_bridge failed with {type(error).__name__}",

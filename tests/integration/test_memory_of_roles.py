@@ -1,4 +1,4 @@
-"""What a session remembers belongs to the role that it acts as: a SECURITY DEFINER function's questions stay its own."""
+"""What a session remembers belongs to the role that it acts as, not to its SECURITY DEFINER functions' callers."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ CREATE FUNCTION public.spring() RETURNS pg_catalog.bool LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'a trap was stepped into' USING ERRCODE = 'P0666'; END $$;
 DO $do$
 DECLARE
-    meant CONSTANT oid[] := '{text,json,jsonb,int4,int8,float8,bool,name,oid,uuid,text[],json[],oid[],anyarray,anyelement,
-                              anynonarray,anycompatible,anycompatiblearray,anycompatiblenonarray}'::regtype[];
+    meant CONSTANT oid[] := '{text,json,jsonb,int4,int8,float8,bool,name,oid,uuid,text[],json[],oid[],anyarray,
+                              anyelement,anynonarray,anycompatible,anycompatiblearray,anycompatiblenonarray}'::regtype[];
     body CONSTANT text := $$BEGIN PERFORM public.spring(); RETURN NULL; END$$;
     one record;
     number integer := 0;
@@ -41,8 +41,8 @@ BEGIN
                WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND NOT p.proretset
                      AND p.provariadic = 0 AND p.proargmodes IS NULL
                      AND p.prorettype = ANY (meant) AND meant @> p.proargtypes::oid[]
-                     AND p.proname ~ '^(json|to_json|row_to_json|regexp_replace|gen_random|concat|format|coalesce|array|'
-                                     'cardinality|current_setting|has_server|set_config|count|substr|split_part)'
+                     AND p.proname ~ '^(json|to_json|row_to_json|regexp_replace|gen_random|concat|format|'
+                                     'coalesce|array|cardinality|current_setting|has_server|set_config|count|substr|split_part)'
     LOOP
         EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s LANGUAGE plpgsql AS %L',
                        one.proname, one.arguments, one.result, body);
