@@ -117,7 +117,7 @@ _QUALIFIED_OPERATOR = re.compile(r"OPERATOR\(pg_catalog\.[^)]+\)")
 _NO_OPERATOR = re.compile(r":=|\.\.|=>|::|\w\.\*|%s|\* FROM|\b(ERRCODE|MESSAGE|DETAIL|HINT|DIAGNOSTICS \w+)\s*=")
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 _HIDDEN_OPERATOR = re.compile(
-    r"\b(IN|(I?LIKE|SIMILAR|BETWEEN|OVERLAPS|NULLIF|GREATEST|LEAST|USING)|DISTINCT\s+FROM)\b(?! ERRCODE)", re.I
+    r"\b(IN|(I?LIKE|SIMILAR|BETWEEN|OVERLAPS|NULLIF|GREATEST|LEAST|USING(?=\s*\())|DISTINCT\s+FROM)\b", re.I
 )
 _CALL = re.compile(r"(?<![\w.])(?!(?:VALUES|IF|AND|OR|NOT|EXISTS|FROM|AS|INTO|OPERATOR|rowset)\b)\w+\s*\(", re.I)
 _CAST = re.compile(r"::\s*(?!pg_catalog\.)")
