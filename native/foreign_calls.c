@@ -8,21 +8,24 @@
 #include "foreign_scan.h"
 
 #include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "commands/extension.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 
 /*
- * Become the user whose rights count for a foreign table, who may only read, until resume(). An error in between needs
- * no resume(): the end of the transaction, or of the subtransaction, sees to it.
+ * Become a user whose rights count for a foreign table, who may only read, until resume(); in a further security context,
+ * if one is named. An error in between needs no resume(): the end of the transaction, or of the subtransaction, sees to it.
  */
 Identity
-become(Oid user)
+become(Oid user, int context)
 {
 	Identity	before;
 
@@ -35,8 +38,8 @@ become(Oid user)
 	GetUserIdAndSecContext(&before.user, &before.security_context);
 	before.read_only = XactReadOnly;
 	XactReadOnly = true;
-	if (user != before.user)
-		SetUserIdAndSecContext(user, before.security_context | SECURITY_LOCAL_USERID_CHANGE);
+	if (user != before.user || context)
+		SetUserIdAndSecContext(user, before.security_context | SECURITY_LOCAL_USERID_CHANGE | context);
 	return before;
 }
 
@@ -137,42 +140,50 @@ raise_fault(Datum fault)
 			 hint && hint[0] ? errhint("%s", hint) : 0));
 }
 
+/* -- functions */
+
+/* A function of the extension, of one text; nobody else's counts, whatever it is called. */
+Oid
+foreign_function(const char *name)
+{
+	Oid			types[] = {TEXTOID};
+	Oid			extension = get_extension_oid("pg_bridge", true);
+	Oid			function = LookupFuncName(list_make2(makeString("llm"), makeString(pstrdup(name))), 1, types, true);
+
+	if (!OidIsValid(extension) || !OidIsValid(function) ||
+		getExtensionOfObject(ProcedureRelationId, function) != extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the function llm.%s of the extension pg_bridge is not there", name)));
+	return function;
+}
+
 /*
- * Call a function of the schema llm that returns one row, of `noutputs` columns and a fault, and copy its columns into
- * the current memory context.
+ * Call a function of the extension that returns one row, of `noutputs` columns and a fault, and have it read a source. Its
+ * EXECUTE is nobody's, for it is called by this module only, which asks for no privilege.
  */
 void
-ask(const char *function, const char *request, int noutputs, Datum *values, bool *nulls)
+ask(const char *function, const char *request, ForeignSource *source, int noutputs, Datum *values, bool *nulls)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *query = psprintf("SELECT * FROM llm.%s($1)", function);
-	Oid			types[] = {TEXTOID};
-	Datum		arguments[] = {CStringGetTextDatum(request)};
-	TupleDesc	shape;
+	Oid			callee = foreign_function(function);
+	ForeignSource *before = offer_source(source);
+	HeapTupleHeader row;
 	bool		is_null;
 	Datum		fault;
 	int			i;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(query, 1, types, arguments, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1 ||
-		SPI_tuptable->tupdesc->natts != noutputs + 1)
-		elog(ERROR, "llm.%s is not the function of this module's version", function);
-	shape = SPI_tuptable->tupdesc;
-	fault = SPI_getbinval(SPI_tuptable->vals[0], shape, noutputs + 1, &is_null);
-	if (!is_null)
-		raise_fault(fault);
-	for (i = 0; i < noutputs; i++)
+	PG_TRY();
 	{
-		Form_pg_attribute column = TupleDescAttr(shape, i);
-		MemoryContext old;
-
-		values[i] = SPI_getbinval(SPI_tuptable->vals[0], shape, i + 1, &nulls[i]);
-		if (nulls[i])
-			continue;
-		old = MemoryContextSwitchTo(caller);
-		values[i] = datumCopy(values[i], column->attbyval, column->attlen);
-		MemoryContextSwitchTo(old);
+		row = DatumGetHeapTupleHeader(OidFunctionCall1(callee, CStringGetTextDatum(request)));
+		fault = GetAttributeByNum(row, noutputs + 1, &is_null);
+		if (!is_null)
+			raise_fault(fault);
+		for (i = 0; i < noutputs; i++)
+			values[i] = GetAttributeByNum(row, i + 1, &nulls[i]);
 	}
-	SPI_finish();
+	PG_FINALLY();
+	{
+		(void) offer_source(before);
+	}
+	PG_END_TRY();
 }

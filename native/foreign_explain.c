@@ -105,7 +105,7 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 {
 	ForeignPlan *plan = foreign_plan_of((ForeignScan *) node->ss.ps.plan);
 	Oid			table = RelationGetRelid(node->ss.ss_currentRelation);
-	char	   *cursor = new_cursor_name();
+	ForeignSource *source;
 	StringInfoData request;
 	Identity	before;
 	Datum		lines;
@@ -116,10 +116,13 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	append_columns(&request, table, plan->needed);
 	append_sort(&request, table, plan->sort);
 	append_quals_to_show(&request, node, es);
-	appendStringInfo(&request, ", \"verbose\": %s, \"cursor\": \"%s\"}", es->verbose ? "true" : "false", cursor);
-	before = become(foreign_scan_user(node));
-	ask("_foreign_explain", request.data, 1, &lines, &is_null);
-	close_cursor(cursor);
+	appendStringInfo(&request, ", \"verbose\": %s, \"discreet\": %s}", es->verbose ? "true" : "false",
+					 plan->discreet ? "true" : "false");
+	/* The owner's code runs with the owner's rights, whoever explains and whatever the table says of its scans. */
+	source = new_source(owner_of(table), node->ss.ps.state->es_snapshot);
+	before = become(foreign_scan_user(node), 0);
+	ask("_foreign_explain", request.data, source, 1, &lines, &is_null);
+	close_source(source);
 	resume(before);
 	show(lines, es);
 	if (es->analyze && foreign_scan_has_run(node, &statement))
@@ -163,6 +166,6 @@ import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid server)
 		append_string(&request, defGetString(option));
 	}
 	appendStringInfoString(&request, "}}");
-	ask("_foreign_import", request.data, 1, &commands, &is_null);
+	ask("_foreign_import", request.data, NULL, 1, &commands, &is_null);
 	return strings_of(commands);
 }

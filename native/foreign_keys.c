@@ -130,6 +130,7 @@ void
 foreign_keys_init(void)
 {
 	RegisterCustomScanMethods(&scan_methods);
+	foreign_scan_init();
 }
 
 static Node *

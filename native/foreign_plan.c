@@ -32,6 +32,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/selfuncs.h"
+#include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
 #define STARTUP_COST 100.0		/* of a scan: a query of the source and a round trip to the engine */
@@ -46,6 +47,7 @@ typedef struct Planned
 	double		asked;			/* rows about which a model is asked: conditions that only PostgreSQL knows come after */
 	Cost		row_cost;		/* of one of them */
 	List	   *sortable;		/* attribute numbers of columns that the source can sort by */
+	bool		discreet;		/* nothing may be told of rows that the reader might not see */
 } Planned;
 
 static Oid
@@ -155,7 +157,7 @@ needed_columns(PlannerInfo *root, RelOptInfo *rel, Oid table, Bitmapset *used)
 }
 
 static void
-append_quals_to_plan(StringInfo request, Oid table, List *quals, List *joins)
+append_quals_to_plan(StringInfo request, Oid table, List *quals, List *joins, bool discreet)
 {
 	ListCell   *cell;
 	const char *separator = "";
@@ -169,12 +171,12 @@ append_quals_to_plan(StringInfo request, Oid table, List *quals, List *joins)
 		append_qual(request, table, qual);
 		if (list_member_ptr(joins, qual->rinfo))
 			appendStringInfoString(request, ", \"join\": true");
-		if (qual->value && IsA(qual->value, Const) && !((Const *) qual->value)->constisnull)
+		if (qual->value && IsA(qual->value, Const) && !((Const *) qual->value)->constisnull && !discreet)
 			append_value(request, qual, ((Const *) qual->value)->constvalue);
 		appendStringInfoChar(request, '}');
 		separator = ", ";
 	}
-	appendStringInfoChar(request, ']');
+	appendStringInfo(request, "], \"discreet\": %s", discreet ? "true" : "false");
 }
 
 void
@@ -184,6 +186,8 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 	Bitmapset  *used = NULL;
 	List	   *later = NIL;	/* restrictions that are handed over, with values that are not known yet */
 	List	   *own = NIL;		/* those that only PostgreSQL can apply */
+	Oid			reader = user_of(root, rel);
+	ForeignSource *source;
 	StringInfoData request;
 	Datum		values[5];
 	bool		nulls[5];
@@ -192,6 +196,7 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 	int			count;
 	ListCell   *cell;
 
+	planned->discreet = !may_learn_of_all_rows(table, reader) || is_behind_barrier(root, rel, table);
 	foreach(cell, rel->baserestrictinfo)
 	{
 		ForeignQual *qual = make_foreign_qual(root, rel, lfirst(cell));
@@ -200,18 +205,20 @@ foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table)
 			planned->quals = lappend(planned->quals, qual);
 		if (qual == NULL)
 			own = lappend(own, lfirst(cell));
-		else if (qual->value && !IsA(qual->value, Const))
+		else if (planned->discreet || (qual->value && !IsA(qual->value, Const)))
 			later = lappend(later, lfirst(cell));
 	}
 	find_joins(root, rel, key_of(table), planned);
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &used);
 	begin_request(&request, table);
 	append_columns(&request, table, needed_columns(root, rel, table, used));
-	append_quals_to_plan(&request, table, planned->quals, planned->joins);
+	append_quals_to_plan(&request, table, planned->quals, planned->joins, planned->discreet);
 	appendStringInfoChar(&request, '}');
 
-	before = become(user_of(root, rel));
-	ask("_foreign_size", request.data, 5, values, nulls);
+	source = new_source(owner_of(table), ActiveSnapshotSet() ? GetActiveSnapshot() : GetTransactionSnapshot());
+	before = become(reader, 0);
+	ask("_foreign_size", request.data, source, 5, values, nulls);
+	close_source(source);
 	resume(before);
 	deconstruct_array(DatumGetArrayTypeP(values[3]), BOOLOID, 1, true, TYPALIGN_CHAR, &exact, NULL, &count);
 	if (count != list_length(planned->quals))
@@ -406,6 +413,7 @@ foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, L
 	List	   *values = NIL;
 	List	   *checked = NIL;	/* conditions that PostgreSQL applies to the rows that come out */
 	List	   *rechecked = NIL;	/* those that it need not, but in EvalPlanQual */
+	List	   *needed;
 	Bitmapset  *used = NULL;
 	int			whole_row = 0 - FirstLowInvalidHeapAttributeNumber;
 	ListCell   *cell;
@@ -434,9 +442,11 @@ foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, L
 		pull_varattnos((Node *) rechecked, rel->relid, &used);
 	}
 	pull_varattnos((Node *) checked, rel->relid, &used);
+	needed = needed_columns(root, rel, table, used);
+	check_barrier(root, rel, table, needed, quals);
 	return make_foreignscan(tlist, checked, rel->relid, values,
-							list_make4(needed_columns(root, rel, table, used), quals_as_list(quals),
-									   path->fdw_private, makeInteger(-1)),
+							list_make5(needed, quals_as_list(quals), path->fdw_private, makeInteger(-1),
+									   makeInteger(((Planned *) rel->fdw_private)->discreet)),
 							NIL, rechecked, outer_plan);
 }
 
@@ -449,6 +459,7 @@ foreign_plan_of(ForeignScan *scan)
 	plan->quals = quals_from_list(lsecond(scan->fdw_private), scan->fdw_exprs);
 	plan->sort = lthird(scan->fdw_private);
 	plan->key = intVal(lfourth(scan->fdw_private));
+	plan->discreet = intVal(list_nth(scan->fdw_private, 4));
 	return plan;
 }
 
@@ -466,7 +477,7 @@ foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid
 	if (strcmp(qual->operator, "=") != 0 || qual->quantifier[0] ||
 		!are_equal(qual->column_type, exprType((Node *) qual->value), qual->collation))
 		return false;
-	scan->fdw_private = list_make4(list_append_unique_int(plan->needed, qual->column), lsecond(scan->fdw_private),
-								   plan->sort, makeInteger(place));
+	scan->fdw_private = list_make5(list_append_unique_int(plan->needed, qual->column), lsecond(scan->fdw_private),
+								   plan->sort, makeInteger(place), makeInteger(plan->discreet));
 	return true;
 }

@@ -12,6 +12,8 @@
 #include "foreign_scan.h"
 
 #include "access/table.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
@@ -19,12 +21,12 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 extern PGDLLEXPORT Datum pg_bridge_foreign_handler(PG_FUNCTION_ARGS);
 
@@ -46,7 +48,7 @@ struct ForeignRun
 	ForeignPlan *plan;
 	List	   *values;			/* ExprStates of the quals' values */
 	int64		statement;
-	char	   *cursor;			/* of the source */
+	ForeignSource *source;
 	Input	   *inputs;
 	int			ninputs;
 	ExprContext *econtext;		/* which the function's shutdown hangs on */
@@ -129,21 +131,30 @@ inputs_of(List *columns, TupleDesc shape)
 	return inputs;
 }
 
-/* The call llm._foreign_scan(request), where the request is what econtext->caseValue_datum holds. */
+/*
+ * The call llm._foreign_scan(request), where the request is what econtext->caseValue_datum holds. Its EXECUTE is nobody's but
+ * its owner's; it runs as the reader, later.
+ */
 static SetExprState *
 scan_function(ForeignScanState *node, ExprContext *econtext)
 {
-	Oid			types[] = {TEXTOID};
+	Oid			function = foreign_function("_foreign_scan");
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	CaseTestExpr *request = makeNode(CaseTestExpr);
 	FuncExpr   *call;
+	SetExprState *state;
+	Identity	before;
 
 	request->typeId = TEXTOID;
 	request->typeMod = -1;
 	request->collation = InvalidOid;
-	call = makeFuncExpr(LookupFuncName(list_make2(makeString("llm"), makeString("_foreign_scan")), 1, types, false),
-						RECORDOID, list_make1(request), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	call = makeFuncExpr(function, RECORDOID, list_make1(request), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 	call->funcretset = true;
-	return ExecInitFunctionResultSet((Expr *) call, econtext, &node->ss.ps);
+	before = become(((Form_pg_proc) GETSTRUCT(tuple))->proowner, 0);
+	state = ExecInitFunctionResultSet((Expr *) call, econtext, &node->ss.ps);
+	resume(before);
+	ReleaseSysCache(tuple);
+	return state;
 }
 
 static void
@@ -159,18 +170,12 @@ begin_scan(ForeignScanState *node, int eflags)
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
 
-	/*
-	 * Python catches errors of SQL in subtransactions, which cannot be while parallel workers run: a Gather elsewhere in
-	 * the plan is to do its work alone. The planner asks nobody whether a statement may be parallel on account of one
-	 * foreign table, so it is said here.
-	 */
-	estate->es_plannedstmt->parallelModeNeeded = false;
 	/* The costs are those of waiting; compiling expressions would only add to them. */
 	estate->es_jit_flags = PGJIT_NONE;
 
 	run->values = ExecInitExprList(scan->fdw_exprs, &node->ss.ps);
 	run->statement = statement_number(estate);
-	run->cursor = new_cursor_name();
+	run->source = new_source(source_user(RelationGetRelid(node->ss.ss_currentRelation), run->user), estate->es_snapshot);
 	run->inputs = inputs_of(run->plan->needed, RelationGetDescr(node->ss.ss_currentRelation));
 	run->ninputs = list_length(run->plan->needed);
 	run->context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan", ALLOCSET_SMALL_SIZES);
@@ -252,8 +257,8 @@ start(ForeignScanState *node, Datum keys)
 	begin_request(&request, table);
 	append_columns(&request, table, run->plan->needed);
 	append_sort(&request, table, run->plan->sort);
-	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d, \"cursor\": \"%s\"",
-					 run->statement, node->ss.ps.plan->plan_node_id, run->cursor);
+	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d",
+					 run->statement, node->ss.ps.plan->plan_node_id);
 	run->exhausted = !append_quals(&request, node, keys);
 	appendStringInfoChar(&request, '}');
 	if (!run->exhausted)
@@ -265,12 +270,9 @@ start(ForeignScanState *node, Datum keys)
 	MemoryContextSwitchTo(old);
 	if (run->function == NULL && !run->exhausted)
 	{
-		Identity	before = become(run->user);
-
 		old = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
 		run->function = scan_function(node, run->econtext);
 		MemoryContextSwitchTo(old);
-		resume(before);
 	}
 }
 
@@ -281,7 +283,7 @@ stop(ForeignRun *run)
 	if (!run->started)
 		return;
 	ReScanExprContext(run->econtext);	/* shuts the function down */
-	close_cursor(run->cursor);
+	close_source(run->source);
 	MemoryContextReset(run->rows_context);
 	MemoryContextReset(run->context);
 	run->started = false;
@@ -309,8 +311,9 @@ static bool
 next_rows(ForeignRun *run, MemoryContext context)
 {
 	MemoryContext old;
+	ForeignSource *offered;
 	Identity	before;
-	Datum		result;
+	Datum volatile result = (Datum) 0;
 	bool		is_null;
 	ExprDoneCond done;
 
@@ -318,8 +321,17 @@ next_rows(ForeignRun *run, MemoryContext context)
 		return false;
 	run->nrows = run->next_row = 0;
 	old = MemoryContextSwitchTo(context);
-	before = become(run->user);
-	result = ExecMakeFunctionResultSet(run->function, run->econtext, run->context, &is_null, &done);
+	before = become(run->user, 0);
+	offered = offer_source(run->source);
+	PG_TRY();
+	{
+		result = ExecMakeFunctionResultSet(run->function, run->econtext, run->context, &is_null, &done);
+	}
+	PG_FINALLY();
+	{
+		(void) offer_source(offered);
+	}
+	PG_END_TRY();
 	resume(before);
 	if (done == ExprEndResult || is_null)
 		run->exhausted = true;
@@ -506,6 +518,55 @@ end_scan(ForeignScanState *node)
 
 	if (run)
 		stop(run);
+}
+
+/* -- statements
+ *
+ * Python catches errors of SQL in subtransactions, which cannot be while parallel workers run: a Gather elsewhere in the
+ * plan of a statement that scans a foreign table is to do its work alone. The planner asks nobody whether a statement may
+ * be parallel on account of one foreign table, so it is said here, in a copy: the plan may be one that is kept, for others.
+ */
+
+static ExecutorStart_hook_type next_start;
+
+static bool
+is_our_table(RangeTblEntry *entry)
+{
+	return entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_FOREIGN_TABLE &&
+		GetFdwRoutineByRelId(entry->relid)->GetForeignPlan == foreign_plan;
+}
+
+static void
+start_without_workers(QueryDesc *query, int eflags)
+{
+	ListCell   *cell;
+
+	if (query->plannedstmt->parallelModeNeeded && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+	{
+		bool		found = false;
+
+		foreach(cell, query->plannedstmt->rtable)
+			found = found || is_our_table(lfirst(cell));
+		if (found)
+		{
+			PlannedStmt *copy = palloc(sizeof(PlannedStmt));
+
+			*copy = *query->plannedstmt;
+			copy->parallelModeNeeded = false;
+			query->plannedstmt = copy;
+		}
+	}
+	if (next_start)
+		next_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+void
+foreign_scan_init(void)
+{
+	next_start = ExecutorStart_hook;
+	ExecutorStart_hook = start_without_workers;
 }
 
 /* Has a scan asked for anything, and under which statement's number? */

@@ -9,6 +9,7 @@
  *						foreign_quals.c		the conditions that can be handed over, and their values
  *	  execution			foreign_scan.c		the scan, from its parameters to its rows
  *						foreign_source.c	the query of the source, in the statement's own snapshot
+ *						foreign_rights.c	whose rights count, and what may not be known of hidden rows
  *						foreign_keys.c		joins on the key: many keys at once
  *	  other commands	foreign_explain.c	EXPLAIN and IMPORT FOREIGN SCHEMA
  *	  all of them		foreign_calls.c		how a function is called, as whom, and how its error is raised
@@ -47,6 +48,7 @@ typedef struct ForeignPlan
 	List	   *quals;			/* of ForeignQual */
 	List	   *sort;			/* of IntList: attribute number, is descending, NULLs come first */
 	int			key;			/* the place of the qual whose value foreign_keys.c knows ahead, or -1 */
+	bool		discreet;		/* EXPLAIN must not look at the source's rows */
 } ForeignPlan;
 
 /* foreign_quals.c */
@@ -66,6 +68,20 @@ extern ForeignScan *foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, 
 extern ForeignPlan *foreign_plan_of(ForeignScan *scan);
 extern bool foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid, Oid, Oid));
 
+/* foreign_rights.c */
+extern Oid	owner_of(Oid table);
+extern Oid	source_user(Oid table, Oid reader);
+extern bool may_learn_of_all_rows(Oid table, Oid reader);
+extern bool is_behind_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table);
+extern void check_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table, List *needed, List *quals);
+
+/* foreign_source.c */
+typedef struct ForeignSource ForeignSource;
+
+extern ForeignSource *new_source(Oid user, Snapshot snapshot);
+extern ForeignSource *offer_source(ForeignSource *source);
+extern void close_source(ForeignSource *source);
+
 /* foreign_calls.c */
 typedef struct Identity
 {
@@ -74,25 +90,24 @@ typedef struct Identity
 	bool		read_only;
 } Identity;
 
-extern Identity become(Oid user);
+extern Identity become(Oid user, int context);
 extern void resume(Identity identity);
 extern void begin_request(StringInfo request, Oid table);
 extern void append_string(StringInfo request, const char *string);
 extern void append_columns(StringInfo request, Oid table, List *columns);
 extern void append_sort(StringInfo request, Oid table, List *sort);
-extern void ask(const char *function, const char *request, int noutputs, Datum *values, bool *nulls);
+extern Oid	foreign_function(const char *name);
+extern void ask(const char *function, const char *request, ForeignSource *source, int noutputs, Datum *values,
+				bool *nulls);
 extern void raise_fault(Datum fault);
 extern List *strings_of(Datum array);
-
-/* foreign_source.c */
-extern char *new_cursor_name(void);
-extern void close_cursor(const char *name);
 
 /* foreign_scan.c */
 typedef struct ForeignRun ForeignRun;
 
 extern Oid	foreign_scan_user(ForeignScanState *node);
 extern bool foreign_scan_has_run(ForeignScanState *node, int64 *statement);
+extern void foreign_scan_init(void);
 
 /* foreign_keys.c */
 extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);

@@ -113,6 +113,7 @@ OPTIONS: tuple[Option, ...] = (
     # What a foreign table shows.
     Option("source", "table", r".+", "the name of a table or view"),
     Option("source_query", "table", _ANY, "one SELECT"),
+    Option("security_invoker", "table", _BOOLEAN, "true or false", _is_true),
     Option("key", "table", r".+", "the name of a column that tells the source's rows apart"),
     Option("reorder", "table", "|".join(REORDER), _one_of(REORDER)),
     Option("placement", "table", "|".join(PLACES), _one_of(PLACES)),

@@ -58,6 +58,7 @@ class Definition:
     Attributes:
         source: The name of a table or view; empty where there is `source_query`.
         source_query: One SELECT; empty where there is `source`.
+        security_invoker: Whether the source is read with the rights of whoever reads the table, not its owner's.
         key: The column that tells rows apart; None where none is named.
         columns: All columns in the table's order.
         model: Those that a model answers, by name.
@@ -66,6 +67,7 @@ class Definition:
 
     source: str
     source_query: str
+    security_invoker: bool
     key: str | None
     columns: tuple[Column, ...]
     model: Mapping[str, ModelColumn]
@@ -115,7 +117,15 @@ class Definition:
             column.name: _model_column(column, rows, of_table, enum_labels) for column in columns if column.options
         }
         window_rows = Call.from_arguments(of_table).window_rows
-        return cls(values.get("source", ""), values.get("source_query", ""), key, tuple(columns), model, window_rows)
+        return cls(
+            values.get("source", ""),
+            values.get("source_query", ""),
+            values.get("security_invoker", False),
+            key,
+            tuple(columns),
+            model,
+            window_rows,
+        )
 
 
 def _model_column(

@@ -1,5 +1,7 @@
 """What EXPLAIN shows of a scan, and what the planner is told of its size and cost. No model is asked for either.
 
+A source that fails, or that its reader may not read, makes no error of either: it is guessed.
+
 In: a `Scan` and what was learnt of its predicates. Out: lines of text; rows, bytes and a cost. The source's own planner
 estimates its part; what would be asked is worked out from the first rows that the source gives.
 """
@@ -7,8 +9,10 @@ estimates its part; what would be asked is worked out from the first rows that t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from pg_bridge.dedup import dedup
+from pg_bridge.errors import SourceError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens
 from pg_bridge.foreign.scan import Scan
@@ -19,11 +23,12 @@ from pg_bridge.table import Table
 SAMPLE_ROWS = 1000
 COST_PER_TOKEN = 2.0  # in the planner's units; some 100 tokens cost about what llm.complete does
 _GUESSED_ROW_CHARS = 400.0
+_GUESSED_SIZE = (1000, 64)  # rows and bytes a row of a source that cannot be looked at
 
 
 def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
     """Estimate a scan: (rows, bytes a row, cost of a row's answers in the planner's units)."""
-    source_rows, width = scan.relation.size(scan.statement)
+    source_rows, width = scan.relation.size(scan.statement) if scan.relation.sql else _GUESSED_SIZE
     predicates = scan.predicates
     share, cost = 1.0, 0.0
     for column in scan.in_turn(learned, _GUESSED_ROW_CHARS):
@@ -36,13 +41,14 @@ def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
     return rows, width, cost * COST_PER_TOKEN * source_rows / rows
 
 
-def lines(scan: Scan, learned: Learned, *, verbose: bool) -> Iterator[str]:
+def lines(scan: Scan, learned: Learned, *, verbose: bool, sample: bool = True) -> Iterator[str]:
     """Describe a scan.
 
     Args:
         scan: The scan.
         learned: Of its foreign table.
-        verbose: Whether to look at the source's first rows, for what would be asked about them.
+        verbose: Whether to show what is sent.
+        sample: Whether to look at the source's first rows, for what would be asked about them.
 
     Yields:
         Lines such as `Source SQL: SELECT …`.
@@ -57,15 +63,16 @@ def lines(scan: Scan, learned: Learned, *, verbose: bool) -> Iterator[str]:
     columns = [column for column in scan.asked if column.name not in predicates]
     if columns:
         yield f"Model Columns: {', '.join(column.name for column in columns)}"
-    if not verbose:
+    if not verbose or not scan.relation.sql:
         return
     statement = scan.statement
     yield f"Source SQL: {statement.sql}"
     if statement.parameters:
         listed = ", ".join(f"${i} = '{value}'" for i, value in enumerate(statement.parameters, 1))
         yield f"Source Parameters: {listed}"
-    if scan.asked:
-        yield from _asked(scan, [*filters, *columns], len(filters))
+    if sample and scan.asked:
+        with suppress(SourceError):  # whoever is asked may lack rights, or the query fail
+            yield from list(_asked(scan, [*filters, *columns], len(filters)))
 
 
 def _asked(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str]:

@@ -56,13 +56,16 @@ def imported(
     own = dict(options)
     model = _model_columns(own.pop("model_columns", "[]"), source)
     parse_options(("table",), own)
-    rows = source.query(
+    rows = source.catalog(
         "SELECT c.relname, a.attname, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod), "
-        "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary "
-        "AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum) "
-        "FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid "
-        "WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) "
-        "AND c.relkind IN ('r', 'v', 'm', 'p') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped "
+        "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_index AS i "
+        "WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisprimary "
+        "AND i.indnkeyatts OPERATOR(pg_catalog.=) 1 AND i.indkey[0] OPERATOR(pg_catalog.=) a.attnum) "
+        "FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid "
+        "WHERE c.relnamespace OPERATOR(pg_catalog.=) "
+        "(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1) "
+        "AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v', 'm', 'p']::\"char\"[]) AND NOT c.relispartition "
+        "AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped "
         "AND pg_catalog.has_table_privilege(c.oid, 'SELECT') ORDER BY c.relname, a.attnum",
         [schema],
     )
@@ -117,7 +120,7 @@ def _model_columns(text: str, source: Source) -> list[Column]:
 
 def _type(name: str, source: Source) -> ColumnType:
     """Look a type up by its name; a modifier such as that of numeric(5,2) is not among what to_regtype reads."""
-    found = source.query(
+    found = source.catalog(
         "SELECT t::pg_catalog.oid, pg_catalog.format_type(t::pg_catalog.oid, NULL) "
         "FROM pg_catalog.to_regtype($1) AS t WHERE t IS NOT NULL",
         [name],

@@ -7,7 +7,6 @@ that prompts need once more as one JSON object a row, the same that `llm.map` wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ _SORTED_ALIKE = frozenset({16, 20, 21, 23, 26, 700, 701, 1700, 1082, 1083, 1114,
 
 
 DEEPEST = 4
-"""Foreign tables that read foreign tables."""
+"""Foreign tables that read foreign tables; `native/foreign_source.c` has the same."""
 
 
 def too_deep() -> SourceError:
@@ -53,11 +52,17 @@ class Source(Protocol):
     @property
     def sees(self) -> str: ...  # noqa: D102
 
-    def query(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
-        """All rows of a query with `$1`, `$2`, … in it."""
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+        """All rows of a query with `$1`, `$2`, … in it, of what every role may read of the system catalogs."""
+
+    def table(self, name: str) -> str | None:
+        """A table's name as the source's queries are to have it; None if there is none."""
 
     def columns(self, sql: str) -> list[tuple[str, int, int]]:
         """The columns of a query, without running it: (name, oid of the type, type modifier)."""
+
+    def size(self, sql: str, parameters: Sequence[str]) -> tuple[int, int]:
+        """What the planner expects of a query, without running it: (rows, bytes a row)."""
 
     def rows(self, sql: str, parameters: Sequence[str] = ()) -> AbstractContextManager[Rows]:
         """Run a query; its rows are there until the context ends."""
@@ -117,7 +122,7 @@ class Relation:
             UnknownColumn: The foreign table has a column that the source lacks.
         """
         if definition.source:
-            found = source.query("SELECT pg_catalog.to_regclass($1)::pg_catalog.text", [definition.source])[0][0]
+            found = source.table(definition.source)
             if found is None:
                 raise SourceError(
                     f'the source "{definition.source}" does not exist', sqlstate="42P01", hint=source.sees
@@ -126,6 +131,16 @@ class Relation:
         else:
             sql = f"({definition.source_query.rstrip().rstrip(';')}\n) AS s"
         have = {name: (oid, typmod) for name, oid, typmod in source.columns(f"SELECT * FROM {sql}")}  # noqa: S608
+        return cls._of(definition, source, sql, have)
+
+    @classmethod
+    def unseen(cls, definition: Definition, source: Source) -> Relation:
+        """The source as it is declared, where it cannot be looked at: for planning, not for reading."""
+        declared = {column.name: (column.type.oid, column.type.typmod) for column in definition.source_columns}
+        return cls._of(definition, source, "", declared)
+
+    @classmethod
+    def _of(cls, definition: Definition, source: Source, sql: str, have: Mapping[str, tuple[int, int]]) -> Relation:
         types, enums = _types(definition, source)
         expressions: dict[str, str] = {}
         for column in definition.source_columns:
@@ -140,7 +155,7 @@ class Relation:
             # Another type than the source's: what PostgreSQL makes of the source's text.
             cast = "" if alike else f"::pg_catalog.text::{types[column.name].name}"
             expressions[column.name] = f"s.{quoted(column.name)}{cast}"
-        uneven = source.query("SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic LIMIT 1")
+        uneven = source.catalog("SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic LIMIT 1")
         return cls(definition, source, sql, types, enums, not uneven, expressions)
 
     def over(self, source: Source) -> Relation:
@@ -202,9 +217,7 @@ class Relation:
 
     def size(self, statement: Statement) -> tuple[int, int]:
         """What the source's planner expects of a query: (rows, bytes a row)."""
-        explained = self.source.query(f"EXPLAIN (FORMAT JSON) {statement.sql}", statement.parameters)
-        plan = json.loads("\n".join(line[0] or "" for line in explained))[0]["Plan"]
-        return int(plan["Plan Rows"]), int(plan["Plan Width"])
+        return self.source.size(statement.sql, statement.parameters)
 
     def _condition(self, qual: Qual, parameter: Callable[[str], str]) -> str | None:
         return source_condition(
@@ -224,7 +237,7 @@ class Relation:
 def _types(definition: Definition, source: Source) -> tuple[dict[str, ColumnType], frozenset[str]]:
     """The columns' types with the names that this source knows them by, and which of them are enums."""
     columns = definition.columns
-    rows = source.query(
+    rows = source.catalog(
         "SELECT pg_catalog.format_type(t.oid, NULLIF(g.typmod, -1)), t.typtype "
         "FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.int4[])) "
         "WITH ORDINALITY AS g (oid, typmod, place) JOIN pg_catalog.pg_type AS t USING (oid) ORDER BY g.place",
@@ -243,7 +256,7 @@ def _array(numbers: Iterable[int]) -> str:
 
 def enum_labels(source: Source, oid: int) -> tuple[str, ...]:
     """An enum's labels in their order; empty for any other type."""
-    rows = source.query(
+    rows = source.catalog(
         "SELECT enumlabel FROM pg_catalog.pg_enum WHERE enumtypid = $1::pg_catalog.oid ORDER BY enumsortorder",
         [str(oid)],
     )

@@ -7,6 +7,7 @@ snapshot; with the last of them it ends. The wait for rows is done in short turn
 
 from __future__ import annotations
 
+import json
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -108,10 +109,20 @@ class SessionSource:
         self._connection: _Connection | None = None
         self._open = 0
 
-    def query(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
         """All rows of a query with `$1`, `$2`, … in it."""
         with self._transaction() as connection, RawCursor(connection) as cursor:
             return cursor.execute(sql, parameters).fetchall()
+
+    def table(self, name: str) -> str | None:
+        """A table's name as the source's queries are to have it; None if there is none."""
+        return self.catalog("SELECT pg_catalog.to_regclass($1)::pg_catalog.text", [name])[0][0]
+
+    def size(self, sql: str, parameters: Sequence[str]) -> tuple[int, int]:
+        """What the planner expects of a query, without running it: (rows, bytes a row)."""
+        explained = self.catalog(f"EXPLAIN (FORMAT JSON) {sql}", parameters)
+        plan = json.loads("\n".join(line[0] or "" for line in explained))[0]["Plan"]
+        return int(plan["Plan Rows"]), int(plan["Plan Width"])
 
     def columns(self, sql: str) -> list[tuple[str, int, int]]:
         """The columns of a query, without running it: (name, oid of the type, type modifier)."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any
 
 from pg_bridge.engine import Engine
-from pg_bridge.errors import ServerDenied
+from pg_bridge.errors import ServerDenied, SourceDenied
 from pg_bridge.foreign import explain
 from pg_bridge.foreign.answers import (
     INTEGERS,
@@ -36,6 +37,27 @@ _JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a p
 _NODES = count()
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the catalog knows of a table that is defined as this one is.
+
+    Attributes:
+        server: Its server's name.
+        usable: Whether the current role has USAGE on it.
+        default: Whether all its columns have default collations.
+        owner: Its owner's name.
+        owner_may: Whether the owner has the rights of the role that reads the source.
+        reader_may: Whether the current role has the rights of the owner.
+    """
+
+    server: str
+    usable: bool
+    default: bool
+    owner: str
+    owner_may: bool
+    reader_may: bool
+
+
 class ForeignTable:
     """A foreign table's definition, kept by Multicorn for the session until its options or columns change.
 
@@ -56,7 +78,7 @@ class ForeignTable:
         self._definition: Definition | None = None
         self._relation: Relation | None = None
         self._relation_of = 0
-        self._itself: list[tuple[str, bool, bool]] = []
+        self._itself: list[_Found] = []
         self.learned = Learned()
 
     @property
@@ -71,8 +93,19 @@ class ForeignTable:
         joinable = {column.name for column in self._columns if column.type.oid in _JOINABLE}
         return name if name in joinable else None
 
-    def relation(self) -> Relation:
-        """The source as it is, looked at once a statement."""
+    def relation(self, *, to_run: bool = False) -> Relation:
+        """The source as it is, looked at once a statement.
+
+        What is read is the text of the table's owner, code of his may be in it, and it runs as the role of the user
+        mapping, on a connection where PostgreSQL can hold him to no less. So it is read only if he has the rights of
+        that role himself, or the table says `security_invoker`; and never for an estimate or for EXPLAIN alone.
+
+        Args:
+            to_run: Whether the source is going to be read.
+
+        Raises:
+            SourceDenied: It may not be.
+        """
         number = backend.statement_number()
         if self._relation is None or self._relation_of != number:
             source = self._source()
@@ -80,15 +113,25 @@ class ForeignTable:
                 self._definition = Definition.from_options(
                     self._of_table, self._columns, lambda oid: enum_labels(source, oid)
                 )
-            self._relation = Relation.open(self._definition, source)
             self._itself = self._found_in_catalog()
+            self._relation = (
+                Relation.open(self._definition, source)
+                if self._owner_may()
+                else Relation.unseen(self._definition, source)
+            )
             self._relation_of = number
+        if to_run and not self._relation.sql:
+            if not self._relation.definition.security_invoker:
+                raise _denied(self._itself[0].owner, self._login().user)
+            self._relation = Relation.open(self._relation.definition, self._relation.source)
         return self._relation
 
-    def scan(self, quals: Sequence[Any], columns: Iterable[str], sort: Sequence[Any] = ()) -> Scan:
+    def scan(
+        self, quals: Sequence[Any], columns: Iterable[str], sort: Sequence[Any] = (), *, to_run: bool = False
+    ) -> Scan:
         """What Multicorn asks for."""
         backend.spoil_freed_memory()
-        relation = self.relation()
+        relation = self.relation(to_run=to_run)
         types = {column.name: column.type for column in self._columns}
         times = times_of(quals)
         translated = tuple(qual for each in quals for qual in translate(each, types[each.field_name], times))
@@ -110,8 +153,9 @@ class ForeignTable:
         return rows, max(1, width + math.ceil(cost))
 
     def explain(self, scan: Scan, *, verbose: bool) -> Iterator[str]:
-        """Lines of EXPLAIN."""
-        return explain.lines(scan, self.learned, verbose=verbose)
+        """Lines of EXPLAIN; figures of the source's rows are for those only who may do what the table's owner may."""
+        sample = not self._itself or any(found.reader_may for found in self._itself)
+        return explain.lines(scan, self.learned, verbose=verbose, sample=sample)
 
     def sortable(self, keys: Sequence[Any]) -> list[Any]:
         """The longest beginning of a sort order that the source can sort by."""
@@ -128,36 +172,66 @@ class ForeignTable:
             )
         )
 
+    def _login(self) -> Login:
+        return Login.from_options(self._of_server | self._of_user)
+
     def _source(self) -> SessionSource:
-        return source_for(self._of_server | self._of_user)
+        return source_of(self._login())
 
-    def _found_in_catalog(self) -> list[tuple[str, bool, bool]]:
-        """What the catalog knows of this table: (server, USAGE, default collations) of every table with its options.
+    def _owner_may(self) -> bool:
+        return not self._itself or any(found.owner_may for found in self._itself)
 
-        Multicorn does not tell which table it is. One that this transaction made is not seen.
+    def _found_in_catalog(self) -> list[_Found]:
+        """What the catalog knows of every table that has the options and columns of this one.
+
+        Multicorn does not tell which table it is. One that this transaction made is not seen; those that are alike
+        are read by the same SQL.
         """
-        rows = self._source().query(
+        columns = {
+            column.name: [column.type.oid, column.type.typmod, column.options or None] for column in self._columns
+        }
+        rows = self._source().catalog(
             "SELECT s.srvname, pg_catalog.has_server_privilege($1, s.oid, 'USAGE')::pg_catalog.int4, "
             "(SELECT pg_catalog.bool_and(a.attcollation IN (0, 100)) FROM pg_catalog.pg_attribute AS a "
-            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4 "
+            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4, "
+            "pg_catalog.pg_get_userbyid(c.relowner), "
+            "pg_catalog.pg_has_role(c.relowner, current_user, 'MEMBER')::pg_catalog.int4, "
+            "pg_catalog.pg_has_role($1, c.relowner, 'USAGE')::pg_catalog.int4 "
             "FROM pg_catalog.pg_foreign_table AS f JOIN pg_catalog.pg_foreign_server AS s ON s.oid = f.ftserver "
-            "WHERE (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
+            "JOIN pg_catalog.pg_class AS c ON c.oid = f.ftrelid "
+            "WHERE (SELECT pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_array("
+            "a.atttypid::pg_catalog.int8, a.atttypmod, (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
+            "FROM pg_catalog.pg_options_to_table(a.attfdwoptions)))) FROM pg_catalog.pg_attribute AS a "
+            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped) = $4::pg_catalog.jsonb "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
             "FROM pg_catalog.pg_options_to_table(f.ftoptions)) = $2::pg_catalog.jsonb "
             "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - 'wrapper' "
             "FROM pg_catalog.pg_options_to_table(s.srvoptions)) = $3::pg_catalog.jsonb",
-            [backend.current_role(), json.dumps(self._of_table), json.dumps(self._of_server)],
+            [backend.current_role(), json.dumps(self._of_table), json.dumps(self._of_server), json.dumps(columns)],
         )
-        return [(str(server), usable == "1", default == "1") for server, usable, default in rows]
+        return [
+            _Found(str(server), usable == "1", default == "1", str(owner), owner_may == "1", reader_may == "1")
+            for server, usable, default, owner, owner_may, reader_may in rows
+        ]
 
     def _server_name(self) -> str:
-        return next((server for server, _, _ in self._itself), "of the foreign table")
+        return next((found.server for found in self._itself), "of the foreign table")
 
     def _check_usage(self) -> None:
-        if self._itself and not any(usable for _, usable, _ in self._itself):
-            raise ServerDenied(self._itself[0][0])
+        if self._itself and not any(found.usable for found in self._itself):
+            raise ServerDenied(self._itself[0].server)
 
     def _has_default_collations(self) -> bool:
-        return bool(self._itself) and all(default for _, _, default in self._itself)
+        return bool(self._itself) and all(found.default for found in self._itself)
+
+
+def _denied(owner: str, role: str | None) -> SourceDenied:
+    return SourceDenied(
+        f'the foreign table is of "{owner}", who has not the rights of "{role}", which would read its source',
+        sqlstate="42501",
+        hint=f'Its owner chooses what code runs there. Give it an owner who has the rights of "{role}", '
+        "or have its owner set the option security_invoker 'true', if you trust him.",
+    )
 
 
 def source_for(options: Mapping[str, str]) -> SessionSource:

@@ -69,7 +69,8 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
         self, quals: Sequence[Any], columns: Iterable[str], sortkeys: Sequence[Any] = (), **_: Any
     ) -> Iterator[Sequence[str | None]]:
         """Run a scan."""
-        return self._rows(self._table.scan(quals, columns, sortkeys), is_strict=any(map(refuses_null, quals)))
+        scan = self._table.scan(quals, columns, sortkeys, to_run=True)
+        return self._rows(scan, is_strict=any(map(refuses_null, quals)))
 
     def _rows(self, scan: Scan, *, is_strict: bool) -> Iterator[Sequence[str | None]]:
         try:

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from pg_bridge.engine import Engine
-from pg_bridge.errors import SourceError
+from pg_bridge.errors import OptionError, SourceError, UnknownColumn
 from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
@@ -23,6 +23,7 @@ from pg_bridge.foreign.importing import Imported, imported
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quoted, too_deep
+from pg_bridge.hosts import backend
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.plpython import caught, server_of
 from pg_bridge.hosts.plpython_request import Shown, is_known, qual_of, sort_of
@@ -56,17 +57,23 @@ class _Table:
         described: What the catalog said of it.
         server: The name of its server.
         definition: The same, checked.
-        learned: What scans have shown of its predicates.
+        learned: What scans have shown of its predicates, by the role that read.
     """
 
     described: str
     server: str
     definition: Definition
-    learned: Learned = field(default_factory=Learned)
+    learned: dict[int, Learned] = field(default_factory=dict)
+
+    def learned_for(self, asked: Mapping[str, Any]) -> Learned:
+        """What the current role may know: nothing, where rows may be hidden from it."""
+        if asked.get("discreet", False):
+            return Learned()
+        return self.learned.setdefault(backend.current_role_oid(), Learned())
 
 
 _TABLES: dict[int, _Table] = {}
-_RELATIONS: dict[tuple[int, int, str], Relation] = {}  # of this transaction, by table, statement and role
+_RELATIONS: dict[tuple[int, int, int], Relation] = {}  # of this transaction, by table, statement and role
 _KEPT_RELATIONS = 16
 
 
@@ -80,18 +87,24 @@ def size(plpy: Any, request: str) -> Size:
     with _Depth() as depth:
         try:
             depth.check()
-            asked = json.loads(request)
+            asked = _asked(request)
             source = PlpySource(plpy)
             table = _table(plpy, asked["table"], source)
-            relation = Relation.open(table.definition, source)
             given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
-            known = [
+            known = tuple(
                 qual
                 for qual, each in given
-                if "join" not in each and (is_known(each) or qual.column in table.definition.model)
-            ]
-            scan = Scan(relation, frozenset(asked["needed"]), tuple(known))
-            rows, width, cost = explaining.size(scan, table.learned)
+                if "join" not in each
+                and (is_known(each) or qual.column in table.definition.model)
+                and not (asked["discreet"] and qual.column not in table.definition.model)
+            )
+            relation = _seen(table, source)
+            learned = table.learned_for(asked)
+            try:
+                rows, width, cost = explaining.size(Scan(relation, frozenset(asked["needed"]), known), learned)
+            except SourceError:  # of a source that can be named, and not planned
+                relation = Relation.unseen(table.definition, source)
+                rows, width, cost = explaining.size(Scan(relation, frozenset(asked["needed"]), known), learned)
             exact = [relation.decides(qual) for qual, _ in given]
             names = [column.name for column in table.definition.source_columns]
             sortable = [name for name in names if relation.sortable(name, default_collation=True)]
@@ -103,8 +116,8 @@ def size(plpy: Any, request: str) -> Size:
 def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
     """Describe a scan, in lines `label: value`; the body of `llm._foreign_explain`."""
     try:
-        asked = json.loads(request)
-        source = PlpySource(plpy, asked["cursor"])
+        asked = _asked(request)
+        source = PlpySource(plpy)
         table = _table(plpy, asked["table"], source)
         model = table.definition.model
         given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
@@ -118,10 +131,10 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
             for qual, each in given
             if not is_known(each) and qual.column not in model
         ]
-        scan = Scan(
-            Relation.open(table.definition, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"])
+        scan = Scan(_seen(table, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"]))
+        lines = list(
+            explaining.lines(scan, table.learned_for(asked), verbose=asked["verbose"], sample=not asked["discreet"])
         )
-        lines = list(explaining.lines(scan, table.learned, verbose=asked["verbose"]))
         if later:
             lines.insert(1, f"Source Filter, Values Not Known Yet: {' AND '.join(later)}")
         return lines, None
@@ -136,8 +149,8 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
         (rows, cells, fault): some rows' needed columns one after the other; a fault is the last.
     """
     try:
-        asked = json.loads(request)
-        source = PlpySource(plpy, asked["cursor"])
+        asked = _asked(request)
+        source = PlpySource(plpy)
         table = _table(plpy, asked["table"], source)
         names = [column.name for column in table.definition.columns]
         needed = _picker([names.index(name) for name in asked["needed"]])
@@ -151,7 +164,7 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
 def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
     """Write the commands of IMPORT FOREIGN SCHEMA; the body of `llm._foreign_import`."""
     try:
-        asked = json.loads(request)
+        asked = _asked(request)
         restriction = None if asked["restriction"] == "all" else asked["restriction"]
         tables = imported(PlpySource(plpy), asked["schema"], asked["options"], restriction, asked["tables"])
         return [_command(table, asked["server"], plpy.quote_literal) for table in tables], None
@@ -159,12 +172,31 @@ def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         return [], caught(plpy, error)
 
 
+def _asked(request: str | None) -> dict[str, Any]:
+    """A request of the native module. It comes from nowhere else, but a superuser may call these functions, too."""
+    try:
+        asked = json.loads(request or "")
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict):
+        raise OptionError("this is no request of the native module", hint="Scans of foreign tables call this function.")
+    return asked
+
+
 # -- foreign tables
+
+
+def _seen(table: _Table, source: PlpySource) -> Relation:
+    """The source as it is, if it can be looked at: neither planning nor EXPLAIN fails for a source that does."""
+    try:
+        return Relation.open(table.definition, source)
+    except (SourceError, UnknownColumn):
+        return Relation.unseen(table.definition, source)
 
 
 def _table(plpy: Any, oid: int, source: PlpySource) -> _Table:
     """The table as the catalog has it now; checked anew only if that is not what it was."""
-    found = source.query(_DEFINITION, [str(oid)])
+    found = source.catalog(_DEFINITION, [str(oid)])
     if not found:
         raise SourceError("the foreign table does not exist", sqlstate="42P01")
     server, described = str(found[0][0]), str(found[0][1])
@@ -188,8 +220,7 @@ def _table(plpy: Any, oid: int, source: PlpySource) -> _Table:
 def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySource) -> Iterator[list[Row]]:
     """Start a scan."""
     server = server_of(plpy, table.server)  # the role may use it
-    role = str(plpy.execute("SELECT current_user AS role")[0]["role"])
-    key = (asked["table"], asked["statement"], role)
+    key = (asked["table"], asked["statement"], backend.current_role_oid())
     if not _RELATIONS:
         call_at_end_of_transaction(_RELATIONS.clear)
     opened = _RELATIONS.get(key)
@@ -209,7 +240,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
     scan = Scan(relation, frozenset(asked["needed"]), quals, sort_of(asked["sort"]))
     memory = SESSION.statement(asked["statement"])
     return scan.windows(
-        memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned
+        memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned_for(asked)
     )
 
 
