@@ -111,13 +111,14 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	Datum		lines;
 	bool		is_null;
 	int64		statement;
+	bool		discreet = plan->discreet || !may_learn_of_all_rows(table, foreign_scan_user(node));
 
 	begin_request(&request, table);
 	append_columns(&request, table, plan->needed);
 	append_sort(&request, table, plan->sort);
 	append_quals_to_show(&request, node, es);
 	appendStringInfo(&request, ", \"verbose\": %s, \"discreet\": %s}", es->verbose ? "true" : "false",
-					 plan->discreet ? "true" : "false");
+					 discreet ? "true" : "false");
 	/* The owner's code runs with the owner's rights, whoever explains and whatever the table says of its scans. */
 	source = new_source(owner_of(table), node->ss.ps.state->es_snapshot);
 	before = become(foreign_scan_user(node), 0);

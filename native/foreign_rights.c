@@ -227,7 +227,7 @@ is_behind_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table)
 	return barrier_of(root, rel, table).found;
 }
 
-pg_attribute_noreturn() static void
+static void
 refuse(Oid table, const char *detail)
 {
 	ereport(ERROR,

@@ -136,6 +136,12 @@ def test_with_security_invoker_the_readers_rights_count(
     rows = {rows_of(stranger, f"SELECT * FROM review_insight WHERE stars = {stars}") for stars in (1, 3, 77)}
     assert len(rows) == 1
     assert figures(explained(reviews, "SELECT summary FROM review_insight WHERE stars > 1"))
+    reviews.execute("SET plan_cache_mode = force_generic_plan")
+    reviews.execute("PREPARE q AS SELECT summary FROM review_insight WHERE stars > 1")
+    assert figures(explained(reviews, "EXECUTE q"))
+    reviews.execute(f"SET ROLE {role}")
+    assert not figures(explained(reviews, "EXECUTE q"))  # the plan that was kept is another role's
+    reviews.execute("RESET ROLE")
 
 
 def test_the_policies_of_the_source_are_the_owners(reviews: Conn, stranger: Conn, new_role: Any) -> None:

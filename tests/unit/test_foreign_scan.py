@@ -47,7 +47,13 @@ class Memory:
         self.fetched: list[int] = []
         self.is_open = False
 
-    def query(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+        raise NotImplementedError
+
+    def table(self, name: str) -> str | None:
+        raise NotImplementedError
+
+    def size(self, sql: str, parameters: Sequence[str]) -> tuple[int, int]:
         raise NotImplementedError
 
     def columns(self, sql: str) -> list[tuple[str, int, int]]:

@@ -105,17 +105,17 @@ class Plpy:
 
     def execute(self, plan: str, parameters: list[Any]) -> list[dict[str, Any]]:
         self.given.append(parameters)
-        return [{"rows": self.answers.pop(0)}]
+        return [{"found": self.answers.pop(0)}]
 
 
 def test_a_fetch_goes_on_until_it_has_its_rows_or_all() -> None:
     plpy = Plpy([["a"], ["b"]], [["c"]], [])
-    with PlpySource(plpy, "cursor").rows("SELECT $1", ["x"]) as rows:
+    with PlpySource(plpy).rows("SELECT $1", ["x"]) as rows:
         assert list(map(list, rows.fetch(5))) == [["a"], ["b"], ["c"]]
     assert plpy.given == [
-        ["cursor", 5, "SELECT $1", ["x"]],
-        ["cursor", 3, None, None],
-        ["cursor", 2, None, None],
+        [5, "SELECT $1", ["x"]],
+        [3, None, None],
+        [2, None, None],
     ]
 
 
