@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-upgrade lint bench bench-planner bench-paper devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-upgrade lint bench bench-planner bench-paper devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -17,6 +17,9 @@ demo: setup ## ask the model in the box about film reviews in a throw-away datab
 
 test: setup lint ## lint, then all tests, on a throw-away PostgreSQL and a real vLLM
 	@.venv/bin/pytest
+
+test-slow: setup ## generated statements from a fresh seed, batching on against off; takes two minutes
+	@$(PYTHON) -m tests.generated --count 3000
 
 test-upgrade: setup ## pg_upgrade and pg_dump from PG_CONFIG's PostgreSQL to PG_CONFIG_NEW's, with the extension in use
 	@.venv/bin/pytest -m upgrade tests/upgrade
