@@ -520,9 +520,16 @@ largest_id(Plan *plan)
 		children = list_make1(((SubqueryScan *) plan)->subplan);
 	else if (IsA(plan, CustomScan))
 		children = ((CustomScan *) plan)->custom_plans;
-	largest = Max(plan->plan_node_id, Max(largest_id(outerPlan(plan)), largest_id(innerPlan(plan))));
+	children = lappend(list_copy(children), outerPlan(plan));
+	children = lappend(children, innerPlan(plan));
+	largest = plan->plan_node_id;
 	foreach(cell, children)
-		largest = Max(largest, largest_id(lfirst(cell)));
+	{
+		int			below = largest_id(lfirst(cell));	/* not inside of Max, which would look twice */
+
+		largest = Max(largest, below);
+	}
+	list_free(children);
 	return largest;
 }
 
@@ -534,7 +541,11 @@ next_plan_node_id(PlannedStmt *stmt)
 	ListCell   *cell;
 
 	foreach(cell, stmt->subplans)
-		largest = Max(largest, largest_id(lfirst(cell)));
+	{
+		int			below = largest_id(lfirst(cell));
+
+		largest = Max(largest, below);
+	}
 	return largest + 1;
 }
 

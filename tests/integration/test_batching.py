@@ -554,6 +554,15 @@ def test_a_scan_that_is_repeated_keeps_its_answers(own: Conn) -> None:
     assert calls(own) == {"word": (1, 90)}
 
 
+def test_a_deep_plan_is_planned_in_no_time(own: Conn) -> None:
+    query = "SELECT word(t, 1) AS t FROM a"
+    for _ in range(30):
+        query = f"SELECT t FROM ({query}) AS s LIMIT 1000"
+    start = time.monotonic()
+    own.execute(f"EXPLAIN {query}".encode())
+    assert time.monotonic() - start < 5  # it took 2^30 steps
+
+
 def test_a_batch_function_that_loses_a_result(own: Conn) -> None:
     own.execute(
         "CREATE OR REPLACE FUNCTION word_batch(statement bigint, node int, t json[], n json[]) RETURNS text[]"
