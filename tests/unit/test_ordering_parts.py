@@ -23,8 +23,7 @@ from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
 from pg_bridge.statistics import column_statistics
 from pg_bridge.table import Table
-
-SEEDS = range(12)
+from tests.seeds import each_seed
 
 Row = tuple[str, ...]  # its pieces '"name": cell', as sent or by column
 
@@ -125,7 +124,7 @@ def test_cells_share_beginnings_of_any_length(alike: int) -> None:
     assert cells.shared_chars(np.array([0]), np.array([2])).tolist() == [alike + 6]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_any_two_cells_of_a_column_share_their_common_prefix(seed: int) -> None:
     chance = chance_of(seed)
     alphabet = np.array(list("ab"))
@@ -217,7 +216,7 @@ def assert_split(table: Table, cells: Cells, partition: Partition, columns: list
     assert groups.rows.tolist() == [row for i in large.tolist() for row in rows[starts[i] : starts[i] + parts[i][2]]]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_groups_split_as_their_texts_sort(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 50, 3)
@@ -235,7 +234,7 @@ def test_groups_of_many_distinct_cells_split_as_their_texts_sort(columns: list[i
     assert_split(table, Cells(table), random_partition(chance_of(0), n, 3), columns)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_groups_are_divided_by_the_column_that_each_row_takes(seed: int) -> None:
     chance = chance_of(seed)
     partition = random_partition(chance, 40, 1 + seed)
@@ -264,7 +263,7 @@ def test_a_table_is_one_group_of_its_rows_unless_one_stands_alone(n: int, groups
     assert whole.rows.tolist() == list(range(n))[: n * groups]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_a_descent_saves_what_sorted_rows_share_in_each_group(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 40, 4)
@@ -282,7 +281,7 @@ def test_a_descent_saves_what_sorted_rows_share_in_each_group(seed: int) -> None
 # Rows
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_sorted_rows_share_as_much_as_their_sorted_texts(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 30, 3)
@@ -317,7 +316,7 @@ def test_columns_stand_in_their_mean_order() -> None:
     assert mean_order(np.array([[0, 1], [1, 0]], np.int16)) == (0, 1)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_every_distinct_beginning_of_a_row_is_one_prefix(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 30, 3)
@@ -329,7 +328,7 @@ def test_every_distinct_beginning_of_a_row_is_one_prefix(seed: int) -> None:
 # Fixed orders
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_a_fixed_order_shares_what_its_sorted_rows_share(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 40, 4)
@@ -364,14 +363,14 @@ def naive_greedy(table: Table, beginnings: bool) -> list[int]:
 
 
 @pytest.mark.parametrize("beginnings", [False, True])
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_the_greedy_order_takes_the_column_that_saves_most(seed: int, beginnings: bool) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 25, 6, distinct=12)
     assert greedy_columns(Cells(table), beginnings=beginnings) == naive_greedy(table, beginnings)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_the_v1_order_is_by_mean_length_times_rows_over_cardinality(seed: int) -> None:
     table = random_table(chance_of(seed), 30, 6, distinct=1 + seed)
     columns = list(zip(*table.cells(), strict=True))
@@ -379,7 +378,7 @@ def test_the_v1_order_is_by_mean_length_times_rows_over_cardinality(seed: int) -
     assert v1_columns(column_statistics(table)) == sorted(range(6), key=lambda j: -scores[j])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@each_seed(40)
 def test_refining_gains_wherever_one_column_moved_forward_would(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 16, 4, distinct=6)
@@ -420,7 +419,7 @@ def test_columns_far_behind_stay_where_they_are() -> None:
 
 @pytest.mark.parametrize("regrouped", [0, 2, 4])
 @pytest.mark.parametrize("candidates", [1, 4, 9])
-@pytest.mark.parametrize("seed", range(4))
+@each_seed(4)
 def test_every_row_of_a_tree_takes_every_column_once(seed: int, candidates: int, regrouped: int) -> None:
     chance = chance_of(seed)
     for n, k in ((1, 3), (2, 1), (2, 4), (60, 5)):
@@ -456,7 +455,7 @@ def test_a_node_looks_at_as_many_columns_as_it_is_told_to() -> None:
     assert firsts == {1: [0] * n, 2: [1] * n, 3: [2] * n}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(12)
 def test_regrouping_gains_what_it_says(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 60, 4, distinct=8)

@@ -16,6 +16,7 @@ from pg_bridge.statistics import (
     representatives,
 )
 from pg_bridge.table import Table
+from tests.seeds import each_seed
 
 FILMS = Table.from_json(
     [
@@ -87,7 +88,7 @@ def columns_of(table: Table) -> list[list[str]]:
     return [[row[j] for row in table.cells()] for j in range(len(table.columns))]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_seed(20)
 def test_figures_are_those_of_the_cells_one_by_one(seed: int) -> None:
     table = random_table(seed, 40 + seed, 5)
     figures = column_statistics(table)
@@ -104,7 +105,7 @@ def test_figures_are_those_of_the_cells_one_by_one(seed: int) -> None:
         assert figures.entropy_bits[j] == pytest.approx(-sum(share * math.log2(share) for share in shares), abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_seed(20)
 def test_exact_dependencies_are_those_without_an_exception(seed: int) -> None:
     table = random_table(seed, 40 + seed, 5)
     columns = columns_of(table)
@@ -115,7 +116,7 @@ def test_exact_dependencies_are_those_without_an_exception(seed: int) -> None:
 
 
 @pytest.mark.parametrize("most", [0.0, 0.05, 0.2, 1.0])
-@pytest.mark.parametrize("seed", range(10))
+@each_seed(10)
 def test_approximate_dependencies_are_those_with_few_exceptions(seed: int, most: float) -> None:
     table = random_table(seed, 40 + seed, 5)
     columns = columns_of(table)
