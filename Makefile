@@ -15,11 +15,16 @@ setup: ## install what is missing: Debian packages, .venv, the extension's files
 demo: setup ## ask the model in the box about film reviews in a throw-away database
 	@$(DEVDB) run -- psql -X -f sql/demo.sql
 
-test: setup lint ## lint, then all tests, on a throw-away PostgreSQL and a real vLLM
-	@.venv/bin/pytest
+# As many tests at once as there are cores, each process with a PostgreSQL of its own; one of them starts the vLLM.
+# Their order is that of tests/conftest.py.
+PYTEST := .venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 
-test-slow: setup ## generated statements from a fresh seed, batching on against off; takes two minutes
-	@$(PYTHON) -m tests.generated --count 3000
+test: setup lint ## lint, then the tests, on throw-away PostgreSQLs and a real vLLM
+	@$(PYTEST)
+
+test-slow: setup ## what takes long: large tables, optima by search, generated statements by the thousand
+	@$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
+	@echo "[test-slow] generated statements" && $(PYTHON) -m tests.generated --count 3000
 
 test-upgrade: setup ## pg_upgrade and pg_dump from PG_CONFIG's PostgreSQL to PG_CONFIG_NEW's, with the extension in use
 	@.venv/bin/pytest -m upgrade tests/upgrade

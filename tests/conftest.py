@@ -1,5 +1,7 @@
 """Fixtures by topic: a PostgreSQL cluster a session, a database a test, an engine double, and a real vLLM.
 
+`make test` runs two sessions or more at once, by pytest-xdist: each has a cluster of its own, and one of them the vLLM.
+
 Every integration test runs on both hosts. The Multicorn host is skipped, with the reason, where the server has no
 Multicorn2.
 """
@@ -7,6 +9,7 @@ Multicorn2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from pg_bridge.cli.install import extension_files, extension_folder
@@ -25,6 +29,32 @@ from pg_bridge.testing.double import EngineDouble
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 
 Connect = Callable[..., psycopg.Connection[Any]]
+
+# A machine may be slow or busy: a test fails for what is wrong, never for what takes long.
+UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=25, **UNTIMED)
+settings.register_profile("thorough", max_examples=300, **UNTIMED)
+settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is costly to make run in one process, one after the other, and first of all."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+            item.add_marker(pytest.mark.timeout(1200))  # its start counts, on a busy machine too
+        elif "shared_database" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """When a test's turn comes: what takes longest first, so that no process idles at the end."""
+    if item.get_closest_marker("vllm"):
+        return 0
+    if item.get_closest_marker("xdist_group"):
+        return 1
+    return 3 if item.nodeid.startswith("tests/unit") else 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +84,8 @@ class Database:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    with Cluster() as running:
+    # Statistics change when a test says so, not when the autovacuum comes by.
+    with Cluster(settings={"autovacuum": "off"}) as running:
         folder = extension_folder(str(running.binaries / "pg_config"))
         stale = [name for name, text in extension_files().items() if not _same(folder / name, text)]
         if stale:
@@ -64,6 +95,21 @@ def cluster() -> Iterator[Cluster]:
 
 def _same(path: Path, text: str) -> bool:
     return path.exists() and path.read_text() == text
+
+
+@pytest.fixture(scope="session")
+def administer(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+    """Run a statement in the database `postgres`, over one connection a session."""
+    opened: list[psycopg.Connection[Any]] = []
+
+    def run(statement: str) -> None:
+        if not opened or opened[-1].closed:
+            opened.append(psycopg.connect(cluster.dsn, autocommit=True))
+        opened[-1].execute(statement.encode())
+
+    yield run
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +125,7 @@ def make_template(cluster: Cluster) -> Callable[[str], str]:
             name = f"template_{host}"
             cluster.psql(f"CREATE DATABASE {name}")
             cluster.psql(f"CREATE EXTENSION {EXTENSIONS[host]} CASCADE", database=name)
+            cluster.psql("SELECT", database=name)  # leaves a cache of the catalogs, which copies have, too
             made[host] = name
         return made[host]
 
@@ -90,16 +137,42 @@ def host(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+MakeDatabase = Callable[[str], AbstractContextManager[Database]]
+
 _numbers = count(1)
 
 
+@pytest.fixture(scope="session")
+def make_database(
+    cluster: Cluster, make_template: Callable[[str], str], administer: Callable[[str], None]
+) -> MakeDatabase:
+    """A new database of a host, for a `with`."""
+    # Copying a small database's files costs less than logging their pages; before PostgreSQL 15 nothing else is known.
+    strategy = "STRATEGY FILE_COPY" if int(cluster.psql("SHOW server_version_num")) >= 150000 else ""
+
+    @contextmanager
+    def made(host: str) -> Iterator[Database]:
+        name = f"test_{next(_numbers)}"
+        administer(f"CREATE DATABASE {name} TEMPLATE {make_template(host)} {strategy}")
+        yield Database(host, name, cluster)
+        administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return made
+
+
 @pytest.fixture
-def database(cluster: Cluster, host: str, make_template: Callable[[str], str]) -> Iterator[Database]:
-    template = make_template(host)
-    name = f"test_{next(_numbers)}"
-    cluster.psql(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield Database(host, name, cluster)
-    cluster.psql(f"DROP DATABASE {name} WITH (FORCE)")
+def database(host: str, make_database: MakeDatabase) -> Iterator[Database]:
+    with make_database(host) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_database(cluster: Cluster, make_database: MakeDatabase) -> Iterator[Database]:
+    """A database of the PL/Python host with the native module, for all tests of a module that leave it as it was."""
+    if not cluster.has_module:
+        pytest.skip("this PostgreSQL has not the module pg_bridge")
+    with make_database("plpython") as made:
+        yield made
 
 
 @pytest.fixture
@@ -164,6 +237,25 @@ def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str 
     connection.execute(
         sql.SQL("CREATE SERVER {} FOREIGN DATA WRAPPER pg_bridge OPTIONS ({})").format(sql.Identifier(name), listed)
     )
+
+
+# -- for tests that leave everything as it was: many cases, one session of the PL/Python host
+
+
+@pytest.fixture(scope="module")
+def shared_engine() -> Iterator[EngineDouble]:
+    """The engine double of `shared_conn`; whoever counts requests resets it first."""
+    with EngineDouble() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_conn(shared_database: Database, shared_engine: EngineDouble) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection in autocommit mode, with a server `vllm`; the module's tests share the session."""
+    connection: psycopg.Connection[Any]
+    with psycopg.connect(shared_database.dsn, autocommit=True) as connection:
+        create_server(connection, shared_engine.url)
+        yield connection
 
 
 # -- foreign tables

@@ -61,6 +61,12 @@ def conn(batching: Database, db: Conn, engine: EngineDouble) -> Conn:
     return db
 
 
+@pytest.fixture(scope="module")
+def shared(shared_conn: Conn) -> Conn:
+    shared_conn.execute(TABLES)
+    return shared_conn
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of query.
@@ -197,11 +203,14 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_no_more_questions_than_necessary(conn: Conn, engine: EngineDouble, name: str) -> None:
-    conn.execute(KINDS[name].query.encode())
-    assert len(engine.received.prompts) == KINDS[name].questions
-    assert len(engine.received.requests) <= 1 + KINDS[name].questions // 16
-    assert len(set(engine.received.prompts)) == len(engine.received.prompts)
+def test_no_more_questions_than_necessary(shared: Conn, shared_engine: EngineDouble, name: str) -> None:
+    shared_engine.reset()
+    with shared.transaction(force_rollback=True):
+        shared.execute(KINDS[name].query.encode())
+    received = shared_engine.received
+    assert len(received.prompts) == KINDS[name].questions
+    assert len(received.requests) <= 1 + KINDS[name].questions // 16
+    assert len(set(received.prompts)) == len(received.prompts)
 
 
 def test_several_quals_ask_only_about_what_is_left(conn: Conn, engine: EngineDouble) -> None:
@@ -279,17 +288,20 @@ ERRORS = {
 
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("batching", ["on", "off"])
-def test_errors_are_the_same_and_leave_nothing(conn: Conn, engine: EngineDouble, name: str, batching: str) -> None:
-    engine.behaviour.reject_marker = "please"
-    conn.execute(f"SET pg_bridge.batching = {batching}".encode())
+def test_errors_are_the_same_and_leave_nothing(
+    shared: Conn, shared_engine: EngineDouble, monkeypatch: pytest.MonkeyPatch, name: str, batching: str
+) -> None:
+    monkeypatch.setattr(shared_engine.behaviour, "reject_marker", "please")
+    shared.execute(f"SET pg_bridge.batching = {batching}".encode())
     call, sqlstate = ERRORS[name]
     for _ in range(2):
         with pytest.raises(psycopg.Error) as raised:
-            conn.execute(f"SELECT {call} FROM reviews AS r".encode())
+            shared.execute(f"SELECT {call} FROM reviews AS r".encode())
         assert raised.value.sqlstate == sqlstate
         assert raised.value.diag.message_hint or name == "an argument"
-    assert conn.execute("SELECT llm.complete('Sum up {review}', r) FROM reviews AS r LIMIT 1").fetchone()
-    assert engine.received.in_flight == 0
+    assert shared.execute("SELECT llm.complete('Sum up {review}', r) FROM reviews AS r LIMIT 1").fetchone()
+    assert shared_engine.received.in_flight == 0
+    shared.execute("RESET pg_bridge.batching")
 
 
 def test_rows_that_fail_are_null_if_wanted(conn: Conn, engine: EngineDouble) -> None:

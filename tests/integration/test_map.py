@@ -41,7 +41,7 @@ text = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"
 cell = st.one_of(st.none(), st.sampled_from(["", "a", "b", "null", '"', "\\", "{x}", "ü😀", "\x01\n\u2028"]), text)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     table=st.lists(st.tuples(cell, cell, cell), max_size=12), dedup=st.booleans(), window=st.sampled_from([1, 3, 100])
 )

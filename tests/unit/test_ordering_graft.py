@@ -18,8 +18,7 @@ from pg_bridge.ordering.descent import NONE
 from pg_bridge.ordering.graft import graft
 from pg_bridge.ordering.rows import walk
 from pg_bridge.table import Table
-
-SEEDS = range(20)
+from tests.seeds import each_seed
 
 
 def random_table(seed: int, n: int = 40, k: int = 4, distinct: int = 5) -> Table:
@@ -54,7 +53,7 @@ def grafted(table: Table, column_order: list[list[int]], sweeps: int = 9) -> tup
 # Branches
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(20)
 def test_nodes_are_the_groups_of_rows_that_begin_alike(seed: int) -> None:
     table, order = random_table(seed), random_orders(seed, 40, 4)
     cells = Cells(table)
@@ -80,7 +79,7 @@ def test_nodes_are_the_groups_of_rows_that_begin_alike(seed: int) -> None:
         assert (branches.begin[parent], branches.end[parent]) == min(around, key=lambda run: run[1] - run[0])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(20)
 def test_nodes_know_what_all_their_rows_hold(seed: int) -> None:
     cells, order = Cells(random_table(seed)), random_orders(seed, 40, 4)
     rows, _ = walk(cells, order)
@@ -110,7 +109,7 @@ def test_branches_begin_with_the_column_that_begins_most_alike() -> None:
 # Grafting
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(20)
 def test_moving_branches_never_costs_what_rows_share(seed: int) -> None:
     cells, order = Cells(random_table(seed)), random_orders(seed, 40, 4)
     rows, shared = walk(cells, order)
@@ -182,7 +181,7 @@ def test_columns_of_many_distinct_cells_are_searched(monkeypatch: pytest.MonkeyP
     assert grafted(table, order) == looked_up
 
 
-@pytest.mark.parametrize("name", ["fever", "squad", "pdmx"])
+@pytest.mark.parametrize("name", ["fever", "squad", pytest.param("pdmx", marks=pytest.mark.slow)])
 def test_a_plan_gains_by_moving_branches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make(name, rows=1_200).table()
     with_moves = plan(table).shared_chars
@@ -197,7 +196,7 @@ def test_trees_far_behind_the_best_are_not_moved() -> None:
 
 
 def test_moving_only_the_promising_trees_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = [make(name, rows=600).table() for name in ("beer", "squad", "fever", "products")]
+    tables = [make(name, rows=300).table() for name in ("beer", "squad", "fever", "products")]
     some = [plan(table).shared_chars for table in tables]
     monkeypatch.setattr(candidates, "_HOPELESS", 1)
     assert [plan(table).shared_chars for table in tables] == some
@@ -206,12 +205,13 @@ def test_moving_only_the_promising_trees_loses_nothing(monkeypatch: pytest.Monke
 # What grows faster
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed(5)
 def test_batches_grow_what_grows_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = Cells(random_table(seed, n=200, distinct=7))
     at_once = tree.grow(cells, [2, 0, 3, 1], regrouped=0)
-    monkeypatch.setattr(tree, "_BATCH_ROWS", 16)
-    assert tree.grow(cells, [2, 0, 3, 1], regrouped=0).tolist() == at_once.tolist()
+    with monkeypatch.context() as patched:
+        patched.setattr(tree, "_BATCH_ROWS", 16)
+        assert tree.grow(cells, [2, 0, 3, 1], regrouped=0).tolist() == at_once.tolist()
 
 
 def test_two_rows_end_with_the_column_that_begins_most_alike() -> None:

@@ -17,6 +17,7 @@ from pg_bridge.ordering.sent import ROOT, UNKNOWN, Lookup, lengthened
 from pg_bridge.ordering.tree import grow
 from pg_bridge.prompt import Question, render
 from pg_bridge.table import Table
+from tests.seeds import each_seed
 
 QUESTION = Question("", ())
 MOST_PREFIXES = 2_000_000
@@ -64,7 +65,9 @@ def two_columns(first: list[str], second: list[str]) -> Table:
     return Table.from_cells(["film", "city"], [first, second])
 
 
-@pytest.mark.parametrize("name", PAPER_TABLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "pdmx" else name for name in PAPER_TABLES]
+)
 def test_carrying_from_window_to_window_never_costs_hits(name: str) -> None:
     table = make(name, rows=1_200)
     windows = windows_of(list(table.columns), [list(column) for column in table.cells], [200, 400, 600])
@@ -195,7 +198,7 @@ def test_only_what_may_move_moves(reorder: str) -> None:
 # What is counted
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_seed(20)
 def test_what_was_sent_before_is_counted_exactly(seed: int) -> None:
     chance = np.random.default_rng([11, seed])
     words = ["a", "ab", "abc", "b", "long and alike 1", "long and alike 2"]

@@ -92,6 +92,7 @@ def test_tekken(tmp_path: Path) -> None:
     assert tokens == [[256 + 3, ord("w") + 3], [], [ord(each) + 3 for each in "<s>"]]
 
 
+@pytest.mark.slow  # its import takes seconds
 @mistral
 def test_tekken_is_read_as_mistral_reads_it() -> None:
     spec = importlib.util.find_spec("mistral_common")
