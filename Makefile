@@ -16,8 +16,8 @@ demo: setup ## ask the model in the box about film reviews in a throw-away datab
 	@$(DEVDB) run -- psql -X -f sql/demo.sql
 
 # As many tests at once as there are cores, each process with a PostgreSQL of its own; one of them starts the vLLM.
-# Their order is that of tests/conftest.py.
-PYTEST := .venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+# Which tests stay together says tests/parallel.py.
+PYTEST := .venv/bin/pytest --numprocesses=auto --maxprocesses=4
 
 test: setup lint ## lint, then the tests, on throw-away PostgreSQLs and a real vLLM
 	@$(PYTEST)

@@ -25,6 +25,9 @@ from pg_bridge.engine.demo import demo_engine
 from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
+
+__all__ = ["pytest_xdist_make_scheduler"]  # a hook: pytest finds it here
 
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 
@@ -37,24 +40,13 @@ settings.register_profile("thorough", max_examples=300, **UNTIMED)
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what is costly to make run in one process, one after the other, and first of all."""
     for item in items:
         if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
+            assert needs_vllm(item.nodeid), f"name the file of {item.nodeid} in tests/parallel.py"
             item.add_marker(pytest.mark.timeout(1200))  # its start counts, on a busy machine too
-        elif "shared_database" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=_turn)
-
-
-def _turn(item: pytest.Item) -> int:
-    """When a test's turn comes: what takes longest first, so that no process idles at the end."""
-    if item.get_closest_marker("vllm"):
-        return 0
-    if item.get_closest_marker("xdist_group"):
-        return 1
-    return 3 if item.nodeid.startswith("tests/unit") else 2
+    items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 @dataclass(frozen=True)

@@ -363,7 +363,8 @@ def test_cancel_stops_a_batch_at_once(conn: Conn, connect: Connect, engine: Engi
     assert conn.execute("SELECT count(llm.complete('Sum up {review}', r)) FROM reviews AS r").fetchone() == (ROWS,)
 
 
-def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+@pytest.mark.parametrize("cancels", [15, pytest.param(60, marks=pytest.mark.slow)])
+def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engine: EngineDouble, cancels: int) -> None:
     engine.behaviour.delay_s = 0.005
     rng = random.Random(7)
     conn.execute("SET pg_bridge.window_rows = 50")
@@ -377,7 +378,7 @@ def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engin
     longest_s = time.monotonic() - started
     pid, other = conn.info.backend_pid, connect()
     outcomes = {"answered": 0, "cancelled": 0}
-    for _ in range(60):
+    for _ in range(cancels):
         timer = threading.Timer(rng.uniform(0, longest_s), other.execute, ["SELECT pg_cancel_backend(%s)", [pid]])
         timer.start()
         try:
@@ -388,9 +389,9 @@ def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engin
         timer.join()
         with contextlib.suppress(psycopg.errors.QueryCanceled):  # one that came after the end
             conn.execute("SELECT 1")
-    assert outcomes["cancelled"] > 20
+    assert outcomes["cancelled"] > cancels / 10
     assert conn.execute(query.encode()).fetchall() == expected
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while engine.received.in_flight and time.monotonic() < deadline:
         time.sleep(0.01)
     assert engine.received.in_flight == 0

@@ -18,6 +18,7 @@ from pg_bridge.ordering import plan
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_planner_runs(tmp_path: Path) -> None:
     pytest.importorskip("mistral_common", reason="the tokenizer comes with vLLM")
     output, figures = tmp_path / "planner.txt", tmp_path / "planner.json"

@@ -97,7 +97,7 @@ def test_run_leaves_nothing_when_it_is_stopped(folder: Path, how: signal.Signals
         started = time.monotonic()
         process.send_signal(how)
         # `sleep` holds our end of the pipe open, so do not read on to its end.
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         process.stdout.close()
     deadline = started + 20
     while (data.parent.exists() or listens(engine)) and time.monotonic() < deadline:

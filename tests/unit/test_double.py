@@ -142,4 +142,4 @@ def test_as_a_process_of_its_own() -> None:
             assert call(f"{url}/double")[1]["requests"] == 0
         finally:
             process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
