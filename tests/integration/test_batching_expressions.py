@@ -34,6 +34,8 @@ BEGIN
     PERFORM note('passes', cardinality(r));
     RETURN ARRAY(SELECT passes(a, (b #>> '{}')::int) FROM unnest(r, n) WITH ORDINALITY AS u (a, b, o) ORDER BY o);
 END $$;
+SELECT llm.register_batch('word(text, int)', 'word_batch(bigint, int, json[], json[])');
+SELECT llm.register_batch('passes(anyelement, int)', 'passes_batch(bigint, int, json[], json[])');
 -- Not registered, and dear.
 CREATE FUNCTION slow(n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 1000000 AS $$
 BEGIN
