@@ -92,7 +92,7 @@ class Definition:
             options: The table's own options.
             columns: Its columns.
             enum_labels: From a type's oid to its labels, empty where it is no enum.
-            server: The name of the table's server, which tells its questions from those to others.
+            server: The name of the table's server, or another text that tells its questions from those to others.
 
         Raises:
             OptionError: An option is unknown or malformed.

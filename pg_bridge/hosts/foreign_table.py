@@ -111,7 +111,10 @@ class ForeignTable:
             source = self._source()
             if self._definition is None:
                 self._definition = Definition.from_options(
-                    self._of_table, self._columns, lambda oid: enum_labels(source, oid)
+                    self._of_table,
+                    self._columns,
+                    lambda oid: enum_labels(source, oid),
+                    json.dumps(self._of_server, sort_keys=True),  # Multicorn does not tell the server's name
                 )
             self._itself = self._found_in_catalog()
             self._relation = (

@@ -15,7 +15,7 @@ from psycopg.errors import Diagnostic
 
 from pg_bridge.testing.behaviour import choose, default_answer
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import Connect, Database
+from tests.conftest import WRAPPER, Connect, Database, create_server
 
 Conn = psycopg.Connection[Any]
 
@@ -542,3 +542,19 @@ def test_the_password_of_the_user_mapping(
 def test_a_foreign_table_that_is_its_own_source(foreign: Conn) -> None:
     foreign.execute("CREATE FOREIGN TABLE f (a int) SERVER vllm OPTIONS (source 'f')")
     assert "too deeply" in str(failure(foreign, "SELECT * FROM f").message_primary)
+
+
+def test_tables_of_different_servers_share_no_answers(foreign: Conn, database: Database) -> None:
+    with EngineDouble(answer=lambda _: "other") as other:
+        create_server(foreign, other.url, "other", **WRAPPER[database.host])
+        foreign.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (user 'postgres')")
+        foreign.execute("CREATE TABLE words AS SELECT 1 AS id, 'word' AS t")
+        for name, server in (("here", "vllm"), ("there", "other")):
+            foreign.execute(
+                sql.SQL(
+                    "CREATE FOREIGN TABLE {} (id int, t text, said text OPTIONS (prompt 'Say {{t}}'))"
+                    " SERVER {} OPTIONS (source 'public.words')"
+                ).format(sql.Identifier(name), sql.Identifier(server))
+            )
+        said = foreign.execute("SELECT here.said, there.said FROM here JOIN there USING (id)").fetchall()
+    assert said == [(default_answer(prompt_of("Say t", {"t": "word"})), "other")]
