@@ -11,6 +11,7 @@ from pathlib import Path
 
 _BACKEND = ctypes.CDLL(None)
 _BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
+_SECURITY_LOCAL_USERID_CHANGE = 1
 
 
 def setting(name: str) -> str:
@@ -42,6 +43,13 @@ def is_superuser() -> bool:
     function = _BACKEND.superuser
     function.restype = ctypes.c_bool
     return bool(function())
+
+
+def rights_are_lent() -> bool:
+    """Whether that role is not the session's own choice: its rights are lent by a SECURITY DEFINER function, say."""
+    user, context = ctypes.c_uint32(), ctypes.c_int()
+    _BACKEND.GetUserIdAndSecContext(ctypes.byref(user), ctypes.byref(context))
+    return bool(context.value & _SECURITY_LOCAL_USERID_CHANGE)
 
 
 def database() -> str:

@@ -17,8 +17,10 @@ from pg_bridge import __version__
 from pg_bridge.batch import as_report
 from pg_bridge.engine import Engine
 from pg_bridge.errors import Cancelled, OptionError
+from pg_bridge.hosts import backend
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.session import SESSION, fault, fault_of, one_row, start_run
+from pg_bridge.hosts.staging import RowSet
 from pg_bridge.options import Call, Server
 
 ResultRow = tuple[int | None, str | None, str | None, str | None]
@@ -225,25 +227,46 @@ class _Rows:
     A cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended generator
     while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list under
     PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
+
+    Any code of the session can see such a cursor and fetch from it. That is nothing new to who reads his own rows. But
+    a SECURITY DEFINER function reads rows that its caller may not see, and the caller's code may run between two of
+    them: so all rows of it are read before the first one is handed out.
     """
 
     _numbers = count(1)
+    _at_once = 10_000
 
     def __init__(self, plpy: Any, query: str) -> None:
         self._plpy = plpy
         self._name = f"pg_bridge_{next(self._numbers)}"
         # The line end closes a trailing comment.
         self._query = f"SELECT pg_catalog.row_to_json(pg_bridge_row) AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
-        self._is_open = False
+        self._is_open = self._is_closed = False
+        self._all: RowSet | None = None
+        self._position = 0
 
     def fetch(self, wanted: int) -> list[str | None]:
         """At most so many more rows; the cursor closes at the end of them."""
+        if not self._is_open and backend.rights_are_lent():
+            self._all = RowSet()
+            while rows := self._fetch(self._at_once):
+                self._all.extend(rows)
+        if self._all is None:
+            return self._fetch(wanted)
+        rows = self._all.fetch(self._position, wanted)
+        self._position += len(rows)
+        return rows
+
+    def _fetch(self, wanted: int) -> list[str | None]:
+        if self._is_closed:
+            return []
         if not self._is_open:
             self._plpy.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}")
             self._is_open = True
         rows = [row["row"] for row in self._plpy.execute(f"FETCH {wanted} FROM {self._name}")]
         if len(rows) < wanted:
             self._plpy.execute(f"CLOSE {self._name}")
+            self._is_closed = True
         return rows
 
 

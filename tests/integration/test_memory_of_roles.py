@@ -119,3 +119,28 @@ def test_staged_rows_are_seen_by_the_role_that_staged_them(conn: Conn, peeker: C
     )
     seen = peeker.execute("SELECT streams(), (SELECT count(*) FROM llm.rowset WHERE rowset <> 'r')").fetchall()
     assert [count for _, count in seen] == [0] * ROWS
+
+
+def test_a_callers_code_fetches_nothing_that_a_definer_reads(conn: Conn, peeker: Conn) -> None:
+    conn.execute(
+        "INSERT INTO hidden SELECT 'patient ' || i FROM generate_series(8, 3000) AS i;"
+        "CREATE FUNCTION streams() RETURNS SETOF bigint LANGUAGE sql SECURITY DEFINER AS "
+        "$$ SELECT (llm.map('TABLE hidden', 'Is {name} ill?')).row_id $$;"
+        "CREATE SCHEMA peeker AUTHORIZATION peeker"
+    )
+    peeker.execute("""
+        CREATE FUNCTION peeker.fetches() RETURNS text LANGUAGE plpgsql AS $$
+        DECLARE
+            cursor text;
+            found record;
+        BEGIN
+            FOR cursor IN SELECT name FROM pg_cursors WHERE name <> '' LOOP
+                EXECUTE format('FETCH 1 FROM %I', cursor) INTO found;
+                RETURN found::text;
+            END LOOP;
+            RETURN NULL;
+        END $$
+    """)
+    seen = peeker.execute("SELECT streams(), peeker.fetches()").fetchall()
+    assert {text for _, text in seen} == {None}
+    assert sorted(number for number, _ in seen) == list(range(1, 3001))
