@@ -257,8 +257,8 @@ start(ForeignScanState *node, Datum keys)
 	begin_request(&request, table);
 	append_columns(&request, table, run->plan->needed);
 	append_sort(&request, table, run->plan->sort);
-	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d",
-					 run->statement, node->ss.ps.plan->plan_node_id);
+	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d, \"reader\": %u",
+					 run->statement, node->ss.ps.plan->plan_node_id, GetUserId());
 	run->exhausted = !append_quals(&request, node, keys);
 	appendStringInfoChar(&request, '}');
 	if (!run->exhausted)

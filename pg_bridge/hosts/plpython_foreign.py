@@ -238,7 +238,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
             )
     relation = opened.over(source)
     scan = Scan(relation, frozenset(asked["needed"]), quals, sort_of(asked["sort"]))
-    memory = SESSION.statement(asked["statement"])
+    memory = SESSION.statement(asked["statement"], asked["reader"])
     return scan.windows(
         memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned_for(asked)
     )

@@ -73,13 +73,15 @@ class Session:
             raise ServerDenied(name)
         return Server.from_options(name, json.loads(options))
 
-    def statement(self, number: int) -> Statement:
-        """The memory of one of the current role's statements whose calls come in batches; its run is the role's latest.
+    def statement(self, number: int, reader: int | None = None) -> Statement:
+        """The memory of one of the current role's statements; its run is the reader's latest.
 
         The latest few are kept, for statements run other statements, until the transaction ends.
 
         Args:
             number: What the calls of one statement share; nobody else can guess it.
+            reader: The role whose statement it is, if that is not the current one: who reads a foreign table in a view,
+                say, which is scanned as the view's owner.
         """
         if not self._statements:
             call_at_end_of_transaction(self._statements.clear)
@@ -88,7 +90,7 @@ class Session:
         self._statements[key] = found  # the latest last
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]
-        self.begin_run(found.run)
+        self.begin_run(found.run, reader)
         return found
 
     def report(self, number: int, node: int) -> Run | None:
@@ -96,9 +98,9 @@ class Session:
         statement = self._statements.get((backend.current_role_oid(), number))
         return statement.nodes.get(node) if statement else None
 
-    def begin_run(self, run: Run) -> None:
-        """Make a run the current role's latest."""
-        self._last_runs[backend.current_role_oid()] = run
+    def begin_run(self, run: Run, reader: int | None = None) -> None:
+        """Make a run the latest of a role, which is the current one if none is named."""
+        self._last_runs[backend.current_role_oid() if reader is None else reader] = run
 
     def last_run_json(self) -> str | None:
         """The current role's latest run as `llm.last_run()` reads it, or None before the first."""

@@ -134,7 +134,7 @@ def test_a_callers_code_fetches_nothing_that_a_definer_reads(conn: Conn, peeker:
             cursor text;
             found record;
         BEGIN
-            FOR cursor IN SELECT name FROM pg_cursors WHERE name <> '' LOOP
+            FOREACH cursor IN ARRAY ARRAY(SELECT name FROM pg_cursors WHERE name <> '') LOOP
                 EXECUTE format('FETCH 1 FROM %I', cursor) INTO found;
                 RETURN found::text;
             END LOOP;
