@@ -165,6 +165,6 @@ def test_a_kept_plan_is_not_written_to(reviews: Conn) -> None:
 def test_what_a_foreign_table_cannot_do(reviews: Conn) -> None:
     assert failure(reviews, "INSERT INTO review_insight (review_id) VALUES (1)").sqlstate == "0A000"
     assert failure(reviews, "DELETE FROM review_insight").sqlstate == "0A000"
-    assert failure(reviews, "TRUNCATE review_insight").sqlstate == "42809"
+    assert failure(reviews, "TRUNCATE review_insight").sqlstate == "0A000"
     reviews.execute("ANALYZE review_insight")  # a warning, as PostgreSQL has for any such table
     assert reviews.execute("SELECT count(*) FROM review_insight").fetchone() == (2000,)
