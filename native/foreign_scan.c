@@ -12,6 +12,7 @@
 #include "foreign_scan.h"
 
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -49,6 +50,8 @@ struct ForeignRun
 	List	   *values;			/* ExprStates of the quals' values */
 	int64		statement;
 	ForeignSource *source;
+	Oid			source_user;
+	bool		runs_code;		/* where texts become values of somebody's types, domains with conditions say */
 	Input	   *inputs;
 	int			ninputs;
 	ExprContext *econtext;		/* which the function's shutdown hangs on */
@@ -132,6 +135,26 @@ inputs_of(List *columns, TupleDesc shape)
 }
 
 /*
+ * Are there columns of types whose input may call somebody's functions? Base types and enums are none: superusers make the
+ * former, and the latter have only labels.
+ */
+static bool
+may_run_code(List *columns, TupleDesc shape)
+{
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		Oid			type = TupleDescAttr(shape, lfirst_int(cell) - 1)->atttypid;
+
+		if (type >= FirstNormalObjectId && get_typtype(type) != TYPTYPE_ENUM &&
+			(get_typtype(type) != TYPTYPE_BASE || OidIsValid(get_element_type(type))))
+			return true;
+	}
+	return false;
+}
+
+/*
  * The call llm._foreign_scan(request), where the request is what econtext->caseValue_datum holds. Its EXECUTE is nobody's but
  * its owner's; it runs as the reader, later.
  */
@@ -175,9 +198,11 @@ begin_scan(ForeignScanState *node, int eflags)
 
 	run->values = ExecInitExprList(scan->fdw_exprs, &node->ss.ps);
 	run->statement = statement_number(estate);
-	run->source = new_source(source_user(RelationGetRelid(node->ss.ss_currentRelation), run->user), estate->es_snapshot);
+	run->source_user = source_user(RelationGetRelid(node->ss.ss_currentRelation), run->user);
+	run->source = new_source(run->source_user, estate->es_snapshot);
 	run->inputs = inputs_of(run->plan->needed, RelationGetDescr(node->ss.ss_currentRelation));
 	run->ninputs = list_length(run->plan->needed);
+	run->runs_code = may_run_code(run->plan->needed, RelationGetDescr(node->ss.ss_currentRelation));
 	run->context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan", ALLOCSET_SMALL_SIZES);
 	run->window_context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan window", ALLOCSET_DEFAULT_SIZES);
 	run->rows_context = AllocSetContextCreate(estate->es_query_cxt, "foreign scan rows", ALLOCSET_DEFAULT_SIZES);
@@ -344,8 +369,11 @@ next_rows(ForeignRun *run, MemoryContext context)
 static TupleTableSlot *
 filled(ForeignRun *run, TupleTableSlot *slot, Datum *cells, bool *nulls)
 {
+	Visit		visit = {0};
 	int			i;
 
+	if (run->runs_code)
+		visit = enter_source(run->source_user);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	for (i = 0; i < run->ninputs; i++)
 	{
@@ -361,6 +389,8 @@ filled(ForeignRun *run, TupleTableSlot *slot, Datum *cells, bool *nulls)
 			slot->tts_values[place] = InputFunctionCall(&input->function, TextDatumGetCString(cells[i]),
 														input->parameter, input->modifier);
 	}
+	if (run->runs_code)
+		leave_source(visit);
 	return ExecStoreVirtualTuple(slot);
 }
 

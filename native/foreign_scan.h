@@ -75,12 +75,7 @@ extern bool may_learn_of_all_rows(Oid table, Oid reader);
 extern bool is_behind_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table);
 extern void check_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table, List *needed, List *quals);
 
-/* foreign_source.c */
 typedef struct ForeignSource ForeignSource;
-
-extern ForeignSource *new_source(Oid user, Snapshot snapshot);
-extern ForeignSource *offer_source(ForeignSource *source);
-extern void close_source(ForeignSource *source);
 
 /* foreign_calls.c */
 typedef struct Identity
@@ -101,6 +96,20 @@ extern void ask(const char *function, const char *request, ForeignSource *source
 				bool *nulls);
 extern void raise_fault(Datum fault);
 extern List *strings_of(Datum array);
+
+/* foreign_source.c */
+extern ForeignSource *new_source(Oid user, Snapshot snapshot);
+extern ForeignSource *offer_source(ForeignSource *source);
+extern void close_source(ForeignSource *source);
+
+typedef struct Visit
+{
+	Identity	before;
+	int			level;			/* of settings */
+} Visit;
+
+extern Visit enter_source(Oid user);
+extern void leave_source(Visit visit);
 
 /* foreign_scan.c */
 typedef struct ForeignRun ForeignRun;

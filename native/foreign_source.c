@@ -155,11 +155,12 @@ offer_source(ForeignSource *source)
 }
 
 /*
- * Do something that may run code of the foreign table's owner: as the user whose rights count, who may do nothing that
- * outlives it; names are looked up where that one says, texts are printed in one way, and no setting stays changed.
+ * Become the user whose rights count, where code of the foreign table's owner may run: he may do nothing that outlives it;
+ * names are looked up where that one says, and texts are printed in one way. Until leave_source(), which sets every setting
+ * back; an error in between needs none.
  */
-static void
-visit(ForeignSource *source, void (*work) (ForeignSource *, void *), void *arg)
+Visit
+enter_source(Oid user)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, \"$user\", public, pg_temp"},
@@ -168,23 +169,39 @@ visit(ForeignSource *source, void (*work) (ForeignSource *, void *), void *arg)
 		{"extra_float_digits", "1"},
 		{"bytea_output", "hex"},
 	};
+	Visit		visit;
+	int			i;
+
+	visit.before = become(user, SECURITY_RESTRICTED_OPERATION);
+	visit.level = NewGUCNestLevel();
+	for (i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
+	return visit;
+}
+
+void
+leave_source(Visit visit)
+{
+	AtEOXact_GUC(false, visit.level);
+	resume(visit.before);
+}
+
+/* Do something with a source, as the user whose rights count. */
+static void
+visit(ForeignSource *source, void (*work) (ForeignSource *, void *), void *arg)
+{
 	ForeignSource *before = offered;
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext caller = CurrentMemoryContext;
-	Identity	identity;
-	int			level;
-	int			i;
+	Visit		entered;
 
 	if (depth >= DEEPEST && source->query == NULL)	/* what runs already may go on, and must be ended */
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
 				 errmsg("foreign tables read each other too deeply"),
 				 errhint("Is one of them its own source?")));
-	identity = become(source->user, SECURITY_RESTRICTED_OPERATION);
-	level = NewGUCNestLevel();
-	for (i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+	entered = enter_source(source->user);
 	if (source->owner == NULL)
 	{
 		source->owner = ResourceOwnerCreate(source->parent, "foreign source");
@@ -210,8 +227,7 @@ visit(ForeignSource *source, void (*work) (ForeignSource *, void *), void *arg)
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	source->inside = false;
-	AtEOXact_GUC(false, level);
-	resume(identity);
+	leave_source(entered);
 }
 
 static void

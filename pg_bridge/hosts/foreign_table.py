@@ -34,6 +34,7 @@ from pg_bridge.options import OPTIONS, Login, Server
 ROWS_ALONE = 10
 STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
 _JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a parameter of most other types
+_FIRST_MADE = 16384  # oids from here on are not PostgreSQL's own: FirstNormalObjectId
 _NODES = count()
 
 
@@ -48,6 +49,7 @@ class _Found:
         owner: Its owner's name.
         owner_may: Whether the owner has the rights of the role that reads the source.
         reader_may: Whether the current role has the rights of the owner.
+        owner_may_here: Whether the owner has the rights of the current role.
     """
 
     server: str
@@ -56,6 +58,7 @@ class _Found:
     owner: str
     owner_may: bool
     reader_may: bool
+    owner_may_here: bool
 
 
 class ForeignTable:
@@ -123,9 +126,9 @@ class ForeignTable:
                 else Relation.unseen(self._definition, source)
             )
             self._relation_of = number
+        if to_run and not self._relation.definition.security_invoker:
+            self._check_owner(self._relation)
         if to_run and not self._relation.sql:
-            if not self._relation.definition.security_invoker:
-                raise _denied(self._itself[0].owner, self._login().user)
             self._relation = Relation.open(self._relation.definition, self._relation.source)
         return self._relation
 
@@ -181,6 +184,15 @@ class ForeignTable:
     def _source(self) -> SessionSource:
         return source_of(self._login())
 
+    def _check_owner(self, relation: Relation) -> None:
+        """Refuse a table whose owner could have code run with rights that he has not."""
+        if not self._owner_may():
+            raise _denied(self._itself[0].owner, self._login().user or "")
+        # Input of a type that somebody made, a domain say, may call his functions: here, as the current role.
+        made = any(column.type.oid >= _FIRST_MADE and column.name not in relation.enums for column in self._columns)
+        if made and self._itself and not any(found.owner_may_here for found in self._itself):
+            raise _denied(self._itself[0].owner, backend.current_role())
+
     def _owner_may(self) -> bool:
         return not self._itself or any(found.owner_may for found in self._itself)
 
@@ -199,7 +211,8 @@ class ForeignTable:
             "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4, "
             "pg_catalog.pg_get_userbyid(c.relowner), "
             "pg_catalog.pg_has_role(c.relowner, current_user, 'MEMBER')::pg_catalog.int4, "
-            "pg_catalog.pg_has_role($1, c.relowner, 'USAGE')::pg_catalog.int4 "
+            "pg_catalog.pg_has_role($1, c.relowner, 'USAGE')::pg_catalog.int4, "
+            "pg_catalog.pg_has_role(c.relowner, $1, 'MEMBER')::pg_catalog.int4 "
             "FROM pg_catalog.pg_foreign_table AS f JOIN pg_catalog.pg_foreign_server AS s ON s.oid = f.ftserver "
             "JOIN pg_catalog.pg_class AS c ON c.oid = f.ftrelid "
             "WHERE (SELECT pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_array("
@@ -213,8 +226,8 @@ class ForeignTable:
             [backend.current_role(), json.dumps(self._of_table), json.dumps(self._of_server), json.dumps(columns)],
         )
         return [
-            _Found(str(server), usable == "1", default == "1", str(owner), owner_may == "1", reader_may == "1")
-            for server, usable, default, owner, owner_may, reader_may in rows
+            _Found(str(server), usable == "1", default == "1", str(owner), *(flag == "1" for flag in may))
+            for server, usable, default, owner, *may in rows
         ]
 
     def _server_name(self) -> str:
@@ -228,9 +241,9 @@ class ForeignTable:
         return bool(self._itself) and all(found.default for found in self._itself)
 
 
-def _denied(owner: str, role: str | None) -> SourceDenied:
+def _denied(owner: str, role: str) -> SourceDenied:
     return SourceDenied(
-        f'the foreign table is of "{owner}", who has not the rights of "{role}", which would read its source',
+        f'the foreign table is of "{owner}", who has not the rights of "{role}", as which code of his might run',
         sqlstate="42501",
         hint=f'Its owner chooses what code runs there. Give it an owner who has the rights of "{role}", '
         "or have its owner set the option security_invoker 'true', if you trust him.",

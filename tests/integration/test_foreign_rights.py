@@ -105,6 +105,26 @@ def test_a_strangers_code_runs_as_the_stranger(reviews: Conn, stranger: Conn, ki
     assert reviews.execute("SELECT count(*) FROM pg_cursors WHERE name = 'held'").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("type_", ["checked", "checked[]", "pair", "int"])
+def test_a_strangers_type_runs_as_the_stranger(reviews: Conn, stranger: Conn, type_: str) -> None:
+    """Rows become values of the columns' types: a domain's condition is code, too."""
+    role = stranger.info.user
+    stranger.execute(
+        f"SET search_path = {role}; CREATE FUNCTION loud(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE WARNING 'loud as %, %', current_user, current_setting('search_path'); RETURN true; END $$;"
+        "CREATE DOMAIN checked AS int CHECK (loud(VALUE)); CREATE TYPE pair AS (a checked, b int)"
+    )
+    value = {"checked": "1", "checked[]": "'{1}'", "pair": "'(1,2)'", "int": "1"}[type_]
+    quoted = f"SELECT {value}::text AS v".replace("'", "''")
+    stranger.execute(f"CREATE FOREIGN TABLE bait (v {type_}) SERVER vllm OPTIONS (source_query '{quoted}')")
+    said = heard(reviews)
+    reviews.execute("SET search_path = evil, public")
+    assert len(reviews.execute(f"SELECT v FROM {role}.bait WHERE v IS NOT NULL").fetchall()) == 1
+    assert len(reviews.execute(f"SELECT * FROM {role}.bait LIMIT 1").fetchall()) == 1
+    assert {line.split(", ")[0] for line in said} == ({f"loud as {role}"} if type_ != "int" else set())
+    assert not any("evil" in line for line in said)
+
+
 def test_explain_needs_no_rights_and_shows_no_error(reviews: Conn, stranger: Conn) -> None:
     """The owner of the foreign table may not read the source: nothing is sampled, and only the read itself fails."""
     role = stranger.info.user

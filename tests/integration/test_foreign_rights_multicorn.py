@@ -88,6 +88,22 @@ def test_a_copy_of_anothers_table_opens_and_shuts_nothing(reviews: Conn, strange
     assert "has not the rights" in str(failure(connect(), f"SELECT title FROM {role}.copied").message_primary)
 
 
+def test_a_type_of_the_owner_is_code(reviews: Conn, stranger: Conn, connect: Connect, database: Database) -> None:
+    """The user mapping leads to a role whose rights he has; but values are made in the backend of whoever reads."""
+    role = stranger.info.user
+    stranger.execute(
+        f"CREATE DOMAIN {role}.checked AS int CHECK ({role}.troj() = VALUE);"
+        f"CREATE FOREIGN TABLE {role}.typed (id {role}.checked) SERVER vllm OPTIONS (source_query 'SELECT 1 AS id')"
+    )
+    reviews.execute(f"ALTER USER MAPPING FOR postgres SERVER vllm OPTIONS (SET user '{role}')")
+    since = len(database.cluster.log_path.read_text())
+    other = connect()
+    assert "has not the rights" in str(failure(other, f"SELECT id FROM {role}.typed").message_primary)
+    assert "postgres" not in called(database, since)
+    assert other.execute(f"SELECT id FROM {role}.bait").fetchone() == (1,)
+    assert stranger.execute(f"SELECT id FROM {role}.typed").fetchone() == (1,)
+
+
 def test_figures_of_the_source_are_for_the_owner(reviews: Conn, stranger: Conn, engine: EngineDouble) -> None:
     role = stranger.info.user
     reviews.execute(f"GRANT SELECT ON review_insight, reviews TO {role}")
