@@ -301,6 +301,18 @@ def test_volatile_arguments_are_evaluated_in_their_turn(own: Conn) -> None:
     assert calls(own) == {"word": (1, 60)}  # what the documentation advises
 
 
+def test_a_volatile_condition_is_not_lifted_above_a_join(own: Conn) -> None:
+    # Each row of a that joins has two partners: both or none are in the result, as the row's one number decides.
+    own.execute("CREATE TABLE twice AS SELECT b.a_id FROM b, generate_series(1, 2) WHERE b.id < 5; ANALYZE twice")
+    own.execute("SET enable_mergejoin = off; SET enable_nestloop = off")  # they might not read all of a
+    query = "SELECT a.id FROM a JOIN twice ON twice.a_id = a.id WHERE passes(a, nextval('given')::int % 2 + 2)"
+    plan = own.execute(f"EXPLAIN {query}".encode()).fetchall()
+    assert "Batch" not in str(plan)
+    for batching in ("off", "on"):
+        outcome(own, query, batching)
+        assert own.execute("SELECT last_value FROM given").fetchone() == (60,)
+
+
 @pytest.mark.parametrize(
     ("query", "made"),
     [
