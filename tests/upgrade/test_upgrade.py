@@ -19,7 +19,7 @@ import pytest
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.testing.cluster import Cluster, find_binaries
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import create_server
+from tests.conftest import WRAPPER, create_server
 from tests.integration.batch_functions import calls, make_functions, make_tables
 
 pytestmark = pytest.mark.upgrade
@@ -144,22 +144,48 @@ def state_of(cluster: Cluster, engine: EngineDouble) -> dict[str, Any]:
     return found
 
 
-def test_pg_upgrade(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
-    with psycopg.connect(old.dsn_of("shop"), autocommit=True) as conn:
-        before = state(conn, engine)
+def upgrade(old: Cluster, new: Cluster, *further: str) -> None:
+    """Run pg_upgrade; the new cluster runs afterwards."""
     old.halt()
     new.halt()
     arguments = [
         *("--old-bindir", str(old.binaries), "--new-bindir", str(new.binaries), "--username", "postgres"),
         *("--old-datadir", str(old.directory / "data"), "--new-datadir", str(new.directory / "data")),
-        *("--new-options", "-c session_preload_libraries=pg_bridge"),
+        *further,
     ]
-    engine.reset()
     assert "compatible" in new.run("pg_upgrade", "--check", *arguments)
     assert "Upgrade Complete" in new.run("pg_upgrade", *arguments)
     new.resume()
+
+
+def test_pg_upgrade(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
+    with psycopg.connect(old.dsn_of("shop"), autocommit=True) as conn:
+        before = state(conn, engine)
+    engine.reset()
+    upgrade(old, new, "--new-options", "-c session_preload_libraries=pg_bridge")
     assert engine.received.requests == []
     assert state_of(new, engine) == before
+
+
+@pytest.mark.multicorn
+def test_pg_upgrade_on_multicorn(versions: tuple[str, str], new: Cluster, engine: EngineDouble) -> None:
+    with cluster_of(versions[0]) as old:
+        for cluster in (old, new):
+            if not cluster.psql("SELECT 1 FROM pg_available_extensions WHERE name = 'multicorn'"):
+                pytest.skip("one of the servers has no Multicorn2")
+        old.psql("CREATE EXTENSION pg_bridge_multicorn CASCADE; CREATE TABLE a AS SELECT 1 AS id, 'text'::text AS t")
+        with psycopg.connect(old.dsn, autocommit=True) as conn:
+            create_server(conn, engine.url, **WRAPPER["multicorn"])
+        old.psql(
+            "CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres');"
+            "CREATE FOREIGN TABLE insight (id int, t text, kind text OPTIONS (prompt 'What is {t}?'))"
+            " SERVER vllm OPTIONS (source 'public.a');"
+            "CREATE VIEW asked AS SELECT id, llm.complete('What is {t}?', a) AS answer FROM a"
+        )
+        query = "SELECT * FROM asked; TABLE insight; SELECT output FROM llm.map('SELECT * FROM a', 'What is {t}?')"
+        before = old.psql(query)
+        upgrade(old, new)
+        assert new.psql(query) == before
 
 
 def test_pg_dump(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
