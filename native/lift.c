@@ -175,8 +175,12 @@ lift_from_side(Plan *join, int side, Registry *registry)
 	if (!may_wait(((Join *) join)->jointype, side) || !(is_split_scan(source) || is_join(source)))
 		return;
 	set_calls_apart(source->qual, registry, &cheap, &carried);
-	/* what is volatile has a value a row of this side, and not one a row of the join */
-	if (carried == NIL || contain_volatile_functions((Node *) carried))
+	/*
+	 * What is volatile has a value a row of this side, and not one a row of the join; and what a nested loop runs once
+	 * a row must not be run for rows that would have been thrown out, if it could be noticed.
+	 */
+	if (carried == NIL || contain_volatile_functions((Node *) carried) ||
+		(IsA(join, NestLoop) && side == OUTER_VAR && computes_volatile(innerPlan(join))))
 		return;
 	if (IsA(join, NestLoop) && side == INNER_VAR)
 	{

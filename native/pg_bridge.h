@@ -73,6 +73,7 @@ extern void security_init(void);
 extern void forget_uniqueness(Plan *join);
 extern bool can_go_back(Plan *plan);
 extern void take_parameters(Plan *plan, Plan *user, List *exprs);
+extern bool computes_volatile(Plan *plan);
 extern bool is_plain_bound(List *bound);
 
 /* lift.c */

@@ -98,6 +98,25 @@ is_noticed_walker(Node *node, void *context)
 		expression_tree_walker(node, is_noticed_walker, context);
 }
 
+/* Does a plan compute anything volatile, so that it matters how often it is run? */
+bool
+computes_volatile(Plan *plan)
+{
+	ListCell   *cell;
+
+	if (plan == NULL)
+		return false;
+	if (contain_volatile_functions((Node *) plan->targetlist) || contain_volatile_functions((Node *) plan->qual) ||
+		(IsA(plan, FunctionScan) && contain_volatile_functions((Node *) ((FunctionScan *) plan)->functions)) ||
+		(IsA(plan, SubqueryScan) && computes_volatile(((SubqueryScan *) plan)->subplan)))
+		return true;
+	if (IsA(plan, Append))
+		foreach(cell, ((Append *) plan)->appendplans)
+			if (computes_volatile(lfirst(cell)))
+				return true;
+	return computes_volatile(outerPlan(plan)) || computes_volatile(innerPlan(plan));
+}
+
 /* May LIMIT and OFFSET be computed once more than they are written? Not if anybody could tell. */
 bool
 is_plain_bound(List *bound)

@@ -136,6 +136,23 @@ def test_a_volatile_condition_stays_where_it_was(conn: Conn) -> None:
     assert plan.index("Filter: (passes") < plan.index("Hash Join")
 
 
+def test_a_condition_stays_below_what_is_run_once_a_row(conn: Conn) -> None:
+    """A volatile function in LATERAL is called for the rows that passed, and for no others."""
+    conn.execute(
+        "CREATE SEQUENCE s; CREATE FUNCTION tick(g int) RETURNS SETOF int LANGUAGE plpgsql ROWS 1"
+        " AS 'BEGIN PERFORM nextval(''s''); RETURN NEXT g % 2; END'"
+    )
+    query = "SELECT a.id FROM a, LATERAL tick(a.g) AS l WHERE passes(a, 3) AND l = a.g"
+    runs = []
+    for value in ("off", "on"):
+        switch(conn, value, "pg_bridge.batching")
+        conn.execute("SELECT setval('s', 1, false)")
+        assert len(conn.execute(query.encode()).fetchall()) == 20
+        runs.append(conn.execute("SELECT last_value FROM s").fetchone())
+    assert runs == [(40,), (40,)]
+    assert calls(conn)
+
+
 @pytest.mark.parametrize("join", JOINS)
 def test_a_call_below_a_sort_reads_its_new_parameter(conn: Conn, join: str) -> None:
     """A call goes below the sort of its side; the sort must be done anew when what the call reads has changed."""
