@@ -588,6 +588,7 @@ def test_a_batch_function_that_loses_a_result(own: Conn) -> None:
 def test_workers_do_the_cheap_part(own: Conn) -> None:
     own.execute("CREATE OR REPLACE FUNCTION note(function text, calls int) RETURNS void LANGUAGE sql AS ''")
     own.execute("ALTER FUNCTION word(text, int) PARALLEL RESTRICTED")
+    own.execute("ALTER FUNCTION word_batch(bigint, int, json[], json[]) PARALLEL RESTRICTED")
     own.execute("CREATE TABLE big AS SELECT a.* FROM a, generate_series(1, 2000)")
     for name in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
         own.execute(sql.SQL("SET {} = 0").format(sql.Identifier(name)))
