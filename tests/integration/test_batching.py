@@ -240,13 +240,14 @@ def test_the_qual_that_throws_out_more_goes_first_once_it_is_known(conn: Conn, e
 def test_answers_land_on_their_rows(conn: Conn, engine: EngineDouble) -> None:
     query = (
         "SELECT r.id, p.name, llm.complete('Sum up {review} of {stars}', r), llm.classify('Is {review}?', r, '{a,b,c}')"
-        " FROM reviews AS r JOIN products AS p USING (product_id) WHERE llm.is_true('Is {review} kind?', r) ORDER BY id"
+        " FROM reviews AS r JOIN products AS p USING (product_id)"
+        " WHERE id <= 200 AND llm.is_true('Is {review} kind?', r) ORDER BY id"
     )
     batched = conn.execute(query.encode()).fetchall()
     conn.execute("SET pg_bridge.batching = off")
     engine.reset()
     assert conn.execute(query.encode()).fetchall() == batched
-    assert len(engine.received.requests) > ROWS  # one by one, indeed
+    assert len(engine.received.requests) > 200  # one by one, indeed
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_null_and_empty(conn: Conn, engine: EngineDouble, value: str, row: str) 
 def test_rows_of_several_layouts_in_one_window(conn: Conn, engine: EngineDouble) -> None:
     query = """SELECT i, llm.complete('Look', CASE i % 3 WHEN 0 THEN '{"a": 1}'::jsonb
                WHEN 1 THEN '{"b": [1, {"c": "ü"}]}' ELSE '{"a": 1, "b": 2}' END)
-               FROM generate_series(1, 300) AS i ORDER BY i"""
+               FROM generate_series(1, 60) AS i ORDER BY i"""
     batched = conn.execute(query.encode()).fetchall()
     assert len(engine.received.prompts) == 3
     conn.execute("SET pg_bridge.batching = off")
