@@ -114,7 +114,7 @@ def test_a_closed_client_stops_the_statement(conn: Conn, connect: Connect, engin
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert eventually(lambda: engine.received.requests, 5)
+    assert eventually(lambda: engine.received.requests)
     with socket.socket(fileno=leaving.fileno()) as own:
         own.shutdown(socket.SHUT_RDWR)
         own.detach()
