@@ -220,9 +220,10 @@ def answered(shown: Conn, engine: EngineDouble) -> Conn:
     return shown
 
 
-def test_conditions_on_answers_mean_the_same(answered: Conn) -> None:
+@pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_conditions_on_answers_mean_the_same(answered: Conn, count: int) -> None:
     made = conditions(random.Random(5), ANSWERED)
-    for _ in range(100):
+    for _ in range(count):
         where = next(made).replace("{", "{{").replace("}", "}}")
         expected, found = (
             answered.execute(f"SELECT id FROM {table} WHERE {where.format()} ORDER BY id").fetchall()

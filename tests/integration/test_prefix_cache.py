@@ -91,6 +91,7 @@ def small_engine() -> Iterator[VllmEngine]:
         yield running
 
 
+@pytest.mark.slow  # an engine of its own
 def test_with_room_for_few(small_engine: VllmEngine) -> None:
     table = films(200)
     planned = list(render(QUESTION, table, plan(table)))
