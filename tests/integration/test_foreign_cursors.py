@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -160,6 +162,12 @@ def test_a_kept_plan_is_not_written_to(reviews: Conn) -> None:
         assert "Workers Planned" in shown
         assert "Workers Launched: 0" in shown
         assert reviews.execute("EXECUTE q (3)").fetchone() == (1,)
+
+
+def test_no_code_writes_to_a_plan_at_execution() -> None:
+    """Nothing shows it in SQL until a plan is shared, so the sources are read."""
+    for path in (Path(__file__).parents[2] / "native").glob("*.c"):
+        assert not re.search(r"es_plannedstmt->\w+\s*=[^=]", path.read_text()), path
 
 
 def test_what_a_foreign_table_cannot_do(reviews: Conn) -> None:
