@@ -124,10 +124,10 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	before = become(foreign_scan_user(node), 0);
 	ask("_foreign_explain", request.data, source, 1, &lines, &is_null);
 	close_source(source);
-	resume(before);
 	show(lines, es);
 	if (es->analyze && foreign_scan_has_run(node, &statement))
-		show_report(node, statement, es);
+		show_report(node, statement, es);	/* as the role that ran the scan: the memory of a statement is its own */
+	resume(before);
 }
 
 List *
