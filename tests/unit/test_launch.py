@@ -33,7 +33,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setattr(launch, "find_vllm", lambda: [sys.executable, "-c", _STAND_IN, mode])
 
 
-def test_flags_follow_the_device() -> None:
+def test_flags_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "serve")
     cpu = VllmEngine("m", device="cpu", port=1).command
     cuda = VllmEngine("m", device="cuda", port=1, prefix_caching=False, max_model_len=99).command
     assert cpu[cpu.index("--block-size") + 1] == "32"
@@ -46,7 +47,8 @@ def test_flags_follow_the_device() -> None:
     assert "--enable-prompt-tokens-details" in cpu
 
 
-def test_the_callers_own_flags_come_last() -> None:
+def test_the_callers_own_flags_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "serve")
     assert VllmEngine("m", device="cpu", extra=["--block-size", "64"]).command[-2:] == ["--block-size", "64"]
 
 
