@@ -15,6 +15,7 @@
      ├─ CallError            22000  the same of one call among many
      ├─ AnswerError          22000  the same of a foreign table's column
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
+     ├─ BrokenInstallation   58P01  the server's Python cannot import what pg_bridge needs
      ├─ Cancelled            57014  the statement was cancelled or timed out
      ├─ ClientGone           08006  the client closed its connection
      └─ EngineError          58000  the engine failed the run as a whole
@@ -181,6 +182,12 @@ class RunEnded(PgBridgeError):
             "the questions of this cursor ended with the savepoint that they began in",
             hint="The cursor began to read after a savepoint that has been rolled back; open it anew.",
         )
+
+
+class BrokenInstallation(PgBridgeError):
+    """The server's Python cannot import a module that pg_bridge needs."""
+
+    sqlstate = "58P01"
 
 
 class Cancelled(PgBridgeError):

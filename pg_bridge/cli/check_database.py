@@ -7,6 +7,8 @@ back.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +63,7 @@ class Database:
             yield Check("FAIL", "the DSN cannot be read", "write it as for psql: 'host=… dbname=… user=…'")
             return
         except psycopg.Error as error:
-            says = f"no connection to PostgreSQL: {_first_line(error)}"
+            says = f"no connection to PostgreSQL: {reason_of(error)}"
             yield Check("FAIL", says, "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs")
             return
         with connection:
@@ -97,22 +99,28 @@ class Database:
             yield Check("FAIL", "the server does not have the extension's files", mend)
 
     def _python(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
+        told: list[str] = []
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        connection.execute("SET client_min_messages = debug2")  # where the server's Python tells its version
         try:
             row = connection.execute("SELECT llm.version()").fetchone()
         except psycopg.errors.InsufficientPrivilege:
             yield Check("FAIL", "this user may not use schema llm", "GRANT USAGE ON SCHEMA llm TO your role;")
             return
         except psycopg.Error as error:
-            says = f"the server's Python cannot import pg_bridge: {_first_line(error)}"
-            mend = "put the package where the server's Python finds it: see docs/install.md; then connect anew"
+            says = f"the server's Python{_version(connection)} cannot import pg_bridge: {reason_of(error)}"
+            mend = "install it, with its dependencies, where that Python finds it: see docs/install.md; then connect anew"
             yield Check("FAIL", says, mend)
             return
+        finally:
+            connection.execute("RESET client_min_messages")
         version = row[0] if row else None
+        python = next(iter(re.findall(r"^pg_bridge .*(Python [\d.]+)$", "\n".join(told), re.MULTILINE)), "Python")
         if version == __version__:
-            yield Check("ok", f"the server's Python imports pg_bridge {version}")
+            yield Check("ok", f"the server's {python} imports pg_bridge {version} and what it needs")
         else:
-            says = f"the server's Python imports pg_bridge {version}, this command is {__version__}"
-            yield Check("warn", says, "install the same version for both")
+            says = f"the server's {python} imports pg_bridge {version}, this command is {__version__}"
+            yield Check("warn", says, "install the same version for both, then connect anew")
 
     def _servers(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
         rows = connection.execute(_SERVERS).fetchall()
@@ -145,5 +153,22 @@ class Database:
             yield Check("ok", f"a user mapping is there, {key} an api_key")
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _version(connection: psycopg.Connection[Any]) -> str:
+    """The version of the Python that PL/Python embeds, after a space; empty if this user may not ask."""
+    told: list[str] = []
+    connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    with contextlib.suppress(psycopg.Error):
+        connection.execute("DO LANGUAGE plpython3u $$ import platform; plpy.notice(platform.python_version()) $$")
+    return f" {told[0]}" if told else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in a line. Those of compiled modules begin with an empty one and have the reason far below."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    detail = getattr(getattr(error, "diag", None), "message_detail", None)
+    origin = [line for line in lines if line.startswith("Original error was:")]
+    told = (origin or [line for line in lines[1:] if not line.isupper() and "PLEASE READ" not in line])[:1]
+    first = lines[0] if lines else type(error).__name__
+    if first.endswith(":") and told:
+        return f"{first} {told[0].removeprefix('Original error was:').strip()}"
+    return f"{first} ({detail.strip()})" if detail else first

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from pg_bridge.cli.checks import Check
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.engine.failures import OR_RUN_DOCTOR
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.errors import EngineDenied, PgBridgeError
 from pg_bridge.options import Server
@@ -41,7 +42,7 @@ def check_engine(server: Server) -> Iterator[Check]:
         mend = f"{error.hint} With --endpoint: set PG_BRIDGE_API_KEY."
         yield Check("FAIL", error.message, mend)
     except PgBridgeError as error:
-        yield Check("FAIL", error.message, error.hint)
+        yield Check("FAIL", error.message, error.hint.removesuffix(OR_RUN_DOCTOR))
 
 
 class _Failed(Exception):  # ends the checks; nobody outside sees it

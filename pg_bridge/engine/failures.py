@@ -20,6 +20,9 @@ DENIED_STATUSES = frozenset({401, 403})
 OWN_MERITS_STATUSES = frozenset({400, 413, 422})
 NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
 
+OR_RUN_DOCTOR = ", or run: pg-bridge doctor"
+"""The end of a hint; doctor itself leaves it out."""
+
 _REASON_CHARS = 300
 _MODEL_CHARS = 100
 _ECHO_CHARS = 12
@@ -86,7 +89,7 @@ def refused_run(server: Server, refused: Refused) -> EngineError:
     return EngineError(
         f'the engine of server "{server.name}" answered with HTTP status {status}{retried}',
         detail=f"The endpoint is {server.endpoint}.",
-        hint="See the engine's log, or run: pg-bridge doctor",
+        hint=f"See the engine's log{OR_RUN_DOCTOR}",
     )
 
 
@@ -95,7 +98,7 @@ def unreachable(server: Server, reason: str) -> EngineUnreachable:
     return EngineUnreachable(
         f'could not connect to the engine of server "{server.name}": {reason}',
         detail=f"The endpoint is {server.endpoint}.",
-        hint="Check that the engine runs and that the server's endpoint is right, or run: pg-bridge doctor",
+        hint=f"Check that the engine runs and that the server's endpoint is right{OR_RUN_DOCTOR}",
     )
 
 

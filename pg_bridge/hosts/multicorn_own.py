@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from logging import DEBUG
 from operator import itemgetter
 from typing import Any, NoReturn
 
 from multicorn import ForeignDataWrapper
+from multicorn.utils import log_to_postgres
 
 from pg_bridge import __version__
-from pg_bridge.errors import Cancelled, OptionError
+from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.interrupts import Interrupts
 from pg_bridge.hosts.multicorn_errors import refuse
-from pg_bridge.hosts.session import SESSION, fault_of, start_run
+from pg_bridge.hosts.session import SESSION, check_installation, fault_of, start_run
 from pg_bridge.hosts.staging import RowSet, Staging
 from pg_bridge.options import Call
 from pg_bridge.pipeline import Fetch
@@ -152,7 +154,11 @@ class StateRelation(OwnRelation):
     """`llm._state`: one row about this backend."""
 
     def execute(self, quals: Sequence[Any], columns: Iterable[str], **_: Any) -> list[tuple[str, str | None]]:
-        """(package version, latest run as JSON)."""
+        """(package version, latest run as JSON); a DEBUG message tells of the installation."""
+        try:
+            log_to_postgres(check_installation(), DEBUG)
+        except BrokenInstallation as error:
+            refuse(error)
         return [(__version__, SESSION.last_run_json())]
 
 

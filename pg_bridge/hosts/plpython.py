@@ -16,10 +16,10 @@ from typing import Any
 from pg_bridge import __version__
 from pg_bridge.batch import as_report
 from pg_bridge.engine import Engine
-from pg_bridge.errors import Cancelled, OptionError
+from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.interrupts import Interrupts
-from pg_bridge.hosts.session import SESSION, fault, fault_of, one_row, start_run
+from pg_bridge.hosts.session import SESSION, check_installation, fault, fault_of, one_row, start_run
 from pg_bridge.hosts.staging import RowSet
 from pg_bridge.options import Call, Server
 
@@ -128,7 +128,13 @@ def report(statement: int, node: int) -> list[str]:
 
 
 def session_state() -> list[tuple[str, str | None]]:
-    """The body of `llm._session`: (package version, latest run as JSON)."""
+    """The body of `llm._session`: (package version, latest run as JSON); a DEBUG message tells of the installation."""
+    import plpy  # noqa: PLC0415 - exists in a backend only
+
+    try:
+        plpy.debug(check_installation())
+    except BrokenInstallation as error:
+        plpy.error(error.message, detail=error.detail, hint=error.hint, sqlstate=error.sqlstate)
     return [(__version__, SESSION.last_run_json())]
 
 

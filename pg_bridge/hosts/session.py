@@ -8,17 +8,23 @@ several, by SET ROLE or inside a SECURITY DEFINER function: what one asked is no
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 
+from pg_bridge import __version__
 from pg_bridge.batch import Statement
 from pg_bridge.engine import Engine
-from pg_bridge.errors import OptionError, PgBridgeError, ServerDenied, UnknownServer
+from pg_bridge.errors import BrokenInstallation, OptionError, PgBridgeError, ServerDenied, UnknownServer
 from pg_bridge.hosts import backend
 from pg_bridge.hosts.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.options import Call, Server
 from pg_bridge.pipeline import Answer, Fetch, Run, ask
 from pg_bridge.prompt import parse_question
+
+RUNTIME_MODULES = ("numpy", "aiohttp")  # imported at the first question, not before
 
 _STATEMENTS = 16
 
@@ -156,6 +162,29 @@ def _object(row: str) -> dict[str, object]:
     return value
 
 
+def check_installation() -> str:
+    """Import what the first question would; returns what there is, for people and for `pg-bridge doctor`.
+
+    Raises:
+        BrokenInstallation: A module is missing, or is not for this Python.
+    """
+    try:
+        for name in RUNTIME_MODULES:
+            import_module(name)
+    except ImportError as error:
+        raise broken_import(error) from error
+    return f"pg_bridge {__version__} from {Path(__file__).parents[2]}, Python {platform.python_version()}"
+
+
+def broken_import(error: ImportError) -> BrokenInstallation:
+    """The error for a module that cannot be imported: its text is about this machine's files, never about rows."""
+    return BrokenInstallation(
+        f"the server's Python {platform.python_version()} cannot import {error.name or 'a module'}",
+        detail=str(error).strip(),
+        hint="Install pg_bridge with its dependencies for this very version of Python, and connect anew: see docs/install.md.",
+    )
+
+
 def fault(sqlstate: str, message: str, detail: str | None, hint: str | None) -> str:
     """An error as data for the SQL function `llm._raise`, which raises it."""
     return json.dumps({"sqlstate": sqlstate, "message": message, "detail": detail, "hint": hint})
@@ -169,6 +198,9 @@ def fault_of(error: Exception) -> str:
         return fault("54001", "a JSON value is nested too deeply", None, "It may have some hundred levels.")
     if isinstance(error, MemoryError):
         return fault("53200", "out of memory", None, "Fewer rows in a window (window_rows) take less.")
+    if isinstance(error, ImportError):
+        broken = broken_import(error)
+        return fault(broken.sqlstate, broken.message, broken.detail, broken.hint)
     return fault(
         "XX000",
         f"pg_bridge failed with {type(error).__name__}",

@@ -328,7 +328,7 @@ class Cluster:
 
     def _server_environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
-        kept |= {"PYTHONPATH": str(self.python_path), "PYTHONNOUSERSITE": "1"}
+        kept |= {"PYTHONPATH": str(self.python_path), "PYTHONNOUSERSITE": "1", "PATH": _path_without_environments()}
         for name, value in self._environment.items():
             if value is None:
                 kept.pop(name, None)
@@ -352,6 +352,12 @@ class Cluster:
             return [line.strip() for line in (self.directory / "data/postmaster.pid").read_text().splitlines()]
         except OSError:
             return []
+
+
+def _path_without_environments() -> str:
+    """PATH without virtual environments: an embedded Python takes the first `python3` on it for its own place."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if not Path(folder).with_name("pyvenv.cfg").exists())
 
 
 def _error(message: str, detail: str) -> PgBridgeError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -48,7 +50,7 @@ def test_the_road_to_a_well_database(
     status, said = doctor(capsys, own)
     assert status == 1
     assert "extension pg_bridge" in said
-    assert "the server's Python imports pg_bridge" in said
+    assert f"the server's Python {platform.python_version()} imports pg_bridge" in said, said
     assert 'FAIL  no server "vllm"' in said
     assert "CREATE SERVER" in said
 
@@ -120,5 +122,33 @@ def test_python_that_does_not_find_the_package(
     )
     status, said = doctor(capsys, database.dsn)
     assert status == 1
-    assert "FAIL  the server's Python cannot import pg_bridge" in said
+    assert "FAIL  the server's Python" in said
+    assert "cannot import pg_bridge: ModuleNotFoundError: No module named 'pg_bridge'" in said
     assert "docs/install.md" in said
+
+
+def test_a_dependency_that_the_servers_python_lacks(capsys: pytest.CaptureFixture[str], engine: EngineDouble) -> None:
+    python = f"Python {platform.python_version()}"
+    with Cluster() as cluster:
+        cluster.psql("CREATE EXTENSION pg_bridge CASCADE")
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            create_server(connection, engine.url)
+        status, said = doctor(capsys, cluster.dsn)
+        assert status == 0, said
+        assert f"the server's {python} imports pg_bridge" in said
+
+        shutil.rmtree(cluster.python_path / "aiohttp")
+        status, said = doctor(capsys, cluster.dsn)
+        assert status == 1
+        assert f"the server's {python} cannot import aiohttp" in said
+        assert "all is well" not in said
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection, pytest.raises(psycopg.Error) as caught:
+            connection.execute("SELECT llm.complete('Is it?')")
+        assert caught.value.sqlstate == "58P01"
+        assert "cannot import aiohttp" in str(caught.value)
+        assert "defect" not in str(caught.value)
+
+        (cluster.python_path / "numpy/__init__.py").write_text("raise ImportError('\\n\\nfor another Python\\n')\n")
+        status, said = doctor(capsys, cluster.dsn)
+        assert status == 1
+        assert f"the server's {python} cannot import pg_bridge: ImportError: for another Python" in said

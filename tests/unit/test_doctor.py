@@ -3,6 +3,7 @@
 import pytest
 
 from pg_bridge.cli import main
+from pg_bridge.cli.check_database import reason_of
 from pg_bridge.testing.double import EngineDouble
 
 KEY = "sk-very-secret"
@@ -53,6 +54,8 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = doctor(capsys, "--endpoint", "http://127.0.0.1:9")
     assert status == 1
     assert "FAIL  could not connect" in said
+    assert "run: pg-bridge doctor" not in said  # that is what was run
+    assert "mend: Check that the engine runs" in said
 
 
 def test_the_key_comes_from_the_environment_and_is_never_printed(
@@ -91,3 +94,26 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "  pg-bridge doctor --endpoint http" in said
     assert "PG_BRIDGE_API_KEY" in said
+
+
+NUMPY_SAYS = """ImportError:
+
+IMPORTANT: PLEASE READ THIS FOR ADVICE ON HOW TO SOLVE THIS ISSUE!
+
+Importing the numpy C-extensions failed. This error can happen for many reasons.
+
+Original error was: No module named 'numpy._core._multiarray_umath'
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ModuleNotFoundError: No module named 'x'\nCONTEXT: …", "ModuleNotFoundError: No module named 'x'"),
+        (NUMPY_SAYS, "ImportError: No module named 'numpy._core._multiarray_umath'"),
+        ("ImportError: \n\nit is not for this Python\n", "ImportError: it is not for this Python"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_the_reason_is_never_empty(text: str, reason: str) -> None:
+    assert reason_of(RuntimeError(text)) == reason
