@@ -7,6 +7,7 @@ of February, so every answer is checked.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -191,7 +192,17 @@ def _date(answer: str) -> str:
 
 
 def _timestamp(answer: str) -> str:
-    return datetime.fromisoformat(answer).isoformat()
+    moment = datetime.fromisoformat(answer)
+    # From Python 3.14 on, hour 24 is read, as the next day's hour 0.
+    if moment.date() not in _days(answer):
+        raise ValueError
+    return moment.isoformat()
+
+
+def _days(text: str) -> Iterator[date]:
+    for length in (10, 8, 7):  # 2024-02-29, 20240229 or 2024-W09, 2024W09
+        with contextlib.suppress(ValueError):
+            yield date.fromisoformat(text[:length])
 
 
 def _json(answer: str) -> str:
