@@ -1,8 +1,8 @@
 """The commands of a page of the documentation, as one script that does what a reader does.
 
 In: a Markdown file. Out: a bash script. Blocks marked `sh` run as they stand, one after the other in one shell; blocks
-marked `sql` go to psql as the superuser, into the database `shop`; other blocks are output or configuration to look at. A
-comment before a block says what is different about it:
+marked `sql` go to psql as the superuser, into the database `shop`; other blocks are output or configuration to look
+at. A comment before a block says what is different about it:
 
     <!-- as ana -->         SQL of this role, who is no superuser
     <!-- not run: reason -->

@@ -1,9 +1,10 @@
 """`make test-matrix`: builds and tests this checkout on each Debian that people run, and prints what passed.
 
-In: the lines to run; the default is all. Out: a table PostgreSQL × Python × what passed, on stdout, and with `--write FILE`
-between that file's two marks. Each line gets a fresh root (scripts/roots.py) and the checkout as it stands, and does in it
-what a new user does: `make demo` where vLLM is wanted, `make test`, and the commands of docs/install.md. It needs root,
-debootstrap and the network; all that stays on this machine is the base roots in the cache and the logs.
+In: the lines to run; the default is all. Out: a table PostgreSQL, Python and what passed, on stdout, and with
+`--write FILE` between that file's two marks. Each line gets a fresh root (scripts/roots.py) and the checkout as it
+stands, and does in it what a new user does: `make demo` where vLLM is wanted, `make test`, and the commands of
+docs/install.md. It needs root, debootstrap and the network; all that stays on this machine is the base roots in the
+cache and the logs.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ def plain(root: Root) -> None:
 
 
 def upgraded(root: Root) -> None:
-    """Debian 13 upgraded from 12: PostgreSQL 15 is still there, PL/Python for it is offered no more, and another Python,
-    for which torch may be to be had, stands first on the path."""
+    """Debian 13 upgraded from 12, with another Python first on the path, for which torch may be to be had.
+
+    PostgreSQL 15 is still there, and PL/Python for it is offered no more.
+    """
     debian_13 = (root.folder / "etc/apt/sources.list").read_text()
     root.write("/etc/apt/sources.list", f"deb {main_mirror()} bookworm main\n{debian_13}")
-    root.run(f"apt-get update -q && {QUIET} install postgresql-15 python3 && test -x /usr/lib/postgresql/15/bin/postgres")
+    root.run(f"apt-get update -q && {QUIET} install postgresql-15 python3 && ls /usr/lib/postgresql/15/bin/postgres")
     root.write("/etc/apt/sources.list", debian_13)
-    root.run("apt-get update -q && apt-get clean && test -z \"$(apt-cache madison postgresql-plpython3-15)\"")
+    root.run('apt-get update -q && apt-get clean && test -z "$(apt-cache madison postgresql-plpython3-15)"')
     other = _python_of_this_machine()
     if other is None:
         _say("no Python 3.11 of pyenv on this machine: this root has Debian's alone")
@@ -137,7 +140,7 @@ def set_up(visit: Visit, outcome: Outcome, _: str) -> None:
         raise Failed(f"set-up did not say what it took: {said[-1000:]}")
     major, python, torch, engine_python = ready.groups()
     outcome.cells |= {"PostgreSQL": major, "Python": python}
-    outcome.cells["vLLM with"] = f"torch {torch}, Python {engine_python}" if torch else "–"
+    outcome.cells["vLLM with"] = f"torch {torch}, Python {engine_python}" if torch else "none"
     if line.engine == "vllm" and "of the remaining prompt tokens came from the prefix cache" not in said:
         raise Failed(f"the demo did not come to its end: {said[-3000:]}")
     outcome.cells["first command"] = f"`{command}`, {took_s:.0f} s"
@@ -191,9 +194,8 @@ def table(outcomes: Sequence[Outcome], tests: str) -> str:
         user = "root" if outcome.line.user == "root" else "with sudo"
         cells = [outcome.cells.get(column, "not run") for column in columns]
         lines.append("| " + " | ".join([outcome.line.name, user, *cells]) + " |")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
     which = f"the tests `{tests}`" if tests else "all tests"
     where = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} cores, {which}"
     return "\n".join([*lines, "", f"({where}; {os.getloadavg()[2]:.0f} processes at once on average.)"])

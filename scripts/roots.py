@@ -1,8 +1,8 @@
 """Throw-away Debian roots: made with debootstrap from the mirror that this machine's apt uses, entered with chroot.
 
 In: a suite's name. Out: a folder that holds that Debian, into which commands can be sent. A base root is kept in the
-user's cache, as debootstrap made it; what a command changes is in a copy that goes with the object. Each command has mounts
-and processes of its own, which end with it, so nothing is left behind on any way out. It needs root.
+user's cache, as debootstrap made it; what a command changes is in a copy that goes with the object. Each command has
+mounts and processes of its own, which end with it, so nothing is left behind on any way out. It needs root.
 
 A root reaches what this machine reaches: it gets the machine's resolver, proxies, certificates and settings of pip.
 """
@@ -26,7 +26,7 @@ CERTIFICATES = "/etc/ssl/machine.crt"  # in a root
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Failed(Exception):  # noqa: N818 - as in pg_bridge
+class Failed(Exception):
     """A command in a root, or the making of one, failed; the text is the end of what it said."""
 
 
@@ -122,20 +122,18 @@ class Root:
         ]
         home = "/root" if user == "root" else f"/home/{user}"
         environment = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": self.path, "LANG": "C.UTF-8"}
-        environment |= {"SSL_CERT_FILE": CERTIFICATES, **{name: os.environ[name] for name in PROXIES if name in os.environ}}
+        environment |= {name: os.environ[name] for name in PROXIES if name in os.environ}
+        environment |= {"SSL_CERT_FILE": CERTIFICATES}
         inside = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
         inside += ["bash", "-c", f"cd {shlex.quote(cwd)} && {{\n{script}\n}}"]
         entered = ["chroot", str(self.folder), *(["runuser", "-u", user, "--"] if user != "root" else []), *inside]
         outer = "\n".join(["set -e", *mounts, f"exec {shlex.join(entered)}"])
         # The processes' namespace goes with its first process, and with it every process and mount in there.
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", outer]
-        with contextlib.ExitStack() as stack:
-            into = stack.enter_context(log.open("w+") if log else tempfile.TemporaryFile("w+"))
+        with log.open("w+") if log else tempfile.TemporaryFile("w+") as into:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": into, "stderr": subprocess.STDOUT}
             try:
-                outcome = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=into, stderr=subprocess.STDOUT, timeout=timeout_s, check=False
-                )
-                status = outcome.returncode
+                status = subprocess.run(command, timeout=timeout_s, check=False, **streams).returncode
             except subprocess.TimeoutExpired:
                 status = 124
             into.seek(0)

@@ -1,20 +1,20 @@
 """Chooses the interpreter for the engine's environment, and where its torch comes from.
 
-In: the interpreters on this machine and what pip, as it is configured here, can have for them. Out: lines `name=value`
-for scripts/setup.sh: `python`, `torch`, `lock`, `index` (empty for pip's own), `megabytes` (of what would be fetched from
-elsewhere) and `why`. It installs and fetches nothing. Exit status 1, and a reason on stderr, if there is no torch to be had.
+In: the interpreters on this machine and what pip, as it is configured here, can have for them. Out: `name=value` lines
+for scripts/setup.sh: `python`, its `version`, `torch`, `lock`, `index` (empty for pip's own), `megabytes` (of what
+would be fetched from elsewhere) and `why`. It installs and fetches nothing. Exit status 1, and a reason on stderr, if
+there is no torch to be had.
 
 The engine is a process of its own, so its Python need not be the server's: torch's build for CPUs exists for some
 versions of Python in one place and for others in another. In order: that build as pip is configured (a local wheel, a
-mirror), the same from PyTorch's own index, and PyPI's build for GPUs, with which vLLM for CPUs runs just as well, but which
-is several times as large.
+mirror), the same from PyTorch's own index, and PyPI's build for GPUs, with which vLLM for CPUs runs just as well, but
+which is several times as large.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,9 +81,7 @@ def interpreters(candidates: Iterable[Path]) -> dict[str, Path]:
         if not os.access(candidate, os.X_OK):
             continue
         # -E -s: as the environment's own interpreter will run. A shim of pyenv prints its trouble to stderr.
-        outcome = subprocess.run(  # noqa: S603
-            [candidate, "-E", "-s", "-c", _PROBE], capture_output=True, text=True, check=False
-        )
+        outcome = subprocess.run([candidate, "-E", "-s", "-c", _PROBE], capture_output=True, text=True, check=False)
         version, _, executable = outcome.stdout.strip().partition(" ")
         if outcome.returncode == 0 and version in VERSIONS:
             found.setdefault(version, Path(executable))
@@ -124,7 +122,7 @@ def ask_pip(version: str, lock: str, index: str) -> Report | None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
         command += ["--only-binary=:all:", "--python-version", version, "--target", str(Path(folder, "target"))]
         command += ["--report", str(report), "--requirement", lock, *(["--index-url", index] if index else [])]
-        outcome = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+        outcome = subprocess.run(command, capture_output=True, check=False)
         if outcome.returncode:
             return None
         installs: Report = json.loads(report.read_text())["install"]

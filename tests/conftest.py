@@ -8,6 +8,7 @@ Multicorn2.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -188,6 +189,20 @@ def connect(database: Database) -> Iterator[Connect]:
 def db(connect: Connect) -> psycopg.Connection[Any]:
     """A superuser's connection in autocommit mode, without a server."""
     return connect()
+
+
+@pytest.fixture(scope="session")
+def without_module(cluster: Cluster) -> Path:
+    """A value for dynamic_library_path: all of the server's libraries but our module. From PostgreSQL 18 on,
+    a folder without plpgsql would hide that, too."""
+    folder = cluster.directory / "without_module"
+    folder.mkdir()
+    pg_config = [str(cluster.binaries / "pg_config"), "--pkglibdir"]
+    installed = Path(subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip())
+    for library in installed.glob("*.so"):
+        if library.name != "pg_bridge.so":
+            (folder / library.name).symlink_to(library)
+    return folder
 
 
 @pytest.fixture

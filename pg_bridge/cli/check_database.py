@@ -109,7 +109,7 @@ class Database:
             return
         except psycopg.Error as error:
             says = f"the server's Python{_version(connection)} cannot import pg_bridge: {reason_of(error)}"
-            mend = "install it, with its dependencies, where that Python finds it: see docs/install.md; then connect anew"
+            mend = "install it and what it needs where that Python finds it: see docs/install.md; then connect anew"
             yield Check("FAIL", says, mend)
             return
         finally:
@@ -163,7 +163,7 @@ def _version(connection: psycopg.Connection[Any]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in a line. Those of compiled modules begin with an empty one and have the reason far below."""
+    """What an error says, in a line; a compiled module's begins with an empty one and has its reason far below."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = getattr(getattr(error, "diag", None), "message_detail", None)
     origin = [line for line in lines if line.startswith("Original error was:")]

@@ -1,8 +1,8 @@
 """Where vLLM is: beside this Python, or in an environment of its own.
 
-In: this Python's place. Out: how to start vLLM, what it computes on, and which versions are installed there. vLLM may need
-another version of Python than the one that PostgreSQL embeds, so `make setup` puts it into `.venv-engine` beside `.venv`.
-Nothing of that environment is ever imported here.
+In: this Python's place. Out: how to start vLLM, what it computes on, and which versions are installed there. vLLM may
+need another version of Python than the one that PostgreSQL embeds, so `make setup` puts it into `.venv-engine` beside
+`.venv`. Nothing of that environment is ever imported here.
 """
 
 from __future__ import annotations

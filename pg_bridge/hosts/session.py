@@ -181,7 +181,7 @@ def broken_import(error: ImportError) -> BrokenInstallation:
     return BrokenInstallation(
         f"the server's Python {platform.python_version()} cannot import {error.name or 'a module'}",
         detail=str(error).strip(),
-        hint="Install pg_bridge with its dependencies for this very version of Python, and connect anew: see docs/install.md.",
+        hint="Install pg_bridge with its dependencies for this version of Python, and connect anew: docs/install.md.",
     )
 
 

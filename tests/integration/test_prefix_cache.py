@@ -11,7 +11,8 @@ import pytest
 
 from pg_bridge.engine import Engine, Sampling
 from pg_bridge.engine.demo import DIRECTORY, demo_engine
-from pg_bridge.engine.launch import BLOCK_SIZES, VllmEngine, find_device
+from pg_bridge.engine.environment import find_device
+from pg_bridge.engine.launch import BLOCK_SIZES, VllmEngine
 from pg_bridge.options import Server
 from pg_bridge.ordering import plan
 from pg_bridge.prefix_cache import PrefixCache
