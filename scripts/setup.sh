@@ -3,7 +3,7 @@
 # extension's files, into the PostgreSQL server; and .venv-engine, with vLLM, if ENGINE is not `double`. Run it as often as
 # you like: what is there is left alone. It starts no PostgreSQL cluster and touches none that exists.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 LOCKS=(requirements/runtime.txt requirements/dev.txt)
 ENGINE_LOCKS=(requirements/engine-cpu.txt)
@@ -252,8 +252,13 @@ install_extension() {
         fail "pg-bridge install"
 }
 
-install_packages
-install_venv
-install_extension
-if [ "${ENGINE:-vllm}" = vllm ]; then install_engine; else ENGINE_IS="no vLLM, as you asked"; fi
-say "ready: PostgreSQL $MAJOR ($WHY), Python $(python_version .venv/bin/python) (PL/Python's), $ENGINE_IS"
+main() {
+    install_packages
+    install_venv
+    # Before the engine, so that PostgreSQL and the engine double work where no torch is to be had.
+    install_extension
+    if [ "${ENGINE:-vllm}" = vllm ]; then install_engine; else ENGINE_IS="no vLLM, as you asked"; fi
+    say "ready: PostgreSQL $MAJOR ($WHY), Python $(python_version .venv/bin/python) (PL/Python's), $ENGINE_IS"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then main; fi
