@@ -6,7 +6,7 @@ ENGINE := vllm
 DEVDB := $(PYTHON) -m pg_bridge.testing.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-upgrade lint bench bench-planner bench-paper devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-planner bench-paper devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,8 +60,11 @@ devdb: setup ## leave a database and an engine running; prints dsn= and engine=
 devdb-stop: ## end what `make devdb` started
 	@if [ -x $(PYTHON) ]; then $(DEVDB) down; fi
 
+test-matrix: ## build and test on Debian 12, 13 and sid, in throw-away roots; needs root, takes an hour or two
+	@/usr/bin/python3 scripts/matrix.py $(MATRIX)
+
 clean: devdb-stop ## remove what was made in this checkout, the environments included
-	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	@rm -rf tests/regress/results *.egg-info
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist \
+		tests/regress/results *.egg-info || { echo "[clean] some files are another user's: sudo make clean"; exit 1; }
 	@echo "[clean] done"

@@ -26,7 +26,8 @@ def script(page: Path) -> tuple[int, str]:
         if block["language"] == "sh":
             parts.append(f"set -x\n{text}{{ set +x; }} 2>/dev/null")
         elif block["language"] == "sql":
-            who = f"-U {mark.removeprefix('as ')} -h 127.0.0.1" if mark.startswith("as ") else ""
-            sudo = "" if who else "sudo -u postgres "
-            parts.append(f"{sudo}psql -X -e -v ON_ERROR_STOP=1 -d shop {who} <<'END_OF_SQL'\n{text}END_OF_SQL")
+            role = f"SET ROLE {mark.removeprefix('as ')};\n" if mark.startswith("as ") else ""
+            parts.append(
+                f"sudo -u postgres psql -X -e -v ON_ERROR_STOP=1 -d shop <<'END_OF_SQL'\n{role}{text}END_OF_SQL"
+            )
     return len(parts) - 1, "\n".join(parts)

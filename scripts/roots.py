@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pg_bri
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CERTIFICATES = "/etc/ssl/machine.crt"  # in a root
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Unreachable(Exception):
+    """This machine cannot make roots: no root, no debootstrap, or no mirror that answers."""
 
 
 class Failed(Exception):
@@ -38,21 +43,37 @@ def mirrors() -> tuple[str, str]:
     main = [uri for uri in named if uri.endswith("/debian")]
     security = [uri for uri in named if uri.endswith("/debian-security")]
     if not main:
-        raise Failed("apt on this machine has no mirror of Debian")
+        raise Unreachable("apt on this machine has no mirror of Debian")
     return main[0], security[0] if security else ""
+
+
+def check() -> None:
+    """Look whether this machine can make roots.
+
+    Raises:
+        Unreachable: It cannot; the text says why.
+    """
+    if os.geteuid() != 0:
+        raise Unreachable("debootstrap and chroot need root")
+    if shutil.which("debootstrap") is None:
+        raise Unreachable("debootstrap is not installed: apt-get install debootstrap")
+    page = f"{main_mirror()}/dists/stable/Release"
+    try:
+        with urllib.request.urlopen(page, timeout=30):  # noqa: S310 - what apt has in its sources
+            return
+    except OSError as error:
+        raise Unreachable(f"apt's mirror of Debian does not answer: {error}") from error
 
 
 def base(suite: str) -> Path:
     """Return the base root of a suite, made at its first use.
 
     Raises:
-        Failed: There is no debootstrap, or the mirror did not answer.
+        Failed: debootstrap failed.
     """
     folder = CACHE / suite
     if (folder / "etc/debian_version").exists():
         return folder
-    if shutil.which("debootstrap") is None:
-        raise Failed("debootstrap is not installed")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{suite}-") as name:
         new = Path(name, "root")

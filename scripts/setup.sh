@@ -177,13 +177,20 @@ is_filled() {
     [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(stamp "$@")" ]
 }
 
-# --no-deps everywhere: the locks are complete, and requirements/engine-cpu.txt says why pip must not add to them.
+# --no-deps: the locks are complete, and requirements/engine-cpu.txt says why pip must not add to them. --no-compile: of
+# the tens of thousands of modules that come with vLLM few are ever imported; Python compiles those as it goes.
+pip_install() {
+    local venv=$1
+    shift
+    quietly "$venv/bin/pip" install -q --no-deps --no-compile "$@" || fail "pip install $*"
+}
+
 install_locks() {
     local venv=$1 arguments=() lock
     shift
     for lock in "$@"; do arguments+=(-r "$lock"); done
-    quietly "$venv/bin/pip" install -q --no-deps "${arguments[@]}" || fail "pip install"
-    quietly "$venv/bin/pip" install -q --no-deps --no-build-isolation -e . || fail "pip install -e ."
+    pip_install "$venv" "${arguments[@]}"
+    pip_install "$venv" --no-build-isolation -e .
 }
 
 make_sound() {
@@ -222,7 +229,7 @@ install_engine() {
     locks=("${LOCKS[@]}" "${ENGINE_LOCKS[@]}" "$lock")
     make_sound .venv-engine "$python"
     say "installing torch $torch ($why)$([ "$megabytes" -eq 0 ] || echo ", $megabytes MB to fetch")"
-    quietly .venv-engine/bin/pip install -q --no-deps ${index:+--index-url "$index"} -r "$lock" || fail "pip install torch"
+    pip_install .venv-engine ${index:+--index-url "$index"} -r "$lock"
     say "installing vLLM (some minutes the first time)"
     install_locks .venv-engine "${locks[@]}"
     remove_leftovers .venv-engine "${locks[@]}"
