@@ -193,9 +193,10 @@ class Root:
         for name in ("/etc/resolv.conf", "/etc/hosts"):
             with contextlib.suppress(OSError):
                 self.write(name, Path(name).read_text())
-        proxies = [path for path in Path("/etc/apt/apt.conf.d").glob("*") if "proxy" in path.read_text().lower()]
-        for path in proxies:
-            self.write(str(path), path.read_text())
+        for path in Path("/etc/apt/apt.conf.d").glob("*"):
+            # The mirror's lists may be older than they say they are good for.
+            if re.search(r"proxy|Check-(Valid-Until|Date)", path.read_text(), re.IGNORECASE):
+                self.write(str(path), path.read_text())
         with contextlib.suppress(OSError):
             bundle = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
             self.write(CERTIFICATES, bundle.read_text())
