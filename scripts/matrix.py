@@ -50,7 +50,8 @@ def upgraded(root: Root) -> None:
         return
     # What the shared objects of pyenv's Python were linked with.
     root.run(f"{QUIET} install libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libreadline8 libncursesw6 zlib1g")
-    shutil.copytree(other, root.folder / str(other).lstrip("/"), symlinks=True)
+    left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__")
+    shutil.copytree(other, root.folder / str(other).lstrip("/"), symlinks=True, ignore=left_out)
     root.path = f"{other}/bin:{root.path}"
     root.run('python3 -c "import sys, ssl, lzma, sqlite3; assert sys.version_info[:2] == (3, 11)"')
 
