@@ -155,7 +155,7 @@ def test(visit: Visit, outcome: Outcome, tests: str) -> None:
     options = f"PYTEST_ADDOPTS='{tests}' " if tests else ""
     said, took_s = visit.type(f"{options}make test ENGINE={outcome.line.engine}", "test", 7200)
     counts = re.findall(r"(\d+ (?:passed|skipped|deselected)[^\n]*?) in [\d.]+s", said)
-    outcome.cells["make test"] = f"{counts[0] if counts else '?'}, {took_s:.0f} s"
+    outcome.cells["tests"] = f"{counts[0] if counts else '?'}, {took_s:.0f} s"
 
 
 def read_install(visit: Visit, outcome: Outcome, _: str) -> None:
@@ -187,30 +187,51 @@ def run_line(line: Line, steps: Sequence[str], tests: str, logs: Path) -> Outcom
     except (Failed, OSError, subprocess.SubprocessError) as failure:
         _say(f"Debian {line.name}: {step} failed\n{failure}")
         outcome.failed = True
-        outcome.cells[{"test": "make test", "install": "docs/install.md"}.get(step, "first command")] = "**failed**"
+        outcome.cells[{"test": "tests", "install": "docs/install.md"}.get(step, "first command")] = "**failed**"
     return outcome
 
 
-def table(outcomes: Sequence[Outcome], tests: str) -> str:
-    """The table, with a line of where and when."""
-    columns = ["PostgreSQL", "Python", "vLLM with", "first command", "make test", "docs/install.md"]
-    lines = ["| Debian | user | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 2)]
-    for outcome in outcomes:
-        user = "root" if outcome.line.user == "root" else "with sudo"
-        cells = [outcome.cells.get(column, "not run") for column in columns]
-        lines.append("| " + " | ".join([outcome.line.name, user, *cells]) + " |")
+COLUMNS = ["PostgreSQL", "Python", "vLLM with", "first command", "tests", "docs/install.md"]
+HEAD = ["Debian", "user", *COLUMNS, "when"]
+
+
+def row_of(outcome: Outcome, tests: str) -> list[str]:
+    """One row of the table."""
+    if outcome.line.engine == "double":
+        outcome.cells["vLLM with"] = "engine double"
+    if tests and "tests" in outcome.cells:
+        outcome.cells["tests"] = f"{outcome.cells['tests']}: `{tests}`"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
-    which = f"the tests `{tests}`" if tests else "all tests"
-    where = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} cores, {which}"
-    return "\n".join([*lines, "", f"({where}; {os.getloadavg()[2]:.0f} processes at once on average.)"])
+    # How busy the machine was says what the seconds are worth.
+    load = f"{os.getloadavg()[2]:.0f} processes on {os.cpu_count()} cores"
+    user = "root" if outcome.line.user == "root" else "with sudo"
+    cells = [outcome.cells.get(column, "not run") for column in COLUMNS]
+    return [outcome.line.name, user, *cells, f"{datetime.now(UTC):%Y-%m-%d}, {commit}, {load}"]
 
 
-def write(file: Path, text: str) -> None:
-    """Put the table between a file's two marks."""
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The table in Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows))
+
+
+def write(file: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Put rows between a file's two marks; those of other lines, or of the other engine, stay."""
     before, _, rest = file.read_text().partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    file.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}")
+    old, _, after = rest.partition(MARKS[1])
+    kept = {_key(row): row for row in _rows(old)} | {_key(row): row for row in rows}
+    order = [line.name for line in LINES]
+    merged = sorted(kept.values(), key=lambda row: (order.index(row[0]), row[4] == "engine double"))
+    file.write_text(f"{before}{MARKS[0]}\n\n{table(merged)}\n\n{MARKS[1]}{after}")
+
+
+def _rows(text: str) -> list[list[str]]:
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [row for row in cells if row[0] in {line.name for line in LINES}]
+
+
+def _key(row: Sequence[str]) -> tuple[str, bool]:
+    return row[0], row[4] == "engine double"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,16 +254,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments.if_possible else 2
     logs = Path(tempfile.mkdtemp(prefix="pg_bridge-matrix-logs-"))
     _say(f"what the commands print is in {logs}")
-    outcomes = []
+    rows, failed = [], False
     for line in LINES:
         if not arguments.only or line.name in arguments.only:
             chosen = Line(line.name, line.suite, line.user, arguments.engine or line.engine, line.prepare)
-            outcomes.append(run_line(chosen, arguments.step or list(STEPS), arguments.tests, logs))
-    text = table(outcomes, arguments.tests)
-    print(text, flush=True)
-    if arguments.write:
-        write(arguments.write, text)
-    return int(any(outcome.failed for outcome in outcomes))
+            outcome = run_line(chosen, arguments.step or list(STEPS), arguments.tests, logs)
+            failed |= outcome.failed
+            rows.append(row_of(outcome, arguments.tests))
+            if arguments.write:
+                write(arguments.write, rows)
+    print(table(rows), flush=True)
+    return int(failed)
 
 
 def _say(line: str) -> None:
