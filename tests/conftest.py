@@ -45,10 +45,17 @@ settings.load_profile("quick")
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = ""
+    try:
+        find_vllm()
+    except EngineUnreachable as error:
+        missing = error.message
     for item in items:
         if item.get_closest_marker("vllm"):
             assert needs_vllm(item.nodeid), f"name the file of {item.nodeid} in tests/parallel.py"
             item.add_marker(pytest.mark.timeout(1200))  # its start counts, on a busy machine too
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
     items.sort(key=lambda item: turn_of(item.nodeid))
 
 
@@ -232,11 +239,7 @@ def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connectio
 
 @pytest.fixture(scope="session")
 def vllm() -> Iterator[VllmEngine]:
-    """A real vLLM with the model in the box, started at its first use; skipped where vLLM cannot be had."""
-    try:
-        find_vllm()
-    except EngineUnreachable as error:
-        pytest.skip(error.message)
+    """A real vLLM with the model in the box, started at its first use."""
     with demo_engine() as running:
         yield running
 
