@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -252,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unreachable as reason:
         _say(f"{'skipped' if arguments.if_possible else 'failed'}: {reason}")
         return 0 if arguments.if_possible else 2
+    # As Ctrl-C does: the command that runs is killed, with all in its namespace, and the root is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logs = Path(tempfile.mkdtemp(prefix="pg_bridge-matrix-logs-"))
     _say(f"what the commands print is in {logs}")
     rows, failed = [], False
