@@ -204,9 +204,9 @@ class Root:
 
     def _pip_settings(self) -> Iterator[str]:
         """This machine's settings of pip; what they name on its disk is shown to the root, read-only."""
-        listed = subprocess.run(
-            [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-        ).stdout
+        pip = [[found] for name in ("pip", "pip3") if (found := shutil.which(name))]
+        command = [*(pip[0] if pip else [sys.executable, "-m", "pip"]), "config", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         for name, value in dict(_setting(line) for line in listed.splitlines() if "=" in line).items():
             if name == "cert":
                 value = CERTIFICATES

@@ -140,7 +140,7 @@ def index_answers(index: str) -> bool:
 
 
 def megabytes(report: Report) -> int:
-    """Sum up what would be fetched: files on this machine count nothing, nor does one whose size nobody tells."""
+    """Sum up what would be fetched, as far as it is told; files on this machine count nothing."""
     total = 0
     for each in report:
         url = str(each["download_info"]["url"])
@@ -151,7 +151,7 @@ def megabytes(report: Report) -> int:
             with urllib.request.urlopen(request, timeout=CPU_INDEX_TIMEOUT_S) as answer:  # noqa: S310
                 total += int(answer.headers["Content-Length"] or 0)
         except OSError:
-            continue
+            break  # the next would be waited for as long
     return round(total / 1e6)
 
 
