@@ -177,6 +177,7 @@ class Root:
             source, copy = checkout / name, self.folder / target.lstrip("/") / name
             if source.is_symlink() or source.exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.unlink(missing_ok=True)
                 shutil.copy2(source, copy, follow_symlinks=False)
 
     def _reach_out(self) -> None:
