@@ -81,8 +81,16 @@ class Expressions:
 
     def call(self, scope: Scope, depth: int) -> str:
         """A call of a batched function that returns text."""
-        names = ("psafe", "psafe", "prestricted") if self.parallel else ("word", "word", "strictly", "leak")
+        names = (
+            ("psafe", "psafe", "prestricted")
+            if self.parallel
+            else ("word", "word", "word", "strictly", "leak", "leak", "label")
+        )
         name = self.choices.pick(names)
+        if name == "label":
+            kind = self.choices.pick(("int", "bool", "text[]", "pair", "text"))
+            value = self.value(scope, kind, min(depth - 1, 1))
+            return f"label({'(' + value + ')::text' if kind == 'text' else value}, {self.number(scope, 0)})"
         return f"{name}({self.text(scope, depth - 1)}, {self.number(scope, min(depth - 1, 1))})"
 
     def text(self, scope: Scope, depth: int = 2) -> str:
@@ -139,6 +147,11 @@ class Expressions:
                 lambda: f"({call()})::plain_text",
                 lambda: f"shout({one()})" if not self.parallel else call(),
                 lambda: f"({self.pair(scope, depth - 1)}).y",
+                lambda: (
+                    f"(SELECT max(m) FROM run('SELECT word(t, 1) FROM b WHERE id < 9') AS m WHERE m > {one()})"
+                    if not self.parallel
+                    else call()
+                ),
                 lambda: f"array_to_string({self.texts(scope, depth - 1)}, ',', '-')",
                 lambda: f"({number()})::text",
                 sublink,

@@ -125,7 +125,10 @@ class Queries:
         def texts() -> str:
             return f"{expressions.text(left, 1)} = {expressions.text(right, 1)}"
 
-        equal = choices.make((numbers, numbers, texts, lambda: f"{numbers()} AND {texts()}"))
+        def unique() -> str:
+            return self._unique_condition(left, right, both)
+
+        equal = choices.make((numbers, numbers, texts, lambda: f"{numbers()} AND {texts()}", unique))
         if kind == "FULL JOIN":  # without a condition that can be merged or hashed PostgreSQL refuses it
             pairs = [(x, y) for sort in ("int", "text") for x in left.of(sort) for y in right.of(sort)]
             if not pairs:
@@ -143,6 +146,22 @@ class Queries:
                 lambda: f"{equal} AND {expressions.text(left, 1)} <> {expressions.text(both, 1)}",
             )
         )
+
+    def _unique_condition(self, left: Scope, right: Scope, both: Scope) -> str:
+        """A key of the right side equals something of the left, which the planner takes for a proof; and a call."""
+        expressions, choices = self.expressions, self.expressions.choices
+        names = {column.split(".")[-1]: column for column, _ in right.columns}
+        parts = []
+        if {"x", "y"} <= names.keys():  # of u
+            parts += [f"{expressions.number(left, 0)} = {names['x']}", f"{names['y']} = {expressions.text(left, 1)}"]
+        elif "name" in names:
+            parts += [f"{names['name']} = {expressions.text(left, 1)}"]
+        elif "id" in names:
+            parts += [f"{names['id']} = {expressions.number(left, 1)}"]
+        else:
+            parts += [f"{expressions.number(left, 0)} = {expressions.number(right, 0)}"]
+        parts += [f"{expressions.call(both, 1)} {choices.pick(('<>', '>'))} 'k'"] if choices.chance(60) else []
+        return " AND ".join(parts)
 
     # -- what is shown
 

@@ -142,6 +142,15 @@ BEGIN
                  FROM unnest(t, n) WITH ORDINALITY AS u (a, b, o) ORDER BY o);
 END $$;
 
+CREATE FUNCTION label(x anyelement, n int) RETURNS text LANGUAGE plpgsql STABLE COST 6000 AS $$
+BEGIN PERFORM nextval('asked'); RETURN left(to_json(x)::text, 30) || n; END $$;
+CREATE FUNCTION label_batch(statement bigint, node int, x json[], n json[]) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM note(cardinality(x));
+    RETURN ARRAY(SELECT left(a::text, 30) || (b #>> '{}')
+                 FROM unnest(x, n) WITH ORDINALITY AS u (a, b, o) ORDER BY o);
+END $$;
+
 CREATE FUNCTION psafe(t text, n int) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE COST 8000 AS $$
 BEGIN RETURN upper(t) || n; END $$;
 CREATE FUNCTION psafe_batch(statement bigint, node int, t json[], n json[]) RETURNS text[]
@@ -163,6 +172,7 @@ SELECT llm.register_batch(f::regprocedure, replace(f, f_args, '_batch(bigint, in
 FROM (VALUES ('word(text, int)', '(text, int)'), ('passes(anyelement, int)', '(anyelement, int)'),
              ('strictly(text, int)', '(text, int)'), ('measure(text, int)', '(text, int)'),
              ('paired(text, int)', '(text, int)'), ('leak(text, int)', '(text, int)'),
+             ('label(anyelement, int)', '(anyelement, int)'),
              ('psafe(text, int)', '(text, int)'), ('prestricted(text, int)', '(text, int)')) AS v (f, f_args);
 
 -- None of these is batched by itself.

@@ -33,6 +33,7 @@ class Outcome:
         messages: The errors' texts, for people.
         asked: Calls that were made, one by one or in batches.
         batches: Batches among them.
+        slowed: Calls of a dear function that is not batched.
         state: Where the other sequences stand.
         revealed: Hidden values that reached a function.
         seconds: How long it took.
@@ -42,6 +43,7 @@ class Outcome:
     messages: list[str] = field(default_factory=list)
     asked: int = 0
     batches: int = 0
+    slowed: int = 0
     state: tuple[int, ...] = ()
     revealed: set[str] = field(default_factory=set)
     seconds: float = 0.0
@@ -186,8 +188,8 @@ class Server:
             outcome.answers = [_together(outcome.answers, ordered=case.ordered)]
         outcome.revealed = set(self._revealed)
         stands = ", ".join(f"(SELECT last_value FROM {name})" for name in SEQUENCES)
-        asked, batches, *rest = self.conn.execute(f"SELECT {stands}".encode()).fetchall()[0]
-        outcome.asked, outcome.batches, outcome.state = asked - 1, batches - 1, tuple(rest[1:])
+        asked, batches, slowed, *rest = self.conn.execute(f"SELECT {stands}".encode()).fetchall()[0]
+        outcome.asked, outcome.batches, outcome.slowed, outcome.state = asked - 1, batches - 1, slowed - 1, tuple(rest)
         return outcome
 
     def _answer(self, step: str, case: Case) -> object:
@@ -209,9 +211,15 @@ class Server:
             return f"sequences {off.state} became {on.state}"
         if on.revealed and not off.revealed:
             return f"hidden values reached a function: {sorted(on.revealed)}"
-        one_window = int(case.settings.get("pg_bridge.window_rows", WIDE_WINDOW)) >= WIDE_WINDOW
-        if case.counted and one_window and on.asked > off.asked and not off.failed:
+        return self._compare_calls(case, off, on) if case.counted and not off.failed else ""
+
+    def _compare_calls(self, case: Case, off: Outcome, on: Outcome) -> str:
+        if int(case.settings.get("pg_bridge.window_rows", WIDE_WINDOW)) < WIDE_WINDOW:
+            return ""
+        if on.asked > off.asked:
             return f"{off.asked} calls became {on.asked}"
+        if on.slowed > off.slowed:
+            return f"{off.slowed} calls of a dear function became {on.slowed}"
         return ""
 
 
