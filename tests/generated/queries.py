@@ -128,7 +128,7 @@ class Queries:
         def unique() -> str:
             return self._unique_condition(left, right, both)
 
-        equal = choices.make((numbers, numbers, texts, lambda: f"{numbers()} AND {texts()}", unique))
+        equal = choices.make((numbers, numbers, texts, lambda: f"{numbers()} AND {texts()}", unique, unique))
         if kind == "FULL JOIN":  # without a condition that can be merged or hashed PostgreSQL refuses it
             pairs = [(x, y) for sort in ("int", "text") for x in left.of(sort) for y in right.of(sort)]
             if not pairs:
@@ -153,15 +153,27 @@ class Queries:
         names = {column.split(".")[-1]: column for column, _ in right.columns}
         parts = []
         if {"x", "y"} <= names.keys():  # of u
-            parts += [f"{expressions.number(left, 0)} = {names['x']}", f"{names['y']} = {expressions.text(left, 1)}"]
+            parts += [
+                f"{expressions.number(left, 0)} = {names['x']}",
+                f"{names['y']} = {self._key(left, 'left({}, 2)')}",
+            ]
         elif "name" in names:
-            parts += [f"{names['name']} = {expressions.text(left, 1)}"]
+            parts += [f"{names['name']} = {self._key(left, '{}')}"]
         elif "id" in names:
             parts += [f"{names['id']} = {expressions.number(left, 1)}"]
         else:
             parts += [f"{expressions.number(left, 0)} = {expressions.number(right, 0)}"]
         parts += [f"{expressions.call(both, 1)} {choices.pick(('<>', '>'))} 'k'"] if choices.chance(60) else []
         return " AND ".join(parts)
+
+    def _key(self, left: Scope, form: str) -> str:
+        """What `u.y` and `names.name` really hold, made by a call of the other side."""
+        expressions, choices = self.expressions, self.expressions.choices
+        if choices.chance(30):
+            return expressions.text(left, 1)
+        texts = [*left.of("text"), "'V1'", "CASE WHEN now() > '2000-01-01' THEN 'V2' END", "'Word 2'"]
+        function = "initcap" if expressions.parallel else "word"
+        return form.format(f"{function}({choices.pick(texts)}{'' if expressions.parallel else ', 1'})")
 
     # -- what is shown
 

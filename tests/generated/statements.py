@@ -20,6 +20,7 @@ SETTINGS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("enable_material", 15, ("off",)),
     ("enable_memoize", 10, ("off",)),
     ("enable_seqscan", 20, ("off",)),
+    ("enable_indexscan", 20, ("off",)),
     ("enable_bitmapscan", 15, ("off",)),
     ("enable_indexonlyscan", 10, ("off",)),
     ("enable_partitionwise_join", 15, ("on",)),
