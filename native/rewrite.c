@@ -175,6 +175,15 @@ collect_atoms_walker(Node *node, void *atoms)
 	return expression_tree_walker(node, collect_atoms_walker, atoms);
 }
 
+/* Are two atoms the same? Which outer joins may have made a Var NULL is noted in some places and not in others. */
+static bool
+same_atom(Node *one, Node *other)
+{
+	if (IsA(one, Var) && IsA(other, Var))
+		return ((Var *) one)->varno == ((Var *) other)->varno && ((Var *) one)->varattno == ((Var *) other)->varattno;
+	return equal(one, other);
+}
+
 static Node *
 translate_mutator(Node *node, void *atoms)
 {
@@ -187,7 +196,7 @@ translate_mutator(Node *node, void *atoms)
 
 		foreach(cell, (List *) atoms)
 		{
-			if (equal(lfirst(cell), node))
+			if (same_atom(lfirst(cell), node))
 				return (Node *) makeVar(INDEX_VAR, column, exprType(node), exprTypmod(node), exprCollation(node), 0);
 			column++;
 		}

@@ -61,6 +61,7 @@ TRAPS = (
     "SELECT a.id, l.* FROM a, LATERAL (SELECT b.id AS i, word(t, 1) FROM b ORDER BY n DESC, i LIMIT a.g) AS l",
     "SELECT a.id, l.* FROM a, LATERAL (SELECT b.id AS i, word(t, 1) FROM b ORDER BY n DESC, i LIMIT a.g * 9) AS l",
     "SELECT a.id, l.* FROM a, LATERAL (SELECT id AS i, word(t, 1) FROM b ORDER BY n DESC, i LIMIT nullif(a.g, 3)) AS l",
+    "SELECT generate_series(1, length(word(b.t, 1)) % 4)::text, word(b.t, 1) FROM a LEFT JOIN b ON b.a_id = a.id",
     "SELECT i, word('X', i) FROM generate_series(1, 40000) AS i ORDER BY i DESC LIMIT 20000",
     "SELECT id, word(t, 1) FROM a ORDER BY g, id LIMIT 3 FOR UPDATE SKIP LOCKED",
     "SELECT id, word(t, 1) FROM a WHERE passes(a, 3) ORDER BY g, id LIMIT 3 FOR UPDATE SKIP LOCKED",
