@@ -203,7 +203,9 @@ class Server:
 
     def _compare(self, case: Case, off: Outcome, on: Outcome) -> str:
         if on.timed_out:
-            return f"takes too long: {off.seconds:.2f} s became {on.seconds:.2f}" if off.seconds < 0.1 else ""
+            # debug_parallel_query starts a worker for the query inside of each call of a batch function
+            fair = off.seconds < 0.1 and case.settings.get("debug_parallel_query", "off") == "off"
+            return f"takes too long: {off.seconds:.2f} s became {on.seconds:.2f}" if fair else ""
         for number, (expected, got) in enumerate(zip(off.answers, on.answers, strict=True), 1):
             if expected != got:
                 return f"step {number}: {_shown(expected, off)} became {_shown(got, on)}"
