@@ -222,13 +222,15 @@ class Queries:
         )
 
     def distinct(self, depth: int, outer: Scope | None = None) -> Query:
-        """SELECT DISTINCT."""
+        """SELECT DISTINCT; of a constant the planner makes LIMIT 1."""
         query = self.plain(depth, outer)
+        self.expressions.seen.add("stop")
         return Query(query.sql.replace("SELECT", "SELECT DISTINCT", 1), query.kinds)
 
     def distinct_on(self, depth: int, outer: Scope | None = None) -> Query:
         """SELECT DISTINCT ON: the first row of each, in an order of all columns."""
         query = self.plain(depth, outer)
+        self.expressions.seen.add("stop")
         shown = query.sql.replace("SELECT", "SELECT DISTINCT ON (c1)", 1)
         return Query(f"{shown} ORDER BY {_all(query.kinds)}", query.kinds, ordered=True)
 
