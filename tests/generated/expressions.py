@@ -6,10 +6,13 @@ order may raise and another not would be no difference worth a look.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.generated.choices import Choices
 from tests.generated.schema import GUARDED, OPEN, Relation
+
+Maker = Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Expressions:
         parallel: Only functions that parallel plans allow.
         as_reader: The statement runs as `reader`.
         seen: What was made that matters for the comparison: `sublink`, `join`, `stop`, `volatile`.
+        flat: Nothing with a query of its own.
         parameters: SQL type of each parameter of a prepared statement; None where there are none.
     """
 
@@ -48,6 +52,7 @@ class Expressions:
     parallel: bool = False
     as_reader: bool = False
     seen: set[str] = field(default_factory=set)
+    flat: bool = False
     parameters: list[str] | None = None
     _aliases: int = 0
 
@@ -129,6 +134,15 @@ class Expressions:
             shown = self.text(inner, depth - 1)
             return f"(SELECT {shown} FROM {relation} {self._where(inner, depth - 1)} ORDER BY {shown} LIMIT 1)"
 
+        def looped() -> str:
+            self.seen.add("sublink")
+            return f"(SELECT max(m) FROM run('SELECT word(t, 1) FROM b WHERE id < 9') AS m WHERE m > {one()})"
+
+        def gathered() -> str:
+            self.seen.add("sublink")
+            return f"array_to_string(ARRAY(SELECT {call()} ORDER BY 1), '+')"
+
+        queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped)
         return make(
             (
                 simple,
@@ -147,16 +161,9 @@ class Expressions:
                 lambda: f"({call()})::plain_text",
                 lambda: f"shout({one()})" if not self.parallel else call(),
                 lambda: f"({self.pair(scope, depth - 1)}).y",
-                lambda: (
-                    f"(SELECT max(m) FROM run('SELECT word(t, 1) FROM b WHERE id < 9') AS m WHERE m > {one()})"
-                    if not self.parallel
-                    else call()
-                ),
                 lambda: f"array_to_string({self.texts(scope, depth - 1)}, ',', '-')",
                 lambda: f"({number()})::text",
-                sublink,
-                first,
-                lambda: f"array_to_string(ARRAY(SELECT {call()} ORDER BY 1), '+')",
+                *(queries if not self.flat else ()),
             )
         )
 
@@ -186,6 +193,7 @@ class Expressions:
             relation, _, inner = self._inner(scope)
             return f"(SELECT count(*)::int FROM {relation} {self._where(inner, depth - 1)})"
 
+        queries: tuple[Maker, ...] = (counted, volatile)
         return self.choices.make(
             (
                 simple,
@@ -198,8 +206,7 @@ class Expressions:
                 lambda: f"cardinality({self.texts(scope, depth - 1)})",
                 lambda: f"({self.pair(scope, depth - 1)}).x",
                 lambda: f"CASE WHEN {self.condition(scope, depth - 1)} THEN {measured()} ELSE 1 END",
-                counted,
-                volatile,
+                *(queries if not self.flat else ()),
             )
         )
 
@@ -256,6 +263,10 @@ class Expressions:
         def one() -> str:
             return self.text(scope, depth - 1)
 
+        def sublink() -> str:
+            return self._sublink(scope, depth)
+
+        queries: tuple[Maker, ...] = (sublink, sublink)
         return self.choices.make(
             (
                 lambda: simple,
@@ -275,8 +286,7 @@ class Expressions:
                 lambda: f"ROW({self.number(scope, 0)}, {one()}) < ROW(2, {one()})",
                 lambda: f"({self.pair(scope, depth - 1)}) IS NOT NULL",
                 lambda: f"slow({self.number(scope, 0)})" if not self.parallel else simple,
-                lambda: self._sublink(scope, depth),
-                lambda: self._sublink(scope, depth),
+                *(queries if not self.flat else ()),
             )
         )
 

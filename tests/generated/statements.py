@@ -80,7 +80,7 @@ class Statements:
         choices = self.choices
         settings = {name: choices.pick(values) for name, percent, values in SETTINGS if choices.chance(percent)}
         settings |= JIT if choices.chance(1) else {"jit": "off"}  # it compiles for longer than all else takes
-        parallel = choices.chance(5)
+        parallel = choices.chance(6)
         if parallel:
             settings |= PARALLEL
         if choices.chance(3) or parallel:
@@ -90,7 +90,8 @@ class Statements:
         self.queries = Queries(self.expressions)
         case = choices.make(
             (
-                *[self.select] * 11,
+                *[self.select] * 9,
+                *[self.flat] * 3,
                 *[self.prepared] * 3,
                 *[self.cursor] * 2,
                 self.scrolled,
@@ -116,6 +117,14 @@ class Statements:
         query = self.queries.query()
         loose = {"sublink", "join", "stop"} & self.expressions.seen
         return _case(query.sql, ordered=query.ordered, counted=not loose)
+
+    def flat(self) -> Case:
+        """A table, conditions and values: whose calls can be counted, for nothing may end before its last row."""
+        self.expressions.flat = True
+        relation, _, scope, what = self.expressions.relation()
+        values, _ = self.queries.shown(scope)
+        where = " AND ".join(f"({self.expressions.condition(scope)})" for _ in range(self.choices.below(3) + 1))
+        return _case(f"SELECT {', '.join(values)} FROM {relation} WHERE {where}", counted=what.kind == "table")
 
     def explained(self) -> Case:
         """EXPLAIN changes nothing and does not fail."""
