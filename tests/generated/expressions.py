@@ -64,7 +64,10 @@ class Expressions:
     def relation(self) -> tuple[str, str, Scope, Relation]:
         """A relation: how it is written, its alias, what it brings into scope."""
         groups = (OPEN, GUARDED) if not self.as_reader else (GUARDED, OPEN)
-        relation = self.choices.pick(groups[1] if self.choices.chance(30) else groups[0])
+        group = groups[1] if self.choices.chance(30) else groups[0]
+        if self.parallel:  # the other functions have no parallel plan
+            group = tuple(relation for relation in group if not relation.calls)
+        relation = self.choices.pick(group)
         alias = self.alias()
         sql = relation.sql.format(self.choices.below(4))
         columns = tuple((f"{alias}.{name}", type_) for name, type_ in relation.columns)

@@ -23,47 +23,47 @@ class Relation:
         sql: How it is written there.
         columns: Name and type of each.
         kind: `table`, `view` or `function`.
-        rows: About how many.
+        calls: It makes calls of its own.
     """
 
     sql: str
     columns: tuple[tuple[str, str], ...]
     kind: str = "table"
-    rows: int = 40
+    calls: bool = False
 
 
-def _relation(sql: str, columns: str, kind: str = "table", rows: int = 40) -> Relation:
+def _relation(sql: str, columns: str, kind: str = "table", *, calls: bool = False) -> Relation:
     pairs = (column.split() for column in columns.split(", "))
-    return Relation(sql, tuple((name, kind_of) for name, kind_of in pairs), kind, rows)
+    return Relation(sql, tuple((name, kind_of) for name, kind_of in pairs), kind, calls)
 
 
-OPEN = (
+OPEN: tuple[Relation, ...] = (
     _relation("a", "id int, g int, t text, arr text[], up text, dom text, pr pair"),
-    _relation("b", "id int, a_id int, t text, nums int[]", rows=50),
-    _relation("u", "x int, y text, z int", rows=36),
-    _relation("names", "n int, name text", rows=12),
-    _relation("e", "id int, t text", rows=0),
+    _relation("b", "id int, a_id int, t text, nums int[]"),
+    _relation("u", "x int, y text, z int"),
+    _relation("names", "n int, name text"),
+    _relation("e", "id int, t text"),
     _relation("p", "id int, g int, t text"),
     _relation("i", "id int, g int, t text"),
-    _relation("d", "id int, g int, t text, up text", rows=20),
-    _relation("locked", "id int, g int, t text", rows=20),
-    _relation("v", "id int, g int, t text, w text, ok bool", "view"),
-    _relation("vj", "id int, t text, w text, n int", "view"),
-    _relation("vg", "g int, n int, w text", "view", 4),
-    _relation("listed({0})", "id int, t text", "function", 10),
+    _relation("d", "id int, g int, t text, up text"),
+    _relation("locked", "id int, g int, t text"),
+    _relation("v", "id int, g int, t text, w text, ok bool", "view", calls=True),
+    _relation("vj", "id int, t text, w text, n int", "view", calls=True),
+    _relation("vg", "g int, n int, w text", "view", calls=True),
+    _relation("listed({0})", "id int, t text", "function", calls=True),
 )
 
-GUARDED = (
+GUARDED: tuple[Relation, ...] = (
     _relation("secret", "id int, g int, t text, kind text"),
-    _relation("vault", "id int, g int, t text, kind text"),
+    _relation("vault", "id int, g int, t text, kind text", calls=True),
     _relation("psecret", "id int, g int, t text"),
     _relation("guarded", "id int, g int, t text", "view"),
-    _relation("judged", "id int, g int, t text", "view"),
-    _relation("layered", "id int, g int, t text, w text", "view"),
+    _relation("judged", "id int, g int, t text", "view", calls=True),
+    _relation("layered", "id int, g int, t text, w text", "view", calls=True),
     _relation("invoked", "id int, g int, t text, kind text", "view"),
     _relation("srf_secret()", "id int, g int, t text, kind text", "function"),
-    _relation("srf_vault()", "id int, g int, t text, kind text", "function"),
-    _relation("srf_above({0})", "id int, g int, t text, kind text", "function"),
+    _relation("srf_vault()", "id int, g int, t text, kind text", "function", calls=True),
+    _relation("srf_above({0})", "id int, g int, t text, kind text", "function", calls=True),
 )
 
 ROLE = """
@@ -181,7 +181,7 @@ CREATE FUNCTION slow(n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 1000000
 BEGIN PERFORM nextval('slowed'); RETURN n % 3 <> 0; END $$;
 CREATE FUNCTION tell(t text) RETURNS boolean LANGUAGE plpgsql STABLE COST 0.001 AS $$
 BEGIN PERFORM reveal(t); RETURN t IS NOT NULL; END $$;
-CREATE FUNCTION vol(n int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN n; END';
+CREATE FUNCTION vol(n int) RETURNS int LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS 'BEGIN RETURN n; END';
 CREATE FUNCTION run(q text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE r record;
 BEGIN FOR r IN EXECUTE q LOOP RETURN NEXT r::text; END LOOP; END $$;
