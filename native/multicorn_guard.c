@@ -22,6 +22,7 @@
 #include "foreign/fdwapi.h"
 #include "foreign/foreign.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
 
 static ExecutorStart_hook_type next_start;
@@ -33,17 +34,27 @@ typedef struct Values
 	bool		cannot_be_read;
 } Values;
 
-static void
-look_at_operand(Node *node, Values *values)
+/* Multicorn looks behind one change of type, as this does. */
+static Node *
+operand(List *operands, int place)
 {
+	Node	   *node = list_nth(operands, place);
+
 	if (IsA(node, RelabelType))
-		node = (Node *) ((RelabelType *) node)->arg;
-	else if (IsA(node, ArrayCoerceExpr))
-		node = (Node *) ((ArrayCoerceExpr *) node)->arg;
-	if (IsA(node, Var) || IsA(node, Const))
+		return (Node *) ((RelabelType *) node)->arg;
+	if (IsA(node, ArrayCoerceExpr))
+		return (Node *) ((ArrayCoerceExpr *) node)->arg;
+	return node;
+}
+
+static void
+look_at_value(Node *value, Values *values)
+{
+	/* it takes none that needs a row, or that is another one each time */
+	if (IsA(value, Const) || contain_var_clause(value) || contain_volatile_functions(value))
 		return;
-	if (IsA(node, Param) || IsA(node, OpExpr))
-		values->cannot_be_explained |= !get_typbyval(exprType(node));
+	if (IsA(value, Param) || IsA(value, OpExpr))
+		values->cannot_be_explained |= !get_typbyval(exprType(value));
 	else
 		values->cannot_be_explained = values->cannot_be_read = true;
 }
@@ -53,7 +64,6 @@ values_of(List *conditions)
 {
 	Values		values = {false, false};
 	ListCell   *cell;
-	ListCell   *operand;
 
 	foreach(cell, conditions)
 	{
@@ -61,9 +71,13 @@ values_of(List *conditions)
 		List	   *operands = IsA(node, OpExpr) ? ((OpExpr *) node)->args :
 			IsA(node, ScalarArrayOpExpr) ? ((ScalarArrayOpExpr *) node)->args : NIL;
 
-		/* Of others Multicorn takes none that has a value. */
-		foreach(operand, operands)
-			look_at_operand(lfirst(operand), &values);
+		/* Of others it takes none that has a value. */
+		if (list_length(operands) != 2)
+			continue;
+		if (IsA(operand(operands, 0), Var))
+			look_at_value(operand(operands, 1), &values);
+		else if (IsA(operand(operands, 1), Var))
+			look_at_value(operand(operands, 0), &values);
 	}
 	return values;
 }

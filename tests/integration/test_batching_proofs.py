@@ -216,6 +216,7 @@ def test_a_function_in_a_worker_makes_no_batches(workers: Conn) -> None:
     """Its statements are planned in the worker."""
     workers.execute(
         "CREATE OR REPLACE FUNCTION safe_batch(statement bigint, node int, t json[]) RETURNS text[] LANGUAGE plpgsql"
+        " PARALLEL SAFE"
         " AS $$ BEGIN RAISE EXCEPTION 'batch'; END $$;"
         "CREATE FUNCTION inner_count(most int) RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE"
         " AS $$ BEGIN RETURN (SELECT count(safe(t)) FROM b WHERE id <= most); END $$;"
