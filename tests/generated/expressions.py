@@ -269,7 +269,9 @@ class Expressions:
         def sublink() -> str:
             return self._sublink(scope, depth)
 
-        queries: tuple[Maker, ...] = (sublink, sublink)
+        queries: tuple[Maker, ...] = (sublink,) * (
+            6 if self.parallel else 2
+        )  # a worker's subquery is a place of its own
         return self.choices.make(
             (
                 lambda: simple,
@@ -294,7 +296,7 @@ class Expressions:
         )
 
     def _sublink(self, scope: Scope, depth: int) -> str:
-        relation, _, inner = self._inner(scope, correlated=self.choices.chance(60))
+        relation, _, inner = self._inner(scope, correlated=self.choices.chance(25 if self.parallel else 60))
         where = self._where(inner, depth - 1)
         text = self.text(scope, depth - 1)
         self.seen.add("stop")

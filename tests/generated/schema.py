@@ -47,6 +47,7 @@ OPEN: tuple[Relation, ...] = (
     _relation("i", "id int, g int, t text"),
     _relation("d", "id int, g int, t text, up text"),
     _relation("locked", "id int, g int, t text"),
+    _relation("wide", "id int, g int, t text"),
     _relation("v", "id int, g int, t text, w text, ok bool", "view", calls=True),
     _relation("vj", "id int, t text, w text, n int", "view", calls=True),
     _relation("vg", "g int, n int, w text", "view", calls=True),
@@ -202,6 +203,9 @@ CREATE TABLE i (id int, g int, t text);
 CREATE TABLE i1 (more text) INHERITS (i);
 CREATE TABLE d (id int PRIMARY KEY, g int, t text, up text GENERATED ALWAYS AS (upper(t)) STORED);
 CREATE TABLE locked (id int PRIMARY KEY, g int, t text);
+CREATE TABLE wide (id int PRIMARY KEY, g int, t text, filler text);  -- of many pages, for workers
+ALTER TABLE wide ALTER filler SET STORAGE PLAIN;
+INSERT INTO wide SELECT i, i % 4, 'Wide ' || i % 7, repeat('x', 1500) FROM generate_series(1, 30) AS i;
 INSERT INTO a (id, g, t, arr, dom, pr)
     SELECT i, i % 4, CASE WHEN i % 7 = 0 THEN NULL WHEN i % 5 = 0 THEN '' ELSE 'Word ' || i % 9 END,
            CASE WHEN i % 6 = 0 THEN NULL WHEN i % 5 = 0 THEN '{}' ELSE ARRAY['v' || i % 3, NULL, 'long ' || i] END,
@@ -254,8 +258,8 @@ CREATE VIEW invoked WITH (security_invoker) AS SELECT * FROM secret;
 CREATE FUNCTION srf_secret() RETURNS SETOF secret LANGUAGE sql STABLE AS 'SELECT * FROM secret';
 CREATE FUNCTION srf_vault() RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault';
 CREATE FUNCTION srf_above(n int) RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault WHERE g >= n';
-GRANT ALL ON a, b, u, names, e, p, i, d, locked, v, vj, vg, secret, vault, psecret, guarded, judged, layered, invoked
-    TO reader;
+GRANT ALL ON a, b, u, names, e, p, i, d, locked, wide, v, vj, vg, secret, vault, psecret, guarded, judged, layered,
+    invoked TO reader;
 ANALYZE;
 """
 

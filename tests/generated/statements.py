@@ -34,7 +34,6 @@ SETTINGS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 )
 JIT = {"jit": "on", "jit_above_cost": "0", "jit_inline_above_cost": "-1", "jit_optimize_above_cost": "-1"}
 PARALLEL = {
-    "parallel_setup_cost": "0",
     "parallel_tuple_cost": "0",
     "min_parallel_table_scan_size": "0",
     "max_parallel_workers_per_gather": "2",
@@ -82,7 +81,8 @@ class Statements:
         settings |= JIT if choices.chance(1) else {"jit": "off"}  # it compiles for longer than all else takes
         parallel = choices.chance(6)
         if parallel:
-            settings |= PARALLEL
+            # Free workers go into every subquery; dear ones above it, so that the subquery is a worker's.
+            settings |= PARALLEL | {"parallel_setup_cost": choices.pick(("0", "300"))}
         if choices.chance(3) or parallel:
             settings["debug_parallel_query"] = choices.pick(("on", "off", "regress"))
         reader = choices.chance(40)
@@ -241,7 +241,8 @@ class Statements:
     def current_of(self) -> Case:
         """WHERE CURRENT OF a cursor that locks."""
         scope = Scope((("d.id", "int"), ("d.t", "text")), ("d",))
-        query = f"SELECT d.id, {self.expressions.text(scope, 1)} FROM d WHERE {self.expressions.condition(scope, 1)}"
+        shown, where = self.expressions.text(scope, 1), self.expressions.condition(scope, 1)
+        query = f"SELECT d.id, {shown} FROM d WHERE d.id > 9 OR {where}"
         steps = ("FETCH 1 FROM c", "UPDATE d SET g = g + 1 WHERE CURRENT OF c")
         return _case("BEGIN", f"DECLARE c CURSOR FOR {query} FOR UPDATE", *steps, *steps, "SELECT * FROM d", "ROLLBACK")
 
@@ -301,10 +302,12 @@ class Statements:
         table, scope = self._target()
         value = f"left({self.expressions.text(scope, 1)}, 40)"
         change = f"UPDATE {table} AS x SET t = {value} WHERE x.id < 20 RETURNING x.id, x.t"
-        shown = Scope((("m.id", "int"), ("m.t", "text")), ("m",))
+        shown = Scope((("changed.id", "int"), ("changed.t", "text")), ("changed",))
         values, _ = self.queries.shown(shown)
         where = self.expressions.condition(shown, 1)
-        return self._changing(f"WITH m AS ({change}) SELECT {', '.join(values)} FROM m WHERE {where}", table)
+        return self._changing(
+            f"WITH changed AS ({change}) SELECT {', '.join(values)} FROM changed WHERE {where}", table
+        )
 
     def _target(self) -> tuple[str, Scope]:
         table = self.choices.pick(("d", "d", "p", "i", "secret", "vault", "guarded", "layered"))
