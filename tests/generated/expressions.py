@@ -7,7 +7,7 @@ order may raise and another not would be no difference worth a look.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.generated.choices import Choices
 from tests.generated.schema import GUARDED, OPEN, Relation
@@ -43,7 +43,6 @@ class Expressions:
         choices: Where chance comes from.
         parallel: Only functions that parallel plans allow.
         as_reader: The statement runs as `reader`.
-        seen: What was made that matters for the comparison: `sublink`, `join`, `stop`, `volatile`.
         flat: Nothing with a query of its own.
         parameters: SQL type of each parameter of a prepared statement; None where there are none.
     """
@@ -51,7 +50,6 @@ class Expressions:
     choices: Choices
     parallel: bool = False
     as_reader: bool = False
-    seen: set[str] = field(default_factory=set)
     flat: bool = False
     parameters: list[str] | None = None
     _aliases: int = 0
@@ -133,16 +131,13 @@ class Expressions:
 
         def first() -> str:
             relation, _, inner = self._inner(scope)
-            self.seen.add("stop")
             shown = self.text(inner, depth - 1)
             return f"(SELECT {shown} FROM {relation} {self._where(inner, depth - 1)} ORDER BY {shown} LIMIT 1)"
 
         def looped() -> str:
-            self.seen.add("sublink")
             return f"(SELECT max(m) FROM run('SELECT word(t, 1) FROM b WHERE id < 9') AS m WHERE m > {one()})"
 
         def gathered() -> str:
-            self.seen.add("sublink")
             return f"array_to_string(ARRAY(SELECT {call()} ORDER BY 1), '+')"
 
         queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped)
@@ -189,7 +184,6 @@ class Expressions:
             return f"length({text})" if self.parallel else f"measure({text}, {self.number(scope, depth - 1)})"
 
         def volatile() -> str:
-            self.seen.add("volatile")
             return f"vol({self.number(scope, depth - 1)})"
 
         def counted() -> str:
@@ -299,7 +293,6 @@ class Expressions:
         relation, _, inner = self._inner(scope, correlated=self.choices.chance(25 if self.parallel else 60))
         where = self._where(inner, depth - 1)
         text = self.text(scope, depth - 1)
-        self.seen.add("stop")
         return self.choices.make(
             (
                 lambda: f"EXISTS (SELECT FROM {relation} {where})",
@@ -320,7 +313,6 @@ class Expressions:
 
     def _inner(self, scope: Scope, *, correlated: bool = True) -> tuple[str, str, Scope]:
         """A relation of a sublink, and what is in scope there."""
-        self.seen.add("sublink")
         relation, alias, inner, _ = self.relation()
         return relation, alias, inner + scope if correlated else inner
 

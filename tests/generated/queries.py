@@ -103,12 +103,10 @@ class Queries:
     def _joined(self, sql: str, scope: Scope, depth: int, outer: Scope | None) -> tuple[str, Scope]:
         """One more item joined to `sql`."""
         expressions, choices = self.expressions, self.expressions.choices
-        expressions.seen.add("join")
         visible = scope if outer is None else scope + outer
         if depth > 0 and choices.chance(15):
             query, alias = self.query(0, visible), expressions.alias()
             kind = choices.pick(("CROSS JOIN LATERAL", "LEFT JOIN LATERAL"))
-            expressions.seen.add("stop")
             joined = f"{sql} {kind} ({query.sql}) AS {alias}"
             return joined + (" ON true" if kind.startswith("LEFT") else ""), scope + _scope(alias, _columns(query))
         other, added = self._item(depth - 1, outer)
@@ -194,7 +192,6 @@ class Queries:
         choices = self.expressions.choices
         read, scope = self.read(depth, outer)
         values, kinds = self.shown(scope)
-        self.expressions.seen.add("stop")
         limit = choices.make(
             (
                 lambda: f"LIMIT {choices.below(30)}",
@@ -222,15 +219,13 @@ class Queries:
         )
 
     def distinct(self, depth: int, outer: Scope | None = None) -> Query:
-        """SELECT DISTINCT; of a constant the planner makes LIMIT 1."""
+        """SELECT DISTINCT."""
         query = self.plain(depth, outer)
-        self.expressions.seen.add("stop")
         return Query(query.sql.replace("SELECT", "SELECT DISTINCT", 1), query.kinds)
 
     def distinct_on(self, depth: int, outer: Scope | None = None) -> Query:
         """SELECT DISTINCT ON: the first row of each, in an order of all columns."""
         query = self.plain(depth, outer)
-        self.expressions.seen.add("stop")
         shown = query.sql.replace("SELECT", "SELECT DISTINCT ON (c1)", 1)
         return Query(f"{shown} ORDER BY {_all(query.kinds)}", query.kinds, ordered=True)
 
@@ -307,7 +302,6 @@ class Queries:
         inner = f"SELECT {alias}.*, {_cast_first(function)} AS c{len(kinds)} FROM ({query.sql}) AS {alias}"
         if choices.chance(50):
             return Query(inner, kinds)
-        self.expressions.seen.add("stop")
         outside, last = self.expressions.alias(), f"c{len(kinds)}"
         limit = f"{last} < {choices.below(9)}" if kind == "int" else f"{last} > 'm'"
         return Query(f"SELECT * FROM ({inner}) AS {outside} WHERE {limit}", kinds)
@@ -323,7 +317,6 @@ class Queries:
         )
         sql = f"SELECT {_named(values)} {read}"
         if choices.chance(20):
-            self.expressions.seen.add("stop")
             order = f"ORDER BY {_all(first.kinds)} LIMIT {choices.below(20)}"
             return Query(f"{first.sql} {operator} {sql} {order}", first.kinds, ordered=True)
         return Query(f"{first.sql} {operator} {sql}", first.kinds)
@@ -340,7 +333,6 @@ class Queries:
             other, scope = f" JOIN {name} AS {two} ON {one}.c1 = {two}.c1", scope + _scope(two, _columns(inner))
         values, kinds = self.shown(scope, depth=1)
         where = f" WHERE {self.expressions.condition(scope, 1)}" if choices.chance(50) else ""
-        self.expressions.seen.add("join")
         return Query(
             f"WITH {name} AS {how}({inner.sql}) SELECT {_named(values)} FROM {name} AS {one}{other}{where}", kinds
         )
@@ -356,7 +348,6 @@ class Queries:
         if choices.chance(50):
             step += f" AND {expressions.condition(scope, 0)}"
         values, kinds = self.shown(scope, depth=1)
-        expressions.seen.add("join")
         union = choices.pick(("UNION ALL", "UNION"))
         rows = f"WITH RECURSIVE {name} (n, t) AS ({start} {union} {step})"
         return Query(f"{rows} SELECT {_named(values)} FROM {name} AS {one}", kinds)

@@ -115,8 +115,7 @@ class Statements:
     def select(self) -> Case:
         """The query alone."""
         query = self.queries.query()
-        loose = {"sublink", "join", "stop"} & self.expressions.seen
-        return _case(query.sql, ordered=query.ordered, counted=not loose)
+        return _case(query.sql, ordered=query.ordered)
 
     def flat(self) -> Case:
         """A table, conditions and values: whose calls can be counted, for nothing may end before its last row."""
