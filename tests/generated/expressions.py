@@ -43,7 +43,8 @@ class Expressions:
         choices: Where chance comes from.
         parallel: Only functions that parallel plans allow.
         as_reader: The statement runs as `reader`.
-        flat: Nothing with a query of its own.
+        flat: Nothing with a query of its own, and no constant where a column can stand: a call of constants is
+            computed beforehand with batching, and so the conditions cost, and are ordered, differently.
         parameters: SQL type of each parameter of a prepared statement; None where there are none.
     """
 
@@ -105,7 +106,7 @@ class Expressions:
         columns = scope.of("text")
 
         def simple() -> str:
-            if columns and not chance(8):
+            if columns and (self.flat or not chance(8)):
                 return self.choices.pick(columns)
             if self.parameters is not None and chance(60):
                 return self.parameter("text")
@@ -170,7 +171,7 @@ class Expressions:
         columns = scope.of("int")
 
         def simple() -> str:
-            if columns and not self.choices.chance(25):
+            if columns and (self.flat or not self.choices.chance(25)):
                 return self.choices.pick(columns)
             if self.parameters is not None and self.choices.chance(50):
                 return self.parameter("int")
@@ -211,6 +212,8 @@ class Expressions:
         """An array of texts."""
         columns = scope.of("text[]")
         simple = self.choices.pick(columns) if columns else "'{v1,NULL,v2}'::text[]"
+        if self.flat and not columns:
+            simple = f"ARRAY[{self.text(scope, 0)}]"
         if depth <= 0:
             return simple
         return self.choices.make(
