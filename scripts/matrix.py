@@ -89,6 +89,12 @@ LINES = (
 )
 
 
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout, marked where it was changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False).stdout.strip()
+
+
 @dataclass
 class Outcome:
     """What came of a line: a cell for each column, in the order in which they were had."""
@@ -96,6 +102,7 @@ class Outcome:
     line: Line
     cells: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    commit: str = field(default_factory=lambda: commit_of(CHECKOUT))  # as it is when the line begins
 
 
 class Visit:
@@ -202,13 +209,11 @@ def row_of(outcome: Outcome, tests: str) -> list[str]:
         outcome.cells["vLLM with"] = "engine double"
     if tests and "tests" in outcome.cells:
         outcome.cells["tests"] = f"{outcome.cells['tests']}: `{tests}`"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
     # How busy the machine was says what the seconds are worth.
     load = f"{os.getloadavg()[2]:.0f} processes on {os.cpu_count()} cores"
     user = "root" if outcome.line.user == "root" else "with sudo"
     cells = [outcome.cells.get(column, "not run") for column in COLUMNS]
-    return [outcome.line.name, user, *cells, f"{datetime.now(UTC):%Y-%m-%d}, {commit}, {load}"]
+    return [outcome.line.name, user, *cells, f"{datetime.now(UTC):%Y-%m-%d}, {outcome.commit}, {load}"]
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
