@@ -52,7 +52,7 @@ class Case:
         ordered: The order of rows is part of the answer.
         together: The rows of all steps are one answer: that of a cursor.
         prepare: Run before either side, while batching is off.
-        counted: No more calls may be made with batching than without.
+        counted: Not many more calls may be made with batching than without, and no more of a function that is dear.
     """
 
     settings: dict[str, str]
