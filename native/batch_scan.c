@@ -345,7 +345,8 @@ next_window(BatchScanState *state)
 	state->alive = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
 	memset(state->alive, true, state->nrows * sizeof(bool));
 
-	if (state->may_reorder)
+	/* The planner's order is by price; rows that have been seen tell more. */
+	if (state->may_reorder && state->all_windows > 1)
 		reorder_quals(state);
 	for (i = 0; i < state->nstages - 1 && any_alive(state); i++)
 		apply_qual(state, &state->stages[state->order[i]]);

@@ -42,7 +42,7 @@ class Expressions:
     Attributes:
         choices: Where chance comes from.
         parallel: Only functions that parallel plans allow.
-        as_reader: The statement runs as `reader`.
+        as_reader: The statement runs as `generated_reader`.
         flat: Nothing with a query of its own, and no constant where a column can stand: a call of constants is
             computed beforehand with batching, and so the conditions cost, and are ordered, differently.
         parameters: SQL type of each parameter of a prepared statement; None where there are none.

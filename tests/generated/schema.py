@@ -1,8 +1,8 @@
 """The tables, policies, views and functions of the generated statements.
 
-Text that the role `reader` may not see holds HIDDEN_MARK. `leak` and `tell` raise a NOTICE when such a text reaches
-them while `reader` asks. The sequence `asked` counts the calls that were made, by one or in batches; `slowed` those of
-an expensive function that is not batched.
+Text that the role `generated_reader` may not see holds HIDDEN_MARK. `leak` and `tell` raise a NOTICE when such a text
+reaches them while `generated_reader` asks. The sequence `asked` counts the calls that were made, by one or in batches;
+`slowed` those of an expensive function that is not batched.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ GUARDED: tuple[Relation, ...] = (
 )
 
 ROLE = """
-DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE generated_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 """
 
 SCHEMA = """
@@ -85,7 +85,7 @@ BEGIN
 END $$;
 CREATE FUNCTION reveal(t text) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF current_user = 'reader' AND strpos(upper(t), 'HIDDEN') > 0 THEN RAISE NOTICE 'revealed %', t; END IF;
+    IF current_user = 'generated_reader' AND strpos(upper(t), 'HIDDEN') > 0 THEN RAISE NOTICE 'revealed %', t; END IF;
 END $$;
 
 CREATE FUNCTION word(t text, n int) RETURNS text LANGUAGE plpgsql STABLE COST 10000 AS $$
@@ -231,7 +231,7 @@ CREATE VIEW vg AS SELECT g, count(*)::int AS n, max(word(t, g)) AS w FROM a GROU
 CREATE FUNCTION listed(n int) RETURNS TABLE (id int, t text) LANGUAGE sql STABLE AS
     'SELECT b.id, word(b.t, n) FROM b WHERE b.a_id < n + 8';
 
--- What `reader` may not see: an odd g in secret and psecret, kind 'shut' in vault, g of 2 or more in depot.
+-- What `generated_reader` may not see: an odd g in secret and psecret, kind 'shut' in vault, g of 2 or more in depot.
 CREATE TABLE secret (id int PRIMARY KEY, g int, t text, kind text);
 CREATE TABLE vault (id int PRIMARY KEY, g int, t text, kind text);
 CREATE TABLE psecret (id int, g int, t text) PARTITION BY LIST (g);
@@ -248,9 +248,9 @@ INSERT INTO depot SELECT i, i % 4, CASE WHEN i % 4 >= 2 THEN 'HIDDEN ' ELSE 'see
 ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
 ALTER TABLE vault ENABLE ROW LEVEL SECURITY;
 ALTER TABLE psecret ENABLE ROW LEVEL SECURITY;
-CREATE POLICY even ON secret TO reader USING (g % 2 = 0);
-CREATE POLICY open ON vault TO reader USING (word(kind, 1) = 'open-1');
-CREATE POLICY even ON psecret TO reader USING (g IN (SELECT n FROM names WHERE n % 2 = 0));
+CREATE POLICY even ON secret TO generated_reader USING (g % 2 = 0);
+CREATE POLICY open ON vault TO generated_reader USING (word(kind, 1) = 'open-1');
+CREATE POLICY even ON psecret TO generated_reader USING (g IN (SELECT n FROM names WHERE n % 2 = 0));
 CREATE VIEW guarded WITH (security_barrier) AS SELECT id, g, t FROM depot WHERE g < 2;
 CREATE VIEW judged WITH (security_barrier) AS SELECT id, g, t FROM depot WHERE word(kind, g) LIKE 'open%';
 CREATE VIEW layered WITH (security_barrier) AS SELECT id, g, t, word(t, 4) AS w FROM guarded WHERE passes(guarded, 3);
@@ -259,7 +259,7 @@ CREATE FUNCTION srf_secret() RETURNS SETOF secret LANGUAGE sql STABLE AS 'SELECT
 CREATE FUNCTION srf_vault() RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault';
 CREATE FUNCTION srf_above(n int) RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault WHERE g >= n';
 GRANT ALL ON a, b, u, names, e, p, i, d, locked, wide, v, vj, vg, secret, vault, psecret, guarded, judged, layered,
-    invoked TO reader;
+    invoked TO generated_reader;
 ANALYZE;
 """
 

@@ -218,8 +218,7 @@ class Server:
     def _compare_calls(self, case: Case, off: Outcome, on: Outcome) -> str:
         if int(case.settings.get("pg_bridge.window_rows", WIDE_WINDOW)) < WIDE_WINDOW:
             return ""
-        # Conditions of about the same price may change places, and either order may ask less.
-        if on.asked > 3 * off.asked + 20:
+        if on.asked > off.asked:
             return f"{off.asked} calls became {on.asked}"
         if on.slowed > off.slowed:
             return f"{off.slowed} calls of a dear function became {on.slowed}"

@@ -52,7 +52,7 @@ class Case:
         ordered: The order of rows is part of the answer.
         together: The rows of all steps are one answer: that of a cursor.
         prepare: Run before either side, while batching is off.
-        counted: Not many more calls may be made with batching than without, and no more of a function that is dear.
+        counted: No more calls may be made with batching than without.
     """
 
     settings: dict[str, str]
@@ -108,7 +108,7 @@ class Statements:
                 *[self.sequences] * 2,
             )
         )
-        return replace(case, settings=settings, role="reader" if reader else "postgres")
+        return replace(case, settings=settings, role="generated_reader" if reader else "postgres")
 
     # -- reading
 
