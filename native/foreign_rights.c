@@ -273,3 +273,19 @@ check_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table, List *needed, List 
 			refuse(table, "The source cannot apply the condition as PostgreSQL would.");
 	}
 }
+
+/*
+ * The same for a scan by Multicorn, which is not told which condition comes first: behind a barrier it asks no model.
+ */
+void
+check_barrier_of_multicorn(PlannerInfo *root, RelOptInfo *rel, Oid table)
+{
+	Bitmapset  *used = NULL;
+	ListCell   *cell;
+
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &used);
+	foreach(cell, rel->baserestrictinfo)
+		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause, rel->relid, &used);
+	if (has_model_column(table, used) && is_behind_barrier(root, rel, table))
+		refuse(table, "Multicorn does not tell a scan which condition comes first.");
+}

@@ -74,6 +74,7 @@ extern Oid	source_user(Oid table, Oid reader);
 extern bool may_learn_of_all_rows(Oid table, Oid reader);
 extern bool is_behind_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table);
 extern void check_barrier(PlannerInfo *root, RelOptInfo *rel, Oid table, List *needed, List *quals);
+extern void check_barrier_of_multicorn(PlannerInfo *root, RelOptInfo *rel, Oid table);
 
 typedef struct ForeignSource ForeignSource;
 

@@ -8,24 +8,21 @@
  * In execution it takes every such value for a parameter or an operator's result, and finds the type of others where there
  * is none: a scan that has one is refused.
  *
- * Nothing here is about pg_bridge's own tables only: other wrappers have the same fault.
+ * That is about the tables of any wrapper. Of pg_bridge's own, one that stands behind a security barrier asks no model: Multicorn
+ * hands over what it knows of the conditions without their order.
  */
-#include "pg_bridge.h"
+#include "foreign_scan.h"
 
 #include "catalog/pg_class.h"
-#include "commands/explain.h"
-#if PG_VERSION_NUM >= 180000
-#include "commands/explain_format.h"
-#include "commands/explain_state.h"
-#endif
 #include "executor/executor.h"
-#include "foreign/fdwapi.h"
 #include "foreign/foreign.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/paths.h"
 #include "utils/lsyscache.h"
 
 static ExecutorStart_hook_type next_start;
+static set_rel_pathlist_hook_type next_paths;
 
 /* Of the values in a scan's conditions */
 typedef struct Values
@@ -152,9 +149,22 @@ start_executor(QueryDesc *query, int eflags)
 		guard_walker(query->planstate, &is_run);
 }
 
+static void
+check_paths(PlannerInfo *root, RelOptInfo *rel, Index number, RangeTblEntry *entry)
+{
+	if (next_paths)
+		next_paths(root, rel, number, entry);
+	if (entry->rtekind != RTE_RELATION || entry->relkind != RELKIND_FOREIGN_TABLE || !is_of_multicorn(rel->serverid))
+		return;
+	if (strcmp(GetForeignDataWrapper(GetForeignServer(rel->serverid)->fdwid)->fdwname, "pg_bridge") == 0)
+		check_barrier_of_multicorn(root, rel, entry->relid);
+}
+
 void
 multicorn_guard_init(void)
 {
+	next_paths = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = check_paths;
 	next_start = ExecutorStart_hook;
 	ExecutorStart_hook = start_executor;
 }

@@ -113,3 +113,31 @@ def test_figures_of_the_source_are_for_the_owner(reviews: Conn, stranger: Conn, 
     assert "Source SQL" in shown
     assert "Sample" not in shown
     assert asked(engine) == {}
+
+
+@pytest.mark.parametrize("condition", ["stars <= 2", "length(review) > 3", "random() >= 0", "sentiment = 'positive'"])
+def test_behind_a_barrier_no_model_is_asked(
+    batching: Database, reviews: Conn, stranger: Conn, engine: EngineDouble, condition: str
+) -> None:
+    role = stranger.info.user
+    reviews.execute(
+        f"CREATE VIEW guarded WITH (security_barrier) AS SELECT * FROM review_insight WHERE {condition};"
+        f"GRANT SELECT ON guarded, reviews TO {role}"
+    )
+    for query in (
+        "SELECT summary FROM guarded",
+        "SELECT review_id FROM guarded WHERE spoiler AND review >= 'zz' COLLATE \"C\"",
+        "SELECT count(*) FROM guarded AS g JOIN guarded AS h USING (review_id) WHERE h.sentiment = 'positive'",
+    ):
+        for explain in ("", "EXPLAIN VERBOSE "):
+            said = failure(stranger, explain + query)
+            assert said.sqlstate == "0A000"
+            assert "hides" in str(said.message_primary)
+            assert "source" in str(said.message_hint)
+    assert engine.received.prompts == []
+
+
+def test_without_a_barrier_it_is(reviews: Conn, engine: EngineDouble) -> None:
+    reviews.execute("CREATE VIEW plain AS SELECT * FROM review_insight WHERE stars <= 2")
+    assert len(reviews.execute("SELECT summary FROM plain WHERE review_id < 10").fetchall()) > 0
+    assert engine.received.prompts != []
