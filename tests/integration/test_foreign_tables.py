@@ -461,7 +461,7 @@ def analyst(reviews: Conn, connect: Connect, database: Database) -> Conn:
 
 def test_rows_are_read_as_the_user_mapping_says(analyst: Conn, reviews: Conn, database: Database) -> None:
     if database.host != "multicorn":
-        pytest.skip("the source is read with the caller's rights")
+        pytest.skip("the source is read with its owner's rights")
     assert analyst.execute("SELECT count(*) FROM review_insight").fetchone() == (2000,)
     reviews.execute(
         f"ALTER TABLE reviews ENABLE ROW LEVEL SECURITY; "
