@@ -396,18 +396,29 @@ look_ahead_in(Plan *plan, int *next_id)
 		look_ahead((NestLoop *) plan, next_id);
 }
 
+bool
+reads_foreign_tables(PlannedStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+
+		if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_FOREIGN_TABLE)
+			return true;
+	}
+	return false;
+}
+
 /* Have the nested loops of a finished plan hand over many keys at once. */
 void
 look_ahead_for_keys(PlannedStmt *stmt)
 {
 	ListCell   *cell;
 	int			next_id;
-	bool		found = false;
 
-	foreach(cell, stmt->rtable)
-		found |= ((RangeTblEntry *) lfirst(cell))->rtekind == RTE_RELATION &&
-			((RangeTblEntry *) lfirst(cell))->relkind == RELKIND_FOREIGN_TABLE;
-	if (!found)
+	if (!reads_foreign_tables(stmt))
 		return;
 	next_id = next_plan_node_id(stmt);
 	look_ahead_in(stmt->planTree, &next_id);

@@ -120,6 +120,7 @@ extern bool foreign_scan_has_run(ForeignScanState *node, int64 *statement);
 extern void foreign_scan_init(void);
 
 /* foreign_keys.c */
+extern bool reads_foreign_tables(PlannedStmt *stmt);
 extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);
 
 /* foreign_explain.c */

@@ -121,21 +121,6 @@ guard_walker(PlanState *state, void *is_run)
 	return planstate_tree_walker(state, guard_walker, is_run);
 }
 
-static bool
-reads_foreign_tables(PlannedStmt *stmt)
-{
-	ListCell   *cell;
-
-	foreach(cell, stmt->rtable)
-	{
-		RangeTblEntry *entry = lfirst(cell);
-
-		if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_FOREIGN_TABLE)
-			return true;
-	}
-	return false;
-}
-
 static void
 start_executor(QueryDesc *query, int eflags)
 {
