@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 # `make … ENGINE=double` does without vLLM: the double answers at once, and with nothing of use.
 ENGINE := vllm
-DEVDB := $(PYTHON) -m pg_bridge.testing.devdb --engine $(ENGINE)
+DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-planner bench-paper devdb devdb-stop clean

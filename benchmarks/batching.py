@@ -22,9 +22,9 @@ from benchmarks import counters
 from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
-from pg_bridge.engine.demo import demo_engine
+from pg_bridge.dev.devdb import Double
+from pg_bridge.serving.demo import demo_engine
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.devdb import Double
 
 Conn = psycopg.Connection[Any]
 

@@ -20,7 +20,7 @@ from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.planner.tables import SHARED_DATA
 from benchmarks.report import Report, parser_of
-from pg_bridge.engine.demo import demo_engine
+from pg_bridge.serving.demo import demo_engine
 from pg_bridge.testing.cluster import Cluster
 
 REVIEWS = SHARED_DATA / "movie_reviews.csv"

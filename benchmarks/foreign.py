@@ -26,9 +26,9 @@ from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import value_of
-from pg_bridge.engine.demo import demo_engine
+from pg_bridge.dev.devdb import Double
+from pg_bridge.serving.demo import demo_engine
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.devdb import Double
 
 Conn = psycopg.Connection[Any]
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.statistics import functional_dependencies, representatives
-from pg_bridge.table import Table
+from pg_bridge.analysis.dependencies import functional_dependencies, representatives
+from pg_bridge.rows.table import Table
 
 
 @dataclass(frozen=True, slots=True)

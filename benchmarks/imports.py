@@ -18,8 +18,8 @@ import psycopg
 from benchmarks.hosts import Host, make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
+from pg_bridge.dev.devdb import Double
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.devdb import Double
 
 VERSION = "SELECT llm.version()"
 MAP = "SELECT * FROM llm.map('SELECT 1 AS number', 'Is it odd?')"

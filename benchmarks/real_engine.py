@@ -19,8 +19,8 @@ import psycopg
 from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
+from pg_bridge.dev.random_model import ModelSize, random_engine
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.random_model import ModelSize, random_engine
 
 SIZE = ModelSize(hidden=384, layers=6)
 MAX_TOKENS = 8

@@ -23,10 +23,10 @@ import psycopg
 from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
+from pg_bridge.dev.devdb import Double
 from pg_bridge.engine import Engine, Sampling
 from pg_bridge.options import Call, Server
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.devdb import Double
 
 QUESTION = "Which topic is this text about?"
 ROW_CHARS = 500

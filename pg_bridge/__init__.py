@@ -1,6 +1,6 @@
 """LLM calls over whole row sets inside PostgreSQL: deduplicated, ordered for prefix reuse, answered by vLLM.
 
-`pg_bridge.pipeline` is the product in one function; `docs/design.md` says why each part is as it is.
+`pg_bridge.asking.streamed` is the product in one function; `docs/design.md` says why each part is as it is.
 """
 
 from pg_bridge.errors import PgBridgeError

@@ -91,7 +91,7 @@ _LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
 _URL = rf"https?://[^\s{_CONTROL}?#@]+"
 _BOOLEAN = r"true|false"
 
-MULTICORN_WRAPPER = "pg_bridge.hosts.multicorn.Wrapper"
+MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
 
 OPTIONS: tuple[Option, ...] = (
     # Where the engine is.

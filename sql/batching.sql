@@ -123,8 +123,8 @@ CREATE FUNCTION llm._batch(
     statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
 ) RETURNS TABLE (answers text[], fault text)
 LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython
-return plpython.batch(plpy, statement, node, prompt, input, fixed, names, options)
+from pg_bridge.plpython import functions
+return functions.batch(plpy, statement, node, prompt, input, fixed, names, options)
 $$;
 
 CREATE FUNCTION llm._answers(
@@ -137,8 +137,8 @@ $$;
 
 CREATE FUNCTION llm._report(statement bigint, node integer) RETURNS text[]
 LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython
-return plpython.report(statement, node)
+from pg_bridge.plpython import functions
+return functions.report(statement, node)
 $$;
 
 CREATE FUNCTION llm._complete_batch(

@@ -9,16 +9,16 @@ CREATE FUNCTION llm._foreign_size(
     OUT sortable text[], OUT fault text[]
 ) LANGUAGE plpython3u VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython_foreign
-return plpython_foreign.size(plpy, request)
+from pg_bridge.plpython import foreign
+return foreign.size(plpy, request)
 $$;
 REVOKE ALL ON FUNCTION llm._foreign_size FROM PUBLIC;
 
 CREATE FUNCTION llm._foreign_explain(request text, OUT lines text[], OUT fault text[])
 LANGUAGE plpython3u VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython_foreign
-return plpython_foreign.explain(plpy, request)
+from pg_bridge.plpython import foreign
+return foreign.explain(plpy, request)
 $$;
 REVOKE ALL ON FUNCTION llm._foreign_explain FROM PUBLIC;
 
@@ -26,16 +26,16 @@ REVOKE ALL ON FUNCTION llm._foreign_explain FROM PUBLIC;
 CREATE FUNCTION llm._foreign_scan(request text) RETURNS TABLE (rows integer, cells text[], fault text[])
 LANGUAGE plpython3u STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython_foreign
-return plpython_foreign.scan(plpy, request)
+from pg_bridge.plpython import foreign
+return foreign.scan(plpy, request)
 $$;
 REVOKE ALL ON FUNCTION llm._foreign_scan FROM PUBLIC;
 
 -- The commands of IMPORT FOREIGN SCHEMA, which are then read where this session's own search_path says.
 CREATE FUNCTION llm._foreign_import(request text, OUT commands text[], OUT fault text[])
 LANGUAGE plpython3u VOLATILE AS $$
-from pg_bridge.hosts import plpython_foreign
-return plpython_foreign.import_schema(plpy, request)
+from pg_bridge.plpython import foreign
+return foreign.import_schema(plpy, request)
 $$;
 REVOKE ALL ON FUNCTION llm._foreign_import FROM PUBLIC;
 

@@ -1,4 +1,4 @@
--- The PL/Python host. Each body is one call into pg_bridge.hosts.plpython.
+-- The PL/Python host. Each body is one call into pg_bridge.plpython.functions.
 
 CREATE FOREIGN DATA WRAPPER pg_bridge NO HANDLER VALIDATOR llm._validate;
 COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak the OpenAI API';
@@ -7,26 +7,26 @@ COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak 
 -- looks servers up by the role that is current, so calling it for another role gains nothing.
 CREATE FUNCTION llm._connect(role name) RETURNS void
 LANGUAGE plpython3u VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython
-plpython.connect(plpy, role)
+from pg_bridge.plpython import functions
+functions.connect(plpy, role)
 $$;
 
 -- It runs the caller's query, so it keeps the caller's path.
 CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE plpython3u VOLATILE AS $$
-from pg_bridge.hosts import plpython
-return plpython.map_rows(plpy, query, columns, prompt, options)
+from pg_bridge.plpython import functions
+return functions.map_rows(plpy, query, columns, prompt, options)
 $$;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython
-return plpython.complete(plpy, prompt, input, options)
+from pg_bridge.plpython import functions
+return functions.complete(plpy, prompt, input, options)
 $$;
 
 CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-from pg_bridge.hosts import plpython
-return plpython.session_state()
+from pg_bridge.plpython import functions
+return functions.session_state()
 $$;

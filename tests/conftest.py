@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from pg_bridge.cli.install import extension_files, extension_folder
-from pg_bridge.engine.demo import demo_engine
-from pg_bridge.engine.environment import find_vllm
-from pg_bridge.engine.launch import VllmEngine
 from pg_bridge.errors import EngineUnreachable
+from pg_bridge.serving.demo import demo_engine
+from pg_bridge.serving.environment import find_vllm
+from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
@@ -276,7 +276,7 @@ def shared_conn(shared_database: Database, shared_engine: EngineDouble) -> Itera
 
 # -- foreign tables
 
-WRAPPER = {"multicorn": {"wrapper": "pg_bridge.hosts.multicorn.Wrapper"}, "plpython": {}}
+WRAPPER = {"multicorn": {"wrapper": "pg_bridge.multicorn.wrapper.Wrapper"}, "plpython": {}}
 
 
 @pytest.fixture

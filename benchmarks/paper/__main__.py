@@ -25,12 +25,12 @@ from benchmarks.paper.ways import UNSHUFFLED, WAYS
 from benchmarks.paper.workloads import Kind, workloads
 from benchmarks.paper_tables import PAPER_TABLES, make
 from benchmarks.report import Report, parser_of
-from pg_bridge.engine.demo import demo_engine
-from pg_bridge.engine.environment import Device, find_device
-from pg_bridge.engine.launch import BLOCK_SIZES, VllmEngine
+from pg_bridge.dev.random_model import ModelSize, random_model
 from pg_bridge.options import Server
+from pg_bridge.serving.demo import demo_engine
+from pg_bridge.serving.environment import Device, find_device
+from pg_bridge.serving.launch import BLOCK_SIZES, VllmEngine
 from pg_bridge.testing.cluster import Cluster
-from pg_bridge.testing.random_model import ModelSize, random_model
 
 
 def main() -> int:

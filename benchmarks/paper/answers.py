@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from benchmarks.paper.ways import ORIGINAL, OURS, WAYS, Way
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import value_of
+from pg_bridge.asking.prompt import Question, render
+from pg_bridge.asking.streamed import sampling_of
 from pg_bridge.engine import Engine
 from pg_bridge.options import Call, Server
 from pg_bridge.ordering import plan
-from pg_bridge.pipeline import sampling_of
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 FELT: tuple[Sentiment, ...] = ("positive", "negative", "mixed")
 QUESTION = Question("Is the sentiment of review positive, negative or mixed?", ())

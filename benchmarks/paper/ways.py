@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ggr import ggr
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, order_by, plan, weigh
 from pg_bridge.ordering.bound import most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
 from benchmarks.report import Report, parser_of
+from pg_bridge.analysis.dependencies import functional_dependencies
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import plan
-from pg_bridge.prompt import Question, render
-from pg_bridge.statistics import functional_dependencies
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 SAMPLE_ROWS = 300
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from benchmarks.planner.results import Quality
 from benchmarks.planner.stand_in import stand_in
 from benchmarks.planner.tables import load
 from benchmarks.planner.windows import WINDOWED, windowed
-from pg_bridge.dedup import dedup
 from pg_bridge.ordering import weigh
 from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
+from pg_bridge.rows.dedup import dedup
 
 _MOST_CELLS = 20_000_000  # looked at for the bound by groups of rows
 

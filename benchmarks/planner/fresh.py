@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.ggr import ggr
-from pg_bridge.dedup import dedup
 from pg_bridge.ordering import Ordering, Strategy, order_by, plan
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 GGR, OURS = "GGR", "pg_bridge"
 STRATEGIES = ("original", "rows only", "v1", "greedy", GGR, OURS)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.paper_tables import PaperTable
 from benchmarks.planner.fresh import Arrays
 from benchmarks.planner.prefixes import Integers
+from pg_bridge.analysis.tokenizer import Tokenizer, load_tokenizer
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
-from pg_bridge.tokenizer import Tokenizer, load_tokenizer
+from pg_bridge.rows.table import Table
 
 TOKENIZER = "tekken_240911.json"
 """The tokenizer that vLLM's dependency mistral_common carries."""

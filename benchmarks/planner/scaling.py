@@ -14,7 +14,7 @@ from benchmarks.paper_tables import PaperTable, make
 from benchmarks.planner.fresh import OURS, STRATEGIES, Form, Measured, Task, measure
 from benchmarks.planner.results import Budgeted, Size
 from benchmarks.planner.tables import widened
-from pg_bridge.dedup import dedup
+from pg_bridge.rows.dedup import dedup
 
 SIZES = (("beer", 30_000), ("pdmx", 10_000), ("beer+1", 10_000), ("beer+1", 100_000), ("beer+1", 1_000_000))
 """Tables and rows; `beer+1` are the beers with one column more."""

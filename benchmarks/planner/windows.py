@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from benchmarks.planner.fresh import Arrays
 from benchmarks.planner.prefixes import Rates, rates
 from benchmarks.planner.prompts import Prompts
+from pg_bridge.asking.streamed import FIRST_WINDOW_ROWS, WINDOW_GROWTH
 from pg_bridge.options import Call
 from pg_bridge.ordering import Sent, plan
-from pg_bridge.pipeline import FIRST_WINDOW_ROWS, WINDOW_GROWTH
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 WINDOWED = ("movies", "beer", "fever")
 

@@ -112,7 +112,7 @@ class Example:
 
     @property
     def message(self) -> str:
-        """The user message, as `pg_bridge.prompt` writes it."""
+        """The user message, as `pg_bridge.asking.prompt` writes it."""
         return f"{self.question}\n{dumped(self.row)}"
 
     @property
@@ -127,7 +127,7 @@ class Example:
 
 
 def dumped(value: Value | Row) -> str:
-    """Write a value, or a row, as `pg_bridge.prompt` sends it."""
+    """Write a value, or a row, as `pg_bridge.asking.prompt` sends it."""
     return json.dumps(value, ensure_ascii=False)
 
 

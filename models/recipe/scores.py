@@ -19,7 +19,7 @@ from models.recipe.tables import Row, invented_word
 from models.recipe.vocabulary import END, conversation, encode
 from pg_bridge.options import DEFAULT_SYSTEM_PROMPT
 from pg_bridge.ordering import plan
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 SPLITS = {
     "held-out rows": Split(),

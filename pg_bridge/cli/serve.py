@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from pg_bridge.children import interrupt_on_sigterm, tail
-from pg_bridge.engine.demo import demo_engine
-from pg_bridge.engine.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
 from pg_bridge.errors import EngineUnreachable, OptionError
+from pg_bridge.serving.children import interrupt_on_sigterm, tail
+from pg_bridge.serving.demo import demo_engine
+from pg_bridge.serving.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 

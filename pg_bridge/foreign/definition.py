@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pg_bridge.batch import Ask
+from pg_bridge.asking.prompt import parse_question, resolve_columns
+from pg_bridge.asking.together import Ask
 from pg_bridge.errors import OptionError, PgBridgeError, SourceError, TableError
 from pg_bridge.foreign.answers import AnswerType, ColumnType, answer_type
 from pg_bridge.options import Call, parse_options
-from pg_bridge.prompt import parse_question, resolve_columns
 
 _CALL_OPTIONS = ("reorder", "placement", "dedup", "window_rows")  # of the table; they hold for all its model columns
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from pg_bridge.dedup import dedup
+from pg_bridge.asking.prompt import parse_question, place_questions, resolve_columns
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens
 from pg_bridge.foreign.scan import Scan
 from pg_bridge.ordering import plan
-from pg_bridge.prompt import parse_question, place_questions, resolve_columns
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 SAMPLE_ROWS = 1000
 COST_PER_TOKEN = 2.0  # in the planner's units; some 100 tokens cost about what llm.complete does

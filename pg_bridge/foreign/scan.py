@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from pg_bridge import batch
-from pg_bridge.batch import Outcome
+from pg_bridge.asking import together
+from pg_bridge.asking.streamed import WINDOW_CHARS
+from pg_bridge.asking.together import Outcome
 from pg_bridge.engine import UNFIT, Engine
 from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
-from pg_bridge.pipeline import WINDOW_CHARS
 
 FIRST_WINDOW_ROWS = 32
 WINDOW_GROWTH = 2
@@ -96,7 +96,7 @@ class Scan:
         return [model[name] for name in sorted(predicates, key=rank)]
 
     def rows(
-        self, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
     ) -> Iterator[Row]:
         """Run it.
 
@@ -118,7 +118,7 @@ class Scan:
             yield from window
 
     def windows(
-        self, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
     ) -> Iterator[list[Row]]:
         """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned)
@@ -142,7 +142,7 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
-    def _windows(self, source: Rows, memory: batch.Statement) -> Iterator[list[Cells]]:
+    def _windows(self, source: Rows, memory: together.Statement) -> Iterator[list[Cells]]:
         most = self.relation.definition.window_rows
         size = min(FIRST_WINDOW_ROWS, most) if self.asked else FETCHED_ROWS
         is_last = False
@@ -166,7 +166,7 @@ class _Asking:
     """Asks about the windows of one scan."""
 
     def __init__(
-        self, scan: Scan, memory: batch.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self, scan: Scan, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
     ) -> None:
         self._scan = scan
         self._memory = memory
@@ -244,7 +244,7 @@ class _Asking:
                     raise AnswerError(column.name, error)
         return [value for value, _ in results]
 
-    def _ask(self, asks: Collection[batch.Ask], rows: Sequence[str | None]) -> list[list[Outcome]]:
+    def _ask(self, asks: Collection[together.Ask], rows: Sequence[str | None]) -> list[list[Outcome]]:
         return self._memory.answer_each(self._node, list(asks), rows, self._sent, self._new_engine())
 
 

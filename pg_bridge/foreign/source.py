@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pg_bridge.asking.prompt import columns_hint
 from pg_bridge.errors import SourceError, UnknownColumn
 from pg_bridge.foreign.answers import TEXTS, ColumnType
 from pg_bridge.foreign.definition import Definition
 from pg_bridge.foreign.quals import IS_NOT_NULL, IS_NULL, Qual, source_condition
-from pg_bridge.prompt import columns_hint
 
 Cells = tuple[str | None, ...]
 

@@ -31,7 +31,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
 from pg_bridge.ordering.rows import mean_order, prefixes, sort_rows
 from pg_bridge.ordering.sent import Sent
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 __all__ = ["MOST_COLUMNS", "STRATEGIES", "Ordering", "Sent", "Strategy", "order_by", "plan", "weigh"]
 

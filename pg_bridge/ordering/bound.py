@@ -17,7 +17,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import total_chars
 from pg_bridge.ordering.groups import all_groups
 from pg_bridge.ordering.shares import least_tree_chars
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 
 def most_shared_chars(cells: Cells) -> int:

@@ -28,8 +28,8 @@ from pg_bridge.ordering.guide import Guide
 from pg_bridge.ordering.rows import walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
-from pg_bridge.statistics import column_statistics
-from pg_bridge.table import Table
+from pg_bridge.rows.statistics import column_statistics
+from pg_bridge.rows.table import Table
 
 Strategy = Literal["original", "rows only", "v1", "greedy", "refined", "tree", "optimum"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.ordering.sent import Lookup, Sent, cell_hashes
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 _SEPARATOR_CHARS = 2  # ', ' after a cell; for the last cell of a row the two braces around it stand in
 _HEAD_CHARS = 16

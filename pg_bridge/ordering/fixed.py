@@ -15,7 +15,7 @@ import numpy as np
 
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.partition import Partition, split
-from pg_bridge.statistics import ColumnStatistics
+from pg_bridge.rows.statistics import ColumnStatistics
 
 _REACH = 8  # places that a column moves at most
 _MOVABLE = 64  # columns at an order's beginning; behind them little is shared

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pg_bridge.children import Guard, private_directory, tail, wait_until_gone
 from pg_bridge.errors import PgBridgeError
+from pg_bridge.serving.children import Guard, private_directory, tail, wait_until_gone
 from pg_bridge.testing.staging import stage_python
 
 SUPERUSER = "postgres"

@@ -35,7 +35,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from pg_bridge.prefix_cache import PrefixCache
+from pg_bridge.analysis.prefix_cache import PrefixCache
 from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
 

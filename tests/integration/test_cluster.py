@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pg_bridge.children import is_running
 from pg_bridge.errors import PgBridgeError
+from pg_bridge.serving.children import is_running
 from pg_bridge.testing.cluster import Cluster, find_binaries
 from pg_bridge.testing.staging import runtime_distributions
 

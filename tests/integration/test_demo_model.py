@@ -15,8 +15,8 @@ import pytest
 from models.recipe.notes import TOPICS, note, plain, sentence
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import Row, value_of
-from pg_bridge.engine.demo import DIRECTORY
-from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.serving.demo import DIRECTORY
+from pg_bridge.serving.launch import VllmEngine
 from tests.conftest import create_server
 from tests.integration.test_map import ask
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pg_bridge.children import is_running
+from pg_bridge.serving.children import is_running
 
-DEVDB = [sys.executable, "-m", "pg_bridge.testing.devdb", "--engine", "double", "--state"]
+DEVDB = [sys.executable, "-m", "pg_bridge.dev.devdb", "--engine", "double", "--state"]
 
 
 def devdb(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.serving.launch import VllmEngine
 from tests.conftest import WRAPPER, Database, create_server
 from tests.integration.test_demo_model import FELT, LEAST, ROWS, SEED, film_review
 

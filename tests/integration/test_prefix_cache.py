@@ -1,4 +1,4 @@
-"""What the prefix cache of `pg_bridge.prefix_cache` foretells is what vLLM's own counters say afterwards."""
+"""What the prefix cache of `pg_bridge.analysis.prefix_cache` foretells is what vLLM's own counters say afterwards."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from itertools import count
 
 import pytest
 
+from pg_bridge.analysis.prefix_cache import PrefixCache
+from pg_bridge.analysis.tokenizer import load_tokenizer
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.engine import Engine, Sampling
-from pg_bridge.engine.demo import DIRECTORY, demo_engine
-from pg_bridge.engine.environment import find_device
-from pg_bridge.engine.launch import BLOCK_SIZES, VllmEngine
 from pg_bridge.options import Server
 from pg_bridge.ordering import plan
-from pg_bridge.prefix_cache import PrefixCache
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
-from pg_bridge.tokenizer import load_tokenizer
+from pg_bridge.rows.table import Table
+from pg_bridge.serving.demo import DIRECTORY, demo_engine
+from pg_bridge.serving.environment import find_device
+from pg_bridge.serving.launch import BLOCK_SIZES, VllmEngine
 from tests.integration.test_vllm import settled
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pg_bridge.hosts.connection import SessionSource
-from pg_bridge.hosts.plpython_source import PlpySource
+from pg_bridge.multicorn.connection import SessionSource
+from pg_bridge.plpython.source import PlpySource
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import EXTENSIONS, WRAPPER, Database
 

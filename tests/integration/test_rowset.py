@@ -184,7 +184,7 @@ def test_only_superusers_make_tables_that_reach_into_the_session(conn: Conn, con
         builder = connect(user="builder")
         builder.execute(
             "CREATE SERVER mine FOREIGN DATA WRAPPER pg_bridge "
-            "OPTIONS (endpoint 'http://127.0.0.1:1', wrapper 'pg_bridge.hosts.multicorn.Wrapper');"
+            "OPTIONS (endpoint 'http://127.0.0.1:1', wrapper 'pg_bridge.multicorn.wrapper.Wrapper');"
             "CREATE FOREIGN TABLE pg_temp.own (role oid) SERVER mine OPTIONS (source 'a')"
         )
         for statement in (

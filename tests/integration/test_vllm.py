@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
-from pg_bridge.engine.launch import VllmEngine
+from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from tests.conftest import EXTENSIONS, create_server
 from tests.integration.test_map import ask

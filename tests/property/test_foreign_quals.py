@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pg_bridge.foreign.answers import BOOL, DATE, FLOAT8, INT4, NUMERIC, TEXT, TIMESTAMP, ColumnType
 from pg_bridge.foreign.quals import ILIKE, Qual, source_condition, surely_fails
-from pg_bridge.hosts.multicorn_quals import times_of, translate
+from pg_bridge.multicorn.quals import times_of, translate
 
 OPERATORS = {"=": op.eq, "<>": op.ne, "<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge}
 comparison = st.sampled_from(list(OPERATORS))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.ggr import EarlyStop, ggr
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 Row = tuple[str, ...]
 Sent = tuple[int, tuple[int, ...]]  # a row and the order of its columns

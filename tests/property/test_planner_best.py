@@ -15,7 +15,7 @@ from benchmarks.ggr import EarlyStop, ggr
 from pg_bridge.ordering import order_by, plan, weigh
 from pg_bridge.ordering.bound import most_shared_by_neighbours, most_shared_chars
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 from tests.property.test_planner_properties import EAGER, cells, names
 
 WORDS = ["ale", "amber ale", "amber beer", "stout", "stout, dry", "", "Brewery of the North", "Brewery of the South"]

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.ggr import EarlyStop, ggr
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.cli.plan import place_duplicates
-from pg_bridge.dedup import dedup
 from pg_bridge.options import REORDER, Reorder
 from pg_bridge.ordering import STRATEGIES, Ordering, Strategy, order_by, plan, weigh
 from pg_bridge.ordering.bound import most_shared_by_neighbours, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.cost import shared_chars, total_chars
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 QUESTION = Question("Well?", ())
 EAGER = EarlyStop(row_depth=float("inf"), column_depth=float("inf"), smallest_score=1)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge import batch
-from pg_bridge.batch import Statement, as_report
+from pg_bridge.asking import together
+from pg_bridge.asking.together import Statement, as_report
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.errors import CallError, NullPrompt, OptionError, UnknownColumn
 from pg_bridge.options import Call
@@ -77,7 +77,7 @@ def test_every_call_gets_its_answer_and_nothing_is_asked_twice(
     asked: list[str] = []
     statement = Statement()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "REMEMBERED_ANSWERS", remembered)
+        patch.setattr(together, "REMEMBERED_ANSWERS", remembered)
         for window in windows:
             before = len(asked)
             rows = [None if row is None else json.dumps(row, ensure_ascii=False) for _, row in window]

@@ -18,8 +18,8 @@ from benchmarks.planner.prefixes import Rates, bounded, rates
 from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Results, Size, StandIn
 from benchmarks.planner.scaling import FORMS, SIZES
 from benchmarks.planner.verdicts import Verdict, has_room, verdicts
-from pg_bridge.prefix_cache import PrefixCache
-from pg_bridge.statistics import functional_dependencies
+from pg_bridge.analysis.dependencies import functional_dependencies
+from pg_bridge.analysis.prefix_cache import PrefixCache
 
 COST = Measured(0.1, 0.05, 0.05, 1000, "tree", 5, 10, 8)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bridge.children import Guard, birth, end_group, group_is_running, interrupt_on_sigterm, wait_until_gone
+from pg_bridge.serving.children import Guard, birth, end_group, group_is_running, interrupt_on_sigterm, wait_until_gone
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_guard_ends_what_a_killed_process_left(sleeper: subprocess.Popen[bytes],
     mine = tmp_path / "mine"
     mine.mkdir()
     program = (
-        "import os, signal, sys; from pathlib import Path; from pg_bridge.children import Guard;"
+        "import os, signal, sys; from pathlib import Path; from pg_bridge.serving.children import Guard;"
         "guard = Guard(int(sys.argv[1]), signal.SIGTERM, Path(sys.argv[2]));"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

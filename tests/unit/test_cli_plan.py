@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from pg_bridge.analysis.measures import measure
+from pg_bridge.asking.prompt import parse_question
 from pg_bridge.cli import plan
-from pg_bridge.cli.plan.measures import measure
-from pg_bridge.dedup import dedup
 from pg_bridge.errors import OptionError, PgBridgeError, TemplateError, UnknownColumn
 from pg_bridge.ordering import STRATEGIES, Ordering
 from pg_bridge.ordering import plan as plan_rows
-from pg_bridge.prompt import parse_question
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 
 def run(*arguments: str | Path) -> int:
@@ -325,9 +325,9 @@ def test_the_optimum_of_a_tiny_table(
 def test_what_takes_long_is_left_out_and_said(
     films: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_COMPARED_CELLS", 71)
-    monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_NEIGHBOUR_ROWS", 23)
-    monkeypatch.setattr("pg_bridge.cli.plan.measures.MOST_GROUP_CELLS", 71)
+    monkeypatch.setattr("pg_bridge.analysis.measures.MOST_COMPARED_CELLS", 71)
+    monkeypatch.setattr("pg_bridge.analysis.measures.MOST_NEIGHBOUR_ROWS", 23)
+    monkeypatch.setattr("pg_bridge.analysis.measures.MOST_GROUP_CELLS", 71)
     run(films, "--bound")
     printed = capsys.readouterr().out
     assert "too many groups of rows" in printed

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pg_bridge.dedup import dedup
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 
 def table_of(*rows: tuple[int, ...]) -> Table:

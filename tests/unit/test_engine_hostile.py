@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pg_bridge.asking.streamed import storable
 from pg_bridge.engine import Completion, Engine, Sampling
 from pg_bridge.engine.metrics import read_counters
 from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
 from pg_bridge.engine.untrusted import MOST_TOKENS, parsed_for_jsonb, token_count, without_key
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, PgBridgeError, UnknownModel
 from pg_bridge.options import Server
-from pg_bridge.pipeline import storable
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 from tests.unit.test_engine_faults import everything_said
 

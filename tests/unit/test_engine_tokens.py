@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from pg_bridge.analysis.prefix_cache import characters
 from pg_bridge.engine import Engine, Sampling, Usage
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.options import Server
-from pg_bridge.prefix_cache import characters
 from pg_bridge.testing.double import EngineDouble
 
 SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pg_bridge.engine.environment import find_device, find_vllm, installed_version
 from pg_bridge.errors import EngineUnreachable
+from pg_bridge.serving.environment import find_device, find_vllm, installed_version
 
 
 def environment(folder: Path, version: str, **distributions: str) -> Path:

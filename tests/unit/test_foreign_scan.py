@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.batch import Statement
+from pg_bridge.asking.together import Statement
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.errors import AnswerError, OptionError, PgBridgeError, TableError, UnknownColumn
 from pg_bridge.foreign.answers import BOOL, INT4, TEXT, ColumnType

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pg_bridge.children import is_running
-from pg_bridge.engine import launch
-from pg_bridge.engine.launch import VllmEngine, explain
 from pg_bridge.errors import EngineUnreachable
+from pg_bridge.serving import launch
+from pg_bridge.serving.children import is_running
+from pg_bridge.serving.launch import VllmEngine, explain
 
 # A stand-in for `vllm serve`: answers /health after a while, or ends with a message. argv: mode, then vLLM's.
 _STAND_IN = """

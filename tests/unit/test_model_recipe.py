@@ -15,9 +15,9 @@ from models.recipe.examples import TASKS, Example, Split, Subject, example, exam
 from models.recipe.notes import THINGS, TOPICS, note, sentence
 from models.recipe.tables import Row, shapes
 from models.recipe.wordings import Wordings
+from pg_bridge.asking.prompt import parse_question, render
 from pg_bridge.ordering import plan
-from pg_bridge.prompt import parse_question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 SPLITS = [Split(), Split(shapes="held out", wordings="held out")]
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from benchmarks.ggr import EarlyStop, ggr
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.options import REORDER, Reorder
 from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan, weigh
 from pg_bridge.ordering.candidates import _Effort
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 
@@ -300,9 +300,9 @@ def test_columns_beyond_int16_are_refused() -> None:
 PROGRAM = """
 import hashlib
 import numpy as np
-from pg_bridge.dedup import dedup
+from pg_bridge.rows.dedup import dedup
 from pg_bridge.ordering import Sent, plan
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 def unique(i):
     return f"{i * 7919 % 100003:05d}" * 30
 cells = [("same" * 40, unique(i)) if i % 3 else (unique(i), "alike" * 40) for i in range(300)]

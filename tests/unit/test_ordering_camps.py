@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks.paper_tables import make
-from pg_bridge.dedup import dedup
 from pg_bridge.ordering import candidates, plan
 from pg_bridge.ordering.camps import _paid_by_others, two_camps
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.fixed import fixed_chars
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 
 def popular_and_rare() -> Table:

@@ -17,7 +17,7 @@ from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.descent import NONE
 from pg_bridge.ordering.graft import graft
 from pg_bridge.ordering.rows import walk
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.paper_tables import make
-from pg_bridge.dedup import dedup
 from pg_bridge.ordering import order_by, plan, weigh
 from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
@@ -22,7 +21,8 @@ from pg_bridge.ordering.groups import Groups, all_groups
 from pg_bridge.ordering.guide import Guide
 from pg_bridge.ordering.rows import sort_rows, walk
 from pg_bridge.ordering.shares import ROUNDS, Ways, least_tree_chars
-from pg_bridge.table import Table
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
 
 MANY = 10_000_000
 NAMES = ("a", "ab", "b", "review/x", "review/y")

@@ -21,8 +21,8 @@ from pg_bridge.ordering.regroup import regroup
 from pg_bridge.ordering.rows import mean_order, prefixes, sort_rows, walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
-from pg_bridge.statistics import column_statistics
-from pg_bridge.table import Table
+from pg_bridge.rows.statistics import column_statistics
+from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 Row = tuple[str, ...]  # its pieces '"name": cell', as sent or by column

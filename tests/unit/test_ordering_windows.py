@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks.paper_tables import PAPER_TABLES, make
+from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.rows import mean_order, prefixes, walk
 from pg_bridge.ordering.sent import ROOT, UNKNOWN, Lookup, lengthened
 from pg_bridge.ordering.tree import grow
-from pg_bridge.prompt import Question, render
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 QUESTION = Question("", ())

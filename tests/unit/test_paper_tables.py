@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
 from benchmarks.paper_tables.draw import by_rank, distinct, every_one, identifiers, scaled
-from pg_bridge.prompt import parse_question
-from pg_bridge.statistics import functional_dependencies
-from pg_bridge.table import Table
+from pg_bridge.analysis.dependencies import functional_dependencies
+from pg_bridge.asking.prompt import parse_question
+from pg_bridge.rows.table import Table
 
 COLUMNS = {"movies": 8, "products": 8, "bird": 4, "pdmx": 57, "beer": 9, "fever": 5, "squad": 5}
 PYTHON_OF: dict[str, type | tuple[type, ...]] = {

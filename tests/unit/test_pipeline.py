@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge import pipeline
+from pg_bridge.asking import streamed
+from pg_bridge.asking.streamed import Fetch, Run, ask
 from pg_bridge.engine import Completion, Sampling, Usage
 from pg_bridge.errors import RowError, UnknownColumn
 from pg_bridge.options import Call
-from pg_bridge.pipeline import Fetch, Run, ask
 
 
 class Oracle:
@@ -79,7 +79,7 @@ def test_every_row_gets_its_answer_once(
     run = Run()
     call = Call(window_rows=window, dedup=dedup)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "REMEMBERED_ANSWERS", remembered)
+        patch.setattr(streamed, "REMEMBERED_ANSWERS", remembered)
         answers = list(ask(fetcher(rows), ["a", "b", "n"], "About {a} and {b}", call, engine, run))
     assert sorted(answer.row_id for answer in answers) == list(range(1, len(rows) + 1))
     for answer in answers:

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pg_bridge.cli.plan.tree import draw
+from pg_bridge.analysis.drawing import draw
 from pg_bridge.ordering import order_by, plan
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 SVG = "{http://www.w3.org/2000/svg}"
 

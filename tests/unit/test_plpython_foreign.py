@@ -10,10 +10,10 @@ from pg_bridge.foreign.answers import BOOL, DATE, INT4, INT8, TEXT, TIMESTAMP, C
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported
 from pg_bridge.foreign.quals import Qual
-from pg_bridge.hosts.plpython import caught
-from pg_bridge.hosts.plpython_foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _parted, _picker
-from pg_bridge.hosts.plpython_request import Shown, is_known, qual_of
-from pg_bridge.hosts.plpython_source import PlpySource
+from pg_bridge.plpython.foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _parted, _picker
+from pg_bridge.plpython.functions import caught
+from pg_bridge.plpython.request import Shown, is_known, qual_of
+from pg_bridge.plpython.source import PlpySource
 
 DEFINITION = Definition.from_options(
     {"source": "s"},

@@ -7,9 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from pg_bridge.errors import TemplateError, UnknownColumn
-from pg_bridge.ordering import Ordering, plan
-from pg_bridge.prompt import (
+from pg_bridge.asking.prompt import (
     First,
     Question,
     parse_question,
@@ -18,7 +16,9 @@ from pg_bridge.prompt import (
     render_questions,
     resolve_columns,
 )
-from pg_bridge.table import Table
+from pg_bridge.errors import TemplateError, UnknownColumn
+from pg_bridge.ordering import Ordering, plan
+from pg_bridge.rows.table import Table
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pg_bridge.testing import random_model as module
-from pg_bridge.testing.random_model import NAME, ModelSize, random_model
+from pg_bridge.dev import random_model as module
+from pg_bridge.dev.random_model import NAME, ModelSize, random_model
 
 pytest.importorskip("safetensors")
 

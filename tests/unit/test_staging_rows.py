@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.hosts import staging
-from pg_bridge.hosts.staging import RowSet, Staging
+from pg_bridge.backend import rowsets
+from pg_bridge.backend.rowsets import RowSet
+from pg_bridge.multicorn.staging import Staging
 
 row = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
 
@@ -32,7 +33,7 @@ def test_rows_come_back_in_place(rows: list[str | None], position: int, count: i
 def test_a_large_row_set_leaves_memory() -> None:
     rowset = RowSet()
     line = "x" * 1000
-    for _ in range(staging.SPILL_BYTES // 1_000_000 + 1):
+    for _ in range(rowsets.SPILL_BYTES // 1_000_000 + 1):
         rowset.extend([line] * 1000)
     assert rowset.spilled
     assert rowset.fetch(len(rowset) - 2, 5) == [line, line]

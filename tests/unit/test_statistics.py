@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pg_bridge.statistics import (
+from pg_bridge.analysis.dependencies import (
     Dependency,
     approximate_dependencies,
-    column_statistics,
     functional_dependencies,
     representatives,
 )
-from pg_bridge.table import Table
+from pg_bridge.rows.statistics import column_statistics
+from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 FILMS = Table.from_json(

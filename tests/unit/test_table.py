@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pg_bridge.errors import QueryError
-from pg_bridge.table import Table
+from pg_bridge.rows.table import Table
 
 
 def cells(table: Table) -> list[list[str]]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pg_bridge.analysis.tokenizer import load_tokenizer
 from pg_bridge.errors import OptionError
-from pg_bridge.tokenizer import load_tokenizer
 
 TEXTS = ["one row of a table", "", "one row, one question", "héllo wörld \N{SNOWMAN}", "0123456789" * 100]
 

@@ -1,0 +1,1 @@
+"""From rows and a prompt to answers: the whole road."""

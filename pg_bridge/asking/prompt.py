@@ -1,0 +1,214 @@
+"""From a prompt with `{column}` in it and an ordering to the user messages that are sent.
+
+In: the prompt as the user wrote it, a `Table`, an `Ordering`. Out: one text a row: the question, which is the
+same for every row and so one shared prefix, then the row as a JSON object with its cells in planned order.
+Names stand beside the values, so the order of the cells carries no meaning (the paper's prompt, its
+appendix). Several questions about the same rows may stand behind the row instead, where that is cheaper.
+
+It never puts a cell into the question, never counts tokens and holds no system prompt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from os.path import commonprefix
+from typing import Literal
+
+import numpy as np
+
+from pg_bridge.errors import NullPrompt, TemplateError, UnknownColumn
+from pg_bridge.options import Place
+from pg_bridge.ordering import Ordering
+from pg_bridge.rows.table import Table
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
+_BRACES_HINT = "Write {column} to name a column; write '{{' and '}}' where you mean the braces themselves."
+_LISTED_COLUMNS = 20
+_CHUNK_ROWS = 1024
+
+First = Literal["question", "row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A parsed prompt.
+
+    Attributes:
+        text: What is sent: `{review}` has become `review`, `{{` a brace.
+        columns: The named columns, in order of first mention, each once; empty where none is named.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+
+
+def parse_question(prompt: str | None) -> Question:
+    """Resolve a prompt's braces.
+
+    A name is everything between the braces, spaces included; a column whose name holds a brace cannot be
+    named.
+
+    Raises:
+        NullPrompt: The prompt is NULL.
+        TemplateError: A brace stands alone, or nothing stands between two.
+
+    >>> parse_question("Is {review} kind? Answer {{yes}} or {{no}}.")
+    Question(text='Is review kind? Answer {yes} or {no}.', columns=('review',))
+    """
+    if prompt is None:
+        raise NullPrompt("the prompt is NULL", hint="Pass the question as text; {column} names a column of the rows.")
+    named: dict[str, None] = {}
+
+    def resolve(match: re.Match[str]) -> str:
+        name, braces = match[1], match[0]
+        if name is not None:
+            named[name] = None
+            return str(name)
+        if len(braces) == 2:
+            return braces[0]
+        what = "{} names no column" if prompt.startswith("{}", match.start()) else f"unbalanced '{braces}'"
+        raise TemplateError(f"{what} at character {match.start() + 1} of the prompt", hint=_BRACES_HINT)
+
+    text = _BRACES.sub(resolve, prompt)
+    return Question(text, tuple(named))
+
+
+def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, ...]:
+    """Pick the columns to send.
+
+    Args:
+        question: The parsed prompt.
+        available: The rows' columns.
+
+    Returns:
+        The named columns in the row's order, whatever the order of mention: one question asked in two
+        wordings then plans the same way. All columns where none is named.
+
+    Raises:
+        UnknownColumn: A named column is not available.
+    """
+    known = set(available)
+    for name in question.columns:
+        if name not in known:
+            hint = f"{columns_hint(name, available)} A brace that names no column is written twice."
+            raise UnknownColumn(f'column "{name}" does not exist in the rows', hint=hint)
+    if not question.columns:
+        return tuple(available)
+    named = set(question.columns)
+    return tuple(name for name in available if name in named)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where questions stand, and what either place costs.
+
+    Attributes:
+        first: What a message begins with.
+        question_first_chars: Characters that no earlier prompt has in front, if each question goes before its rows.
+        row_first_chars: The same, if each row goes before its questions.
+    """
+
+    first: First
+    question_first_chars: int
+    row_first_chars: int
+
+
+def place_questions(questions: Sequence[Question], ordering: Ordering, place: Place = "planned") -> Placement:
+    """Decide whether questions over the same rows stand before the rows or behind them.
+
+    A question in front is computed once and its rows anew for every question; a row in front is computed once and all
+    questions anew for every row. Whole blocks change nothing about it: either way each prompt computes, on the
+    average, half a block more than what it does not share. A single question stands in front.
+
+    Args:
+        questions: At least one.
+        ordering: The plan of the rows that all of them are asked about.
+        place: What the user wants; the cheaper of the two if it is to be planned.
+    """
+    texts = sorted(question.text for question in questions)
+    shared = sum(len(commonprefix(pair)) for pair in pairwise(texts))  # noqa: RUF071 - characters are meant
+    asked = sum(map(len, texts)) - shared
+    rows = ordering.total_chars - ordering.shared_chars
+    question_first = asked + len(questions) * (1 + rows)  # 1 for the line break between question and row
+    row_first = rows + len(ordering.row_order) * (1 + asked)
+    wanted = "row first" if row_first < question_first else "question first"
+    wanted = wanted if place == "planned" else place
+    return Placement("row" if wanted == "row first" else "question", question_first, row_first)
+
+
+def render_questions(
+    questions: Sequence[Question], table: Table, ordering: Ordering, place: Place = "planned"
+) -> Iterator[tuple[int, int, str]]:
+    """Write the user messages of several questions over the same rows, placed as `place_questions` decides.
+
+    Args:
+        questions: At least one; the columns that they name are the table's.
+        table: The rows that were planned.
+        ordering: Their plan.
+        place: As for `place_questions`.
+
+    Yields:
+        The place of the row in sending order, the number of the question, and the message; in the order in which to
+        send them.
+    """
+    first = place_questions(questions, ordering, place).first
+    messages = [render(question, table, ordering, first=first) for question in questions]
+    if first == "row":
+        for sent, of_row in enumerate(zip(*messages, strict=True)):
+            yield from ((sent, number, text) for number, text in enumerate(of_row))
+    else:
+        for number, of_question in enumerate(messages):
+            yield from ((sent, number, text) for sent, text in enumerate(of_question))
+
+
+def render(question: Question, table: Table, ordering: Ordering, *, first: First = "question") -> Iterator[str]:
+    r"""Write the user messages, one a sent row, in sending order.
+
+    Args:
+        question: The parsed prompt.
+        table: The rows that were planned.
+        ordering: Their plan.
+        first: What a message begins with.
+
+    Yields:
+        The question, a newline and the row as a JSON object, or the other way round; for rows without columns the
+        question alone.
+
+    >>> from pg_bridge.ordering import plan
+    >>> table = Table.from_json(['{"a":1,"b":"x"}'], ["a", "b"])
+    >>> list(render(Question("Well?", ()), table, plan(table)))
+    ['Well?\n{"a": 1, "b": "x"}']
+    """
+    if not table.columns:
+        for _ in range(table.rows):
+            yield question.text
+        return
+    pieces: list[str] = []  # '"name": value' of every distinct cell, column after column
+    offsets = np.zeros(len(table.columns), np.intp)
+    for j, (label, texts) in enumerate(zip(table.labels(), table.values, strict=True)):
+        offsets[j] = len(pieces)
+        pieces += [label + text for text in texts]
+    piece_of = pieces.__getitem__
+    head, tail = (question.text + "\n{", "}") if first == "question" else ("{", "}\n" + question.text)
+    for start in range(0, table.rows, _CHUNK_ROWS):
+        rows = ordering.row_order[start : start + _CHUNK_ROWS]
+        columns = ordering.column_order[start : start + _CHUNK_ROWS]
+        for chosen in (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist():
+            yield f"{head}{', '.join(map(piece_of, chosen))}{tail}"
+
+
+def columns_hint(name: str, available: Sequence[str]) -> str:
+    """Say which columns there are, and which of them `name` was likely meant to be."""
+    if not available:
+        return "The rows have no columns."
+    folded = {column.strip().casefold(): column for column in reversed(available)}
+    close = difflib.get_close_matches(name.strip().casefold(), list(folded), n=1)
+    guess = f"Did you mean {{{folded[close[0]]}}}? " if close else ""
+    listed = ", ".join(available[:_LISTED_COLUMNS])
+    more = len(available) - _LISTED_COLUMNS
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{guess}The columns are: {listed}{rest}."

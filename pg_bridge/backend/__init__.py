@@ -1,0 +1,1 @@
+"""What runs in a PostgreSQL backend, whichever host it is."""

@@ -1,0 +1,156 @@
+"""What one backend remembers between calls: the servers each role may use, and what the latest run did.
+
+In: servers as the SQL function `llm._servers` lists them. Out: a parsed `Server`. Secrets live here, in the memory
+of one backend, and nowhere else; nothing here prints them. All of it is kept by role, because one session may act as
+several, by SET ROLE or inside a SECURITY DEFINER function: what one asked is nothing that another may learn of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pg_bridge.asking.prompt import parse_question
+from pg_bridge.asking.streamed import Answer, Fetch, Run, ask
+from pg_bridge.asking.together import Statement
+from pg_bridge.backend import postgres
+from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
+from pg_bridge.engine import Engine
+from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
+from pg_bridge.options import Call, Server
+
+_STATEMENTS = 16
+
+
+@dataclass(slots=True)
+class Session:
+    """One backend's memory.
+
+    Attributes:
+        module: Whether the native module is there: None before anybody looked, else `preloaded`, `loaded`, `missing`,
+            or `said` once the user has been told.
+    """
+
+    module: str | None = None
+    _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
+    _statements: dict[tuple[int, int], Statement] = field(default_factory=dict, repr=False)  # by role and number
+    _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
+
+    def forget(self, role: Hashable) -> None:
+        """Forget the servers of a role, before they are listed anew."""
+        self._servers[role] = {}
+
+    def connect(self, role: Hashable, server: str, *, usable: bool, options: str) -> None:
+        """Note one server of a role.
+
+        Args:
+            role: The role's name or oid; whatever the host looks it up by.
+            server: The server's name.
+            usable: Whether the role holds USAGE.
+            options: The server's and the user mapping's options, one JSON object.
+        """
+        self._servers.setdefault(role, {})[server] = options if usable else None
+
+    def server(self, role: Hashable, name: str) -> Server:
+        """Look up a server for a role.
+
+        Raises:
+            UnknownServer: No server of pg_bridge has that name.
+            ServerDenied: The role has no USAGE on it.
+            OptionError: Its options do not parse.
+        """
+        servers = self._servers.get(role, {})
+        if name not in servers:
+            known = ", ".join(sorted(servers)) or "none"
+            raise UnknownServer(
+                f'server "{name}" does not exist',
+                hint="CREATE SERVER … FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://…'); "
+                f"servers of pg_bridge in this database: {known}.",
+            )
+        options = servers[name]
+        if options is None:
+            raise ServerDenied(name)
+        return Server.from_options(name, json.loads(options))
+
+    def statement(self, number: int, reader: int | None = None) -> Statement:
+        """The memory of one of the current role's statements; its run is the reader's latest.
+
+        The latest few are kept, for statements run other statements, until the transaction ends.
+
+        Args:
+            number: What the calls of one statement share; nobody else can guess it.
+            reader: The role whose statement it is, if that is not the current one: who reads a foreign table in a view,
+                say, which is scanned as the view's owner.
+        """
+        if not self._statements:
+            call_at_end_of_transaction(self._statements.clear)
+        key = (postgres.current_role_oid(), number)
+        found = self._statements.pop(key) if key in self._statements else Statement()
+        self._statements[key] = found  # the latest last
+        while len(self._statements) > _STATEMENTS:
+            del self._statements[next(iter(self._statements))]
+        self.begin_run(found.run, reader)
+        return found
+
+    def report(self, number: int, node: int) -> Run | None:
+        """What a plan node of one of the current role's statements did so far; None where it did nothing."""
+        statement = self._statements.get((postgres.current_role_oid(), number))
+        return statement.nodes.get(node) if statement else None
+
+    def begin_run(self, run: Run, reader: int | None = None) -> None:
+        """Make a run the latest of a role, which is the current one if none is named."""
+        self._last_runs[postgres.current_role_oid() if reader is None else reader] = run
+
+    def last_run_json(self) -> str | None:
+        """The current role's latest run as `llm.last_run()` reads it, or None before the first."""
+        run = self._last_runs.get(postgres.current_role_oid())
+        return json.dumps(run.as_dict()) if run else None
+
+
+SESSION = Session()
+
+
+def start_run(
+    fetch: Fetch,
+    columns: Sequence[str],
+    prompt: str | None,
+    call: Call,
+    server: Server,
+    check_interrupts: Callable[[], None],
+) -> Iterator[Answer]:
+    """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
+    run = Run()
+    SESSION.begin_run(run)
+    answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)
+    return until_its_end(answers)
+
+
+def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
+    """One row as a row set of its own, and its columns.
+
+    Args:
+        prompt: The prompt; a NULL row has the columns that it names.
+        row: The text of a JSON object, or None.
+
+    Raises:
+        OptionError: It is another text.
+    """
+    rows = [row]
+    columns = list(parse_question(prompt).columns if row is None else _object(row))
+
+    def fetch(count: int) -> list[str | None]:
+        taken, rows[:] = rows[:count], rows[count:]
+        return list(taken)
+
+    return fetch, columns
+
+
+def _object(row: str) -> dict[str, object]:
+    try:
+        value = json.loads(row, parse_int=str)  # Python reads no integer of thousands of digits
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise OptionError("the input is neither a row nor a JSON object")
+    return value

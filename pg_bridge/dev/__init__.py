@@ -1,0 +1,1 @@
+"""For who works on pg_bridge; not in the wheel."""

@@ -1,1 +1,0 @@
-"""Hosts: the adapters that know PostgreSQL's embeddings, and nothing else does."""

@@ -1,0 +1,255 @@
+"""Foreign tables with model columns on Multicorn: from what it hands over to a `Scan` and back.
+
+In: options, columns, quals and sort keys as Multicorn has them. Out: rows, estimates and lines of EXPLAIN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
+from typing import Any
+
+from pg_bridge.backend import postgres
+from pg_bridge.backend.interrupts import Interrupts
+from pg_bridge.backend.session import SESSION
+from pg_bridge.engine import Engine
+from pg_bridge.errors import ServerDenied, SourceDenied
+from pg_bridge.foreign import explain
+from pg_bridge.foreign.answers import (
+    INTEGERS,
+    TEXTS,
+    ColumnType,
+)
+from pg_bridge.foreign.definition import Column, Definition
+from pg_bridge.foreign.learned import Learned
+from pg_bridge.foreign.scan import Row, Scan
+from pg_bridge.foreign.source import Relation, SortKey, enum_labels
+from pg_bridge.multicorn.connection import SessionSource, source_of
+from pg_bridge.multicorn.quals import times_of, translate
+from pg_bridge.options import OPTIONS, Login, Server
+
+ROWS_ALONE = 10
+STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
+_JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a parameter of most other types
+_FIRST_MADE = 16384  # oids from here on are not PostgreSQL's own: FirstNormalObjectId
+_NODES = count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the catalog knows of a table that is defined as this one is.
+
+    Attributes:
+        server: Its server's name.
+        usable: Whether the current role has USAGE on it.
+        default: Whether all its columns have default collations.
+        owner: Its owner's name.
+        owner_may: Whether the owner has the rights of the role that reads the source.
+        reader_may: Whether the current role has the rights of the owner.
+        owner_may_here: Whether the owner has the rights of the current role.
+    """
+
+    server: str
+    usable: bool
+    default: bool
+    owner: str
+    owner_may: bool
+    reader_may: bool
+    owner_may_here: bool
+
+
+class ForeignTable:
+    """A foreign table's definition, kept by Multicorn for the session until its options or columns change.
+
+    Args:
+        options: Those of the table, its server and the user mapping of the current role, together.
+        columns: By name, as Multicorn describes them.
+    """
+
+    def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
+        places = {option.name: option.where for option in OPTIONS}
+        self._of_table = {name: text for name, text in options.items() if places.get(name, "table") == "table"}
+        self._of_server = {name: text for name, text in options.items() if places.get(name) == "server"}
+        self._of_user = {name: text for name, text in options.items() if places.get(name) == "user mapping"}
+        self._columns = [
+            Column(name, ColumnType(column.type_oid, column.typmod, column.type_name), column.options)
+            for name, column in columns.items()
+        ]
+        self._definition: Definition | None = None
+        self._relation: Relation | None = None
+        self._relation_of = 0
+        self._itself: list[_Found] = []
+        self.learned = Learned()
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self._columns)
+
+    @property
+    def key(self) -> str | None:
+        """The key, if conditions on it can be handed over by a join."""
+        name = self._of_table.get("key")
+        joinable = {column.name for column in self._columns if column.type.oid in _JOINABLE}
+        return name if name in joinable else None
+
+    def relation(self, *, to_run: bool = False) -> Relation:
+        """The source as it is, looked at once a statement.
+
+        What is read is the text of the table's owner, code of his may be in it, and it runs as the role of the user
+        mapping, on a connection where PostgreSQL can hold him to no less. So it is read only if he has the rights of
+        that role himself, or the table says `security_invoker`; and never for an estimate or for EXPLAIN alone.
+
+        Args:
+            to_run: Whether the source is going to be read.
+
+        Raises:
+            SourceDenied: It may not be.
+        """
+        number = postgres.statement_number()
+        if self._relation is None or self._relation_of != number:
+            source = self._source()
+            if self._definition is None:
+                self._definition = Definition.from_options(
+                    self._of_table,
+                    self._columns,
+                    lambda oid: enum_labels(source, oid),
+                    json.dumps(self._of_server, sort_keys=True),  # Multicorn does not tell the server's name
+                )
+            self._itself = self._found_in_catalog()
+            self._relation = (
+                Relation.open(self._definition, source)
+                if self._owner_may()
+                else Relation.unseen(self._definition, source)
+            )
+            self._relation_of = number
+        if to_run and not self._relation.definition.security_invoker:
+            self._check_owner(self._relation)
+        if to_run and not self._relation.sql:
+            self._relation = Relation.open(self._relation.definition, self._relation.source)
+        return self._relation
+
+    def scan(
+        self, quals: Sequence[Any], columns: Iterable[str], sort: Sequence[Any] = (), *, to_run: bool = False
+    ) -> Scan:
+        """What Multicorn asks for."""
+        postgres.spoil_freed_memory()
+        relation = self.relation(to_run=to_run)
+        types = {column.name: column.type for column in self._columns}
+        times = times_of(quals)
+        translated = tuple(qual for each in quals for qual in translate(each, types[each.field_name], times))
+        keys = tuple(SortKey(key.attname, key.is_reversed, key.nulls_first) for key in sort)
+        return Scan(relation, frozenset(columns), translated, keys)
+
+    def rows(self, scan: Scan) -> Iterator[Row]:
+        """Run a scan."""
+        self._check_usage()
+        server = Server.from_options(self._server_name(), self._of_server | self._of_user)
+        memory = SESSION.statement(postgres.statement_number())
+        return scan.rows(
+            memory, next(_NODES), lambda: Engine(server, check_interrupts=Interrupts().check), self.learned
+        )
+
+    def size(self, scan: Scan) -> tuple[int, int]:
+        """(rows, bytes a row), where the bytes stand for the cost: Multicorn costs a row by its width."""
+        rows, width, cost = explain.size(scan, self.learned)
+        return rows, max(1, width + math.ceil(cost))
+
+    def explain(self, scan: Scan, *, verbose: bool) -> Iterator[str]:
+        """Lines of EXPLAIN; figures of the source's rows are for those only who may do what the table's owner may."""
+        sample = not self._itself or any(found.reader_may for found in self._itself)
+        return explain.lines(scan, self.learned, verbose=verbose, sample=sample)
+
+    def sortable(self, keys: Sequence[Any]) -> list[Any]:
+        """The longest beginning of a sort order that the source can sort by."""
+        relation = self.relation()
+        default = self._has_default_collations()
+        return list(
+            takewhile(
+                lambda key: (
+                    key.collate is None
+                    and key.attname not in relation.definition.model
+                    and relation.sortable(key.attname, default_collation=default)
+                ),
+                keys,
+            )
+        )
+
+    def _login(self) -> Login:
+        return Login.from_options(self._of_server | self._of_user)
+
+    def _source(self) -> SessionSource:
+        return source_of(self._login())
+
+    def _check_owner(self, relation: Relation) -> None:
+        """Refuse a table whose owner could have code run with rights that he has not."""
+        if not self._owner_may():
+            raise _denied(self._itself[0].owner, self._login().user or "")
+        # Input of a type that somebody made, a domain say, may call his functions: here, as the current role.
+        made = any(column.type.oid >= _FIRST_MADE and column.name not in relation.enums for column in self._columns)
+        if made and self._itself and not any(found.owner_may_here for found in self._itself):
+            raise _denied(self._itself[0].owner, postgres.current_role())
+
+    def _owner_may(self) -> bool:
+        return not self._itself or any(found.owner_may for found in self._itself)
+
+    def _found_in_catalog(self) -> list[_Found]:
+        """What the catalog knows of every table that has the options and columns of this one.
+
+        Multicorn does not tell which table it is. One that this transaction made is not seen; those that are alike
+        are read by the same SQL.
+        """
+        columns = {
+            column.name: [column.type.oid, column.type.typmod, column.options or None] for column in self._columns
+        }
+        rows = self._source().catalog(
+            "SELECT s.srvname, pg_catalog.has_server_privilege($1, s.oid, 'USAGE')::pg_catalog.int4, "
+            "(SELECT pg_catalog.bool_and(a.attcollation IN (0, 100)) FROM pg_catalog.pg_attribute AS a "
+            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4, "
+            "pg_catalog.pg_get_userbyid(c.relowner), "
+            "pg_catalog.pg_has_role(c.relowner, current_user, 'MEMBER')::pg_catalog.int4, "
+            "pg_catalog.pg_has_role($1, c.relowner, 'USAGE')::pg_catalog.int4, "
+            "pg_catalog.pg_has_role(c.relowner, $1, 'MEMBER')::pg_catalog.int4 "
+            "FROM pg_catalog.pg_foreign_table AS f JOIN pg_catalog.pg_foreign_server AS s ON s.oid = f.ftserver "
+            "JOIN pg_catalog.pg_class AS c ON c.oid = f.ftrelid "
+            "WHERE (SELECT pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_array("
+            "a.atttypid::pg_catalog.int8, a.atttypmod, (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
+            "FROM pg_catalog.pg_options_to_table(a.attfdwoptions)))) FROM pg_catalog.pg_attribute AS a "
+            "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped) = $4::pg_catalog.jsonb "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
+            "FROM pg_catalog.pg_options_to_table(f.ftoptions)) = $2::pg_catalog.jsonb "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - 'wrapper' "
+            "FROM pg_catalog.pg_options_to_table(s.srvoptions)) = $3::pg_catalog.jsonb",
+            [postgres.current_role(), json.dumps(self._of_table), json.dumps(self._of_server), json.dumps(columns)],
+        )
+        return [
+            _Found(str(server), usable == "1", default == "1", str(owner), *(flag == "1" for flag in may))
+            for server, usable, default, owner, *may in rows
+        ]
+
+    def _server_name(self) -> str:
+        return next((found.server for found in self._itself), "of the foreign table")
+
+    def _check_usage(self) -> None:
+        if self._itself and not any(found.usable for found in self._itself):
+            raise ServerDenied(self._itself[0].server)
+
+    def _has_default_collations(self) -> bool:
+        return bool(self._itself) and all(found.default for found in self._itself)
+
+
+def _denied(owner: str, role: str) -> SourceDenied:
+    return SourceDenied(
+        f'the foreign table is of "{owner}", who has not the rights of "{role}", as which code of his might run',
+        sqlstate="42501",
+        hint=f'Its owner chooses what code runs there. Give it an owner who has the rights of "{role}", '
+        "or have its owner set the option security_invoker 'true', if you trust him.",
+    )
+
+
+def source_for(options: Mapping[str, str]) -> SessionSource:
+    """The source that the options of a server and a user mapping lead to."""
+    return source_of(Login.from_options(options))

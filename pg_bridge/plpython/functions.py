@@ -1,0 +1,305 @@
+"""The PL/Python host: `llm.map` and `llm.complete` as PL/Python functions.
+
+In: `plpy`, the module that PL/Python gives to a function, and SQL arguments. Out: rows for PostgreSQL. The query runs
+through `plpy`, so it has the caller's rights, transaction and snapshot. Errors leave as fault rows, which SQL
+raises: an exception that leaves a PL/Python iterator loses its message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from pg_bridge import __version__
+from pg_bridge.asking.together import as_report
+from pg_bridge.backend import postgres
+from pg_bridge.backend.faults import check_installation, fault, fault_of
+from pg_bridge.backend.interrupts import Interrupts
+from pg_bridge.backend.rowsets import RowSet
+from pg_bridge.backend.session import SESSION, one_row, start_run
+from pg_bridge.engine import Engine
+from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
+from pg_bridge.options import Call, Server
+
+ResultRow = tuple[int | None, str | None, str | None, str | None]
+CompleteRow = tuple[str | None, str | None, str | None]
+
+_NESTED = re.compile(
+    r"(spiexceptions\.\w+: )+"
+)  # what PL/Python puts before an error of a PL/Python function called by SQL
+
+
+def connect(plpy: Any, role: str) -> None:
+    """Put the servers that a role may use into the session; the body of `llm._connect`."""
+    _load_module(plpy)
+    SESSION.forget(role)
+    plan = plpy.prepare("SELECT server, usable, options::text FROM llm._servers($1)", ["name"])
+    for row in plan.execute([role]):
+        SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
+
+
+def map_rows(plpy: Any, query: str, columns: list[str], prompt: str | None, options: str) -> Iterator[ResultRow]:
+    """Ask a prompt about each row of a query; the body of `llm._map`.
+
+    Yields:
+        (row_id, input, output, error). A row whose row_id is None is a fault, and the last.
+    """
+    try:
+        call = Call.from_arguments(_json(options))
+        _require(query is not None and is_flat(columns) and None not in columns)
+        for answer in start_run(
+            _Rows(plpy, query).fetch, columns, prompt, call, _server(plpy, call), Interrupts().check
+        ):
+            yield answer.row_id, answer.input, answer.output, answer.error
+    except Exception as error:
+        yield None, None, None, _fault(plpy, error)
+
+
+def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> list[CompleteRow]:
+    """Ask a prompt about one row; the body of `llm._complete`.
+
+    Returns:
+        One (output, error, fault).
+    """
+    try:
+        call = Call.from_arguments(_json(options))
+        server = _server(plpy, call)
+        _say_that_it_is_alone(plpy)
+        run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
+        return [(answer.output, answer.error, None) for answer in run]
+    except Exception as error:
+        return [(None, None, _fault(plpy, error))]
+
+
+def batch(
+    plpy: Any,
+    statement: int,
+    node: int,
+    prompts: list[str | None],
+    rows: list[str | None],
+    fixed: str,
+    names: list[str],
+    options: list[list[str | None]],
+) -> list[tuple[list[str | None] | None, str | None]]:
+    """Answer the calls of one window; the body of `llm._batch`.
+
+    Args:
+        plpy: PL/Python's module.
+        statement: A number that the calls of one statement share.
+        node: The plan node that the calls belong to.
+        prompts: (n,) JSON texts.
+        rows: (n,) JSON texts.
+        fixed: Options that are the same for all calls, a JSON object.
+        names: The names of the other options.
+        options: For each of them its value in every call, JSON text.
+
+    Returns:
+        One (answers, fault).
+    """
+    try:
+        common = _json(fixed)
+        _require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
+        _require(is_flat(names) and None not in names and len(names) == len(options))
+        _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
+        memory = SESSION.statement(statement)
+        answers: list[str | None] = [None] * len(prompts)
+        asked = parsed_all(prompts)
+        _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
+        for values, places in places_by_values(options).items():
+            call = Call.from_arguments(common | dict(zip(names, parsed_all(values), strict=True)))
+            server = _server(plpy, call)
+            for start in range(0, len(places), call.window_rows):
+                part = places[start : start + call.window_rows]
+                engine = Engine(server, check_interrupts=Interrupts().check)
+                found = memory.answer(node, [asked[i] for i in part], [rows[i] for i in part], call, engine)
+                for place, answer in zip(part, found, strict=True):
+                    answers[place] = answer
+        return [(answers, None)]
+    except Exception as error:
+        return [(None, _fault(plpy, error))]
+
+
+def report(statement: int, node: int) -> list[str]:
+    """Say what the calls of a plan node did so far; the body of `llm._report`."""
+    run = SESSION.report(statement, node)
+    return as_report(run) if run else []
+
+
+def session_state() -> list[tuple[str, str | None]]:
+    """The body of `llm._session`: (package version, latest run as JSON); a DEBUG message tells of the installation."""
+    import plpy  # noqa: PLC0415 - exists in a backend only
+
+    try:
+        plpy.debug(check_installation())
+    except BrokenInstallation as error:
+        plpy.error(error.message, detail=error.detail, hint=error.hint, sqlstate=error.sqlstate)
+    return [(__version__, SESSION.last_run_json())]
+
+
+def _load_module(plpy: Any) -> None:
+    """Load the native module, once a session, if it is not preloaded; the statement at hand is planned already."""
+    if SESSION.module is None:
+        loaded = plpy.execute("SELECT current_setting('pg_bridge.batching', true) AS on")[0]["on"] is not None
+        SESSION.module = "preloaded" if loaded else "missing"
+        if not loaded:
+            try:
+                plpy.execute("LOAD 'pg_bridge'")
+                SESSION.module = "loaded"
+            except plpy.SPIError:
+                pass
+
+
+def _say_that_it_is_alone(plpy: Any) -> None:
+    """Say, once a session, that a function asks one request a call."""
+    if SESSION.module == "missing":
+        plpy.notice(
+            "each call of this function is a request of its own",
+            hint="Calls are asked in batches where the server has the module pg_bridge: see `pg-bridge install`.",
+        )
+    elif SESSION.module == "loaded":
+        plpy.notice(
+            "each call of this function is a request of its own in this statement",
+            hint="The module pg_bridge has been loaded: from the next statement on calls are asked in batches. "
+            "With session_preload_libraries = 'pg_bridge' it is there from the first one on.",
+        )
+    SESSION.module = "said"
+
+
+def _json(text: str | None) -> Any:
+    """Parse JSON that PostgreSQL has taken for JSON; NULL is null."""
+    try:
+        return json.loads(text or "null")
+    except ValueError:  # an integer of thousands of digits
+        raise OptionError("an option cannot be read as JSON") from None
+
+
+def is_flat(array: Any) -> bool:
+    """Whether an SQL array is one, of one dimension or empty; arrays are rectangular, so its first element tells."""
+    return isinstance(array, list) and not (array and isinstance(array[0], list))
+
+
+def _require(fits: bool) -> None:
+    """Anybody may call the functions that the extension's own functions call, with anything."""
+    if not fits:
+        raise OptionError(
+            "an internal function of pg_bridge was called with arguments that do not fit",
+            hint="Call llm.map, llm.complete and their kin instead.",
+        )
+
+
+def _server(plpy: Any, call: Call) -> Server:
+    return server_of(plpy, call.server)
+
+
+def server_of(plpy: Any, name: str) -> Server:
+    """A server, with what the current role may know of it."""
+    role = plpy.execute("SELECT current_user AS role, llm._connect(current_user)")[0]["role"]
+    return SESSION.server(role, name)
+
+
+def parsed_all(texts: Sequence[str | None]) -> list[Any]:
+    """Parse JSON texts, of which many are equal; None is NULL.
+
+    Raises:
+        OptionError: One cannot be read.
+    """
+    values: dict[str | None, Any] = {None: None}
+    for text in texts:
+        if text not in values:
+            values[text] = _json(text)
+    return [values[text] for text in texts]
+
+
+def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str | None, ...], list[int]]:
+    """Gather the calls that have the same options.
+
+    Args:
+        options: For each option its value in every call.
+
+    Returns:
+        The values of all options → the calls that have them.
+    """
+    places: dict[tuple[str | None, ...], list[int]] = {}
+    for place, values in enumerate(zip(*options, strict=True)):
+        places.setdefault(values, []).append(place)
+    return places
+
+
+class _Rows:
+    """The query's rows as JSON text. The query starts at the first fetch, and runs with the caller's rights.
+
+    A cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended generator
+    while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list under
+    PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
+
+    Any code of the session can see such a cursor and fetch from it. That is nothing new to who reads his own rows. But
+    a SECURITY DEFINER function reads rows that its caller may not see, and the caller's code may run between two of
+    them: so all rows of it are read before the first one is handed out.
+    """
+
+    _numbers = count(1)
+    _at_once = 10_000
+
+    def __init__(self, plpy: Any, query: str) -> None:
+        self._plpy = plpy
+        self._name = f"pg_bridge_{next(self._numbers)}"
+        # The line end closes a trailing comment.
+        self._query = f"SELECT pg_catalog.row_to_json(pg_bridge_row) AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
+        self._is_open = self._is_closed = False
+        self._all: RowSet | None = None
+        self._position = 0
+
+    def fetch(self, wanted: int) -> list[str | None]:
+        """At most so many more rows; the cursor closes at the end of them."""
+        if not self._is_open and postgres.rights_are_lent():
+            self._all = RowSet()
+            while rows := self._fetch(self._at_once):
+                self._all.extend(rows)
+        if self._all is None:
+            return self._fetch(wanted)
+        rows = self._all.fetch(self._position, wanted)
+        self._position += len(rows)
+        return rows
+
+    def _fetch(self, wanted: int) -> list[str | None]:
+        if self._is_closed:
+            return []
+        if not self._is_open:
+            self._plpy.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}")
+            self._is_open = True
+        rows = [row["row"] for row in self._plpy.execute(f"FETCH {wanted} FROM {self._name}")]
+        if len(rows) < wanted:
+            self._plpy.execute(f"CLOSE {self._name}")
+            self._is_closed = True
+        return rows
+
+
+def _fault(plpy: Any, error: Exception) -> str:
+    return fault(*caught(plpy, error))
+
+
+def caught(plpy: Any, error: Exception) -> list[Any]:
+    """Any error as data: SQLSTATE, message, detail and hint."""
+    if isinstance(error, Cancelled):
+        try:
+            plpy.execute("SELECT 1")  # PostgreSQL acts on the pending cancel here, in its own words
+        except plpy.SPIError as own:
+            error = own
+    if isinstance(error, plpy.SPIError):
+        detail, hint = getattr(error, "spidata", (0, None, None))[1:3]
+        message = _NESTED.sub("", str(error), count=1) if _NESTED.match(str(error)) else str(error)
+        return [sqlstate_of(error) or "XX000", message, detail, hint]
+    return list(json.loads(fault_of(error)).values())
+
+
+def sqlstate_of(error: Any) -> str:
+    """The SQLSTATE of an error of `plpy`; empty where it has none."""
+    return _sqlstate(getattr(error, "spidata", (0,))[0])
+
+
+def _sqlstate(packed: int) -> str:
+    """Unpack PostgreSQL's MAKE_SQLSTATE: five characters of six bits each."""
+    return "".join(chr((packed >> 6 * i & 0x3F) + ord("0")) for i in range(5)) if packed else ""

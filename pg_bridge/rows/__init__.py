@@ -1,0 +1,1 @@
+"""Row sets as columns of codes, each distinct row once."""

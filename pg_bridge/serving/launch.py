@@ -1,0 +1,299 @@
+"""Starts vLLM's OpenAI-compatible server with the flags that pg_bridge needs, waits for it, and ends it.
+
+In: a model and how to serve it. Out: the endpoint of a running engine, or an error with the end of its log.
+vLLM is another program here: neither it nor torch is ever imported, and this module never runs inside
+PostgreSQL.
+
+    with VllmEngine("/path/to/model") as engine:
+        print(engine.endpoint)
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pg_bridge.errors import EngineUnreachable
+from pg_bridge.serving.children import Guard, end_group, private_directory, tail
+from pg_bridge.serving.environment import Device, find_device, find_vllm
+
+READY_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 15.0
+
+# While it imports and loads, vLLM does not listen to SIGTERM, and there is nothing yet that it could put in order.
+STOP_WHILE_STARTING_TIMEOUT_S = 1.0
+
+# Tokens a block: the smallest that each backend takes, because only whole blocks are reused.
+BLOCK_SIZES = {"cpu": 32, "cuda": 16}
+
+DEFAULT_CPU_CACHE_GIB = 2
+
+
+class VllmEngine:
+    """A vLLM server that lives as long as this object does.
+
+    Args:
+        model: A local directory or a name on the model hub.
+        served_name: The name requests use; None is the model's own.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        device: What to compute on.
+        prefix_caching: Reuse the KV cache of equal prefixes.
+        kv_cache_gib: Size of the KV cache on a CPU; on a GPU vLLM takes what is free.
+        max_model_len: Longest prompt and answer together, in tokens; None is the model's own limit.
+        extra: More arguments for `vllm serve`; they come last, so they win.
+        log_path: Where the server writes; None is a file in `directory`.
+        detached: The engine outlives this process; end it with `end_group(engine.pid, …)` and remove `directory`.
+        progress: Called with a short line every few seconds while the server starts.
+
+    Attributes:
+        endpoint: The engine's base URL, without `/v1`.
+        model: The name that requests must use.
+        pid: The server's process, which leads a process group of its own.
+        directory: Its temporary files, sockets among them; removed when the engine stops.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        served_name: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        device: Device = "auto",
+        prefix_caching: bool = True,
+        kv_cache_gib: int | None = None,
+        max_model_len: int | None = None,
+        extra: Sequence[str] = (),
+        log_path: Path | None = None,
+        detached: bool = False,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.model = served_name or str(model)
+        self.host = host
+        self.port = port
+        self.pid = 0
+        self.directory = Path()
+        self.log_path = log_path or Path()
+        self._source = str(model)
+        self._device = find_device(device)
+        self._prefix_caching = prefix_caching
+        self._kv_cache_gib = kv_cache_gib
+        self._max_model_len = max_model_len
+        self._extra = list(extra)
+        self._detached = detached
+        self._progress = progress
+        self._was_ready = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The engine's base URL, as a client on this machine uses it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - only compared
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        words = [*find_vllm(), self._source, "--host", self.host, "--port", str(self.port)]
+        words += ["--served-model-name", self.model]
+        words += ["--block-size", str(BLOCK_SIZES[self._device])]
+        words += ["--enable-prefix-caching" if self._prefix_caching else "--no-enable-prefix-caching"]
+        words += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+        if self._device == "cpu":
+            # Compilation costs minutes and a C++ compiler; on a CPU it gains little.
+            words += ["--enforce-eager"]
+        if self._max_model_len:
+            words += ["--max-model-len", str(self._max_model_len)]
+        return words + self._extra
+
+    def start(self) -> Self:
+        """Start the server without waiting for it.
+
+        Raises:
+            EngineUnreachable: vLLM is not installed, or the port is taken.
+        """
+        self.port = self.port or _free_port()
+        if _port_is_taken(self.host, self.port):
+            raise EngineUnreachable(
+                f"port {self.port} on {self.host} is taken",
+                hint="Choose another port, or --port 0 for a free one.",
+            )
+        command = self.command
+        self.directory = private_directory("pg_bridge-vllm")
+        try:
+            if self.log_path == Path():
+                self.log_path = self.directory / "log"
+            with self.log_path.open("wb") as log:
+                # A group of its own: Ctrl-C at the terminal reaches vLLM's processes only through us.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(),
+                    start_new_session=True,
+                )
+            self.pid = self._process.pid
+            if not self._detached:
+                self._guard = Guard(-self.pid, signal.SIGTERM, self.directory)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def wait(self, timeout_s: float = READY_TIMEOUT_S) -> Self:
+        """Wait until the server answers; stop it and raise if it does not.
+
+        Raises:
+            EngineUnreachable: The server ended, or was not ready in time; the detail is the end of its log.
+        """
+        started = reported = time.monotonic()
+        try:
+            while not self._is_healthy():
+                now = time.monotonic()
+                if self.has_ended():
+                    raise self._failure("vLLM ended while it was starting")
+                if now - started > timeout_s:
+                    raise self._failure(f"vLLM was not ready within {timeout_s:.0f} s")
+                if now - reported >= 10:
+                    reported = now
+                    self._progress(f"vLLM is starting, {now - started:.0f} s so far")
+                time.sleep(0.1)
+        except BaseException:
+            self.stop()
+            raise
+        self._was_ready = True
+        return self
+
+    def has_ended(self) -> bool:
+        """Say whether the server's process is gone."""
+        return self._process is None or self._process.poll() is not None
+
+    def stop(self) -> None:
+        """End the server and every process that it started; harmless if it never ran."""
+        try:
+            if self.pid:
+                end_group(self.pid, STOP_TIMEOUT_S if self._was_ready else STOP_WHILE_STARTING_TIMEOUT_S)
+            if self._process:
+                self._process.wait()
+        finally:
+            self.pid = 0
+            if self.directory != Path():
+                shutil.rmtree(self.directory, ignore_errors=True)
+            if self._guard:
+                self._guard.release()
+                self._guard = None
+
+    def __enter__(self) -> Self:
+        """Start the server and wait for it."""
+        return self.start().wait()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        # PostgreSQL's embedded Python and ours may differ; nothing of the one may reach the other.
+        environment.pop("PYTHONPATH", None)
+        # Nothing about a run leaves the machine.
+        # vLLM and torch leave sockets and caches in the temporary directory; so they get one that goes with them.
+        environment |= {"TMPDIR": str(self.directory)}
+        environment |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
+        if Path(self._source).is_dir():
+            environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        if self._device == "cpu":
+            # What the user set stands, unless the caller says otherwise.
+            size = self._kv_cache_gib or environment.get("VLLM_CPU_KVCACHE_SPACE") or DEFAULT_CPU_CACHE_GIB
+            environment["VLLM_CPU_KVCACHE_SPACE"] = str(size)
+        return environment
+
+    def _is_healthy(self) -> bool:
+        host = self.endpoint.removeprefix("http://").rpartition(":")[0].strip("[]")
+        connection = http.client.HTTPConnection(host, self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _failure(self, message: str) -> EngineUnreachable:
+        log = tail(self.log_path, 1000)
+        error = EngineUnreachable(message, detail=excerpt(log), hint=explain(log))
+        error.add_note(excerpt(log))
+        return error
+
+
+def excerpt(log: str) -> str:
+    """Return what of a failed server's log tells most: the errors that it names, then its last lines.
+
+    vLLM is several processes. Each prints the failure of the one below it with its own traceback, so that the
+    reason itself stands a hundred lines before the end.
+    """
+    reasons = dict.fromkeys(match["reason"] for match in _REASON.finditer(log))
+    return "\n".join([*reasons, "...", *log.splitlines()[-10:]])
+
+
+_REASON = re.compile(r"^(?:\(.*?\) ERROR .*?\] )?(?P<reason>[\w.]*(?:Error|Exception): .+)$", re.MULTILINE)
+
+
+def explain(log: str) -> str:
+    """Return a plain hint for the usual reasons why vLLM does not start."""
+    for sign, hint in _SIGNS.items():
+        if sign.lower() in log.lower():
+            return hint
+    return "The lines above are the end of vLLM's own log."
+
+
+_SIGNS = {
+    "out of memory": "The device has too little memory: use a smaller model or --max-model-len.",
+    "MemoryError": "The machine has too little memory: use a smaller --kv-cache-gib or a smaller model.",
+    "larger than the maximum number of tokens that can be stored": (
+        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise --kv-cache-gib."
+    ),
+    "is larger than the available KV cache memory": (
+        "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise --kv-cache-gib."
+    ),
+    "Command 'lscpu": "vLLM asks lscpu for the processors, and that needs /sys: mount it.",
+    "address already in use": "The port is taken: choose another with --port, or 0 for a free one.",
+    "is not a local folder and is not a valid model identifier": "There is no such model: check --model.",
+    "OfflineModeIsEnabled": "The model is not on this machine, and Hugging Face is switched to offline.",
+    "gated repo": "The model's owner asks for an account: set HF_TOKEN to a token that may read it.",
+    "No module named": "The installation is incomplete: run `make setup` again.",
+    "unrecognized arguments": "This vLLM does not know one of the arguments: check those after `--`.",
+}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _port_is_taken(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do: a port whose last connections still linger is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
