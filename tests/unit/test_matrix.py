@@ -43,7 +43,7 @@ def test_rows_of_other_lines_stay(second: str, tmp_path: Path) -> None:
     page.write_text(f"before\n{matrix.MARKS[0]}\n{matrix.MARKS[1]}\nafter\n")
     lines = {line.name: line for line in matrix.LINES}
     for name, tests in (("12", "1 passed"), (second, "2 passed")):
-        matrix.write(page, [matrix.row_of(matrix.Outcome(lines[name], {"tests": tests}), "")])
+        matrix.write(page, [matrix.row_of(matrix.Outcome(lines[name], {"tests": tests}, commit="c0ffee"), "")])
     rows = [line for line in page.read_text().splitlines() if line.startswith(("| 12 ", "| sid "))]
     assert len(rows) == (2 if second == "sid" else 1)
     assert "2 passed" in rows[-1]
