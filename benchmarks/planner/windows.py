@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from benchmarks.planner.fresh import Arrays
 from benchmarks.planner.prefixes import Rates, rates
 from benchmarks.planner.prompts import Prompts
-from pg_bridge.asking.streamed import FIRST_WINDOW_ROWS, WINDOW_GROWTH
 from pg_bridge.options import Call
 from pg_bridge.ordering import Sent, plan
 from pg_bridge.rows.table import Table
 
+FIRST_WINDOW_ROWS, WINDOW_GROWTH = 1024, 16
 WINDOWED = ("movies", "beer", "fever")
 
 _MOST_ROWS = Call().window_rows

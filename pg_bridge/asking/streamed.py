@@ -1,4 +1,4 @@
-"""The whole road, top to bottom: rows in, one answer per row out.
+"""The whole road, top to bottom, streamed: rows in, one answer per row out.
 
     rows, window by window → Table → unique rows → Ordering → prompts → completions → answers per input row
 
@@ -8,35 +8,28 @@ the engine gives them. It knows neither PostgreSQL nor HTTP. Source of the idea:
 
 from __future__ import annotations
 
-import gc
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from pg_bridge.asking.prompt import First, Question, parse_question, render, resolve_columns
-from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.asking.memory import Ask, Inquiry, Memory, Outcome
+from pg_bridge.asking.portions import Group, Portions
+from pg_bridge.asking.prompt import resolve_columns
+from pg_bridge.asking.run import Run
+from pg_bridge.asking.windows import Window, read_windows
+from pg_bridge.engine import Engine, Portion
 from pg_bridge.errors import RowError
 from pg_bridge.options import Call
-from pg_bridge.ordering import Sent, plan
-from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
-FIRST_WINDOW_ROWS = 1024
-WINDOW_GROWTH = 16
-WINDOW_CHARS = 32_000_000
-REMEMBERED_ANSWERS = 100_000
-
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
 
 Fetch = Callable[[int], list[str | None]]
-"""At most n more rows, each the text of a JSON object; an empty list at the end."""
+"""At most n more rows, each the text of a JSON object; fewer at the end only."""
 
 
 class Answer(NamedTuple):
@@ -55,54 +48,21 @@ class Answer(NamedTuple):
     error: str | None
 
 
-@dataclass(slots=True)
-class Run:
-    """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none."""
-
-    rows: int = 0
-    unique_prompts: int = 0
-    read_s: float = 0.0
-    plan_s: float = 0.0
-    return_s: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def prefix_hit_rate(self) -> float | None:
-        """Cached prompt tokens over prompt tokens."""
-        cached, prompt = self.usage.cached_tokens, self.usage.prompt_tokens
-        return cached / prompt if prompt and cached is not None else None
-
-    def add(self, other: Run) -> None:
-        """Count in what another run did."""
-        for each in ("rows", "unique_prompts", "read_s", "plan_s", "return_s"):
-            setattr(self, each, getattr(self, each) + getattr(other, each))
-        self.usage.add(other.usage)
-
-    def as_dict(self) -> dict[str, int | float | None]:
-        """The columns of `llm.last_run()`."""
-        return {
-            "rows": self.rows,
-            "unique_prompts": self.unique_prompts,
-            "requests": self.usage.requests,
-            "retries": self.usage.retries,
-            "prompt_tokens": self.usage.prompt_tokens,
-            "cached_tokens": self.usage.cached_tokens,
-            "completion_tokens": self.usage.completion_tokens,
-            "prefix_hit_rate": self.prefix_hit_rate,
-            "read_s": self.read_s,
-            "plan_s": self.plan_s,
-            "wait_s": self.usage.wait_s,
-            "return_s": self.return_s,
-        }
-
-
 def ask(
-    fetch: Fetch, columns: Sequence[str], prompt: str | None, call: Call, engine: Engine, run: Run
+    fetch: Fetch,
+    columns: Sequence[str],
+    prompt: str | None,
+    call: Call,
+    engine: Engine,
+    run: Run,
+    *,
+    every_row: bool = False,
 ) -> Iterator[Answer]:
     """Ask one prompt about every row.
 
     Nothing is sent before the prompt has been checked against the columns, and nothing is fetched before the first
-    answer is asked for. A caller that stops early causes no more than a few dozen questions.
+    answer is asked for. A caller that stops early causes no more than a few dozen questions, unless it says that it
+    will not.
 
     Args:
         fetch: Gives the rows.
@@ -111,6 +71,7 @@ def ask(
         call: The call's options.
         engine: Where the prompts go; closed at the end.
         run: Filled in as the run goes on.
+        every_row: Whether all answers will be taken.
 
     Yields:
         One answer for each row, in the order in which they are answered.
@@ -120,217 +81,107 @@ def ask(
         RowError: A row failed and `call.on_error` is `fail`.
         EngineError: The engine failed as a whole.
     """
-    question = parse_question(prompt)
-    sent_columns = resolve_columns(question, columns)
-    sampling = sampling_of(call)
-    prompts = _Prompts(fetch, question, sent_columns, call, run, engine.check_interrupts)
-    return _answers(prompts, engine, sampling, call, run)
+    memory = Memory(run)
+    inquiry = memory.inquiry(Ask(prompt, call))
+    asking = _Asking(inquiry, resolve_columns(inquiry.question, columns), Portions(memory, run, engine.work), every_row)
+    return asking.answers(fetch, engine)
 
 
-def sampling_of(call: Call) -> Sampling:
-    """How the engine is to answer the prompts of a call."""
-    return Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices, call.pattern, call.schema)
-
-
-def _answers(prompts: _Prompts, engine: Engine, sampling: Sampling, call: Call, run: Run) -> Iterator[Answer]:
-    run.usage = engine.usage
-    try:
-        for completion in engine.complete(iter(prompts), sampling):
-            if completion is not None:
-                prompts.complete(completion)
-            returned = time.perf_counter()
-            while prompts.ready:
-                window, u, (text, error) = prompts.ready.popleft()
-                for i in window.members[window.offsets[u] : window.offsets[u + 1]]:
-                    row_id = window.first_row_id + i
-                    if error is not None and call.on_error == "fail":
-                        raise RowError(row_id, error)
-                    yield Answer(row_id, window.rows[i], text, error)
-            run.return_s += time.perf_counter() - returned
-    finally:
-        engine.close()
-
-
-def storable(completion: Completion) -> tuple[str | None, str | None]:
-    """(text, error); an answer that PostgreSQL could not hold is its row's failure."""
-    text = completion.text or ""
-    if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
-        return completion.text, completion.error
-    return None, "the answer holds a character that PostgreSQL's text type cannot"
-
-
-@dataclass(slots=True)
-class _Window:
-    """Rows planned together.
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """A window's rows, and which of them each of its unique rows stands for.
 
     Whole lists of numbers instead of an object a row: at a hundred thousand rows Python's garbage collector would
     otherwise take as long as the planner.
-
-    Attributes:
-        first_row_id: The row_id of `rows[0]`.
-        rows: The rows as they came.
-        is_last: Whether the row set ends here.
-        offsets: Of unique row u's input rows in `members`: from `offsets[u]` to `offsets[u + 1]`.
-        members: Places in `rows`.
-        sent: The unique rows in the order in which their prompts are sent.
-        first_index: The number of the first of these prompts in the whole run.
-        awaited: Prompts not yet answered.
     """
 
-    first_row_id: int
-    rows: list[str | None]
-    is_last: bool
-    offsets: list[int] = field(default_factory=list)
-    members: list[int] = field(default_factory=list)
-    sent: list[int] = field(default_factory=list)
-    first_index: int = 0
-    awaited: int = 0
+    window: Window[str | None]
+    offsets: list[int]
+    members: list[int]
 
 
-class _Prompts:
-    """Turns rows into prompts, window by window, and knows which rows wait for which answer."""
+class _Asking:
+    """Asks one question window by window, and knows which rows wait for which answer."""
 
-    def __init__(
-        self,
-        fetch: Fetch,
-        question: Question,
-        columns: Sequence[str],
-        call: Call,
-        run: Run,
-        check_interrupts: Callable[[], None],
-    ) -> None:
-        self.ready: deque[tuple[_Window, int, tuple[str | None, str | None]]] = deque()
-        self._fetch = fetch
-        self._question = question
+    def __init__(self, inquiry: Inquiry, columns: tuple[str, ...], portions: Portions, every_row: bool) -> None:
+        self._inquiry = inquiry
         self._columns = columns
-        self._call = call
-        self._run = run
-        self._check_interrupts = check_interrupts
-        self._in_flight: deque[_Window] = deque()
-        self._index_of: dict[bytes, int] = {}  # digest of a row's cells → number of its prompt
-        self._answers: dict[int, tuple[str | None, str | None]] = {}  # of the prompts in _index_of
-        self._joined: dict[int, list[tuple[_Window, int]]] = {}  # rows of later windows that wait for a prompt
-        self._sent = Sent()
-        self._forgotten = 0  # prompts below this number are no longer in _index_of
+        self._portions = portions
+        self._every_row = every_row
+        self._ready: deque[tuple[_Rows, int, Outcome]] = deque()
+        self._waiting: dict[bytes, list[tuple[_Rows, int]]] = {}  # by what is being asked: who waits for the answer
 
-    def __iter__(self) -> Iterator[str | None]:
-        """Yield prompts in the order in which to send them; None where answers are ready without a question."""
-        for window in self._windows():
-            started = time.perf_counter()
-            with collector_paused():
-                prompts = self._planned(window)
-            self._run.plan_s += time.perf_counter() - started
-            if self.ready:
-                yield None
-            for prompt in prompts:
-                self._run.unique_prompts += 1
-                yield prompt
+    def answers(self, fetch: Fetch, engine: Engine) -> Iterator[Answer]:
+        """Ask, and hand each row its answer."""
+        run = self._portions.run
+        run.usage = engine.usage
+        try:
+            for completion in engine.complete_portions(
+                self._made(fetch), self._inquiry.sampling, eager=self._every_row
+            ):
+                if completion is not None:
+                    key, outcome = self._portions.learn(completion)
+                    self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
+                    self._inquiry.forget()
+                returned = time.perf_counter()
+                while self._ready:
+                    yield from self._of_rows(*self._ready.popleft())
+                run.return_s += time.perf_counter() - returned
+        finally:
+            engine.close()
 
-    def _planned(self, window: _Window) -> list[str]:
-        """The prompts of a window's rows that no earlier window asked about, in the order in which to send them."""
-        unique = dedup(Table.from_json(window.rows, self._columns), enabled=self._call.dedup)
-        offsets, members = unique.fan_out()
-        window.offsets, window.members = offsets.tolist(), members.tolist()
-        table = unique.table
-        fresh: Sequence[int] = range(table.rows)
-        keys: list[bytes] = []
-        if self._call.dedup and not (window.is_last and window.first_row_id == 1):
-            keys = row_digests(table)
-            fresh = self._not_asked_before(keys, window)
-            if len(fresh) < table.rows:
-                table = table.take(np.array(fresh, dtype=np.intp))
-        only_window = window.is_last and window.first_row_id == 1
-        ordering = plan(
-            table,
-            reorder=self._call.reorder,
-            after=None if only_window else self._sent,
-            check_interrupts=self._check_interrupts,
-        )
-        self._sent = ordering.sent or self._sent
-        window.sent = [fresh[row] for row in ordering.row_order.tolist()]
-        self._expect(window, keys)
-        first: First = "row" if self._call.placement == "row first" else "question"
-        return list(render(self._question, table, ordering, first=first))
+    def _of_rows(self, rows: _Rows, u: int, outcome: Outcome) -> Iterator[Answer]:
+        text, error = outcome
+        for i in rows.members[rows.offsets[u] : rows.offsets[u + 1]]:
+            row_id = rows.window.first_row_id + i
+            if error is not None and self._inquiry.call.on_error == "fail":
+                raise RowError(row_id, error)
+            yield Answer(row_id, rows.window.rows[i], text, error)
 
-    def complete(self, completion: Completion) -> None:
-        """Make the rows that waited for a prompt ready."""
-        index, answer = completion.index, storable(completion)
-        for window in self._in_flight:  # one or two, the oldest first
-            if index < window.first_index + len(window.sent):
-                break
-        self.ready.append((window, window.sent[index - window.first_index], answer))
-        window.awaited -= 1
-        if not window.awaited:
-            self._in_flight.remove(window)
-        if self._index_of and index >= self._forgotten:
-            self._answers[index] = answer
-        for later, u in self._joined.pop(index, ()):
-            self.ready.append((later, u, answer))
+    def _made(self, fetch: Fetch) -> Iterator[Portion]:
+        """Read the rows and make portions of prompts."""
+        portions, call = self._portions, self._inquiry.call
+        for window in read_windows(
+            fetch,
+            lambda row: len(row or ""),
+            portions.run,
+            every_row=self._every_row,
+            most_rows=call.window_rows,
+            work=portions.work,
+        ):
+            with portions.run.planning():
+                group = Group([self._inquiry], Table.from_json(window.rows, self._columns))
+            if not window.ahead_of:
+                portions.run.rows += len(window.rows)
+                fresh = self._fresh(window, group)
+                if self._ready:
+                    yield Portion(iter(()), is_ahead=True)  # to hand over what is ready
+                if fresh:
+                    yield from portions.of_rows(group, [self._inquiry], np.array(fresh, np.intp))
+            elif call.dedup:  # an answer can be found again by its row only where equal rows are one
+                yield from self._ahead(window, group)
 
-    def _windows(self) -> Iterator[_Window]:
-        """Read the rows in windows, the first small; see docs/decisions."""
-        window_rows = min(FIRST_WINDOW_ROWS, self._call.window_rows)
-        first_row_id = 1
-        is_last = False
-        while not is_last:
-            started = time.perf_counter()
-            rows: list[str | None] = []
-            chars = 0
-            while len(rows) < window_rows and chars < WINDOW_CHARS and not is_last:
-                wanted = min(window_rows - len(rows), FIRST_WINDOW_ROWS)
-                fetched = self._fetch(wanted)
-                is_last = len(fetched) < wanted
-                chars += sum(len(row) for row in fetched if row is not None)
-                rows += fetched
-            self._run.rows += len(rows)
-            self._run.read_s += time.perf_counter() - started
-            if rows:
-                yield _Window(first_row_id, rows, is_last)
-            first_row_id += len(rows)
-            window_rows = min(window_rows * WINDOW_GROWTH, self._call.window_rows)
+    def _ahead(self, window: Window[str | None], group: Group) -> Iterator[Portion]:
+        fresh = [
+            u for u, key in enumerate(group.keys) if key not in self._waiting and key not in self._inquiry.outcomes
+        ]
+        if fresh:
+            portion, asked = self._portions.ahead(group, fresh, window.ahead_of // _AHEAD_SHARE)
+            for u in asked:
+                self._waiting[group.keys[u]] = []
+            yield portion
 
-    def _not_asked_before(self, keys: list[bytes], window: _Window) -> list[int]:
-        """The unique rows that no earlier window asked about; the others get, or join those who wait for, an answer."""
+    def _fresh(self, window: Window[str | None], group: Group) -> list[int]:
+        """The unique rows that nobody has asked about; the others get, or join those who wait for, an answer."""
+        rows = _Rows(window, *group.fan_out())
         fresh: list[int] = []
-        for u, key in enumerate(keys):
-            index = self._index_of.get(key)
-            if index is None:
-                fresh.append(u)
-            elif index in self._answers:
-                self.ready.append((window, u, self._answers[index]))
+        for u, key in enumerate(group.keys):
+            outcome = self._inquiry.outcomes.get(key)
+            if outcome is not None:
+                self._ready.append((rows, u, outcome))
+            elif key in self._waiting:
+                self._waiting[key].append((rows, u))
             else:
-                self._joined.setdefault(index, []).append((window, u))
+                self._waiting[key] = [(rows, u)]
+                fresh.append(u)
         return fresh
-
-    def _expect(self, window: _Window, keys: list[bytes]) -> None:
-        """Number the window's prompts, and remember them by their keys, if there are any."""
-        before = self._in_flight[-1] if self._in_flight else None
-        window.first_index = before.first_index + len(before.sent) if before else self._run.unique_prompts
-        window.awaited = len(window.sent)
-        if window.sent:
-            self._in_flight.append(window)
-        if keys:
-            self._index_of.update((keys[u], index) for index, u in enumerate(window.sent, window.first_index))
-            while len(self._index_of) > REMEMBERED_ANSWERS:
-                index = self._index_of.pop(next(iter(self._index_of)))
-                self._answers.pop(index, None)
-                self._forgotten = index + 1
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Planning makes many objects and no cycles; looking for some would cost a quarter of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def row_digests(table: Table) -> list[bytes]:
-    """A digest of each row's cells. PostgreSQL's text has no NUL, so joined cells cannot be taken for others."""
-    return [
-        blake2b("\0".join(cells).encode(errors="surrogatepass"), digest_size=16).digest() for cells in table.cells()
-    ]

@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import parse_question
-from pg_bridge.asking.streamed import Answer, Fetch, Run, ask
-from pg_bridge.asking.together import Statement
+from pg_bridge.asking.run import Run
+from pg_bridge.asking.streamed import Answer, Fetch, ask
 from pg_bridge.backend import postgres
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.engine import Engine
@@ -34,7 +35,7 @@ class Session:
 
     module: str | None = None
     _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
-    _statements: dict[tuple[int, int], Statement] = field(default_factory=dict, repr=False)  # by role and number
+    _statements: dict[tuple[int, int], Memory] = field(default_factory=dict, repr=False)  # by role and number
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
 
     def forget(self, role: Hashable) -> None:
@@ -73,7 +74,7 @@ class Session:
             raise ServerDenied(name)
         return Server.from_options(name, json.loads(options))
 
-    def statement(self, number: int, reader: int | None = None) -> Statement:
+    def statement(self, number: int, reader: int | None = None) -> Memory:
         """The memory of one of the current role's statements; its run is the reader's latest.
 
         The latest few are kept, for statements run other statements, until the transaction ends.
@@ -86,7 +87,7 @@ class Session:
         if not self._statements:
             call_at_end_of_transaction(self._statements.clear)
         key = (postgres.current_role_oid(), number)
-        found = self._statements.pop(key) if key in self._statements else Statement()
+        found = self._statements.pop(key) if key in self._statements else Memory()
         self._statements[key] = found  # the latest last
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]
@@ -119,7 +120,7 @@ def start_run(
     server: Server,
     check_interrupts: Callable[[], None],
 ) -> Iterator[Answer]:
-    """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `pipeline.ask`."""
+    """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `streamed.ask`."""
     run = Run()
     SESSION.begin_run(run)
     answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)

@@ -1,15 +1,18 @@
-"""The engine's synchronous face: prompts are pulled from an iterator, completions come out of another.
+"""The engine's synchronous face: portions of prompts are pulled from an iterator, completions come out of another.
 
-In: a `Server`, an iterator of prompts, a `Sampling`. Out: completions in the order in which they are
+In: a `Server`, an iterator of portions, a `Sampling`. Out: completions in the order in which they are
 answered, and a `Usage`. It pulls only what it has room for, so that a consumer who stops early has asked
-little. It runs in the caller's thread (a PostgreSQL backend has only one that may be interrupted), and it
-neither knows PostgreSQL nor reads a row: the caller's `check_interrupts` is called between turns and stops
-the run by raising.
+little; for one who takes all, the next portion is made while the engine works on the last. It runs in the caller's
+thread (a PostgreSQL backend has only one that may be interrupted), and it neither knows PostgreSQL nor reads a row: the
+caller's `check_interrupts` is called between turns and stops the run by raising.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,11 +22,13 @@ from pg_bridge.engine.flight import Flight, Numbered, SamplingOf
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
 from pg_bridge.engine.pace import Pace
-from pg_bridge.engine.records import Completion, Sampling, Usage
+from pg_bridge.engine.records import Completion, Portion, Sampling, Usage
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
 SENDING_S = 0.002  # a request is on the wire by then, before the consumer takes its time over the answers at hand
+WORK_EVERY_S = 0.002  # while prompts are made
+AHEAD_PROMPTS = 4096  # an engine of a thousand prompts a second has enough of them for as long as planning takes
 
 _T = TypeVar("_T")
 
@@ -33,30 +38,47 @@ def _never() -> None:
 
 
 class _Source:
-    """Numbers the prompts as they are pulled."""
+    """The prompts that wait for room, numbered as they are pulled."""
 
-    def __init__(self, prompts: Iterator[str | None]) -> None:
-        self._prompts = prompts
+    def __init__(self, portions: Iterator[Portion]) -> None:
+        self._portions = portions
+        self._made: deque[Iterator[str]] = deque()
         self._index = 0
-        self.paused = False  # the latest pull stopped at a None
+        self.waiting = 0
+        self.is_ahead = False
         self.ended = False
 
+    def make_more(self) -> None:
+        """Make the next portion, which may take long."""
+        portion = next(self._portions, None)
+        if portion is None:
+            self.ended = True
+        else:
+            self._made.append(portion.prompts)
+            self.waiting += portion.size
+            self.is_ahead = portion.is_ahead
+
     def pull(self, most: int) -> Numbered:
-        """Pull at most so many prompts, fewer where they end or pause."""
+        """Take at most so many of the prompts that wait."""
         batch: Numbered = []
-        self.paused = False
-        while len(batch) < most:
-            try:
-                prompt = next(self._prompts)
-            except StopIteration:
-                self.ended = True
-                break
+        while self._made and len(batch) < most:
+            prompt = next(self._made[0], None)
             if prompt is None:
-                self.paused = True
-                break
-            batch.append((self._index, prompt))
-            self._index += 1
+                self._made.popleft()
+            else:
+                batch.append((self._index, prompt))
+                self._index += 1
+        self.waiting = max(0, self.waiting - len(batch)) if self._made else 0
         return batch
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether no portion is left that may have a prompt."""
+        return not self._made
+
+    def is_ready(self, most: int, eager: bool) -> bool:
+        """Whether prompts should be sent now; where all will be asked, requests are filled."""
+        return not self.is_dry and (not eager or self.ended or self.is_ahead or self.waiting >= most)
 
 
 class Engine:
@@ -80,32 +102,50 @@ class Engine:
         self._turns: TurnLoop | None = None
         self._client: Client | None = None
         self._has_batch_endpoint = True
+        self._source: _Source | None = None
+        self._flight: Flight | None = None  # of the run that is on
+        self._next_work = 0.0
 
     def complete(
-        self, prompts: Iterator[str | None], sampling: Sampling | SamplingOf, *, eager: bool = False
-    ) -> Iterator[Completion | None]:
+        self, prompts: Iterator[str], sampling: Sampling | SamplingOf, *, eager: bool = False
+    ) -> Iterator[Completion]:
+        """Ask the engine about prompts that are there, or soon made; as `complete_portions` does."""
+        with closing(self.complete_portions(iter([Portion(prompts)]), sampling, eager=eager)) as answers:
+            yield from (answer for answer in answers if answer is not None)
+
+    def complete_portions(
+        self, portions: Iterator[Portion], sampling: Sampling | SamplingOf, *, eager: bool = False
+    ) -> Generator[Completion | None, None, None]:
         """Ask the engine about each prompt and yield its answers as they come.
 
         All are answered in one way, or each in the way that a function says of its index.
 
         Prompts are pulled while there is room: for at most `max_in_flight`, and at first for a few only, two
-        more with each answer handed over, unless `eager` says that all answers will be taken. They are sent in the
-        order pulled. What the iterator raises comes
+        more with each answer handed over, unless `eager` says that all answers will be taken: then the next portion is
+        made as soon as few prompts wait, and who makes it calls `work` now and then, so that the engine does not starve
+        meanwhile. They are sent in the order pulled. What an iterator raises comes
         out of here unchanged. Closing the generator aborts what is in flight; after its end nothing is open.
 
-        A None among the prompts is no prompt: it is handed over as None as soon as may be, so that a caller
-        who learns an answer while its prompts are pulled can return it without waiting for the engine.
+        After each portion that was made a None is handed over, so that a caller who learns an answer while prompts are
+        made can return it without waiting for the engine.
 
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
-        source = _Source(prompts)
+        self._source = source = _Source(portions)
         try:
+            size = Pace(self._server.max_in_flight, eager).batch_size
             batch: Numbered = []
-            while not batch and not source.ended:  # nothing is opened before there is a prompt
-                batch = source.pull(Pace(self._server.max_in_flight, eager).batch_size)
-                if source.paused:
+            while not batch and not (source.ended and source.is_dry):  # nothing is opened before there is a prompt
+                if source.is_ready(size, eager):
+                    batch = source.pull(size)
+                else:
+                    source.make_more()
                     yield None
+            if len(batch) == 1 and not (source.ended or source.is_ahead):  # whether it is all decides what is asked for
+                source.make_more()
+                yield None
+                batch += source.pull(size - 1)
             if batch:
                 sampling_of = (lambda _: sampling) if isinstance(sampling, Sampling) else sampling
                 yield from self._complete(batch, source, sampling_of, eager)
@@ -125,35 +165,75 @@ class Engine:
             has_batch_endpoint=self._has_batch_endpoint,
             eager=eager,
         )
-        pace = flight.pace
-        self._wait_for(flight.prepare(many=len(first) > 1 or not source.ended))
+        self._wait_for(flight.prepare(many=len(first) > 1))
+        self._flight = flight
         flight.send(first)
         while True:
-            # A batch is pulled and sent before the next answers are handed over: the engine works meanwhile.
-            paused = sent = False
-            while not source.ended and not paused and (room := pace.room(flight.in_flight, flight.landed_count)):
-                batch = source.pull(room)
-                paused = source.paused
-                if batch:
-                    flight.send(batch)
-                    sent = True
-            if not flight.in_flight and not flight.landed and not paused:
+            # Prompts are sent, and then made, before the next answers are handed over: the engine works meanwhile.
+            sent = self._send_more()
+            made = False
+            while self._wants_more():
+                self._turn(SENDING_S if sent else 0)
+                source.make_more()
+                made = True
+                sent = self._send_more()
+                if not eager or source.is_ahead or source.waiting >= flight.pace.batch_size:
+                    break
+            if not made and not flight.in_flight and not flight.landed:
                 break
-            if flight.landed or paused:
+            if flight.landed or made:
                 self._turn(SENDING_S if sent else 0)
             else:
                 self._turn(POLL_S)
-            if flight.failure is not None:
-                raise flight.failure
             if flight.landed:
                 for completion in flight.take():
-                    pace.handed += 1
+                    flight.pace.handed += 1
                     yield completion
-            if paused:
+            if made:
                 yield None
         self._has_batch_endpoint = flight.has_batch_endpoint
         if self._tally.wants_counters:
             self._wait_for(flight.settle())
+
+    def work(self) -> None:
+        """Send what waits and receive what has come; for who makes prompts, or rows, while the engine waits for them.
+
+        Costs next to nothing where it is called often.
+        """
+        now = time.perf_counter()
+        if now < self._next_work:
+            return
+        if self._flight is None:
+            self.check_interrupts()
+        else:
+            self._turn(SENDING_S if self._send_more() else 0)
+        self._next_work = time.perf_counter() + WORK_EVERY_S
+
+    def _send_more(self) -> bool:
+        """Put prompts that wait in flight while there is room; whether there were any."""
+        flight, source = self._flight, self._source
+        assert flight is not None  # noqa: S101 - a run is on; for the type checker
+        assert source is not None  # noqa: S101 - as above
+        sent = False
+        while room := flight.pace.room(flight.in_flight, flight.landed_count):
+            if not source.is_ready(room, flight.pace.eager):
+                break
+            batch = source.pull(room)
+            if batch:
+                flight.send(batch)
+                sent = True
+        return sent
+
+    def _wants_more(self) -> bool:
+        """Whether it is time to make the next portion."""
+        flight, source = self._flight, self._source
+        assert flight is not None  # noqa: S101 - as above
+        assert source is not None  # noqa: S101 - as above
+        if source.ended:
+            return False
+        if flight.pace.eager:
+            return source.waiting < AHEAD_PROMPTS
+        return source.is_dry and flight.pace.room(flight.in_flight, flight.landed_count) > 0
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Fetch one of the engine's pages, such as `/v1/models`; returns its status and its text.
@@ -173,7 +253,7 @@ class Engine:
     def close(self) -> None:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""
         turns, client = self._turns, self._client
-        self._turns = self._client = None
+        self._turns = self._client = self._flight = self._source = None
         if turns is not None and client is not None:
             turns.close(client.close())
 
@@ -207,3 +287,5 @@ class Engine:
         self.usage.wait_s = self._clock.now_s()
         if self._client.silence_s > self._server.request_timeout_s:
             raise silent(self._server)
+        if self._flight is not None and self._flight.failure is not None:
+            raise self._flight.failure

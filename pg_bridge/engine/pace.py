@@ -48,11 +48,10 @@ class Pace:
             landed: Answers that the consumer has not taken yet.
         """
         outstanding = in_flight + landed
-        room = min(
-            self.max_in_flight - in_flight,
-            self.max_in_flight if self.eager else FIRST_OUTSTANDING + GROWTH * self.handed - outstanding,
-            2 * self.max_in_flight - outstanding,
-        )
+        room = self.max_in_flight - in_flight
+        if not self.eager:
+            started = FIRST_OUTSTANDING + GROWTH * self.handed - outstanding
+            room = min(room, started, 2 * self.max_in_flight - outstanding)
         if room < self.batch_size and outstanding:
             return 0
         return max(0, min(room, self.batch_size))

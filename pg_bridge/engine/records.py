@@ -1,12 +1,14 @@
-"""The three small records that stand between the pipeline and the engine.
+"""The small records that stand between asking and the engine.
 
-`Sampling` goes in once a run, `Completion` comes out once a prompt, `Usage` holds the engine's own figures of
-the run.
+`Sampling` goes in once a run, prompts in `Portion`s, `Completion` comes out once a prompt, `Usage` holds the engine's
+own figures of the run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,20 @@ class Sampling:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     schema: str = ""
+
+
+class Portion(NamedTuple):
+    """Prompts that are made together.
+
+    Attributes:
+        prompts: In the order in which to send them; each is soon made.
+        size: How many they are; 0 if nobody knows.
+        is_ahead: Whether the next portion takes a while to make, so that these are sent even if they fill no request.
+    """
+
+    prompts: Iterator[str]
+    size: int = 0
+    is_ahead: bool = False
 
 
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a prompt

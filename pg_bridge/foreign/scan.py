@@ -10,23 +10,22 @@ which stops early has asked little. It knows neither PostgreSQL's embedding nor 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pg_bridge.asking import together
-from pg_bridge.asking.streamed import WINDOW_CHARS
-from pg_bridge.asking.together import Outcome
+import numpy as np
+
+from pg_bridge.asking.memory import Ask, Memory, Outcome
+from pg_bridge.asking.run import Run
+from pg_bridge.asking.together import answer_columns, find_known
+from pg_bridge.asking.windows import FETCHED_ROWS, read_windows
 from pg_bridge.engine import UNFIT, Engine
 from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
-
-FIRST_WINDOW_ROWS = 32
-WINDOW_GROWTH = 2
-FETCHED_ROWS = 1024
+from pg_bridge.rows.table import Table
 
 _NOT_OF_THE_TYPE = "the answer is no value of the column's type"
 _WORTH_ANOTHER_TRY = UNFIT | {_NOT_OF_THE_TYPE}
@@ -96,7 +95,13 @@ class Scan:
         return [model[name] for name in sorted(predicates, key=rank)]
 
     def rows(
-        self, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self,
+        memory: Memory,
+        node: int,
+        new_engine: Callable[[], Engine],
+        learned: Learned,
+        *,
+        every_row: bool = False,
     ) -> Iterator[Row]:
         """Run it.
 
@@ -105,6 +110,7 @@ class Scan:
             node: A number for this scan, for the memory's figures.
             new_engine: Makes an engine for some questions.
             learned: Of this foreign table; read and added to.
+            every_row: Whether all rows will be taken.
 
         Yields:
             Rows of the foreign table, every column in its place; those that are not needed are None.
@@ -114,11 +120,17 @@ class Scan:
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
-        for window in self.windows(memory, node, new_engine, learned):
+        for window in self.windows(memory, node, new_engine, learned, every_row=every_row):
             yield from window
 
     def windows(
-        self, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self,
+        memory: Memory,
+        node: int,
+        new_engine: Callable[[], Engine],
+        learned: Learned,
+        *,
+        every_row: bool = False,
     ) -> Iterator[list[Row]]:
         """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned)
@@ -126,10 +138,8 @@ class Scan:
         statement = self.statement
         where = {name: place for place, name in enumerate(self.shown)}
         with self.relation.source.rows(statement.sql, statement.parameters) as source:
-            for window in self._windows(source, memory):
-                places, answers = asking.answered(
-                    [cells[-1] for cells in window] if self.sent else [None] * len(window)
-                )
+            for window in self._windows(source, memory.run, every_row=every_row):
+                places, answers = asking.answered(Table.from_json([cells[-1] for cells in window], self.sent))
                 yield [
                     [
                         answers[column.name][i]
@@ -142,100 +152,94 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
-    def _windows(self, source: Rows, memory: together.Statement) -> Iterator[list[Cells]]:
+    def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[Cells]]:
         most = self.relation.definition.window_rows
-        size = min(FIRST_WINDOW_ROWS, most) if self.asked else FETCHED_ROWS
-        is_last = False
-        while not is_last:
-            started = time.perf_counter()
-            window: list[Cells] = []
-            chars = 0
-            while len(window) < size and chars < WINDOW_CHARS and not is_last:
-                wanted = min(size - len(window), FETCHED_ROWS)
-                fetched = source.fetch(wanted)
-                is_last = len(fetched) < wanted
-                chars += sum(len(cells[-1] or "") for cells in fetched)
-                window += fetched
-            memory.run.read_s += time.perf_counter() - started
-            if window:
-                yield window
-            size = min(size * WINDOW_GROWTH, most) if self.asked else size
+        if self.asked:
+            read = read_windows(source.fetch, _chars_sent, run, every_row=every_row, most_rows=most, ahead=False)
+        else:  # nothing is gained by more rows at one time
+            read = read_windows(source.fetch, _chars_sent, run, every_row=True, most_rows=FETCHED_ROWS)
+        return (window.rows for window in read)
+
+
+def _chars_sent(cells: Cells) -> int:
+    return len(cells[-1] or "")
 
 
 class _Asking:
     """Asks about the windows of one scan."""
 
     def __init__(
-        self, scan: Scan, memory: together.Statement, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self, scan: Scan, memory: Memory, node: int, new_engine: Callable[[], Engine], learned: Learned
     ) -> None:
         self._scan = scan
         self._memory = memory
         self._node = node
         self._new_engine = new_engine
         self._learned = learned
-        self._sent = scan.sent
         self._predicates = scan.predicates
         self._others = [column for column in scan.asked if column.name not in self._predicates]
         self._bytewise = scan.relation.bytewise
 
-    def answered(self, rows: Sequence[str | None]) -> tuple[list[int], dict[str, Row]]:
+    def answered(self, table: Table) -> tuple[list[int], dict[str, Row]]:
         """Ask about one window.
+
+        Args:
+            table: Its rows, with all columns that are sent.
 
         Returns:
             The places of the rows that are left, and of each model column its values for them.
         """
-        places = list(range(len(rows)))
+        places = np.arange(table.rows, dtype=np.intp)
         answers: dict[str, Row] = {}
-        row_chars = sum(len(row or "") for row in rows) / max(1, len(rows))
-        in_turn = self._scan.in_turn(self._learned, row_chars)
+        in_turn = self._scan.in_turn(self._learned, _mean_chars(table))
         if len(in_turn) > 1:
             for column in in_turn:  # what is known already costs nothing, whoever's turn it is
-                places = self._not_known_to_fail(column, places, rows)
+                places = places[self._not_known_to_fail(column, table.take(places))]
         for column in in_turn:
-            if not places:
+            if not places.size:
                 break
-            values, kept = self._filtered(column, [rows[place] for place in places])
+            values, kept = self._filtered(column, table.take(places))
             answers = {name: [row[i] for i in kept] for name, row in answers.items()}
             answers[column.name] = [values[i] for i in kept]
-            places = [places[i] for i in kept]
-        if self._others and places:
-            values_of = self._values(self._others, [rows[place] for place in places])
+            places = places[kept]
+        if self._others and places.size:
+            values_of = self._values(self._others, table.take(places))
             answers |= {column.name: values for column, values in zip(self._others, values_of, strict=True)}
-        return places, answers
+        return places.tolist(), answers
 
-    def _not_known_to_fail(self, column: ModelColumn, places: list[int], rows: Sequence[str | None]) -> list[int]:
-        known = self._memory.known(column.ask, [rows[place] for place in places], self._sent)
+    def _not_known_to_fail(self, column: ModelColumn, table: Table) -> list[int]:
+        known = find_known(self._memory, column.ask, table)
         fails = {
             outcome: outcome is not None and outcome[0] is not None and self._fails(column, _value(column, outcome))
             for outcome in set(known)
         }
-        return [place for place, outcome in zip(places, known, strict=True) if not fails[outcome]]
+        return [place for place, outcome in enumerate(known) if not fails[outcome]]
 
     def _fails(self, column: ModelColumn, outcome: Outcome) -> bool:
         value, error = outcome
         quals = self._predicates[column.name]
         return error is None and any(surely_fails(qual, column.type, value, bytewise=self._bytewise) for qual in quals)
 
-    def _filtered(self, column: ModelColumn, rows: Sequence[str | None]) -> tuple[Row, list[int]]:
+    def _filtered(self, column: ModelColumn, table: Table) -> tuple[Row, list[int]]:
         quals = self._predicates[column.name]
         questions = self._memory.run.unique_prompts
-        (values,) = self._values([column], rows)
+        (values,) = self._values([column], table)
         fails = {value: self._fails(column, (value, None)) for value in set(values)}
         kept = [i for i, value in enumerate(values) if not fails[value]]
-        self._learned.add(quals, len(rows), len(kept), self._memory.run.unique_prompts - questions)
+        self._learned.add(quals, table.rows, len(kept), self._memory.run.unique_prompts - questions)
         return values, kept
 
-    def _values(self, columns: Sequence[ModelColumn], rows: Sequence[str | None]) -> list[Row]:
-        outcomes = self._ask([column.ask for column in columns], rows)
-        return [self._decoded(column, rows, of_column) for column, of_column in zip(columns, outcomes, strict=True)]
+    def _values(self, columns: Sequence[ModelColumn], table: Table) -> list[Row]:
+        outcomes = self._ask([column.ask for column in columns], table)
+        return [self._decoded(column, table, of_column) for column, of_column in zip(columns, outcomes, strict=True)]
 
-    def _decoded(self, column: ModelColumn, rows: Sequence[str | None], outcomes: Sequence[Outcome]) -> Row:
+    def _decoded(self, column: ModelColumn, table: Table, outcomes: Sequence[Outcome]) -> Row:
         """Turn answers into values; ask once more where an answer is no value."""
         known = {outcome: _value(column, outcome) for outcome in set(outcomes)}
         again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _WORTH_ANOTHER_TRY]
         results = [known[outcome] for outcome in outcomes]
         if again:
-            (second,) = self._ask([column.again], [rows[i] for i in again])
+            (second,) = self._ask([column.again], table.take(np.array(again, np.intp)))
             for i, outcome in zip(again, second, strict=True):
                 results[i] = _value(column, outcome)
         if not column.on_error_null:
@@ -244,8 +248,15 @@ class _Asking:
                     raise AnswerError(column.name, error)
         return [value for value, _ in results]
 
-    def _ask(self, asks: Collection[together.Ask], rows: Sequence[str | None]) -> list[list[Outcome]]:
-        return self._memory.answer_each(self._node, list(asks), rows, self._sent, self._new_engine())
+    def _ask(self, asks: Sequence[Ask], table: Table) -> list[list[Outcome]]:
+        return answer_columns(self._memory, self._node, asks, table, self._new_engine())
+
+
+def _mean_chars(table: Table) -> float:
+    """Characters of a row's cells, on the average."""
+    if not table.rows:
+        return 0
+    return sum(float(lengths[table.codes[:, j]].mean()) for j, lengths in enumerate(table.lengths()))
 
 
 def _value(column: ModelColumn, outcome: Outcome) -> Outcome:

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from pg_bridge import __version__
-from pg_bridge.asking.together import as_report
+from pg_bridge.asking.together import answer_calls
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import check_installation, fault, fault_of
 from pg_bridge.backend.interrupts import Interrupts
@@ -114,7 +114,7 @@ def batch(
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
                 engine = Engine(server, check_interrupts=Interrupts().check)
-                found = memory.answer(node, [asked[i] for i in part], [rows[i] for i in part], call, engine)
+                found = answer_calls(memory, node, [asked[i] for i in part], [rows[i] for i in part], call, engine)
                 for place, answer in zip(part, found, strict=True):
                     answers[place] = answer
         return [(answers, None)]
@@ -125,7 +125,7 @@ def batch(
 def report(statement: int, node: int) -> list[str]:
     """Say what the calls of a plan node did so far; the body of `llm._report`."""
     run = SESSION.report(statement, node)
-    return as_report(run) if run else []
+    return run.as_report() if run else []
 
 
 def session_state() -> list[tuple[str, str | None]]:

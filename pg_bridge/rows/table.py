@@ -11,34 +11,20 @@ It never reads a database, never changes a cell and never looks at a cell's mean
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, count, islice
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.errors import QueryError
+from pg_bridge.rows.cutting import Choose, cut
 
-_NULL = "null"
 _CHUNK_ROWS = 1 << 10
 _LOOKED_AT_ROWS = 1 << 14  # by which a column is judged; whole chunks
 _HARDLY_REPEATED = 0.99  # of them distinct
-_COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
-_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
-_FLAT = rf'[\[{{](?:[^"\[\]{{}}]++|{_STRING})*+[\]}}]'
-_NESTED = rf'[\[{{](?:[^"\[\]{{}}]++|{_STRING}|{_FLAT})*+[\]}}]'
-_CELL = rf"(?:{_SCALAR}|{_NESTED})"
-
-_OPEN = re.compile(r"\s*\{\s*(\}\s*\Z)?")
-_KEY = re.compile(rf"({_STRING})\s*:\s*")
-_SCALAR_AT = re.compile(_SCALAR)
-_NEXT = re.compile(r"\s*(?:,\s*|(\}\s*\Z))")
-_BRACKET_OR_STRING = re.compile(rf"[\[\]{{}}]|{_STRING}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +61,50 @@ class Table:
         [[0, 0], [0, 1], [1, 2]]
         """
         names = _distinct(columns)
-        codes = np.empty((len(rows), len(names)), np.int32, order="F")
-        coders = [_Coder(column) for column in codes.T]
+        building = _Building(names)
         if names:
-            cut = _cut(rows, names)
-            for _ in range(0, len(rows), _CHUNK_ROWS):  # so that hardly a cell is held that another one equals
-                for coder, cells in zip(coders, zip(*islice(cut, _CHUNK_ROWS), strict=True), strict=True):
-                    coder.add(cells)
-        return cls(names, codes, tuple(coder.values() for coder in coders))
+            cells = (cells for _, cells in cut(rows, lambda _: names))
+            for _ in range(0, len(rows), _CHUNK_ROWS):
+                building.add(list(islice(cells, _CHUNK_ROWS)))
+        return building.table(len(rows))
+
+    @classmethod
+    def group_json(cls, rows: Sequence[str | None], choose: Choose) -> list[tuple[list[int], Table]]:
+        """Cut rows of JSON text that may have columns of their own, each once.
+
+        Args:
+            rows: As for `from_json`.
+            choose: From a row's columns, None for a row that is None, to those of them to keep, each once; called once
+                for each layout that there is.
+
+        Returns:
+            For each set of columns kept, the places of its rows, ascending, and their table. Rows that have the same
+            columns in another order stand in one table.
+
+        Raises:
+            ValueError: A row is not the text of a JSON object.
+
+        >>> groups = Table.group_json(['{"a":1,"b":2}', '{"b":2,"a":1}', '{"a":1}'], lambda columns: columns)
+        >>> [(places, table.columns, table.codes.tolist()) for places, table in groups]
+        [([0, 1], ('a', 'b'), [[0, 0], [0, 0]]), ([2], ('a',), [[0]])]
+        """
+        groups: dict[frozenset[str], tuple[_Building, list[int], list[tuple[str, ...]]]] = {}
+        of_columns: dict[tuple[str, ...], tuple[frozenset[str], list[int] | None]] = {}
+        for place, (columns, cells) in enumerate(cut(rows, choose)):
+            if columns not in of_columns:
+                key = frozenset(columns)
+                first = groups.setdefault(key, (_Building(columns), [], []))[0].columns
+                of_columns[columns] = key, None if columns == first else [columns.index(name) for name in first]
+            key, turned = of_columns[columns]
+            building, places, pending = groups[key]
+            places.append(place)
+            pending.append(cells if turned is None else tuple([cells[j] for j in turned]))
+            if len(pending) == _CHUNK_ROWS:
+                building.add(pending)
+                pending.clear()
+        for building, _, pending in groups.values():
+            building.add(pending)
+        return [(places, building.table(len(places))) for building, places, _ in groups.values()]
 
     @classmethod
     def from_cells(cls, columns: Sequence[str], cells: Iterable[Sequence[str]]) -> Table:
@@ -104,10 +126,11 @@ class Table:
                 codes = np.empty((len(column), len(names)), np.int32, order="F")
             if len(column) != len(codes):
                 raise ValueError("all columns need the same number of cells")
-            coder = _Coder(codes[:, j])
+            coder = _Coder()
             coder.add(column[:_LOOKED_AT_ROWS])
             coder.add(column[_LOOKED_AT_ROWS:])
-            values.append(coder.values())
+            codes[:, j], of_column = coder.finish()
+            values.append(of_column)
         if codes is None or len(values) != len(names):
             raise ValueError("one sequence of cells is needed for each column, and at least one column")
         return cls(names, codes, tuple(values))
@@ -125,11 +148,12 @@ class Table:
         """The table of some of the rows, in the order given; it shares `values`."""
         return Table(self.columns, np.asfortranarray(self.codes[rows]), self.values)
 
-    def by_name(self) -> Table:
-        """The same table with its columns sorted by their names; it shares `values`."""
-        order = sorted(range(len(self.columns)), key=self.columns.__getitem__)
-        columns = tuple(self.columns[j] for j in order)
-        return Table(columns, self.codes[:, order], tuple(self.values[j] for j in order))
+    def select(self, columns: Sequence[str]) -> Table:
+        """The same rows with some of the columns, in the order given; it shares `values`."""
+        if tuple(columns) == self.columns:
+            return self
+        order = [self.columns.index(name) for name in columns]
+        return Table(tuple(columns), np.asfortranarray(self.codes[:, order]), tuple(self.values[j] for j in order))
 
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Each row's cells, in column order."""
@@ -145,30 +169,6 @@ class Table:
         return [json.dumps(name, ensure_ascii=False) + ": " for name in self.columns]
 
 
-def layouts(rows: Sequence[str | None]) -> Iterator[tuple[str, ...] | None]:
-    """Tell the columns of each row, in the row's order; None for a row that is None.
-
-    Raises:
-        ValueError: A row is not the text of a JSON object.
-
-    >>> list(layouts(['{"a":1,"b":2}', '{"b":3}', None]))
-    [('a', 'b'), ('b',), None]
-    """
-    first: tuple[str, ...] | None = None
-    is_first: Callable[[str], tuple[str, ...] | None] = _no_layout
-    for row in rows:
-        if row is None:
-            yield None
-        elif first is not None and is_first(row) is not None:
-            yield first
-        else:
-            columns = tuple(_split(row))
-            if first is None:
-                first = columns
-                is_first = _layout(list(columns), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
-            yield columns
-
-
 def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     """Check that no column name comes twice: a JSON object could hold only one of the two."""
     name, count = Counter(columns).most_common(1)[0] if columns else ("", 1)
@@ -180,18 +180,38 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
+class _Building:
+    """A table to which rows are added some at a time, so that hardly a cell is held that another one equals."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+        self._coders = [_Coder() for _ in columns]
+
+    def add(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Add rows of cells; `_CHUNK_ROWS` of them, but for the last ones."""
+        if rows and self.columns:
+            for coder, cells in zip(self._coders, zip(*rows, strict=True), strict=True):
+                coder.add(cells)
+
+    def table(self, rows: int) -> Table:
+        """The table, once all of so many rows have been added."""
+        codes = np.empty((rows, len(self.columns)), np.int32, order="F")
+        values = []
+        for j, coder in enumerate(self._coders):
+            codes[:, j], of_column = coder.finish()
+            values.append(of_column)
+        return Table(self.columns, codes, tuple(values))
+
+
 class _Coder:
     """Numbers the cells of one column, chunk by chunk.
 
     A dict does it, except where hardly any cell comes twice: a dict of a million texts fits into no cache and is never
     asked for the same one again.
-
-    Args:
-        codes: (n,) int32; is filled with the cells' codes.
     """
 
-    def __init__(self, codes: NDArray[np.int32]) -> None:
-        self._codes = codes
+    def __init__(self) -> None:
+        self._chunks: list[NDArray[np.int32]] = []
         self._done = 0
         self._code_of = defaultdict[str, int](count().__next__)  # gives each text it has not seen the next number
         self._kept: list[str] | None = None  # all cells, where hardly any comes twice
@@ -201,22 +221,22 @@ class _Coder:
         if self._kept is not None:
             self._kept += cells
             return
-        start, self._done = self._done, self._done + len(cells)
-        self._codes[start : self._done] = np.fromiter(map(self._code_of.__getitem__, cells), np.int32, len(cells))
+        self._done += len(cells)
+        self._chunks.append(np.fromiter(map(self._code_of.__getitem__, cells), np.int32, len(cells)))
         if self._done == _LOOKED_AT_ROWS and len(self._code_of) >= _HARDLY_REPEATED * self._done:
-            self._kept = list(map(list(self._code_of).__getitem__, self._codes[: self._done].tolist()))
+            known = list(self._code_of)
+            self._kept = [known[code] for chunk in self._chunks for code in chunk.tolist()]
             self._code_of.clear()
 
-    def values(self) -> list[str]:
-        """The distinct cells once all have been added, in order of first appearance."""
-        if self._kept is None:
-            return list(self._code_of)
-        self._codes[:], values = _code_distinct(self._kept)
-        return values
+    def finish(self) -> tuple[NDArray[np.int32], list[str]]:
+        """The codes of all cells that were added, and the distinct ones in order of first appearance."""
+        if self._kept is not None:
+            return _code_distinct(self._kept)
+        return np.concatenate(self._chunks) if self._chunks else np.empty(0, np.int32), list(self._code_of)
 
 
-def _code_distinct(cells: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """(n,) int64, the cells' codes, and the distinct cells: as a dict does it, which is asked only about equal hashes.
+def _code_distinct(cells: list[str]) -> tuple[NDArray[np.int32], list[str]]:
+    """(n,) int32, the cells' codes, and the distinct cells: as a dict does it, which is asked only about equal hashes.
 
     >>> codes, values = _code_distinct(["b", "a", "b", "c"])
     >>> codes.tolist(), values
@@ -226,100 +246,12 @@ def _code_distinct(cells: list[str]) -> tuple[NDArray[np.int64], list[str]]:
     ordered = np.sort(hashes)
     equal = ordered[1:][ordered[1:] == ordered[:-1]]
     if not equal.size:
-        return np.arange(len(cells)), cells
+        return np.arange(len(cells), dtype=np.int32), cells
     asked = np.flatnonzero(equal[np.minimum(np.searchsorted(equal, hashes), len(equal) - 1)] == hashes)
     first_at: dict[str, int] = {}
     first = np.array([first_at.setdefault(cells[i], i) for i in asked.tolist()])
     is_first = np.ones(len(cells), np.bool_)
     is_first[asked] = first == asked
-    codes = np.cumsum(is_first) - 1
+    codes = np.cumsum(is_first, dtype=np.int32) - np.int32(1)
     codes[asked] = codes[first]
     return codes, list(compress(cells, is_first.tolist()))
-
-
-def _cut(rows: Sequence[str | None], columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Cut each row into the named cells.
-
-    The rows of one query have one layout. From some rows on it pays to compile a pattern of the first row's layout:
-    a match cuts a row some fifteen times as fast as splitting it key by key, which is left for rows of other layouts.
-    """
-    layout: Callable[[str], tuple[str, ...] | None] | None = None
-    for row in rows:
-        if row is None:
-            yield (_NULL,) * len(columns)
-            continue
-        # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
-        if layout is not None and "\\u" not in row and (matched := layout(row)) is not None:
-            yield matched
-            continue
-        cells = _split(row)
-        yield tuple([cells.get(name, _NULL) for name in columns])
-        if layout is None:
-            layout = _layout(list(cells), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
-
-
-def _layout(keys: list[str], columns: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
-    """Compile what cuts rows that have exactly these keys in this order; it returns None for other rows."""
-    wanted = set(columns)
-    named = [key for key in keys if key in wanted]
-    if len(named) != len(columns):
-        return _no_layout
-    match = re.compile(
-        r"\{"
-        + ", ?".join(
-            re.escape(json.dumps(key, ensure_ascii=False)) + ": ?" + (f"({_CELL})" if key in wanted else _CELL)
-            for key in keys
-        )
-        + r"\}"
-    ).fullmatch
-    if tuple(named) == columns:
-        return lambda row: found.groups() if (found := match(row)) is not None else None
-    pick = itemgetter(*[named.index(name) + 1 for name in columns])  # two columns at least, so a tuple
-    return lambda row: pick(found) if (found := match(row)) is not None else None
-
-
-def _no_layout(_row: str) -> None:
-    return None
-
-
-def _split(row: str) -> dict[str, str]:
-    """Split any JSON object into key and cell text; the last of equal keys counts, as in jsonb."""
-    cells: dict[str, str] = {}
-    match = _OPEN.match(row)
-    while match is not None and match[1] is None:
-        key = _KEY.match(row, match.end())
-        if key is None:
-            break
-        start = key.end()
-        end = _end_of_cell(row, start)
-        cells[json.loads(key[1], strict=False)] = _canonical(row[start:end])
-        match = _NEXT.match(row, end)
-    else:
-        if match is not None:
-            return cells
-    raise ValueError("a row is not the text of a JSON object")
-
-
-def _end_of_cell(row: str, start: int) -> int:
-    """Where the JSON value that begins at `start` ends; counts brackets, so that no nesting is too deep."""
-    scalar = _SCALAR_AT.match(row, start)
-    if scalar is not None:
-        return scalar.end()
-    depth = 0
-    for token in _BRACKET_OR_STRING.finditer(row, start):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        if depth <= 0:
-            return token.end()
-    return start
-
-
-def _canonical(cell: str) -> str:
-    """Spell a string in one way: escapes only where JSON demands them."""
-    if not (cell.startswith('"') and "\\u" in cell):
-        return cell
-    plain = json.dumps(json.loads(cell, strict=False), ensure_ascii=False)
-    try:
-        plain.encode()
-    except UnicodeEncodeError:  # half a surrogate pair has no other spelling
-        return cell
-    return plain

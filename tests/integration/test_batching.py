@@ -478,7 +478,7 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):
             ana.execute(query.encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ana.execute("ALTER FUNCTION llm.is_true RESET pg_bridge.asking.together")
+            ana.execute("ALTER FUNCTION llm.is_true RESET pg_bridge.batch")
     finally:
         conn.execute("DROP OWNED BY ana; DROP ROLE ana")
 

@@ -314,7 +314,7 @@ def test_a_setting_of_anything_but_a_function_says_nothing(own: Conn, connect: C
         session.execute("SET pg_bridge.batch = 'public.word_batch'")
         words(session)
     finally:
-        own.execute("ALTER ROLE postgres RESET pg_bridge.asking.together")
+        own.execute("ALTER ROLE postgres RESET pg_bridge.batch")
     assert calls(own) == {}
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pg_bridge.asking.streamed import storable
+from pg_bridge.asking.memory import outcome_of
 from pg_bridge.engine import Completion, Engine, Sampling
 from pg_bridge.engine.metrics import read_counters
 from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
@@ -298,7 +298,7 @@ def test_an_answer_that_is_none_ends_the_run_in_plain_words(body: bytes) -> None
 @pytest.mark.parametrize("text", [None, 5, ["x"], {"a": "x"}, True, "a\0b", "half \ud83d"])
 def test_an_answer_that_is_no_text_fails_its_own_row(text: object) -> None:
     with HostileEngine(lambda request: [completion(request, text)]) as engine:
-        found = [storable(each) for each in ask(Engine(server(engine)))]
+        found = [outcome_of(each) for each in ask(Engine(server(engine)))]
     assert len(found) == 3
     assert all(answer is None and error for answer, error in found)
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pg_bridge.engine import Engine, Sampling
+from pg_bridge.engine import Engine, Portion, Sampling
 from pg_bridge.engine.client import DrivenClock
 from pg_bridge.engine.loop import TurnLoop
+from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
 
@@ -165,20 +166,52 @@ def test_an_engine_may_be_used_again() -> None:
         assert caller.usage.requests == 2
 
 
-def test_a_none_is_handed_over_without_waiting_for_the_engine() -> None:
-    def prompts() -> Iterator[str | None]:
-        yield None
-        yield "a"
-        yield None
-        yield "b"
-
+def test_a_portion_without_a_prompt_is_told_without_waiting_for_the_engine() -> None:
+    portions = iter([Portion(iter("")), Portion(iter("a")), Portion(iter("")), Portion(iter("b"))])
     with EngineDouble(delay_s=1.0) as engine:
-        completions = Engine(server(engine)).complete(prompts(), SAMPLING)
+        completions = Engine(server(engine)).complete_portions(portions, SAMPLING)
         started = time.monotonic()
         assert next(completions) is None
         assert next(completions) is None
         assert time.monotonic() - started < 0.9
         assert {each.index for each in completions if each is not None} == {0, 1}
+
+
+def test_an_engine_works_while_a_portion_is_made() -> None:
+    """Answers of the first portion come, and its later prompts go, while the second is being made."""
+    many = 100
+    seen = 0
+
+    with EngineDouble() as engine:
+        caller = Engine(server(engine, max_in_flight=8))
+
+        def portions() -> Iterator[Portion]:
+            nonlocal seen
+            yield Portion((f"a{i}" for i in range(many)), many)
+            until = time.monotonic() + 60
+            while len(engine.received.prompts) < many and time.monotonic() < until:
+                caller.work()
+            seen = len(engine.received.prompts)
+            yield Portion(iter("b"), 1)
+
+        answers = [each for each in caller.complete_portions(portions(), SAMPLING, eager=True) if each is not None]
+    assert seen == many
+    assert sorted(each.index for each in answers) == list(range(many + 1))
+
+
+def test_what_fails_while_a_portion_is_made_ends_the_making() -> None:
+    with EngineDouble(api_key="secret") as engine:
+        caller = Engine(server(engine))
+
+        def portions() -> Iterator[Portion]:
+            yield Portion(iter("ab"), 2, is_ahead=True)
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                caller.work()
+            raise AssertionError("it went on")
+
+        with pytest.raises(PgBridgeError):
+            list(caller.complete_portions(portions(), SAMPLING, eager=True))
 
 
 def test_the_resolver_thread_takes_no_signal() -> None:

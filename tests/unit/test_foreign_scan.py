@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.asking.together import Statement
-from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.asking.memory import Memory
+from pg_bridge.engine import Completion, Engine, Portion, Sampling, Usage
 from pg_bridge.errors import AnswerError, OptionError, PgBridgeError, TableError, UnknownColumn
 from pg_bridge.foreign.answers import BOOL, INT4, TEXT, ColumnType
 from pg_bridge.foreign.definition import Column, Definition
@@ -37,7 +37,7 @@ class Rows:
         return taken
 
 
-class Memory:
+class Source:
     """A source of n rows `i`; shows each as its number and as JSON."""
 
     sees = "what there is"
@@ -75,13 +75,13 @@ class Oracle:
         self._answer = answer
         self._asked = asked
 
-    def check_interrupts(self) -> None:
+    def work(self) -> None:
         pass
 
-    def complete(
-        self, prompts: Iterator[str], sampling: Callable[[int], Sampling], *, eager: bool
+    def complete_portions(
+        self, portions: Iterator[Portion], sampling: Callable[[int], Sampling], *, eager: bool
     ) -> Iterator[Completion]:
-        texts = list(prompts)
+        texts = [prompt for portion in portions for prompt in portion.prompts]
         self._asked += texts
         for index, prompt in reversed(list(enumerate(texts))):
             row = prompt[prompt.index("{") : prompt.index("}") + 1]
@@ -92,7 +92,7 @@ class Oracle:
         pass
 
 
-def relation(source: Memory, model: dict[str, tuple[ColumnType, dict[str, str]]], **options: str) -> Relation:
+def relation(source: Source, model: dict[str, tuple[ColumnType, dict[str, str]]], **options: str) -> Relation:
     columns = [Column("i", INT, {}), *(Column(name, type_, given) for name, (type_, given) in model.items())]
     definition = Definition.from_options({"source": "t", **options}, columns, lambda oid: ())
     types = {column.name: column.type for column in columns}
@@ -105,7 +105,7 @@ def run(
     def engine() -> Engine:
         return cast("Engine", Oracle(answer, asked))
 
-    return scan.rows(Statement(), 1, engine, learned or Learned())
+    return scan.rows(Memory(), 1, engine, learned or Learned())
 
 
 SAID = {"small": (YES, {"prompt": "Is {i} small?"}), "name": (TXT, {"prompt": "Name {i}."})}
@@ -117,7 +117,7 @@ def answer(question: str, i: int) -> str:
 
 @given(st.integers(0, 200), st.sampled_from(["1", "7", "64", "1000"]), st.booleans())
 def test_rows_keep_their_order_and_their_answers(n: int, window_rows: str, filtered: bool) -> None:
-    source = Memory(n)
+    source = Source(n)
     quals = (Qual("small", "=", "t"),) if filtered else ()
     scan = Scan(relation(source, SAID, window_rows=window_rows), frozenset(["i", "small", "name"]), quals)
     asked: list[str] = []
@@ -129,7 +129,7 @@ def test_rows_keep_their_order_and_their_answers(n: int, window_rows: str, filte
 
 
 def test_windows_double_and_a_scan_that_stops_has_read_little() -> None:
-    source = Memory(10_000)
+    source = Source(10_000)
     scan = Scan(relation(source, SAID), frozenset(["name"]), (Qual("small", "=", "t"),))
     asked: list[str] = []
     rows = run(scan, answer, asked)
@@ -143,7 +143,7 @@ def test_windows_double_and_a_scan_that_stops_has_read_little() -> None:
 
 
 def test_without_a_model_column_windows_are_large_at_once() -> None:
-    source = Memory(3000)
+    source = Source(3000)
     assert len(list(run(Scan(relation(source, SAID), frozenset(["i"]), ()), answer, []))) == 3000
     assert source.fetched == [1024, 1024, 952]
 
@@ -153,7 +153,7 @@ def test_what_drops_more_for_less_is_asked_first() -> None:
         "all": (YES, {"prompt": "Is {i} a number?"}),
         "few": (YES, {"prompt": "Is {i} small?"}),
     }
-    scan = Scan(relation(Memory(2000), model), frozenset(["i"]), (Qual("all", "=", "t"), Qual("few", "=", "t")))
+    scan = Scan(relation(Source(2000), model), frozenset(["i"]), (Qual("all", "=", "t"), Qual("few", "=", "t")))
 
     def told(question: str, i: int) -> str:
         return "yes" if "number" in question or i % 10 == 3 else "no"
@@ -170,7 +170,7 @@ def test_what_drops_more_for_less_is_asked_first() -> None:
 
 def test_an_answer_that_is_no_value_is_asked_for_again() -> None:
     model = {"grade": (INT, {"prompt": "Grade {i}."})}
-    scan = Scan(relation(Memory(3), model), frozenset(["grade"]), ())
+    scan = Scan(relation(Source(3), model), frozenset(["grade"]), ())
     asked: list[str] = []
 
     def told(question: str, i: int) -> str:
@@ -182,7 +182,7 @@ def test_an_answer_that_is_no_value_is_asked_for_again() -> None:
         list(run(scan, lambda question, i: "never", []))
     assert "never" not in str(caught.value.detail)
     model["grade"][1]["on_error"] = "null"
-    scan = Scan(relation(Memory(3), model), frozenset(["grade"]), ())
+    scan = Scan(relation(Source(3), model), frozenset(["grade"]), ())
     assert [row[1] for row in run(scan, lambda question, i: "never", [])] == [None] * 3
 
 
@@ -190,7 +190,7 @@ def test_several_columns_over_the_same_rows_are_one_run() -> None:
     model = {name: (TXT, {"prompt": f"{name} of {{i}}?"}) for name in ("a", "b", "c")}
     for placement, first in (("question first", "a"), ("row first", "{")):
         asked: list[str] = []
-        scan = Scan(relation(Memory(20), model, placement=placement), frozenset(model), ())
+        scan = Scan(relation(Source(20), model, placement=placement), frozenset(model), ())
         rows = list(run(scan, lambda question, i: f"{question[0]}{i}", asked))
         assert rows == [[None, f"a{i}", f"b{i}", f"c{i}"] for i in range(20)]
         assert asked[0].startswith(first)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.asking import streamed
-from pg_bridge.asking.streamed import Fetch, Run, ask
-from pg_bridge.engine import Completion, Sampling, Usage
+from pg_bridge.asking import memory
+from pg_bridge.asking.run import Run
+from pg_bridge.asking.streamed import Fetch, ask
+from pg_bridge.engine import Completion, Portion, Sampling, Usage
 from pg_bridge.errors import RowError, UnknownColumn
 from pg_bridge.options import Call
 
@@ -27,13 +28,15 @@ class Oracle:
         self.checks = 0
         self._late = late
 
-    def check_interrupts(self) -> None:
+    def work(self) -> None:
         self.checks += 1
 
-    def complete(self, prompts: Iterator[str | None], sampling: Sampling) -> Iterator[Completion | None]:
+    def complete_portions(
+        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool
+    ) -> Iterator[Completion | None]:
         held: list[Completion] = []
         index = 0
-        for prompt in prompts:
+        for prompt in self._pulled(portions):
             if prompt is None:
                 yield None
                 continue
@@ -47,6 +50,11 @@ class Oracle:
             if len(held) > self._late:
                 yield held.pop()
         yield from held
+
+    def _pulled(self, portions: Iterator[Portion]) -> Iterator[str | None]:
+        for portion in portions:
+            yield None
+            yield from portion.prompts
 
     def close(self) -> None:
         self.closed = True
@@ -71,16 +79,17 @@ cells = st.fixed_dictionaries({"a": st.sampled_from("xyz"), "b": st.sampled_from
     late=st.integers(0, 30),
     dedup=st.booleans(),
     remembered=st.integers(1, 20),
+    every_row=st.booleans(),
 )
 def test_every_row_gets_its_answer_once(
-    rows: list[dict[str, Any]], window: int, late: int, dedup: bool, remembered: int
+    rows: list[dict[str, Any]], window: int, late: int, dedup: bool, remembered: int, every_row: bool
 ) -> None:
     engine: Any = Oracle(late)
     run = Run()
     call = Call(window_rows=window, dedup=dedup)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed, "REMEMBERED_ANSWERS", remembered)
-        answers = list(ask(fetcher(rows), ["a", "b", "n"], "About {a} and {b}", call, engine, run))
+        patch.setattr(memory, "REMEMBERED_ANSWERS", remembered)
+        answers = list(ask(fetcher(rows), ["a", "b", "n"], "About {a} and {b}", call, engine, run, every_row=every_row))
     assert sorted(answer.row_id for answer in answers) == list(range(1, len(rows) + 1))
     for answer in answers:
         row = rows[answer.row_id - 1]
@@ -143,8 +152,8 @@ def test_the_run_can_be_interrupted_while_rows_are_planned() -> None:
         pass
 
     class Interrupted(Oracle):
-        def check_interrupts(self) -> None:
-            super().check_interrupts()
+        def work(self) -> None:
+            super().work()
             if self.checks == 5:
                 raise Cancelled
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.asking import together
-from pg_bridge.asking.together import Statement, as_report
-from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.asking import memory as of_memory
+from pg_bridge.asking.memory import Memory
+from pg_bridge.asking.together import answer_calls
+from pg_bridge.engine import Completion, Engine, Portion, Sampling, Usage
 from pg_bridge.errors import CallError, NullPrompt, OptionError, UnknownColumn
 from pg_bridge.options import Call
 
@@ -25,12 +26,14 @@ class Oracle:
         self.asked = asked
         self.closed = False
 
-    def check_interrupts(self) -> None:
+    def work(self) -> None:
         pass
 
-    def complete(self, prompts: Iterator[str], sampling: Sampling, *, eager: bool) -> Iterator[Completion]:
+    def complete_portions(
+        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool
+    ) -> Iterator[Completion]:
         assert eager
-        given = list(prompts)
+        given = [prompt for portion in portions for prompt in portion.prompts]
         self.asked += given
         for index, prompt in reversed(list(enumerate(given))):
             question, _, row = prompt.partition("\n")
@@ -43,11 +46,11 @@ class Oracle:
 
 
 def ask(
-    statement: Statement, prompts: list[str | None], rows: list[str | None], call: Call, asked: list[str], node: int = 1
+    statement: Memory, prompts: list[str | None], rows: list[str | None], call: Call, asked: list[str], node: int = 1
 ) -> list[str | None]:
     engine = Oracle(asked)
     try:
-        return statement.answer(node, prompts, rows, call, cast("Engine", engine))
+        return answer_calls(statement, node, prompts, rows, call, cast("Engine", engine))
     finally:
         assert engine.closed
 
@@ -75,9 +78,9 @@ def test_every_call_gets_its_answer_and_nothing_is_asked_twice(
     windows: list[list[tuple[str, dict[str, Any] | None]]], remembered: int
 ) -> None:
     asked: list[str] = []
-    statement = Statement()
+    statement = Memory()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(together, "REMEMBERED_ANSWERS", remembered)
+        patch.setattr(of_memory, "REMEMBERED_ANSWERS", remembered)
         for window in windows:
             before = len(asked)
             rows = [None if row is None else json.dumps(row, ensure_ascii=False) for _, row in window]
@@ -92,7 +95,7 @@ def test_every_call_gets_its_answer_and_nothing_is_asked_twice(
 
 def test_what_another_node_has_asked_is_known() -> None:
     asked: list[str] = []
-    statement = Statement()
+    statement = Memory()
     row = '{"a": 1, "b": 2}'
     for node in (1, 2):
         ask(statement, ["{a}?", "{a}?"], [row, '{"a": 1, "b": 3}'], Call(), asked, node)
@@ -105,8 +108,8 @@ def test_what_another_node_has_asked_is_known() -> None:
 def test_a_failed_row_fails_the_window_or_is_null() -> None:
     rows: list[str | None] = ['{"a": "good"}', '{"a": "bad"}']
     with pytest.raises(CallError):
-        ask(Statement(), ["{a}?", "{a}?"], rows, Call(), [])
-    answers = ask(Statement(), ["{a}?", "{a}?"], rows, Call(on_error="null"), [])
+        ask(Memory(), ["{a}?", "{a}?"], rows, Call(), [])
+    answers = ask(Memory(), ["{a}?", "{a}?"], rows, Call(on_error="null"), [])
     assert [answer is None for answer in answers] == [False, True]
 
 
@@ -122,14 +125,14 @@ def test_a_failed_row_fails_the_window_or_is_null() -> None:
 def test_errors(prompt: str | None, row: str, error: type[Exception]) -> None:
     asked: list[str] = []
     with pytest.raises(error):
-        Statement().answer(1, ["Look.", prompt], ['{"a": 1}', row], Call(), cast("Engine", Oracle(asked)))
+        answer_calls(Memory(), 1, ["Look.", prompt], ['{"a": 1}', row], Call(), cast("Engine", Oracle(asked)))
     assert asked == []
 
 
 def test_the_report_leaves_out_what_nobody_knows() -> None:
-    statement = Statement()
+    statement = Memory()
     ask(statement, ["{a}?"], ['{"a": 1}'], Call(), [])
-    report = as_report(statement.nodes[1])
+    report = statement.nodes[1].as_report()
     assert len(report) % 2 == 0
     assert report[:8] == ["Rows Asked", "1", "Unique Prompts", "1", "Requests", "1", "Prompt Tokens", "10"]
     assert "Cached Tokens" not in report
@@ -138,7 +141,7 @@ def test_the_report_leaves_out_what_nobody_knows() -> None:
 
 def test_without_dedup_every_call_is_a_question() -> None:
     asked: list[str] = []
-    statement = Statement()
+    statement = Memory()
     for _ in range(2):
         rows: list[str | None] = ['{"a": 1}', '{"a": 1}', None]
         ask(statement, ["{a}?"] * 3, rows, Call(dedup=False), asked)
@@ -147,7 +150,7 @@ def test_without_dedup_every_call_is_a_question() -> None:
 
 def test_columns_that_may_not_move_stay_where_they_are() -> None:
     asked: list[str] = []
-    statement = Statement()
+    statement = Memory()
     call = Call(reorder="rows")
     assert ask(statement, ["Q"], ['{"b": 1, "a": 2}'], call, asked) == ['["Q", {"a": 2, "b": 1}]']
     assert asked == ['Q\n{"b": 1, "a": 2}']

@@ -1,0 +1,178 @@
+"""From rows that questions have to be asked about to portions of prompts, in the order in which to send them.
+
+    rows → Table → unique rows → those of which nothing is known → Ordering → prompts
+
+In: a table and its questions. Out: portions. Of many rows a few go ahead, in an order that is quickly found, so that
+the engine has work while the others are planned; which few they are makes hardly a prompt share less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pg_bridge.asking.memory import Inquiry, Memory, Outcome, digest_rows, outcome_of
+from pg_bridge.asking.prompt import render_questions
+from pg_bridge.asking.run import Run
+from pg_bridge.engine import Completion, Portion, Sampling
+from pg_bridge.options import Reorder
+from pg_bridge.ordering import Ordering, Sent, Strategy, order_by, plan, weigh
+from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.table import Table
+
+_LEAD_FROM_ROWS = 512  # fewer are planned at once, in some hundredths of a second
+_LEAD_SHARE = 64  # of so many rows one goes ahead
+_MOST_LEAD_ROWS = 1024
+
+
+class Group:
+    """Rows that are asked the same questions, cut once.
+
+    Args:
+        inquiries: The questions; they agree in what may be reordered and left out.
+        table: The rows, with the columns to send.
+    """
+
+    def __init__(self, inquiries: Sequence[Inquiry], table: Table) -> None:
+        self.inquiries = list(inquiries)
+        self.call = inquiries[0].call
+        self._unique = dedup(table, enabled=self.call.dedup)
+        self.table = self._unique.table
+        self.keys = digest_rows(self.table, dedup=self.call.dedup)
+
+    def fan_out(self) -> tuple[list[int], list[int]]:
+        """(offsets, members): the input rows of unique row u are `members[offsets[u]:offsets[u + 1]]`."""
+        offsets, members = self._unique.fan_out()
+        return offsets.tolist(), members.tolist()
+
+    def known(self, number: int = 0) -> list[Outcome | None]:
+        """(n,) the outcome so far of each input row, of one of the questions."""
+        outcomes = list(map(self.inquiries[number].outcomes.get, self.keys))
+        return [outcomes[u] for u in self._unique.inverse.tolist()]
+
+    def outcomes(self, number: int) -> list[Outcome]:
+        """(n,) the outcome of each input row, of one of the questions."""
+        outcomes = list(map(self.inquiries[number].outcomes.__getitem__, self.keys))
+        return [outcomes[u] for u in self._unique.inverse.tolist()]
+
+
+@dataclass(slots=True)
+class Portions:
+    """Makes the portions of one run, and knows which prompt asks what.
+
+    Attributes:
+        memory: Of the statement.
+        run: Filled in as prompts are made.
+        work: Called while portions are made; lets the engine work meanwhile.
+    """
+
+    memory: Memory
+    run: Run
+    work: Callable[[], None]
+    _expected: dict[int, tuple[Inquiry, bytes]] = field(default_factory=dict)  # by the number of the prompt
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def sampling_of(self, index: int) -> Sampling:
+        """How the prompt of an index is to be answered."""
+        return self._expected[index][0].sampling
+
+    def learn(self, completion: Completion) -> tuple[bytes, Outcome]:
+        """Remember what an answer says; returns whose it is, too."""
+        inquiry, key = self._expected.pop(completion.index)
+        outcome = inquiry.outcomes[key] = outcome_of(completion)
+        return key, outcome
+
+    def of_group(self, group: Group) -> Iterator[Portion]:
+        """Ask all that is not known of a group."""
+        unknown: dict[tuple[int, ...], list[Inquiry]] = {}  # the questions of which the same rows are unknown
+        for inquiry in dict.fromkeys(group.inquiries):
+            rows = tuple(u for u, key in enumerate(group.keys) if key not in inquiry.outcomes)
+            if rows:
+                unknown.setdefault(rows, []).append(inquiry)
+        for rows, inquiries in unknown.items():
+            yield from self.of_rows(group, inquiries, np.array(rows, np.intp))
+
+    def of_rows(self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp]) -> Iterator[Portion]:
+        """Ask some questions about some of a group's unique rows."""
+        self.work()
+        if len(rows) >= _LEAD_FROM_ROWS:
+            with self.run.planning():
+                lead, ordering = _lead(group.table.take(rows), group.call.reorder, len(rows) // _LEAD_SHARE)
+            yield self._portion(group, inquiries, rows[lead], ordering, is_ahead=True)
+            rows = np.delete(rows, lead)
+        heads = (tuple(map(id, inquiries)), group.table.columns)
+        with self.run.planning():
+            ordering = plan(
+                group.table.take(rows),
+                reorder=group.call.reorder,
+                after=self.memory.sent.get(heads, Sent()),
+                check_interrupts=self.work,
+            )
+        if ordering.sent is not None:
+            self.memory.sent[heads] = ordering.sent
+        yield self._portion(group, inquiries, rows, ordering)
+
+    def ahead(self, group: Group, rows: Sequence[int], most: int) -> tuple[Portion, list[int]]:
+        """Ask about a few of some unique rows, of a group of which more rows are still being read.
+
+        Returns:
+            The portion, and the rows that are asked about.
+        """
+        chosen = np.array(rows, np.intp)
+        with self.run.planning():
+            lead, ordering = _lead(group.table.take(chosen), group.call.reorder, most)
+        return self._portion(group, group.inquiries, chosen[lead], ordering, is_ahead=True), chosen[lead].tolist()
+
+    def _portion(
+        self,
+        group: Group,
+        inquiries: Sequence[Inquiry],
+        rows: NDArray[np.intp],
+        ordering: Ordering,
+        *,
+        is_ahead: bool = False,
+    ) -> Portion:
+        return Portion(self._prompts(group, inquiries, rows, ordering), len(rows) * len(inquiries), is_ahead)
+
+    def _prompts(
+        self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp], ordering: Ordering
+    ) -> Iterator[str]:
+        questions = [inquiry.question for inquiry in inquiries]
+        keys = [group.keys[row] for row in rows[ordering.row_order].tolist()]
+        table = group.table.take(rows)
+        for place, number, text in render_questions(questions, table, ordering, group.call.placement):
+            self._expected[next(self._numbers)] = inquiries[number], keys[place]
+            self.run.unique_prompts += 1
+            yield text
+
+
+_CHEAP: Mapping[Reorder, Strategy] = {"none": "original", "rows": "rows only", "rows and columns": "greedy"}
+
+
+def _lead(table: Table, reorder: Reorder, most: int) -> tuple[NDArray[np.intp], Ordering]:
+    """A few rows that share much with each other, as neighbours in an order that is soon found.
+
+    Returns:
+        Some of the table's rows, and the ordering of the table of these.
+    """
+    size = max(1, min(most, _MOST_LEAD_ROWS, table.rows))
+    ordering = order_by(_CHEAP[reorder], table)
+    start = 0 if reorder == "none" else _densest(table, ordering, size)
+    rows = ordering.row_order[start : start + size]
+    columns = ordering.column_order[start : start + size]
+    return rows, weigh("ahead", table.take(rows), np.arange(size, dtype=np.intp), columns)
+
+
+def _densest(table: Table, ordering: Ordering, count: int) -> int:
+    """Where so many rows begin that share most with the rows before them, of rows that all have one column order."""
+    columns = ordering.column_order[0]
+    codes = table.codes[ordering.row_order][:, columns]
+    all_lengths = table.lengths()
+    chars = np.stack([all_lengths[column][codes[1:, place]] for place, column in enumerate(columns)], axis=1)
+    equal = np.logical_and.accumulate(codes[1:] == codes[:-1], axis=1)
+    summed = np.concatenate([[0], np.cumsum((equal * chars).sum(axis=1))])
+    return int(np.argmax(summed[count - 1 :] - summed[: len(summed) - count + 1]))

@@ -1,0 +1,88 @@
+"""How many rows are read before some of them are asked about: the one window loop.
+
+In: a function that fetches rows, and whether every row will be taken. Out: windows of rows, to be planned together.
+Where the statement may stop early, windows are small at first and double. Where it takes every row, one window holds
+all of them, as far as memory allows, and some are asked about ahead, so that the engine has work while they are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pg_bridge.asking.run import Run
+
+FIRST_WINDOW_ROWS = 32
+LAST_SMALL_WINDOW_ROWS = 1024  # who has taken as many rows as these windows hold is expected to take all
+WINDOW_CHARS = 32_000_000
+FETCHED_ROWS = 1024
+
+Row = TypeVar("Row")
+
+
+@dataclass(slots=True, eq=False)
+class Window(Generic[Row]):
+    """Rows that are planned together.
+
+    Attributes:
+        first_row_id: The row_id of `rows[0]`.
+        rows: The rows as they came.
+        ahead_of: If they come again, in a later window, and some of them may be asked about now: how many rows have
+            been read for that one. 0 for a window proper.
+    """
+
+    first_row_id: int
+    rows: list[Row]
+    ahead_of: int = 0
+
+
+def read_windows(
+    fetch: Callable[[int], list[Row]],
+    chars_of: Callable[[Row], int],
+    run: Run,
+    *,
+    every_row: bool,
+    most_rows: int,
+    work: Callable[[], None] = lambda: None,
+    ahead: bool = True,
+) -> Iterator[Window[Row]]:
+    """Read rows in windows.
+
+    Args:
+        fetch: Gives at most so many more rows, fewer at the end only.
+        chars_of: The characters of a row that count.
+        run: Seconds are counted there.
+        every_row: Whether every row will be taken.
+        most_rows: Rows of a window at most.
+        work: Called between two fetches.
+        ahead: Whether rows can be asked about ahead, while more are read. If not, the first window is small for
+            whomever, so that the first answers are not long in coming.
+
+    Yields:
+        Windows; each row stands in one that is not ahead.
+    """
+    size, first_row_id, is_last = FIRST_WINDOW_ROWS, 1, False
+    if every_row and ahead:
+        size = most_rows
+    while not is_last:
+        rows: list[Row] = []
+        chars = looked_at = 0
+        size = min(size, most_rows)
+        while len(rows) < size and chars < WINDOW_CHARS and not is_last:
+            started, waited_s = time.perf_counter(), run.usage.wait_s
+            wanted = min(size - len(rows), FETCHED_ROWS)
+            fetched = fetch(wanted)
+            is_last = len(fetched) < wanted
+            chars += sum(map(chars_of, fetched))
+            rows += fetched
+            work()
+            run.read_s += time.perf_counter() - started - (run.usage.wait_s - waited_s)
+            if size > LAST_SMALL_WINDOW_ROWS and ahead and not is_last and len(rows) >= 2 * looked_at:
+                looked_at = len(rows)
+                yield Window(first_row_id, fetched, len(rows))
+        if rows:
+            yield Window(first_row_id, rows)
+        first_row_id += len(rows)
+        size = most_rows if every_row or size >= LAST_SMALL_WINDOW_ROWS else 2 * size

@@ -1,0 +1,132 @@
+r"""Rows of JSON text cut into cells, which stay as they are spelled.
+
+In: rows as the JSON objects that PostgreSQL's `row_to_json` prints, and which columns to keep. Out: a tuple of cells a
+row. A cell's text is cut out of the row, not parsed and printed again: `12.50`, `1e400`, a forty-digit number and a
+json column's own spacing stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+
+NULL = "null"
+
+_COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
+_FLAT = rf'[\[{{](?:[^"\[\]{{}}]++|{_STRING})*+[\]}}]'
+_NESTED = rf'[\[{{](?:[^"\[\]{{}}]++|{_STRING}|{_FLAT})*+[\]}}]'
+_CELL = rf"(?:{_SCALAR}|{_NESTED})"
+
+_OPEN = re.compile(r"\s*\{\s*(\}\s*\Z)?")
+_KEY = re.compile(rf"({_STRING})\s*:\s*")
+_SCALAR_AT = re.compile(_SCALAR)
+_NEXT = re.compile(r"\s*(?:,\s*|(\}\s*\Z))")
+_BRACKET_OR_STRING = re.compile(rf"[\[\]{{}}]|{_STRING}")
+
+Choose = Callable[[tuple[str, ...] | None], tuple[str, ...]]
+"""From a row's columns, in its own order, to those to keep; None are those of a row that is None."""
+
+
+def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Cut each row into the cells of the columns to keep; a missing cell is null, and so are all of a row that is None.
+
+    The rows of one query have one layout. From some rows on it pays to compile a pattern of the first row's layout:
+    a match cuts a row some fifteen times as fast as splitting it key by key, which is left for rows of other layouts.
+
+    Yields:
+        The columns kept, and the row's cells.
+
+    Raises:
+        ValueError: A row is not the text of a JSON object.
+
+    >>> list(cut(['{"a":1,"b":2}', '{"b":3}', None], lambda columns: columns or ("a",)))
+    [(('a', 'b'), ('1', '2')), (('b',), ('3',)), (('a',), ('null',))]
+    """
+    chosen: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
+    columns: tuple[str, ...] = ()
+    layout: Callable[[str], tuple[str, ...] | None] | None = None
+    for row in rows:
+        # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
+        if layout is not None and row is not None and "\\u" not in row and (matched := layout(row)) is not None:
+            yield columns, matched
+            continue
+        cells = {} if row is None else _split(row)
+        keys = None if row is None else tuple(cells)
+        if keys not in chosen:
+            chosen[keys] = choose(keys)
+        kept = chosen[keys]
+        yield kept, tuple([cells.get(name, NULL) for name in kept])
+        if layout is None and row is not None:
+            columns = kept
+            layout = _layout(list(cells), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
+
+
+def _layout(keys: list[str], columns: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
+    """Compile what cuts rows that have exactly these keys in this order; it returns None for other rows."""
+    wanted = set(columns)
+    named = [key for key in keys if key in wanted]
+    if len(named) != len(columns):
+        return _no_layout
+    match = re.compile(
+        r"\{"
+        + ", ?".join(
+            re.escape(json.dumps(key, ensure_ascii=False)) + ": ?" + (f"({_CELL})" if key in wanted else _CELL)
+            for key in keys
+        )
+        + r"\}"
+    ).fullmatch
+    if tuple(named) == columns:
+        return lambda row: found.groups() if (found := match(row)) is not None else None
+    pick = itemgetter(*[named.index(name) + 1 for name in columns])  # two columns at least, so a tuple
+    return lambda row: pick(found) if (found := match(row)) is not None else None
+
+
+def _no_layout(_row: str) -> None:
+    return None
+
+
+def _split(row: str) -> dict[str, str]:
+    """Split any JSON object into key and cell text; the last of equal keys counts, as in jsonb."""
+    cells: dict[str, str] = {}
+    match = _OPEN.match(row)
+    while match is not None and match[1] is None:
+        key = _KEY.match(row, match.end())
+        if key is None:
+            break
+        start = key.end()
+        end = _end_of_cell(row, start)
+        cells[json.loads(key[1], strict=False)] = _canonical(row[start:end])
+        match = _NEXT.match(row, end)
+    else:
+        if match is not None:
+            return cells
+    raise ValueError("a row is not the text of a JSON object")
+
+
+def _end_of_cell(row: str, start: int) -> int:
+    """Where the JSON value that begins at `start` ends; counts brackets, so that no nesting is too deep."""
+    scalar = _SCALAR_AT.match(row, start)
+    if scalar is not None:
+        return scalar.end()
+    depth = 0
+    for token in _BRACKET_OR_STRING.finditer(row, start):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth <= 0:
+            return token.end()
+    return start
+
+
+def _canonical(cell: str) -> str:
+    """Spell a string in one way: escapes only where JSON demands them."""
+    if not (cell.startswith('"') and "\\u" in cell):
+        return cell
+    plain = json.dumps(json.loads(cell, strict=False), ensure_ascii=False)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:  # half a surrogate pair has no other spelling
+        return cell
+    return plain
