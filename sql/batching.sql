@@ -141,75 +141,55 @@ from pg_bridge.plpython import functions
 return functions.report(statement, node)
 $$;
 
+-- Options are written here as in surface.sql: as `arrays`, which are arguments, and as `names` alone.
+
 CREATE FUNCTION llm._complete_batch(
-    statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], choices json[], on_error json[],
-    reorder json[], dedup json[], window_rows json[]
+    statement bigint, node integer, prompt json[], input json[], @complete.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{}',
-                        '{server,max_tokens,temperature,system_prompt,choices,on_error,reorder,dedup,window_rows}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, choices, on_error,
-                              reorder, dedup, window_rows])
+                        '{@complete.names@}', ARRAY[@complete.names@])
 $$;
 
 CREATE FUNCTION llm._complete_batch(
-    statement bigint, node integer, prompt json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], choices json[], on_error json[]
+    statement bigint, node integer, prompt json[], @complete_alone.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt,
                         pg_catalog.array_fill('{}'::json, ARRAY[pg_catalog.cardinality(prompt)]), '{}',
-                        '{server,max_tokens,temperature,system_prompt,choices,on_error}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, choices, on_error])
+                        '{@complete_alone.names@}', ARRAY[@complete_alone.names@])
 $$;
 
 CREATE FUNCTION llm._is_true_batch(
-    statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], on_error json[],
-    reorder json[], dedup json[], window_rows json[]
+    statement bigint, node integer, prompt json[], input json[], @is_true.arrays@
 ) RETURNS boolean[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "boolean"}',
-                        '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, on_error,
-                              reorder, dedup, window_rows])::boolean[]
+                        '{@is_true.names@}', ARRAY[@is_true.names@])::boolean[]
 $$;
 
 CREATE FUNCTION llm._classify_batch(
-    statement bigint, node integer, prompt json[], input json[], labels json[], server json[], max_tokens json[],
-    temperature json[], system_prompt json[], on_error json[],
-    reorder json[], dedup json[], window_rows json[]
+    statement bigint, node integer, prompt json[], input json[], labels json[], @classify.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "label"}',
-                        '{choices,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
-                        ARRAY[labels, server, max_tokens, temperature, system_prompt, on_error,
-                              reorder, dedup, window_rows])
+                        '{choices,@classify.names@}', ARRAY[labels, @classify.names@])
 $$;
 
 CREATE FUNCTION llm._score_batch(
-    statement bigint, node integer, prompt json[], input json[], server json[], max_tokens json[], temperature json[],
-    system_prompt json[], on_error json[],
-    reorder json[], dedup json[], window_rows json[]
+    statement bigint, node integer, prompt json[], input json[], @score.arrays@
 ) RETURNS double precision[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "number"}',
-                        '{server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
-                        ARRAY[server, max_tokens, temperature, system_prompt, on_error,
-                              reorder, dedup, window_rows])::double precision[]
+                        '{@score.names@}', ARRAY[@score.names@])::double precision[]
 $$;
 
 CREATE FUNCTION llm._extract_batch(
-    statement bigint, node integer, prompt json[], input json[], schema json[], server json[], max_tokens json[],
-    temperature json[], system_prompt json[], on_error json[],
-    reorder json[], dedup json[], window_rows json[]
+    statement bigint, node integer, prompt json[], input json[], schema json[], @extract.arrays@
 ) RETURNS jsonb[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, prompt, input, '{"kind": "json"}',
-                        '{schema,server,max_tokens,temperature,system_prompt,on_error,reorder,dedup,window_rows}',
-                        ARRAY[schema, server, max_tokens, temperature, system_prompt, on_error,
-                              reorder, dedup, window_rows])::jsonb[]
+                        '{schema,@extract.names@}', ARRAY[schema, @extract.names@])::jsonb[]
 $$;
 
 DO $$

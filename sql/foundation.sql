@@ -16,7 +16,7 @@ CREATE SCHEMA llm;
 GRANT USAGE ON SCHEMA llm TO PUBLIC;
 COMMENT ON SCHEMA llm IS 'pg_bridge: LLM calls over whole row sets. USAGE on a server is what a role needs to ask.';
 
--- The names and patterns come from pg_bridge/options.py at install time.
+-- The names and patterns come from pg_bridge/options at install time.
 CREATE FUNCTION llm._validate(options text[], catalog oid) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -30,14 +30,14 @@ DECLARE
 BEGIN
     FOR given IN SELECT split_part(o, '=', 1) AS name, substr(o, strpos(o, '=') + 1) AS value FROM unnest(options) AS o
     LOOP
-        SELECT * INTO known FROM (VALUES @options@) AS v (place, name, pattern, expects)
+        SELECT * INTO known FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own)
         WHERE v.place = catalog_name AND v.name = given.name;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'invalid option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_option_name',
                       HINT = coalesce((SELECT 'Valid options of a ' || catalog_name || ' are: ' || string_agg(v.name, ', ') || '.'
-                                       FROM (VALUES @options@) AS v (place, name, pattern, expects)
-                                       WHERE v.place = catalog_name AND v.name NOT IN ('relation', 'wrapper')),
+                                       FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own)
+                                       WHERE v.place = catalog_name AND NOT v.is_own),
                                       'There are no valid options in this context.');
         END IF;
         -- The one leads into the memory of the extension's own Python, past the checks of llm._connect; the other

@@ -1,4 +1,7 @@
 -- The functions that people call: the same on both hosts, over the host's own _map, _complete and _session.
+--
+-- Their options stand in pg_bridge/options, and `pg-bridge install` writes them where a function's name stands between two
+-- @: as `arguments` with types and defaults, as `values` for json_build_object, as `types` alone.
 
 CREATE FUNCTION llm._checked(prompt text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -14,15 +17,7 @@ END $$;
 CREATE FUNCTION llm.map(
     query         text,
     prompt        text,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    choices       text[]           DEFAULT NULL,
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    on_error      text             DEFAULT 'fail',
-    window_rows   integer          DEFAULT NULL
+    @map.arguments@
 ) RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE sql VOLATILE
 -- A body that is parsed here and now: its names mean what they mean while the extension is made, and the caller's path
@@ -31,9 +26,7 @@ LANGUAGE sql VOLATILE
 BEGIN ATOMIC
     SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
     FROM (SELECT (llm._map(q.query, llm._names(llm._shape(q.query)), llm._checked(prompt), pg_catalog.json_build_object(
-              'server', server, 'max_tokens', max_tokens, 'temperature', temperature::pg_catalog.text,
-              'system_prompt', system_prompt, 'choices', choices, 'reorder', reorder, 'dedup', dedup,
-              'on_error', on_error, 'window_rows', window_rows)::pg_catalog.text)).*
+              @map.values@)::pg_catalog.text)).*
           FROM (SELECT pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS q (query)) AS m;
 END;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
@@ -63,59 +56,34 @@ $$;
 CREATE FUNCTION llm.complete(
     prompt        text,
     input         anyelement,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    choices       text[]           DEFAULT NULL,
-    on_error      text             DEFAULT 'fail',
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    window_rows   integer          DEFAULT NULL
+    @complete.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
-        'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
-        'choices', choices, 'on_error', on_error,
-        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))
+        @complete.values@))
 $$;
-COMMENT ON FUNCTION llm.complete(text, anyelement, text, integer, double precision, text, text[], text, text, boolean, integer) IS
+COMMENT ON FUNCTION llm.complete(text, anyelement, @complete.types@) IS
     'asks a prompt about one row or jsonb object';
 
 CREATE FUNCTION llm.complete(
     prompt        text,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    choices       text[]           DEFAULT NULL,
-    on_error      text             DEFAULT 'fail'
+    @complete_alone.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, '{}', pg_catalog.json_build_object(
-        'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text, 'system_prompt', system_prompt,
-        'choices', choices, 'on_error', on_error))
+        @complete_alone.values@))
 $$;
-COMMENT ON FUNCTION llm.complete(text, text, integer, double precision, text, text[], text) IS
+COMMENT ON FUNCTION llm.complete(text, @complete_alone.types@) IS
     'asks a prompt that needs no row';
 
 CREATE FUNCTION llm.is_true(
     prompt        text,
     input         anyelement,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail',
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    window_rows   integer          DEFAULT NULL
+    @is_true.arguments@
 ) RETURNS boolean
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
-        'kind', 'boolean', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
-        'system_prompt', system_prompt, 'on_error', on_error,
-        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::boolean
+        'kind', 'boolean', @is_true.values@))::boolean
 $$;
 COMMENT ON FUNCTION llm.is_true IS 'asks a yes/no question about one row or jsonb object';
 
@@ -123,40 +91,22 @@ CREATE FUNCTION llm.classify(
     prompt        text,
     input         anyelement,
     labels        text[],
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail',
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    window_rows   integer          DEFAULT NULL
+    @classify.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
-        'kind', 'label', 'choices', labels, 'server', server, 'max_tokens', max_tokens,
-        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
-        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))
+        'kind', 'label', 'choices', labels, @classify.values@))
 $$;
 COMMENT ON FUNCTION llm.classify IS 'asks for one of some labels for one row or jsonb object';
 
 CREATE FUNCTION llm.score(
     prompt        text,
     input         anyelement,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 128,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail',
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    window_rows   integer          DEFAULT NULL
+    @score.arguments@
 ) RETURNS double precision
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
-        'kind', 'number', 'server', server, 'max_tokens', max_tokens, 'temperature', temperature::text,
-        'system_prompt', system_prompt, 'on_error', on_error,
-        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::double precision
+        'kind', 'number', @score.values@))::double precision
 $$;
 COMMENT ON FUNCTION llm.score IS 'asks for a number about one row or jsonb object';
 
@@ -164,20 +114,11 @@ CREATE FUNCTION llm.extract(
     prompt        text,
     input         anyelement,
     schema        jsonb,
-    server        text             DEFAULT 'vllm',
-    max_tokens    integer          DEFAULT 1024,
-    temperature   double precision DEFAULT 0,
-    system_prompt text             DEFAULT NULL,
-    on_error      text             DEFAULT 'fail',
-    reorder       text             DEFAULT 'rows and columns',
-    dedup         boolean          DEFAULT true,
-    window_rows   integer          DEFAULT NULL
+    @extract.arguments@
 ) RETURNS jsonb
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
-        'kind', 'json', 'schema', schema, 'server', server, 'max_tokens', max_tokens,
-        'temperature', temperature::text, 'system_prompt', system_prompt, 'on_error', on_error,
-        'reorder', reorder, 'dedup', dedup, 'window_rows', window_rows))::jsonb
+        'kind', 'json', 'schema', schema, @extract.values@))::jsonb
 $$;
 COMMENT ON FUNCTION llm.extract IS 'asks for JSON of a schema about one row or jsonb object';
 

@@ -14,16 +14,15 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from pg_bridge.cli import native
+from pg_bridge.cli import native, option_sql
 from pg_bridge.errors import PgBridgeError
-from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS
+from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
 VERSION = "0.1"
 PARTS: Mapping[str, Sequence[str]] = {
     "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql"),
     "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
 }
-_RELATION = ("table", "relation", "rowset|result|connection|state", "rowset, result, connection or state")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -116,7 +115,7 @@ def extension_folder(pg_config: str) -> Path:
     return folder
 
 
-def extension_files() -> dict[str, str]:
+def extension_files(options: Sequence[Option] = OPTIONS) -> dict[str, str]:
     """The files to install: name to text."""
     source = files("pg_bridge.sql")
     result: dict[str, str] = {}
@@ -127,22 +126,12 @@ def extension_files() -> dict[str, str]:
             ("@extension@", extension),
             ("@other_extension@", other),
             ("@wrapper@", MULTICORN_WRAPPER),
-            ("@options@", _option_rows()),
+            ("@options@", option_sql.validator_rows(options)),
         ):
             script = script.replace(mark, text)
         result[f"{extension}.control"] = (source / f"{extension}.control").read_text()
-        result[f"{extension}--{VERSION}.sql"] = script
+        result[f"{extension}--{VERSION}.sql"] = option_sql.fill(script, options)
     return result
-
-
-def _option_rows() -> str:
-    rows = [(option.where, option.name, option.pattern, option.expects) for option in OPTIONS]
-    return ", ".join("(" + ", ".join(_literal(text) for text in row) + ")" for row in (*rows, _RELATION))
-
-
-def _literal(text: str) -> str:
-    """A SQL string literal; backslashes are plain under standard_conforming_strings."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _read(path: Path) -> str | None:

@@ -14,9 +14,7 @@ from pg_bridge.asking.memory import Ask
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.errors import OptionError, PgBridgeError, SourceError, TableError
 from pg_bridge.foreign.answers import AnswerType, ColumnType, answer_type
-from pg_bridge.options import Call, parse_options
-
-_CALL_OPTIONS = ("reorder", "placement", "dedup", "window_rows")  # of the table; they hold for all its model columns
+from pg_bridge.options import Call, ColumnOptions, TableOptions, parse_options, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +98,28 @@ class Definition:
             UnknownColumn: A prompt names a column that the table does not have from its source.
         """
         values = parse_options(("table",), options)
-        if ("source" in values) == ("source_query" in values):
+        own = TableOptions(**pick(TableOptions, values))
+        if bool(own.source) == bool(own.source_query):
             raise TableError(
                 "a foreign table of pg_bridge needs one of the options source and source_query",
                 hint="For example: OPTIONS (source 'public.reviews').",
             )
         rows = [column.name for column in columns if not column.options]
-        key = values.get("key")
-        if key is not None and key not in rows:
+        if own.key is not None and own.key not in rows:
             raise TableError(
-                f'the key "{key}" is no column that comes from the source',
+                f'the key "{own.key}" is no column that comes from the source',
                 hint=f"These are: {', '.join(rows) or 'none'}.",
             )
-        of_table = {"server": server} | {name: values[name] for name in _CALL_OPTIONS if name in values}
+        of_table = {"server": server} | pick(Call, values)  # they hold for all its model columns
         model = {
             column.name: _model_column(column, rows, of_table, enum_labels) for column in columns if column.options
         }
         window_rows = Call.from_arguments(of_table).window_rows
         return cls(
-            values.get("source", ""),
-            values.get("source_query", ""),
-            values.get("security_invoker", False),
-            key,
+            own.source,
+            own.source_query,
+            own.security_invoker,
+            own.key,
             tuple(columns),
             model,
             window_rows,
@@ -135,17 +133,16 @@ def _model_column(
         values = parse_options(("column",), column.options)
         if "prompt" not in values:
             raise OptionError("there is no prompt", hint="A column that a model answers needs the option prompt.")
-        prompt = values.pop("prompt")
-        answer = answer_type(column.type, values.pop("labels", ()), values.pop("schema", None), enum_labels)
-        call = Call.from_arguments(
-            {**of_table, **values, "kind": answer.kind, "choices": answer.choices, "schema": answer.schema}
-        )
-        sent = resolve_columns(parse_question(prompt), rows)
+        own = ColumnOptions(**pick(ColumnOptions, values))
+        answer = answer_type(column.type, own.labels, own.schema, enum_labels)
+        form = {"kind": answer.kind, "choices": answer.choices, "schema": answer.schema}
+        call = Call.from_arguments({**of_table, **pick(Call, values), **form})
+        sent = resolve_columns(parse_question(own.prompt), rows)
     except SourceError:
         raise
     except PgBridgeError as error:
         error.message = f'column "{column.name}" of the foreign table: {error.message}'
         raise
     reminder = answer.reminder.replace("{", "{{").replace("}", "}}")
-    again = Ask(f"{prompt} {reminder}", call)
-    return ModelColumn(column.name, column.type, Ask(prompt, call), again, answer, sent, call.on_error == "null")
+    again = Ask(f"{own.prompt} {reminder}", call)
+    return ModelColumn(column.name, column.type, Ask(own.prompt, call), again, answer, sent, call.on_error == "null")

@@ -29,7 +29,7 @@ from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
 from pg_bridge.multicorn.connection import SessionSource, source_of
 from pg_bridge.multicorn.quals import times_of, translate
-from pg_bridge.options import OPTIONS, Login, Server
+from pg_bridge.options import OPTIONS, Login, Server, Where
 
 ROWS_ALONE = 10
 STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
@@ -70,10 +70,11 @@ class ForeignTable:
     """
 
     def __init__(self, options: Mapping[str, str], columns: Mapping[str, Any]) -> None:
-        places = {option.name: option.where for option in OPTIONS}
-        self._of_table = {name: text for name, text in options.items() if places.get(name, "table") == "table"}
-        self._of_server = {name: text for name, text in options.items() if places.get(name) == "server"}
-        self._of_user = {name: text for name, text in options.items() if places.get(name) == "user mapping"}
+        self._of_server = _of("server", options)
+        self._of_user = _of("user mapping", options)
+        self._of_table = {
+            name: text for name, text in options.items() if name not in self._of_server and name not in self._of_user
+        }
         self._columns = [
             Column(name, ColumnType(column.type_oid, column.typmod, column.type_name), column.options)
             for name, column in columns.items()
@@ -239,6 +240,11 @@ class ForeignTable:
 
     def _has_default_collations(self) -> bool:
         return bool(self._itself) and all(found.default for found in self._itself)
+
+
+def _of(place: Where, options: Mapping[str, str]) -> dict[str, str]:
+    names = {option.name for option in OPTIONS if place in option.places}
+    return {name: text for name, text in options.items() if name in names}
 
 
 def _denied(owner: str, role: str) -> SourceDenied:

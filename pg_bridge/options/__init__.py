@@ -1,0 +1,53 @@
+"""Every option of pg_bridge in one table, and the records that they are parsed into.
+
+In: option texts as PostgreSQL's catalogs hold them, or a call's named arguments. Out: a `Server` (where the
+engine is), a `Login` (how a foreign table's rows are reached), `TableOptions` and `ColumnOptions` (what a foreign table
+is about), and a `Call` (how one prompt is asked). The fields of these records, in `records`, are the table: a new
+option is one more field. The SQL functions' arguments, the lists that their batch functions take and the validator are
+written from it when the extension is installed (`pg_bridge.cli.option_sql`), and the tables of the reference pages by
+`scripts/option_tables.py`.
+"""
+
+from pg_bridge.options.option import ABOUT_ROWS, EVERY_CALL, REQUIRED, Catalog, Function, Option, Where, options_of
+from pg_bridge.options.records import (
+    DEFAULT_SYSTEM_PROMPT,
+    MULTICORN_WRAPPER,
+    OPTIONS,
+    Call,
+    ColumnOptions,
+    Login,
+    Server,
+    TableOptions,
+    parse_options,
+    pick,
+)
+from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reorder, Value
+
+__all__ = [
+    "ABOUT_ROWS",
+    "DEFAULT_SYSTEM_PROMPT",
+    "EVERY_CALL",
+    "MULTICORN_WRAPPER",
+    "OPTIONS",
+    "REORDER",
+    "REQUIRED",
+    "YES_OR_NO",
+    "Api",
+    "Call",
+    "Catalog",
+    "ColumnOptions",
+    "Function",
+    "Kind",
+    "Login",
+    "OnError",
+    "Option",
+    "Place",
+    "Reorder",
+    "Server",
+    "TableOptions",
+    "Value",
+    "Where",
+    "options_of",
+    "parse_options",
+    "pick",
+]

@@ -1,0 +1,121 @@
+"""One option: a row of the table, written as a field of the record that it is parsed into.
+
+In: records with fields that are made by `option`. Out: their `Option`s, and options parsed by them. Which options there
+are, `records` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal
+
+from pg_bridge.errors import OptionError
+from pg_bridge.options.values import Value
+
+Catalog = Literal["server", "user mapping", "table", "column"]
+Function = Literal["map", "complete", "complete_alone", "is_true", "classify", "score", "extract"]
+Where = Catalog | Function
+"""Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`.
+`complete_alone` is the form of `llm.complete` that takes no row."""
+
+SERVER: frozenset[Where] = frozenset({"server"})
+MAPPING: frozenset[Where] = frozenset({"user mapping"})
+TABLE: frozenset[Where] = frozenset({"table"})
+COLUMN: frozenset[Where] = frozenset({"column"})
+ABOUT_ROWS: frozenset[Where] = frozenset({"map", "complete", "is_true", "classify", "score", "extract"})
+EVERY_CALL: frozenset[Where] = ABOUT_ROWS | {"complete_alone"}
+NOWHERE: frozenset[Where] = frozenset()
+FREE_CALLS: frozenset[Where] = frozenset({"map", "complete", "complete_alone"})
+"""Those whose answers have no form yet."""
+
+REQUIRED = MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: As written in `OPTIONS (…)` or before `=>`.
+        value: What it may be.
+        places: Where it may stand; empty where only the extension itself sets it.
+        meaning: For the reference page, in Markdown; empty for what nobody has a use for.
+        default: In Python; REQUIRED for none.
+        defaults: Where it is another in some places.
+        is_built_in: Whether the default is a text too long to be shown; in SQL it is NULL then.
+        is_listed: Whether hints name it.
+    """
+
+    name: str
+    value: Value
+    places: frozenset[Where]
+    meaning: str
+    default: object = REQUIRED
+    defaults: Mapping[Where, object] | None = None
+    is_built_in: bool = False
+    is_listed: bool = True
+
+    def default_in(self, place: Where) -> object:
+        """The default in a place."""
+        return (self.defaults or {}).get(place, self.default)
+
+
+def option(
+    default: object,
+    value: Value,
+    places: frozenset[Where],
+    meaning: str,
+    *,
+    defaults: Mapping[Where, object] | None = None,
+    is_built_in: bool = False,
+    is_listed: bool = True,
+    is_secret: bool = False,
+) -> Any:  # noqa: ANN401 - what a dataclass takes for a field; its type is the one that is written before it
+    """A field that is an option, whose name is the option's; a secret is not shown by repr."""
+    about = {"value": value, "places": places, "meaning": meaning, "defaults": defaults}
+    about |= {"is_built_in": is_built_in, "is_listed": is_listed}
+    return field(default=default, repr=not is_secret, metadata=about)
+
+
+def required(value: Value, places: frozenset[Where], meaning: str) -> Any:  # noqa: ANN401 - as above
+    """A field that is an option without a default."""
+    return option(REQUIRED, value, places, meaning)
+
+
+def options_of(record: type) -> tuple[Option, ...]:
+    """The options among a record's fields, in their order."""
+    own: tuple[Field[Any], ...] = fields(record)
+    return tuple(Option(name=each.name, default=each.default, **each.metadata) for each in own if each.metadata)
+
+
+def valid_names(options: Iterable[Option]) -> str:
+    """A hint."""
+    return f"Valid options are: {', '.join(option.name for option in options if option.is_listed)}."
+
+
+def parse_texts(known: Iterable[Option], given: Mapping[str, str]) -> dict[str, Any]:
+    """Parse option texts of a catalog.
+
+    Args:
+        known: The options that may stand there.
+        given: Option name to text.
+
+    Raises:
+        OptionError: An option is unknown or malformed.
+    """
+    by_name = {option.name: option for option in known}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in by_name:
+            raise OptionError(f'invalid option "{name}"', hint=valid_names(by_name.values()))
+        try:
+            values[name] = by_name[name].value.of_text(text)
+        except ValueError:
+            raise invalid_value(name, by_name[name].value.expects) from None
+    return values
+
+
+def invalid_value(name: str, expects: str) -> OptionError:
+    """The error for a value that is not valid."""
+    return OptionError(f'invalid value for option "{name}"', hint=f"It must be {expects}.")

@@ -1,0 +1,282 @@
+"""The table of options: each is a field of the record that it is parsed into, with its default and its meaning.
+
+In: option texts of PostgreSQL's catalogs, or a call's named arguments. Out: the records. An option is its default, its
+value, the places where it may stand, and its meaning: what the reference page says, in the place of `Attributes:`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pg_bridge.errors import OptionError
+from pg_bridge.options import values
+from pg_bridge.options.option import (
+    ABOUT_ROWS,
+    COLUMN,
+    EVERY_CALL,
+    FREE_CALLS,
+    MAPPING,
+    NOWHERE,
+    SERVER,
+    TABLE,
+    Option,
+    Where,
+    invalid_value,
+    option,
+    options_of,
+    parse_texts,
+    required,
+    valid_names,
+)
+from pg_bridge.options.values import PATTERNS, YES_OR_NO, Api, Kind, OnError, Place, Reorder
+
+MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an engine is and how to talk to it: the options of the server `name` and of one user mapping."""
+
+    name: str
+    endpoint: str = required(
+        values.URL, SERVER, "the engine's base URL, http or https, with or without `/v1`; no user, no query"
+    )
+    model: str | None = option(
+        None, values.MODEL, SERVER, "the model's name; without it the first that the engine lists"
+    )
+    api: Api = option(
+        "chat",
+        values.API,
+        SERVER,
+        "`chat`: the batch chat endpoint, or one request a row where there is none; or `completions`",
+    )
+    max_in_flight: int = option(256, values.PROMPTS, SERVER, "prompts that may await an answer at one time")
+    connect_timeout_s: float = option(
+        5.0, values.SECONDS, SERVER, "longest time without a connection before the statement fails"
+    )
+    request_timeout_s: float = option(
+        300.0, values.SECONDS, SERVER, "longest silence of the engine while requests are in flight"
+    )
+    max_retries: int = option(
+        4,
+        values.RETRIES,
+        SERVER,
+        "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never",
+    )
+    api_key: str | None = option(
+        None,
+        values.API_KEY,
+        MAPPING,
+        "the engine's API key; sent in the `Authorization` header and shown nowhere",
+        is_secret=True,
+    )
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, str]) -> Server:
+        """Parse the options of a server and a user mapping.
+
+        Args:
+            name: The server's name.
+            options: Option name to text, server and user mapping together.
+
+        Raises:
+            OptionError: An option is unknown, malformed, or `endpoint` is missing.
+        """
+        if "endpoint" not in options:
+            raise OptionError(
+                f'server "{name}" has no endpoint',
+                hint=f"ALTER SERVER {name} OPTIONS (ADD endpoint 'http://host:8000');",
+            )
+        given = parse_options(("server", "user mapping"), options)
+        given["endpoint"] = re.sub(r"(/v1)?/*$", "", given["endpoint"])
+        return cls(name=name, **pick(cls, given))
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a foreign table's rows are reached, from the options of its server and of the reader's user mapping."""
+
+    wrapper: str | None = option(
+        None,
+        values.exactly(MULTICORN_WRAPPER, f"{MULTICORN_WRAPPER} (Multicorn only)"),
+        SERVER,
+        f"on Multicorn, for [foreign tables](foreign-tables.md): `{MULTICORN_WRAPPER}`",
+        is_listed=False,  # on PL/Python it is of no use
+    )
+    host: str | None = option(
+        None,
+        values.HOST,
+        SERVER,
+        "on Multicorn: where foreign tables reach the database to read their source; without it this one",
+    )
+    port: int | None = option(None, values.PORT, SERVER, "as `host`: the port")
+    user: str | None = option(
+        None, values.ROLE, MAPPING, "on Multicorn: the role that reads the sources of foreign tables"
+    )
+    password: str | None = option(None, values.PASSWORD, MAPPING, "on Multicorn: that role's password", is_secret=True)
+    password_required: bool = option(
+        True, values.TRUTH, MAPPING, "whether that role must need a password; only a superuser may set `false`"
+    )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Login:
+        """Parse the options of a server and a user mapping.
+
+        Raises:
+            OptionError: An option is unknown or malformed.
+        """
+        return cls(**pick(cls, parse_options(("server", "user mapping"), options)))
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What a foreign table says of its source; how its columns are asked about is said by the options of a `Call`."""
+
+    source: str = option(
+        "", values.RELATION, TABLE, 'a table or a view, as a name: `public.reviews`, `"My Schema"."Reviews"`'
+    )
+    source_query: str = option("", values.SELECT, TABLE, "instead of `source`: one SELECT")
+    security_invoker: bool = option(
+        False,
+        values.TRUTH,
+        TABLE,
+        "whether the source is read with the rights of the role that asks, and not of the table's owner: "
+        "[rights](foreign-tables-hosts.md#rights)",
+    )
+    key: str | None = option(
+        None, values.KEY, TABLE, "a column that tells the source's rows apart: joins may hand it over, see below"
+    )
+    relation: str | None = option(
+        None, values.OWN_RELATION, TABLE, "", is_listed=False
+    )  # of the extension's own tables
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnOptions:
+    """What a model column says of its question; how it is asked is said by the options of a `Call`."""
+
+    prompt: str = required(values.QUESTION, COLUMN, "the question")
+    labels: tuple[str, ...] = option(
+        (), values.LABELS, COLUMN, "the only answers: parted by commas, or a JSON array; for text, text[] and enums"
+    )
+    schema: Mapping[str, Any] | None = option(
+        None, values.SCHEMA, COLUMN, "a JSON schema, for jsonb and json; without it any object"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How one prompt is asked about one row set: the named options of `llm.map` and its kin."""
+
+    server: str = option("vllm", values.NAME, EVERY_CALL, "the foreign server to ask")
+    max_tokens: int = option(
+        128,
+        values.TOKENS,
+        EVERY_CALL | COLUMN,
+        "most tokens of one answer, 1 to 1,000,000; a longer answer is cut off there and is no error",
+        defaults={"extract": 1024},
+    )
+    temperature: float = option(
+        0.0, values.TEMPERATURE, EVERY_CALL | COLUMN, "0 to 2; 0 picks the likeliest token every time"
+    )
+    system_prompt: str = option(
+        DEFAULT_SYSTEM_PROMPT,
+        values.INSTRUCTION,
+        EVERY_CALL | COLUMN,
+        "the instruction before each question; `''` is none, without it the built-in one is taken",
+        is_built_in=True,
+    )
+    choices: tuple[str, ...] = option(
+        (), values.CHOICES, FREE_CALLS, "the only answers allowed, distinct and not empty; NULL for free text"
+    )
+    on_error: OnError = option(
+        "fail",
+        values.ON_ERROR,
+        EVERY_CALL | COLUMN,
+        "a row that cannot be answered fails the statement, or (`null`) gets NULL, and from `llm.map` its `error`",
+    )
+    reorder: Reorder = option(
+        "rows and columns",
+        values.REORDERING,
+        ABOUT_ROWS | TABLE,
+        "what the planner may move: `rows and columns`, `rows`, `none`",
+    )
+    placement: Place = option(
+        "planned",
+        values.PLACEMENT,
+        TABLE,
+        "where the question stands, see below: `planned`, `question first`, `row first`",
+    )
+    dedup: bool = option(True, values.TRUTH, ABOUT_ROWS | TABLE, "whether equal prompts are asked once")
+    window_rows: int = option(
+        16384, values.ROWS, ABOUT_ROWS | TABLE, "most rows planned and asked together, 1 to 1,000,000"
+    )
+    # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
+    kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
+    schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the whole answer; empty for none."""
+        return PATTERNS.get(self.kind, "")
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
+        """Check a call's named arguments; None stands for an option's default.
+
+        Raises:
+            OptionError: An argument is unknown or its value is not valid.
+        """
+        if not isinstance(arguments, Mapping):
+            raise OptionError("the options are not a JSON object", hint="""For example: {"server": "vllm"}""")
+        own = {option.name: option for option in options_of(cls)}
+        given: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if name not in own:
+                raise OptionError(f'invalid option "{name}"', hint=valid_names(own.values()))
+            if value is None:
+                continue
+            try:
+                given[name] = own[name].value.of_json(value)
+            except ValueError:
+                is_labels = name == "choices" and arguments.get("kind") == "label"
+                raise invalid_value("labels" if is_labels else name, own[name].value.expects) from None
+        call = cls(**given)
+        if call.kind == "boolean":
+            call = replace(call, choices=YES_OR_NO)
+        if call.kind == "label" and not call.choices:
+            raise invalid_value("labels", "an array of at least one label")
+        if call.kind == "json" and not call.schema:
+            raise invalid_value("schema", own["schema"].value.expects)
+        return call
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    option for record in (Server, Login, TableOptions, ColumnOptions, Call) for option in options_of(record)
+)
+
+
+def parse_options(places: tuple[Where, ...], given: Mapping[str, str]) -> dict[str, Any]:
+    """Parse option texts that stand in some places of a catalog.
+
+    Args:
+        places: The places; options of other places are not valid here.
+        given: Option name to text.
+
+    Raises:
+        OptionError: An option is unknown or malformed.
+    """
+    return parse_texts([option for option in OPTIONS if option.places.intersection(places)], given)
+
+
+def pick(record: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some options that are a record's own."""
+    own = {option.name for option in options_of(record)}
+    return {name: value for name, value in given.items() if name in own}

@@ -1,0 +1,145 @@
+"""What the values of options are: how they are written in SQL, checked and read.
+
+In: a text of PostgreSQL's catalogs, or a value of a call's JSON object. Out: a Python value, or ValueError. An
+expression of a value is in the syntax that Python and PostgreSQL share, because PostgreSQL's validator checks it too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Reorder = Literal["rows and columns", "rows", "none"]
+Place = Literal["planned", "question first", "row first"]
+OnError = Literal["fail", "null"]
+Api = Literal["chat", "completions"]
+Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
+
+REORDER: tuple[Reorder, ...] = get_args(Reorder)
+
+YES_OR_NO = ("yes", "no")
+_DATE = "[0-9]{4}-[01][0-9]-[0-3][0-9]"
+_TIME = "[0-2][0-9]:[0-5][0-9]:[0-5][0-9]"
+PATTERNS: dict[Kind, str] = {
+    "number": r"-?[0-9]{1,15}(\.[0-9]{1,9})?",
+    "integer": "-?[0-9]{1,18}",
+    "date": _DATE,
+    "timestamp": f"{_DATE}T{_TIME}",
+    "timestamptz": rf"{_DATE}T{_TIME}(Z|[+-][01][0-9]:[0-5][0-9])",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What an option's value may be.
+
+    Attributes:
+        pattern: A regular expression for the whole text.
+        expects: What the value must be, in words, for the error message.
+        parse: From the text to the Python value; ValueError where the pattern does not tell that it is wrong.
+        sql: The type of a SQL argument.
+        json: The types that it may have in a call's JSON object.
+    """
+
+    pattern: str
+    expects: str
+    parse: Callable[[str], Any] = str
+    sql: str = "text"
+    json: tuple[type, ...] = (str,)
+
+    def of_text(self, text: str) -> Any:  # noqa: ANN401 - each option has a type of its own
+        """Read a text of a catalog.
+
+        >>> TOKENS.of_text("20")
+        20
+        """
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError
+        return self.parse(text)
+
+    def of_json(self, value: object) -> Any:  # noqa: ANN401
+        """Read a value of a call's JSON object, where more types than text are told apart.
+
+        >>> TOKENS.of_json(20), LABELS.of_json(["yes", "no"])
+        (20, ('yes', 'no'))
+        """
+        if not isinstance(value, self.json) or (isinstance(value, bool) and bool not in self.json):
+            raise ValueError
+        return self.of_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _one_of(values: tuple[str, ...]) -> Value:
+    return Value("|".join(values), "one of " + ", ".join(f"'{value}'" for value in values))
+
+
+def _is_true(text: str) -> bool:
+    return text == "true"
+
+
+def _read_labels(text: str) -> tuple[str, ...]:
+    """Labels parted by commas, spaces around them left out, or a JSON array."""
+    labels = json.loads(text) if text.lstrip().startswith("[") else [label.strip() for label in text.split(",")]
+    if not (all(isinstance(label, str) and label for label in labels) and len(set(labels)) == len(labels)):
+        raise ValueError
+    return tuple(labels)
+
+
+def _read_some_labels(text: str) -> tuple[str, ...]:
+    labels = _read_labels(text)
+    if not labels:
+        raise ValueError
+    return labels
+
+
+_POSITIVE = r"[1-9][0-9]{0,8}"
+_TO_A_MILLION = r"[1-9][0-9]{0,5}|1000000"
+_CONTROL = r"\u0001-\u001f\u007f"  # in brackets
+_LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
+_ANY = r"(.|\n)+"
+_OBJECT = r"\s*\{(.|\n)*"
+
+URL = Value(rf"https?://[^\s{_CONTROL}?#@]+", "an http:// or https:// URL without a user or a query")
+MODEL = Value(_LINE, "the name of a model that the engine serves, one line")
+API = Value("chat|completions", "chat or completions")
+PROMPTS = Value(_POSITIVE, "a positive number of prompts", int)
+SECONDS = Value(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?", "a positive number of seconds", float)
+RETRIES = Value(r"[0-9]{1,9}", "a number of retries, 0 for none", int)
+API_KEY = Value(_LINE, "the engine's API key, without line breaks or control characters")
+HOST = Value(r"\S+", "a host name, an address or a socket's folder")
+PORT = Value(_POSITIVE, "a port number", int)
+ROLE = Value(".+", "the role that reads the rows of foreign tables")
+PASSWORD = Value(".+", "that role's password")
+TRUTH = Value("true|false", "true or false", _is_true, "boolean", (bool,))
+RELATION = Value(".+", "the name of a table or view")
+SELECT = Value(_ANY, "one SELECT")
+KEY = Value(".+", "the name of a column that tells the source's rows apart")
+OWN_RELATION = Value("rowset|result|connection|state", "rowset, result, connection or state")
+QUESTION = Value(_ANY, "a question; {column} names a column of the row")
+LABELS = Value(_ANY, "labels parted by commas, or a JSON array of them", _read_some_labels, "text[]", (list, tuple))
+CHOICES = Value(_ANY, "distinct, non-empty texts", _read_labels, "text[]", (list, tuple))
+SCHEMA = Value(_OBJECT, "a JSON schema, an object", json.loads)
+SCHEMA_TEXT = Value(_OBJECT, "a JSON schema, an object", sql="jsonb", json=(dict,))
+NAME = Value(r"(.|\n)*", "a text")
+INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
+TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
+ROWS = TOKENS
+# The last is how PostgreSQL and Python write what is less than 0.0001. JSON has no NaN, so SQL hands over a text.
+TEMPERATURE = Value(
+    r"[01](\.[0-9]+)?|2(\.0+)?|[0-9](\.[0-9]+)?e-[0-9]{1,3}",
+    "between 0 and 2",
+    float,
+    "double precision",
+    (str, int, float),
+)
+REORDERING = _one_of(REORDER)
+PLACEMENT = _one_of(get_args(Place))
+ON_ERROR = _one_of(get_args(OnError))
+KIND = _one_of(get_args(Kind))
+
+
+def exactly(text: str, expects: str) -> Value:
+    """A value that can only be this."""
+    return Value(re.escape(text), expects)
