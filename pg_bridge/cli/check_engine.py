@@ -1,7 +1,8 @@
 """Is this engine ready, and will it reuse prefixes?
 
-In: a server. Out: checks, one after another, until one fails that the next ones need. It asks two short
-questions, the same text twice, so that the engine's prefix cache can be seen at work.
+In: a server. Out: checks, one after another, until one fails that the next ones need. It asks one short question four
+times: twice alone, so that the engine's prefix cache can be seen at work, and twice in one request, if the server's
+`api` is `chat`.
 """
 
 from __future__ import annotations

@@ -26,6 +26,16 @@ def test_a_well_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.endswith("all is well\n")
 
 
+def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with EngineDouble() as engine:
+        doctor(capsys, "--endpoint", engine.url)
+        asked = engine.received.prompts
+    assert (len(asked), len(set(asked))) == (4, 1)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--help"])
+    assert "one short question, asked up to four times" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
