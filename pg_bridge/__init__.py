@@ -1,11 +1,42 @@
 """LLM calls over whole row sets inside PostgreSQL: deduplicated, ordered for prefix reuse, answered by vLLM.
 
-`pg_bridge.asking.streamed` is the product in one function; `docs/design.md` says why each part is as it is.
+These names are what a Python user may call: the planner, on a table of one's own, and an engine. They are imported at
+their first use, because a backend imports this package before it wants numpy and aiohttp.
+
+`pg_bridge.asking.streamed` is the product in one function; `docs/decisions` says why each part is as it is.
 """
 
-from pg_bridge.errors import PgBridgeError
-from pg_bridge.options import Call, Server
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["Call", "PgBridgeError", "Server", "__version__"]
+if TYPE_CHECKING:
+    from pg_bridge.engine import Engine
+    from pg_bridge.errors import PgBridgeError
+    from pg_bridge.options import Server
+    from pg_bridge.ordering import Ordering, plan
+    from pg_bridge.rows.table import Table
+
+__all__ = ["Engine", "Ordering", "PgBridgeError", "Server", "Table", "__version__", "plan"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Engine": "pg_bridge.engine",
+    "Ordering": "pg_bridge.ordering",
+    "PgBridgeError": "pg_bridge.errors",
+    "Server": "pg_bridge.options",
+    "Table": "pg_bridge.rows.table",
+    "plan": "pg_bridge.ordering",
+}
+
+
+if not TYPE_CHECKING:  # a type checker shall know these names only, not any
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})

@@ -73,14 +73,14 @@ def option(
     is_secret: bool = False,
 ) -> Any:  # noqa: ANN401 - what a dataclass takes for a field; its type is the one that is written before it
     """A field that is an option, whose name is the option's; a secret is not shown by repr."""
-    about = {"value": value, "places": places, "meaning": meaning, "defaults": defaults}
-    about |= {"is_built_in": is_built_in, "is_listed": is_listed}
+    about = required(value, places, meaning)
+    about |= {"defaults": defaults, "is_built_in": is_built_in, "is_listed": is_listed}
     return field(default=default, repr=not is_secret, metadata=about)
 
 
-def required(value: Value, places: frozenset[Where], meaning: str) -> Any:  # noqa: ANN401 - as above
-    """A field that is an option without a default."""
-    return option(REQUIRED, value, places, meaning)
+def required(value: Value, places: frozenset[Where], meaning: str) -> dict[str, Any]:
+    """The metadata of a field that is an option without a default, which type checkers believe of `field` alone."""
+    return {"value": value, "places": places, "meaning": meaning}
 
 
 def options_of(record: type) -> tuple[Option, ...]:

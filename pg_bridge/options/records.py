@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pg_bridge.errors import OptionError
@@ -45,8 +45,10 @@ class Server:
     """Where an engine is and how to talk to it: the options of the server `name` and of one user mapping."""
 
     name: str
-    endpoint: str = required(
-        values.URL, SERVER, "the engine's base URL, http or https, with or without `/v1`; no user, no query"
+    endpoint: str = field(
+        metadata=required(
+            values.URL, SERVER, "the engine's base URL, http or https, with or without `/v1`; no user, no query"
+        )
     )
     model: str | None = option(
         None, values.MODEL, SERVER, "the model's name; without it the first that the engine lists"
@@ -162,7 +164,7 @@ class TableOptions:
 class ColumnOptions:
     """What a model column says of its question; how it is asked is said by the options of a `Call`."""
 
-    prompt: str = required(values.QUESTION, COLUMN, "the question")
+    prompt: str = field(metadata=required(values.QUESTION, COLUMN, "the question"))
     labels: tuple[str, ...] = option(
         (), values.LABELS, COLUMN, "the only answers: parted by commas, or a JSON array; for text, text[] and enums"
     )
