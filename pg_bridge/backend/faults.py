@@ -30,12 +30,20 @@ def check_installation() -> str:
     return f"pg_bridge {__version__} from {Path(__file__).parents[2]}, Python {platform.python_version()}"
 
 
-def broken_import(error: ImportError) -> BrokenInstallation:
-    """The error for a module that cannot be imported: its text is about this machine's files, never about rows."""
+def broken_import(error: ImportError, extra: str = "") -> BrokenInstallation:
+    """The error for a module that cannot be imported: its text is about this machine's files, never about rows.
+
+    Args:
+        error: What the import raised.
+        extra: The extra of pg_bridge that the module comes with; empty for what it always needs.
+    """
+    what = (
+        f"pg_bridge's extra {extra} (pip install 'pg-bridge[{extra}]')" if extra else "pg_bridge with its dependencies"
+    )
     return BrokenInstallation(
         f"the server's Python {platform.python_version()} cannot import {error.name or 'a module'}",
         detail=str(error).strip(),
-        hint="Install pg_bridge with its dependencies for this version of Python, and connect anew: docs/install.md.",
+        hint=f"Install {what} for this version of Python, and connect anew: docs/install.md.",
     )
 
 

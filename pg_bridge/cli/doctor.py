@@ -10,9 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pg_bridge.cli.checks import Check
+from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import Server
+
+if TYPE_CHECKING:
+    from pg_bridge.cli.check_database import Database
 
 KEY_VARIABLE = "PG_BRIDGE_API_KEY"
 
@@ -58,14 +63,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print, and return 0 if nothing failed."""
-    # Imported here: other commands need neither psycopg nor the HTTP client.
-    from pg_bridge.cli.check_database import Database  # noqa: PLC0415
-    from pg_bridge.cli.check_engine import check_engine  # noqa: PLC0415
+    from pg_bridge.cli.check_engine import check_engine  # noqa: PLC0415 - other commands need no HTTP client
 
     well = True
     server: Server | None = None
     if arguments.dsn is not None or arguments.endpoint is None:
-        database = Database(arguments.dsn or "", arguments.server)
+        database = _database(arguments.dsn or "", arguments.server)
         well &= _print("database", database.checks())
         server = database.server
     if arguments.endpoint is not None:
@@ -77,6 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
         well &= _print(f"engine {server.endpoint}", check_engine(server))
     print("all is well" if well else "something is wrong: see the lines marked FAIL")
     return 0 if well else 1
+
+
+def _database(dsn: str, server_name: str) -> Database:
+    """Import psycopg, which is an extra."""
+    try:
+        from pg_bridge.cli.check_database import Database  # noqa: PLC0415
+    except ImportError as error:
+        raise PgBridgeError(
+            "psycopg is needed to look at a database, and cannot be imported",
+            detail=str(error),
+            hint="Install it where this command is: pip install 'pg-bridge[doctor]'. "
+            "With --endpoint URL an engine is checked without it.",
+        ) from error
+    return Database(dsn, server_name)
 
 
 def _print(title: str, checks: Iterable[Check]) -> bool:

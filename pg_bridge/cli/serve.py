@@ -27,7 +27,7 @@ Start vLLM's OpenAI-compatible server with the flags that pg_bridge needs:
 
 It prints engine=http://… as soon as the engine answers, and runs until Ctrl-C.
 
-Without --model it serves a demonstration model of some 5 million parameters that comes with pg_bridge. It can say
+Without --model it serves a demonstration model of 7.1 million parameters, from a checkout of pg_bridge. It can say
 whether a short English review is positive, negative, neutral or mixed, pick a topic from a list, find a word in a
 column and repeat a column's value. For real work, name a real model.
 """
@@ -112,8 +112,9 @@ def _engine(arguments: argparse.Namespace) -> VllmEngine:
     if arguments.model:
         model = _model_source(arguments.model)
         return VllmEngine(model, served_name=arguments.served_name or arguments.model, **options)
+    engine = demo_engine(**options)
     _say("no --model: serving the small model in the box. It answers simple questions about rows; see --help.")
-    return demo_engine(**options)
+    return engine
 
 
 def _model_source(named: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.serving.demo import DIRECTORY, EXACT
+from pg_bridge.serving.demo import EXACT, find_model
 from pg_bridge.serving.launch import VllmEngine
 
 NAME = "random-weights"
@@ -68,7 +68,7 @@ def random_model(size: ModelSize, *, seed: int = 0, cache: Path | None = None) -
         cache: Where models are kept; None is `cache_directory()`.
     """
     recipe = json.dumps([_RECIPE, seed, asdict(size)]).encode()
-    tokenizer = b"".join((DIRECTORY / name).read_bytes() for name in _TOKENIZER)
+    tokenizer = b"".join((find_model() / name).read_bytes() for name in _TOKENIZER)
     digest = hashlib.sha256(recipe + tokenizer).hexdigest()[:8]
     home = cache or cache_directory()
     directory = home / f"{NAME}-{size.hidden}x{size.layers}-{digest}"
@@ -109,7 +109,7 @@ def _write_model(directory: Path, size: ModelSize, seed: int) -> None:
     from safetensors.numpy import save_file  # noqa: PLC0415 - comes with the engine, not with pg_bridge
 
     for name in _TOKENIZER:
-        shutil.copy(DIRECTORY / name, directory)
+        shutil.copy(find_model() / name, directory)
     tokens = _tokens()
     config = _config(size, len(tokens))
     weights = dict(_weights(size, tokens, seed))
@@ -150,7 +150,7 @@ def _config(size: ModelSize, vocabulary: int) -> dict[str, Any]:
 
 def _tokens() -> list[str]:
     """Return the tokenizer's tokens, in order of id."""
-    by_token: dict[str, int] = json.loads((DIRECTORY / "tokenizer.json").read_text())["model"]["vocab"]
+    by_token: dict[str, int] = json.loads((find_model() / "tokenizer.json").read_text())["model"]["vocab"]
     return sorted(by_token, key=by_token.__getitem__)
 
 

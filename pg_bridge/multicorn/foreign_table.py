@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pg_bridge.backend import postgres
+from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.session import SESSION
 from pg_bridge.engine import Engine
@@ -27,9 +28,11 @@ from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
-from pg_bridge.multicorn.connection import SessionSource, source_of
 from pg_bridge.multicorn.quals import times_of, translate
 from pg_bridge.options import OPTIONS, Login, Server, Where
+
+if TYPE_CHECKING:
+    from pg_bridge.multicorn.connection import SessionSource
 
 ROWS_ALONE = 10
 STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the engine
@@ -183,7 +186,7 @@ class ForeignTable:
         return Login.from_options(self._of_server | self._of_user)
 
     def _source(self) -> SessionSource:
-        return source_of(self._login())
+        return source_for(self._of_server | self._of_user)
 
     def _check_owner(self, relation: Relation) -> None:
         """Refuse a table whose owner could have code run with rights that he has not."""
@@ -257,5 +260,14 @@ def _denied(owner: str, role: str) -> SourceDenied:
 
 
 def source_for(options: Mapping[str, str]) -> SessionSource:
-    """The source that the options of a server and a user mapping lead to."""
+    """The source that the options of a server and a user mapping lead to.
+
+    Raises:
+        OptionError: An option is unknown or malformed.
+        BrokenInstallation: psycopg is missing, which this host alone needs, and only here.
+    """
+    try:
+        from pg_bridge.multicorn.connection import source_of  # noqa: PLC0415
+    except ImportError as error:
+        raise broken_import(error, "multicorn") from error
     return source_of(Login.from_options(options))

@@ -26,16 +26,16 @@ def stage_python(target: Path) -> None:
         target: A directory that does not exist yet.
     """
     target.mkdir(parents=True)
-    left_out = shutil.ignore_patterns("__pycache__", "model", "native")
+    left_out = shutil.ignore_patterns("__pycache__", "native")
     shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=left_out)
     for name in sorted(runtime_distributions()):
         _copy_distribution(metadata.distribution(name), target)
 
 
 def runtime_distributions() -> set[str]:
-    """Return the names of the distributions that pg_bridge needs at run time, itself not included."""
-    # psycopg's compiled half is an extra of it, so nothing names it as a plain requirement.
-    waiting, found = [*_requirements(DISTRIBUTION), "psycopg-binary"], set()
+    """Return the names of the distributions that both hosts need at run time, pg_bridge itself not included."""
+    # What is an extra, as psycopg is for the Multicorn host and its compiled half for itself, is no plain requirement.
+    waiting, found = [*_requirements(DISTRIBUTION), "psycopg", "psycopg-binary"], set()
     while waiting:
         name = waiting.pop()
         if name not in found and _is_installed(name):

@@ -15,7 +15,7 @@ import pytest
 from models.recipe.notes import TOPICS, note, plain, sentence
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import Row, value_of
-from pg_bridge.serving.demo import DIRECTORY
+from pg_bridge.serving.demo import find_model
 from pg_bridge.serving.launch import VllmEngine
 from tests.conftest import create_server
 from tests.integration.test_map import ask
@@ -89,8 +89,8 @@ TASKS = {
 
 
 def test_it_is_as_small_and_as_long_as_promised() -> None:
-    assert sum(file.stat().st_size for file in DIRECTORY.iterdir()) < MOST_MIB << 20
-    config = json.loads((DIRECTORY / "config.json").read_text())
+    assert sum(file.stat().st_size for file in find_model().iterdir()) < MOST_MIB << 20
+    config = json.loads((find_model() / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert config["max_position_embeddings"] >= 2048
 

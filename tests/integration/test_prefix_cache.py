@@ -16,7 +16,7 @@ from pg_bridge.engine import Engine, Sampling
 from pg_bridge.options import Server
 from pg_bridge.ordering import plan
 from pg_bridge.rows.table import Table
-from pg_bridge.serving.demo import DIRECTORY, demo_engine
+from pg_bridge.serving.demo import demo_engine, find_model
 from pg_bridge.serving.environment import find_device
 from pg_bridge.serving.launch import BLOCK_SIZES, VllmEngine
 from tests.integration.test_vllm import settled
@@ -59,7 +59,7 @@ def measure(engine: VllmEngine, prompts: list[str], in_flight: int, cache: Prefi
     assert len(answers) == len(prompts)
     after = settled(engine)
     queried, hit = (after[name] - before[name] for name in ("prefix_cache_queries_total", "prefix_cache_hits_total"))
-    for tokens in load_tokenizer(DIRECTORY)(templated(system, prompts)):
+    for tokens in load_tokenizer(find_model())(templated(system, prompts)):
         cache.query(tokens)
     assert cache.queried_tokens == queried  # to the token: template and tokenizer are the engine's
     return cache.hit_rate, hit / queried
@@ -67,7 +67,7 @@ def measure(engine: VllmEngine, prompts: list[str], in_flight: int, cache: Prefi
 
 def templated(system: str, prompts: list[str]) -> Iterator[str]:
     jinja2 = pytest.importorskip("jinja2")
-    template = jinja2.Template(json.loads((DIRECTORY / "tokenizer_config.json").read_text())["chat_template"])
+    template = jinja2.Template(json.loads((find_model() / "tokenizer_config.json").read_text())["chat_template"])
     for prompt in prompts:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         yield template.render(messages=messages, add_generation_prompt=True)
