@@ -110,7 +110,7 @@ def made(db: Conn, database: Database) -> list[Function]:
 
 # -- search_path
 
-_PYTHON = re.compile(r"\s*from pg_bridge\.hosts import (\w+)\nreturn \1\.\w+\([\w, ]*\)\s*")
+_PYTHON = re.compile(r"\s*from pg_bridge\.plpython import (\w+)\nreturn \1\.\w+\([\w, ]*\)\s*")
 _COMMENT = re.compile(r"--[^\n]*")
 _STRING = re.compile(r"E?'((?:''|[^'])*)'")
 _QUALIFIED_OPERATOR = re.compile(r"OPERATOR\(pg_catalog\.[^)]+\)")
