@@ -83,8 +83,8 @@ def ask(
     """
     memory = Memory(run)
     inquiry = memory.inquiry(Ask(prompt, call))
-    asking = _Asking(inquiry, resolve_columns(inquiry.question, columns), Portions(memory, run, engine.work), every_row)
-    return asking.answers(fetch, engine)
+    stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), Portions(memory, run, engine.work), every_row)
+    return stream.answers(fetch, engine)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +100,7 @@ class _Rows:
     members: list[int]
 
 
-class _Asking:
+class _Stream:
     """Asks one question window by window, and knows which rows wait for which answer."""
 
     def __init__(self, inquiry: Inquiry, columns: tuple[str, ...], portions: Portions, every_row: bool) -> None:

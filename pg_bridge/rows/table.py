@@ -119,21 +119,20 @@ class Table:
             ValueError: There is not one sequence for each column, or they are not equally long.
         """
         names = _distinct(columns)
-        codes: NDArray[np.int32] | None = None
+        codes: list[NDArray[np.int32]] = []
         values: list[list[str]] = []
-        for j, column in enumerate(cells):
-            if codes is None:
-                codes = np.empty((len(column), len(names)), np.int32, order="F")
-            if len(column) != len(codes):
-                raise ValueError("all columns need the same number of cells")
+        for column in cells:
             coder = _Coder()
             coder.add(column[:_LOOKED_AT_ROWS])
             coder.add(column[_LOOKED_AT_ROWS:])
-            codes[:, j], of_column = coder.finish()
-            values.append(of_column)
-        if codes is None or len(values) != len(names):
+            of_column, texts = coder.finish()
+            codes.append(of_column)
+            values.append(texts)
+        if not codes or len(codes) != len(names):
             raise ValueError("one sequence of cells is needed for each column, and at least one column")
-        return cls(names, codes, tuple(values))
+        if len(set(map(len, codes))) > 1:
+            raise ValueError("all columns need the same number of cells")
+        return cls(names, np.stack(codes).T, tuple(values))
 
     @property
     def rows(self) -> int:
