@@ -18,7 +18,7 @@ As a process of its own, which prints `engine=URL` once it listens and ends with
 
 There `POST /double` with a JSON object of `Behaviour` fields changes them (`answer` cannot be changed that
 way), `{"reset": true}` among them forgets what was received and what is cached; `GET /double` says what was
-received.
+received, and how long it was busy and idle.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -38,6 +39,7 @@ from aiohttp import web
 from pg_bridge.analysis.prefix_cache import PrefixCache
 from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
+from pg_bridge.testing.queue import Queue
 
 _LARGEST_BODY_BYTES = 1 << 30
 _LAST_ROUNDS = 10  # of the event loop, in which what was accepted or closed just now comes to be so
@@ -55,6 +57,7 @@ class Received:
         answered: Prompts answered.
         in_flight: Requests taken and neither answered nor aborted.
         aborted: Requests whose client went away before the answer.
+        queue: When prompts came and when their work was done, on the clock of `time.monotonic`.
     """
 
     requests: list[tuple[str, int]] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Received:
     answered: int = 0
     in_flight: int = 0
     aborted: int = 0
+    queue: Queue = field(default_factory=Queue)
 
 
 class EngineDouble:
@@ -186,7 +190,9 @@ class EngineDouble:
             refusal = await self._refuse(request, body, prompts)
             if refusal is not None:
                 return refusal
-            wait_s = behaviour.delay_s + behaviour.delay_per_prompt_s * len(prompts)
+            came_s = time.monotonic()
+            done_s = received.queue.take(came_s, wire.count_tokens(conversations), behaviour.tokens_per_s)
+            wait_s = behaviour.delay_s + behaviour.delay_per_prompt_s * len(prompts) + done_s - came_s
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
         except asyncio.CancelledError:
@@ -257,6 +263,9 @@ class EngineDouble:
                 "aborted": received.aborted,
                 "queried_tokens": self.cache.queried_tokens,
                 "hit_tokens": self.cache.hit_tokens,
+                "began_s": received.queue.began_s,
+                "busy_s": received.queue.busy_s,
+                "idle_s": received.queue.idle_s,
             }
         )
 

@@ -29,6 +29,11 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
     return prompts, rendered
 
 
+def count_tokens(conversations: Sequence[str]) -> int:
+    """How many tokens the prefix cache takes conversations for."""
+    return sum(-(-len(conversation) // CHARS_PER_TOKEN) for conversation in conversations)
+
+
 def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) -> tuple[int, str] | None:
     """The status and the message that the request earns by what it holds, if any."""
     if body.get("model") not in behaviour.models:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -114,6 +116,29 @@ def test_it_can_fall_silent_after_some_answers() -> None:
         with pytest.raises(TimeoutError):
             call(url, chat("x"), timeout_s=0.2)
         assert engine.received.answered == 2
+
+
+def test_with_a_speed_one_request_waits_for_the_other() -> None:
+    text = "x" * (400 - len("<user>\n<assistant>"))  # 100 tokens with what stands around it
+    with EngineDouble(tokens_per_s=1000) as engine, ThreadPoolExecutor() as pool:
+        began_s = time.monotonic()
+        answers = [pool.submit(call, f"{engine.url}/v1/chat/completions", chat(text)) for _ in range(3)]
+        assert [answer.result()[0] for answer in answers] == [200] * 3
+        ended_s = time.monotonic()
+        time.sleep(0.05)
+        call(f"{engine.url}/v1/chat/completions/batch", chat(text, text))
+        _, told = call(f"{engine.url}/double")
+    assert ended_s - began_s >= 0.3
+    assert began_s <= told["began_s"] <= ended_s
+    assert told["busy_s"] == pytest.approx(0.5)
+    assert 0.05 <= told["idle_s"] < time.monotonic() - began_s - 0.5
+    assert engine.received.queue.tokens == 500
+
+
+def test_what_is_refused_is_no_work() -> None:
+    with EngineDouble(tokens_per_s=1000, reject_marker="bad") as engine:
+        assert call(f"{engine.url}/v1/chat/completions", chat("bad"))[0] == 400
+        assert call(f"{engine.url}/double")[1]["began_s"] is None
 
 
 def test_a_taken_port_is_an_error() -> None:
