@@ -21,7 +21,7 @@ import psycopg
 
 from benchmarks import counters
 from benchmarks.counters import Counters
-from benchmarks.hosts import Host, make_hosts
+from benchmarks.hosts import Host, make_hosts, peak_bytes
 from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
 from models.recipe.reviews import Sentiment, review
@@ -140,17 +140,10 @@ def with_double(connections: dict[str, Conn], rows: int, repeats: int) -> Iterat
             pairs = zip(seconds[f"{first}, {way}"], seconds[f"{second}, {way}"], strict=True)
             yield f"{first} / {second}, {way}: {median(a / b for a, b in pairs):.2f} times the time"
     for name, connection in connections.items():
-        yield f"{name}: peak of the backend {peak_mib(connection):.0f} MiB"
+        yield f"{name}: peak of the backend {peak_bytes(connection) / 2**20:.0f} MiB"
     for name in connections:
         pairs = zip(seconds[f"{name}, llm.map"], seconds[f"{name}, foreign table"], strict=True)
         yield f"{name}: a foreign table takes {median(b / a for a, b in pairs):.2f} times as long as llm.map"
-
-
-def peak_mib(connection: Conn) -> float:
-    """The most memory that a connection's backend ever had, in MiB; what it shares with others counts."""
-    status = Path(f"/proc/{connection.info.backend_pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def main() -> int:

@@ -1,11 +1,16 @@
 """One database for each host of pg_bridge, with a server `vllm` that points at an engine.
 
-In: a running cluster and an endpoint. Out: the databases' connection strings, and the reasons for hosts left out.
+In: a running cluster and an endpoint. Out: the databases' connection strings, and the reasons for hosts left out; of a
+connection what its backend took.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from pg_bridge.options import MULTICORN_WRAPPER
 from pg_bridge.testing.cluster import SUPERUSER, Cluster
@@ -46,3 +51,10 @@ def make_hosts(cluster: Cluster, endpoint: str) -> list[Host]:
         )
         hosts.append(Host(name, cluster.dsn_of(name)))
     return hosts
+
+
+def peak_bytes(connection: psycopg.Connection[Any]) -> int:
+    """The most memory that a connection's backend ever had; what it shares with others counts."""
+    status = Path(f"/proc/{connection.info.backend_pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -19,6 +19,7 @@ from psycopg import sql
 
 from benchmarks import counters
 from benchmarks.counters import Counters
+from benchmarks.loading import load_table
 from benchmarks.paper.ways import Way
 from benchmarks.paper.workloads import Asked, Workload
 from benchmarks.paper_tables import PaperTable
@@ -69,15 +70,8 @@ class Run:
 
 def fill(connection: Conn, table: PaperTable, half: frozenset[int]) -> None:
     """Load a table into PostgreSQL, in its own order, with a mark at half of its rows in a table beside it."""
+    load_table(connection, table, table.name)
     name = sql.Identifier(table.name)
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
-        for column, type_ in zip(table.columns, table.types, strict=True)
-    )
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}; CREATE TABLE {} ({})").format(name, name, columns))
-    insert = sql.SQL("INSERT INTO {} SELECT r.* FROM json_populate_record(NULL::{}, %s) AS r").format(name, name)
-    with connection.cursor() as cursor:
-        cursor.executemany(insert, [(row,) for row in table.rows()])
     connection.execute(
         sql.SQL("DROP TABLE IF EXISTS half; CREATE TABLE half AS SELECT ctid AS place FROM {}").format(name)
     )
@@ -88,7 +82,7 @@ def fill(connection: Conn, table: PaperTable, half: frozenset[int]) -> None:
         ).format(name),
         [sorted(half)],
     )
-    connection.execute(sql.SQL("ANALYZE {}; ANALYZE half").format(name))
+    connection.execute("ANALYZE half")
 
 
 def run(workload: Workload, way: Way, server: Server, connection: Conn) -> Run:

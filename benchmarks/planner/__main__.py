@@ -1,7 +1,7 @@
 """What the planner reaches beside every published one, and what it costs.
 
-Seconds and memory are taken first, each of a process of its own, one at a time; the hit rates are then counted by two
-processes. At full size it takes some fifteen minutes.
+Seconds and memory are taken first, each of a process of its own, one at a time; then statements are run, and the hit
+rates counted by two processes. At full size it takes some twenty minutes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,35 @@ from pathlib import Path
 from benchmarks.machine import describe
 from benchmarks.planner.contest import Entry, contest
 from benchmarks.planner.fresh import GGR, OURS, STRATEGIES, Measured
+from benchmarks.planner.kept import (
+    COLUMNS,
+    CONTROL,
+    CONTROL_ROWS,
+    PEAK_ROWS,
+    PEAK_SHARE,
+    ROWS,
+    TOKENS_PER_S,
+    kept,
+    peaks,
+)
 from benchmarks.planner.lines import (
     budget_lines,
+    kept_lines,
     quality_lines,
+    sent_lines,
     size_lines,
     stand_in_lines,
     table_lines,
-    window_lines,
 )
 from benchmarks.planner.prefixes import BOUNDED_CACHE
 from benchmarks.planner.prompts import TOKENIZER
 from benchmarks.planner.results import Budgeted, Contest, Results
 from benchmarks.planner.scaling import budgets, costs, sizes
+from benchmarks.planner.sent import recorder
 from benchmarks.planner.tables import REVIEWS, TABLES, load, missing
 from benchmarks.planner.verdicts import verdicts
 from benchmarks.report import Report, parser_of
+from pg_bridge.testing.cluster import Cluster
 
 PROCESSES = 2
 BUDGETED = ("pdmx", "beer", REVIEWS)
@@ -53,8 +67,15 @@ Characters in place of tokens. likeness: correlation of the distinct cells' char
 rates in percent in an unbounded cache without blocks: of the same ordering in both units; in tokens, of orderings
 planned by characters and by the tokens of each cell (the best of two fixed orders and two trees).
 """
-WINDOWS = """
-Window by window, as the product plans; hit rates as above. With memory: planned after what earlier windows have sent.
+SENT = """
+What statements send, as an engine double got it; their rows stand in random order. Hit rates as above. - plan: points
+of chars above the whole table's plan. Then the strategy of the whole table that shares more chars than what is sent.
+"""
+KEPT = f"""
+{ROWS:,} beers of {COLUMNS} columns, an engine that computes {TOKENS_PER_S:,} prompt tokens/s. first: from the
+statement's begin, in a session that has asked before, to the first prompt. busy, idle: with and without work, from the
+first prompt to the last answer. {CONTROL}: {CONTROL_ROWS:,} prompts that were there before the first was sent. MiB:
+peak of a backend that asks about {PEAK_ROWS:,} rows of 1 kB, one in {PEAK_SHARE} of them distinct.
 """
 SCALING = """
 Seconds on one core, from text in memory to an ordering, encoding included; a process for each line. from rows: the
@@ -75,6 +96,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the tables that are made (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     arguments = parser.parse_args()
+    if not Cluster().has_module:
+        parser.error("this PostgreSQL has not the module pg_bridge; `pg-bridge install` builds it")
     report = Report(arguments)
     report.add(*describe(arguments), f"tokenizer: {TOKENIZER} of mistral-common {metadata.version('mistral-common')}")
     chosen = []
@@ -97,28 +120,36 @@ def main() -> int:
 def run(report: Report, chosen: Sequence[str], arguments: argparse.Namespace, folder: Path) -> Results:
     """Measure and print."""
     measured: dict[str, dict[str, Measured]] = {}
-    entries: dict[str, Entry] = {}
+    orderings: dict[str, dict[str, str]] = {}
     spent: list[Budgeted] = []
     for name in chosen:
         _say(f"{name}: seconds and memory")
         made = load(name, arguments.rows, arguments.seed)
-        measured[name], files = costs(made, folder)
-        entries[name] = Entry(name, arguments.rows, arguments.seed, files)
+        measured[name], orderings[name] = costs(made, folder)
         if name in BUDGETED:
             spent += budgets(made, measured[name][OURS], folder)
     _say("scaling")
     grown = list(sizes(chosen, arguments.rows, arguments.seed, folder))
+    _say("an engine with a speed, and memory")
+    asked = list(kept(arguments.rows, arguments.seed, folder))
+    held = list(peaks(arguments.rows, folder))
+    entries = {}
+    with recorder(folder) as record:
+        for name in chosen:
+            _say(f"{name}: what is sent")
+            sent = record(load(name, arguments.rows, arguments.seed), arguments.seed)
+            entries[name] = Entry(name, arguments.rows, arguments.seed, orderings[name], sent)
     contests = _contests(entries, measured, folder)
     if contests:
         report.add(*QUALITY.splitlines(), "", *table_lines(contests), "", *quality_lines(contests))
         report.add(*STAND_IN.splitlines(), "", *stand_in_lines(contests))
-    if any(contest.quality.windows for contest in contests):
-        report.add(*WINDOWS.splitlines(), "", *window_lines(contests))
+        report.add(*SENT.splitlines(), "", *sent_lines(contests))
+    report.add(*KEPT.splitlines(), "", *kept_lines(asked, held))
     if grown:
         report.add(*SCALING.splitlines(), "", *size_lines(grown))
     if spent:
         report.add(*BUDGETS.splitlines(), "", *budget_lines(spent))
-    return Results(contests, grown, spent)
+    return Results(contests, grown, spent, asked, held)
 
 
 def _contests(entries: dict[str, Entry], measured: dict[str, dict[str, Measured]], folder: Path) -> list[Contest]:

@@ -1,6 +1,7 @@
-"""Every strategy on one table: how much of its prompts a prefix cache holds.
+"""Every strategy on one table, and what is sent: how much of its prompts a prefix cache holds.
 
-In: a table's name and its strategies' orderings. Out: a `Quality`. Rows are deduplicated first, the same for all.
+In: a table's name, its strategies' orderings and the prompts that statements sent. Out: a `Quality`. Rows are
+deduplicated first, the same for all.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from benchmarks.planner.fresh import OURS, Arrays, load_ordering
 from benchmarks.planner.prefixes import BOUNDED_CACHE, Rates, rates
 from benchmarks.planner.prompts import Prompts
 from benchmarks.planner.results import Quality
+from benchmarks.planner.sent import load_prompts
 from benchmarks.planner.stand_in import stand_in
 from benchmarks.planner.tables import load
-from benchmarks.planner.windows import WINDOWED, windowed
 from pg_bridge.ordering import weigh
 from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
@@ -34,12 +35,14 @@ class Entry:
         rows: How many rows at most; None for all.
         seed: Of the table.
         orderings: By strategy, the file of its ordering.
+        sent: By way in, the file of the prompts that came to the engine.
     """
 
     table: str
     rows: int | None
     seed: int
     orderings: dict[str, str]
+    sent: dict[str, str]
 
 
 def contest(entry: Entry) -> Quality:
@@ -60,7 +63,7 @@ def contest(entry: Entry) -> Quality:
         bound=_bound(prompts),
         rates=_rates(prompts, orderings, int(BOUNDED_CACHE * tokens)),
         stand_in=stand_in(prompts),
-        windows=windowed(prompts, int(BOUNDED_CACHE * tokens)) if entry.table in WINDOWED else {},
+        sent=_sent(prompts, entry.sent, int(BOUNDED_CACHE * tokens)),
     )
 
 
@@ -72,6 +75,20 @@ def _rates(prompts: Prompts, orderings: dict[str, Arrays], cache_tokens: int) ->
         measured[name] = (
             measured[equal[0]] if equal else rates(prompts.texts(*ordering), prompts.tokens(*ordering), cache_tokens)
         )
+    return measured
+
+
+def _sent(prompts: Prompts, files: dict[str, str], cache_tokens: int) -> dict[str, Rates]:
+    """By way in. However its cells are ordered, a row has as many characters."""
+    chars = sum(map(len, prompts.texts(*prompts.as_they_came)))
+    measured: dict[str, Rates] = {}
+    for way, file in files.items():
+        texts = load_prompts(file)
+        if (len(texts), sum(map(len, texts))) != (prompts.table.rows, chars):
+            raise RuntimeError(
+                f"{way} sent {len(texts)} prompts that are not those of the table's {prompts.table.rows}"
+            )
+        measured[way] = rates(texts, prompts.tokens_of(texts), cache_tokens)
     return measured
 
 

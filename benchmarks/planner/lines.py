@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.planner.fresh import GGR, OURS
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Size
+from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Size
 from benchmarks.planner.verdicts import best_other, points_above
 
 _MIB = 2**20
@@ -96,13 +96,25 @@ def stand_in_lines(contests: Sequence[Contest]) -> Iterator[str]:
     yield f"To know the tokens would gain {_mean(gains):+.2f} points on average, {max(gains):+.2f} at most."
 
 
-def window_lines(contests: Sequence[Contest]) -> Iterator[str]:
-    """Window by window."""
-    yield f"{'table':<9}{'windows':<34}{_RATES}"
-    for quality in (contest.quality for contest in contests if contest.quality.windows):
-        for way, rates in {**quality.windows, "all rows at once": quality.rates[OURS]}.items():
+def sent_lines(contests: Sequence[Contest]) -> Iterator[str]:
+    """What statements send, beside the whole table's plan and the best other strategy for the whole table."""
+    yield f"{'table':<14} {'way':<18}{_RATES}{'- plan':>8}  another strategy ahead"
+    qualities = [contest.quality for contest in contests]
+    for quality in qualities:
+        ways = {"the whole plan": quality.rates[OURS], **quality.sent}
+        for way, rates in ways.items():
             shown = "".join(f"{100 * getattr(rates, measure):>9.2f}" for measure in MEASURES)
-            yield f"{quality.table:<9}{way:<34}{shown}"
+            most, name = best_other(quality, "chars")
+            ahead = f"{name} {100 * (most - rates.chars):+.2f}" if most > rates.chars else ""
+            points = 100 * (rates.chars - quality.rate(OURS, "chars"))
+            yield f"{quality.table:<14} {way:<18}{shown}{points:>+8.2f}  {ahead}".rstrip()
+    for way in qualities[0].sent:
+        shown = "".join(
+            f"{100 * _mean([getattr(quality.sent[way], measure) for quality in qualities]):>9.2f}"
+            for measure in MEASURES
+        )
+        points = 100 * _mean([quality.sent[way].chars - quality.rate(OURS, "chars") for quality in qualities])
+        yield f"{'average':<14} {way:<18}{shown}{points:>+8.2f}"
 
 
 def size_lines(sizes: Sequence[Size]) -> Iterator[str]:
@@ -120,6 +132,17 @@ def size_lines(sizes: Sequence[Size]) -> Iterator[str]:
                 f"{cost.peak_bytes / _MIB:>10.1f}{cost.peak_bytes / text_bytes:>8.2f}  {cost.chosen:<10}"
                 f"{100 * (cost.shared_chars or 0) / max(cost.total_chars or 0, 1):>8.2f}"
             )
+
+
+def kept_lines(kept: Sequence[Kept], peaks: Sequence[Peak]) -> Iterator[str]:
+    """How busy an engine is kept, and what the backend holds."""
+    yield f"{'way':<16}{'prompts':>9}{'first ms':>10}{'busy s':>9}{'idle s':>9}{'idle':>9}{'MiB':>9}"
+    by_way = {peak.way: f"{peak.peak_bytes / _MIB:.0f}" for peak in peaks}
+    for each in kept:
+        yield (
+            f"{each.way:<16}{each.prompts:>9,}{1000 * each.first_s:>10.1f}{each.busy_s:>9.2f}{each.idle_s:>9.3f}"
+            f"{each.idle_share:>9.2%}{by_way.get(each.way, ''):>9}".rstrip()
+        )
 
 
 def budget_lines(budgets: Sequence[Budgeted]) -> Iterator[str]:

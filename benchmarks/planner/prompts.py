@@ -6,7 +6,8 @@ tokenizer. Each text is tokenised once, in however many orderings it comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Prompts:
         self._system_prompt = made.system_prompt
         self._question = Question(made.question, ())
         self._tokenize = tekken()
-        self._tokens: dict[tuple[int, bytes], Integers] = {}  # by row and its order of columns
+        self._tokens: dict[bytes, Integers] = {}  # by the text's digest
 
     @property
     def as_they_came(self) -> Arrays:
@@ -53,10 +54,13 @@ class Prompts:
 
     def tokens(self, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> list[Integers]:
         """The prompts' token ids, as they are sent."""
-        keys = [(row, columns.tobytes()) for row, columns in zip(row_order.tolist(), column_order, strict=True)]
+        return self.tokens_of(self.texts(row_order, column_order))
+
+    def tokens_of(self, texts: Sequence[str]) -> list[Integers]:
+        """The token ids of prompts."""
+        keys = [blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts]
         new = [i for i, key in enumerate(keys) if key not in self._tokens]
-        texts = self.texts(row_order[new], column_order[new]) if new else []
-        for i, tokens in zip(new, self._tokenize(texts), strict=True):
+        for i, tokens in zip(new, self._tokenize([texts[i] for i in new]), strict=True):
             self._tokens[keys[i]] = tokens
         return [self._tokens[key] for key in keys]
 

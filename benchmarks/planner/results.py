@@ -52,7 +52,7 @@ class Quality:
         bound: No ordering shares more characters of the prompts.
         rates: By strategy.
         stand_in: Characters against tokens.
-        windows: By way of planning window by window; of some tables only.
+        sent: By way in, what came to the engine.
     """
 
     table: str
@@ -64,7 +64,7 @@ class Quality:
     bound: float
     rates: dict[str, Rates]
     stand_in: StandIn
-    windows: dict[str, Rates]
+    sent: dict[str, Rates]
 
     def rate(self, strategy: str, measure: str) -> float:
         """One rate."""
@@ -124,9 +124,53 @@ class Budgeted:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """An engine of a given speed, while one statement asks it.
+
+    Attributes:
+        way: In which way the statement asks.
+        rows: How many it asks about.
+        prompts: How many came.
+        busy_s: Seconds that the engine needs for them.
+        idle_s: Seconds without work from the first prompt to the last answer.
+        first_s: From the statement's begin to the first prompt.
+    """
+
+    way: str
+    rows: int
+    prompts: int
+    busy_s: float
+    idle_s: float
+    first_s: float
+
+    @property
+    def idle_share(self) -> float:
+        """Of the time from the first prompt to the last answer."""
+        job_s = self.busy_s + self.idle_s
+        return self.idle_s / job_s if job_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """What one statement's backend held at most.
+
+    Attributes:
+        way: In which way the statement asks.
+        rows: How many it asks about.
+        peak_bytes: The backend's high-water mark.
+    """
+
+    way: str
+    rows: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Everything that was measured."""
 
     contests: list[Contest]
     sizes: list[Size]
     budgets: list[Budgeted]
+    kept: list[Kept]
+    peaks: list[Peak]

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.planner.fresh import GGR, OURS
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Results, Size
+from benchmarks.planner.kept import COLUMNS, PEAK_ROWS, ROWS, TOKENS_PER_S
+from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Results, Size
 
 POINTS_ABOVE_GGR = 3.0
+POINTS_LOST_ON_THE_WAY = 0.3  # of what the whole table's plan shares
 SECONDS = {("beer", 30_000): 0.5, ("pdmx", 10_000): 2.0, ("beer+1", 1_000_000): 20.0}
 MEMORY_OF, MOST_MEMORY = ("beer+1", 1_000_000), 4.0  # times the table's text
 TENFOLD = 12.0  # times the seconds, for ten times the rows
@@ -21,6 +23,10 @@ ENGINE_SHARE = 0.02  # of the engine's seconds
 ENGINES = {"an L4, the paper's GPU": 7_500, "an H100": 62_000}
 """Tokens/s that an engine computes at most: 121 and 990 TFLOP/s in 16 bits, at the 16 GFLOP that a token costs with 8
 billion weights."""
+
+IDLE_SHARE = 0.02  # of a job, with a fast engine
+FIRST_S = 0.05  # until the first prompt
+PEAK_BYTES = 1_000_000_000  # of a backend that asks about a million rows of 1 kB
 
 _ROUNDING = 1e-12  # of shares, far below one character
 
@@ -55,10 +61,14 @@ def verdicts(results: Results) -> list[Verdict]:
             _above_ggr_on_average(qualities),
             _above_ggr_where_there_is_room(qualities, results.budgets),
             _bound(qualities),
+            *(_on_the_wire(qualities, way) for way in qualities[0].sent),
+            _ahead_of_what_is_sent(qualities),
             *(_of_the_engine(results.contests, engine) for engine in ENGINES),
         ]
     sizes = [size for size in results.sizes if size.rows == size.promised_rows]  # none of a scaled run
-    return [*judged, *_seconds(sizes), *_tenfold(sizes), *_memory(sizes)]
+    kept = [each for each in results.kept if each.rows == ROWS]  # nor of the control
+    peaks = [peak for peak in results.peaks if peak.rows == PEAK_ROWS]
+    return [*judged, *_seconds(sizes), *_tenfold(sizes), *_memory(sizes), *_kept(kept), *_peaks(peaks)]
 
 
 def best_other(quality: Quality, measure: str) -> tuple[float, str]:
@@ -147,6 +157,33 @@ def _bound(qualities: Sequence[Quality]) -> Verdict:
     return Verdict("no strategy above the bound", not above, _listed(above, f"above it {len(above)}"))
 
 
+def _on_the_wire(qualities: Sequence[Quality], way: str) -> Verdict:
+    lost = {quality.table: 100 * (quality.rate(OURS, "chars") - quality.sent[way].chars) for quality in qualities}
+    more = [f"{table} -{points:.2f}" for table, points in lost.items() if points > POINTS_LOST_ON_THE_WAY]
+    return Verdict(
+        f"through {way} at least the whole plan's characters less {POINTS_LOST_ON_THE_WAY:g} points, on every table",
+        not more,
+        _listed(more, f"less on {len(more)} of {len(lost)}, {-max(lost.values()):+.2f} at worst"),
+    )
+
+
+def _ahead_of_what_is_sent(qualities: Sequence[Quality]) -> Verdict:
+    ahead = []
+    for quality in qualities:
+        for way, sent in quality.sent.items():
+            margins = {measure: best_other(quality, measure) for measure in MEASURES}
+            points, measure = max((100 * (most - getattr(sent, each)), each) for each, (most, _) in margins.items())
+            if points > 100 * _ROUNDING:
+                name = margins[measure][1]
+                ahead.append((points, f"{quality.table} {way} {MEASURES[measure]} {name} {points:+.2f}"))
+    ways = sum(len(quality.sent) for quality in qualities)
+    return Verdict(
+        "no other strategy ahead of what is sent, on any table, by any way and any rate",
+        not ahead,
+        _listed([text for _, text in sorted(ahead, reverse=True)], f"one is ahead in {len(ahead)} of {ways}"),
+    )
+
+
 def _of_the_engine(contests: Sequence[Contest], engine: str) -> Verdict:
     tokens_per_s = ENGINES[engine]
     shares = {
@@ -197,6 +234,30 @@ def _memory(sizes: Sequence[Size]) -> Iterator[Verdict]:
                 max(times.values()) <= MOST_MEMORY,
                 _by_form(times),
             )
+
+
+def _kept(kept: Sequence[Kept]) -> Iterator[Verdict]:
+    if not kept:
+        return
+    yield Verdict(
+        f"an engine of {TOKENS_PER_S:,} tokens/s idles for at most {IDLE_SHARE:.0%} of {ROWS:,} x {COLUMNS}",
+        all(each.idle_share <= IDLE_SHARE for each in kept),
+        ", ".join(f"{each.way} {each.idle_share:.2%}" for each in kept),
+    )
+    yield Verdict(
+        f"the first prompt comes within {1000 * FIRST_S:g} ms",
+        all(each.first_s <= FIRST_S for each in kept),
+        ", ".join(f"{each.way} {1000 * each.first_s:.0f} ms" for each in kept),
+    )
+
+
+def _peaks(peaks: Sequence[Peak]) -> Iterator[Verdict]:
+    if peaks:
+        yield Verdict(
+            f"{PEAK_ROWS:,} rows of 1 kB take less than {PEAK_BYTES / 1e9:g} GB",
+            all(peak.peak_bytes < PEAK_BYTES for peak in peaks),
+            ", ".join(f"{peak.way} {peak.peak_bytes / 1e9:.2f} GB" for peak in peaks),
+        )
 
 
 def _by_form(times: dict[str, float]) -> str:

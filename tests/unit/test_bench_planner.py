@@ -13,10 +13,20 @@ import pytest
 from benchmarks.paper_tables import make
 from benchmarks.planner import tables
 from benchmarks.planner.fresh import GGR, OURS, STRATEGIES, Measured
-from benchmarks.planner.lines import budget_lines, quality_lines, size_lines, stand_in_lines, table_lines, window_lines
+from benchmarks.planner.kept import CONTROL, CONTROL_ROWS, PEAK_ROWS, ROWS
+from benchmarks.planner.lines import (
+    budget_lines,
+    kept_lines,
+    quality_lines,
+    sent_lines,
+    size_lines,
+    stand_in_lines,
+    table_lines,
+)
 from benchmarks.planner.prefixes import Rates, bounded, rates
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Quality, Results, Size, StandIn
+from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Results, Size, StandIn
 from benchmarks.planner.scaling import FORMS, SIZES
+from benchmarks.planner.sent import WAYS
 from benchmarks.planner.verdicts import Verdict, has_room, verdicts
 from pg_bridge.analysis.dependencies import functional_dependencies
 from pg_bridge.analysis.prefix_cache import PrefixCache
@@ -30,7 +40,9 @@ def same(rate: float) -> Rates:
 
 def contest_of(table: str, ours: float, ggr: float, other: float = 0.1, bound: float = 0.95) -> Contest:
     by_strategy = {name: same(other) for name in STRATEGIES} | {GGR: same(ggr), OURS: same(ours)}
-    quality = Quality(table, 10, 9, 3, 10**9, 0.2, bound, by_strategy, StandIn(4.0, 0.9, 0.5, 0.6), {"way": same(0.5)})
+    quality = Quality(
+        table, 10, 9, 3, 10**9, 0.2, bound, by_strategy, StandIn(4.0, 0.9, 0.5, 0.6), dict.fromkeys(WAYS, same(ours))
+    )
     return Contest(quality, dict.fromkeys(STRATEGIES, COST))
 
 
@@ -44,8 +56,23 @@ def sizes_of(factor: float = 10.0, text_bytes: int = 10_000) -> list[Size]:
     return made
 
 
-def judge(contests: list[Contest], sizes: list[Size] | None = None) -> dict[str, Verdict]:
-    return {verdict.promise: verdict for verdict in verdicts(Results(contests, sizes or [], []))}
+def kept_of(idle_s: float = 1.0, first_s: float = 0.01, rows: int = ROWS) -> list[Kept]:
+    every = [Kept(way, rows, 90_000, 99.0, idle_s, first_s) for way in WAYS]
+    return [*every, Kept(CONTROL, CONTROL_ROWS, CONTROL_ROWS, 20.0, 10.0, 1.0)]
+
+
+def peaks_of(peak_bytes: int = 10**9 - 1, rows: int = PEAK_ROWS) -> list[Peak]:
+    return [Peak(way, rows, peak_bytes) for way in WAYS]
+
+
+def judge(
+    contests: list[Contest],
+    sizes: list[Size] | None = None,
+    kept: list[Kept] | None = None,
+    peaks: list[Peak] | None = None,
+) -> dict[str, Verdict]:
+    judged = verdicts(Results(contests, sizes or [], [], kept or [], peaks or []))
+    return {verdict.promise: verdict for verdict in judged}
 
 
 def about(judged: dict[str, Verdict], words: str) -> Verdict:
@@ -131,9 +158,9 @@ def test_shared_data_are_skipped_where_absent(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_what_is_kept_is_said_to_be() -> None:
-    judged = judge([contest_of("a", 0.9, 0.8), contest_of("b", 0.7, 0.5)], sizes_of())
+    judged = judge([contest_of("a", 0.9, 0.8), contest_of("b", 0.7, 0.5)], sizes_of(), kept_of(), peaks_of())
     assert [verdict.promise for verdict in judged.values() if not verdict.kept] == []
-    assert len(judged) == 7 + 3 + 2 + 1
+    assert len(judged) == 7 + 4 + 3 + 2 + 1 + 3
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -145,6 +172,41 @@ def test_one_rate_below_the_best_other_is_missed(measure: str) -> None:
     assert not verdict.kept
     assert f"low {MEASURES[measure]} -0.010 (greedy)" in verdict.found
     assert "1 of 12" in verdict.found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_lost_on_the_way_to_the_engine_is_missed(way: str) -> None:
+    contest = contest_of("low", 0.9, 0.8)
+    contest.quality.sent[way] = same(0.8971)
+    assert about(judge([contest]), f"through {way} ").kept
+    contest.quality.sent[way] = same(0.8969)
+    judged = judge([contest, contest_of("high", 0.9, 0.1)])
+    assert [promise for promise, verdict in judged.items() if not verdict.kept and "through" in promise] == [
+        f"through {way} at least the whole plan's characters less 0.3 points, on every table"
+    ]
+    assert "1 of 2" in about(judged, f"through {way} ").found
+    assert "low -0.31" in about(judged, f"through {way} ").found
+
+
+def test_another_strategy_ahead_of_what_is_sent_is_named() -> None:
+    contest = contest_of("behind", 0.9, 0.8, 0.85)
+    contest.quality.sent["foreign scan"] = replace(same(0.86), blocks_16=0.84)
+    verdict = about(judge([contest, contest_of("level", 0.9, 0.9)]), "ahead of what is sent")
+    assert not verdict.kept
+    assert "1 of 6" in verdict.found
+    assert "behind foreign scan b16 v1 +1.00" in verdict.found
+    contest.quality.sent["foreign scan"] = replace(same(0.86), chars=0.84)
+    (line,) = (line for line in sent_lines([contest]) if line.endswith("v1 +1.00"))
+    assert line.split()[:3] == ["behind", "foreign", "scan"]
+
+
+def test_an_engine_that_idles_or_waits_and_a_backend_that_swells_are_missed() -> None:
+    every = judge([], [], kept_of(idle_s=2.03), peaks_of())
+    assert [verdict.kept for verdict in every.values()] == [False, True, True]
+    assert "llm.map 2.01%" in about(every, "idles").found
+    assert CONTROL not in about(every, "idles").found
+    late = judge([], [], kept_of(first_s=0.051), peaks_of(10**9))
+    assert [verdict.kept for verdict in late.values()] == [True, False, False]
 
 
 def test_three_points_above_ggr_are_asked_for_on_average_and_where_there_is_room() -> None:
@@ -193,7 +255,7 @@ def test_more_memory_than_promised_is_missed() -> None:
 
 def test_the_cost_of_a_scaled_run_is_not_judged() -> None:
     scaled = [replace(size, rows=10) for size in sizes_of()]
-    assert judge([], scaled) == {}
+    assert judge([], scaled, kept_of(rows=10), peaks_of(rows=10)) == {}
 
 
 # -- lines
@@ -202,14 +264,16 @@ def test_the_cost_of_a_scaled_run_is_not_judged() -> None:
 def test_lines_are_no_longer_than_the_page() -> None:
     contests = [contest_of("reviews+films", 0.9, 0.8), contest_of("movies", 0.9, 0.8)]
     budgets = [Budgeted("beer", None, COST, 0.5), Budgeted("beer", 2.0, COST, 0.6)]
+    judged = judge(contests, sizes_of(), kept_of(), peaks_of())
     lines = [
         *table_lines(contests),
         *quality_lines(contests),
         *stand_in_lines(contests),
-        *window_lines(contests),
+        *sent_lines(contests),
+        *kept_lines(kept_of(), peaks_of()),
         *size_lines(sizes_of()),
         *budget_lines(budgets),
-        *(line for verdict in judge(contests, sizes_of()).values() for line in str(verdict).splitlines()),
+        *(line for verdict in judged.values() for line in str(verdict).splitlines()),
     ]
     assert max(map(len, lines)) <= 120
     assert any("+10.000" in line for line in lines)
