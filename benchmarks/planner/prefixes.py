@@ -59,15 +59,14 @@ def rates(texts: Sequence[str], tokens: Sequence[Integers], cache_tokens: int) -
     """
     chars = sum(map(len, texts))
     total = sum(map(len, tokens))
-    points = [_points(text) for text in texts]
     found = tree_overlaps(tokens)
 
     def blocks(size: int) -> float:
         return int((found // size * size).sum()) / total
 
     return Rates(
-        chars=sum(overlaps([points[i] for i in _sorted(texts)])) / chars,
-        neighbours=sum(overlaps(points)) / chars,
+        chars=tree_chars(texts) / chars,
+        neighbours=sum(overlaps([_points(text) for text in texts])) / chars,
         blocks_16=blocks(16),
         bounded_16=bounded(tokens, 16, cache_tokens),
         blocks_32=blocks(32),
@@ -76,9 +75,19 @@ def rates(texts: Sequence[str], tokens: Sequence[Integers], cache_tokens: int) -
     )
 
 
+def tree_chars(texts: Sequence[str]) -> int:
+    """How many of the prompts' characters an unbounded cache holds, whatever their order.
+
+    >>> tree_chars(["abc1", "x", "abc2", "abd"])
+    5
+    """
+    return sum(overlaps([_points(text) for text in sorted(texts)]))
+
+
 def tree_overlaps(tokens: Sequence[Integers]) -> NDArray[np.int64]:
     """(prompts - 1,) int64: tokens that neighbours in the tree's order share; the last of a prompt is never found."""
-    sent = [tokens[i] for i in _sorted([each.tobytes() for each in tokens])]
+    keys = [each.tobytes() for each in tokens]  # of equally wide numbers, so that equal beginnings stand together
+    sent = [tokens[i] for i in sorted(range(len(keys)), key=keys.__getitem__)]
     most = np.fromiter((len(each) - 1 for each in sent[1:]), np.int64, max(len(sent) - 1, 0))
     return np.minimum(np.array(overlaps(sent), np.int64), most)
 
@@ -110,8 +119,3 @@ def _overlap(one: Integers, other: Integers) -> int:
 def _points(text: str) -> NDArray[np.uint32]:
     """(characters,) uint32: a text's code points."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _sorted(texts: Sequence[str] | Sequence[bytes]) -> list[int]:
-    """The places of texts, or of bytes of equally wide numbers, in an order that keeps equal beginnings together."""
-    return sorted(range(len(texts)), key=texts.__getitem__)
