@@ -48,7 +48,7 @@ bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
 		$(PYTHON) -m benchmarks.$$name --output benchmarks/results/$$name.txt; done
 
-bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some fifteen minutes
+bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some twenty minutes
 	@echo "[bench] planner" && $(PYTHON) -m benchmarks.planner --output benchmarks/results/planner.txt
 
 bench-paper: setup ## the paper's table, re-run on a real vLLM; takes half an hour on two cores
