@@ -26,11 +26,11 @@ Conn = psycopg.Connection[Any]
 
 MAP, SELECT, SCAN = "llm.map", "batched SELECT", "foreign scan"
 STATEMENTS = {
-    MAP: "SELECT count(output) FROM llm.map('TABLE items', {question}, system_prompt => {system_prompt})",
-    SELECT: "SELECT count(llm.complete({question}, r, system_prompt => {system_prompt})) FROM items AS r",
-    SCAN: "SELECT count(answer) FROM asked_items",
+    MAP: "SELECT output FROM llm.map('TABLE items', {question}, system_prompt => {system_prompt})",
+    SELECT: "SELECT llm.complete({question}, r, system_prompt => {system_prompt}) FROM items AS r",
+    SCAN: "SELECT answer FROM asked_items",
 }
-"""By way in the statement that asks about all rows of the table `items`; see `prepare`."""
+"""By way in the statement that asks about all rows of the table `items`, as users write it; see `prepare`."""
 
 WAYS = tuple(STATEMENTS)
 
