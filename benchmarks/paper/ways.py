@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ggr import ggr
+from pg_bridge.analysis.bound import most_shared_by_neighbours, most_shared_chars
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, order_by, plan, weigh
-from pg_bridge.ordering.bound import most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.rows.table import Table
 
@@ -76,7 +76,8 @@ UNSHUFFLED = (ORIGINAL, GGR, OURS)
 def room(table: Table) -> str:
     """How much of the rows two of the ways share, and how much no ordering does: what is left to be won."""
     own, theirs = plan(table), _ggr(table)
-    most = min(own.most_shared_chars, most_shared_by_neighbours(Cells(table))) / own.total_chars
+    cells = Cells(table)
+    most = min(most_shared_chars(cells), most_shared_by_neighbours(cells)) / own.total_chars
     return (
         f"of the rows' characters {OURS} shares {own.hit_rate:.1%}, GGR {theirs.hit_rate:.1%}, "
         f"no ordering more than {most:.1%}"

@@ -18,8 +18,8 @@ from benchmarks.planner.results import Quality
 from benchmarks.planner.sent import load_prompts
 from benchmarks.planner.stand_in import stand_in
 from benchmarks.planner.tables import load
+from pg_bridge.analysis.bound import most_shared_by_groups, most_shared_by_neighbours, most_shared_chars
 from pg_bridge.ordering import weigh
-from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.rows.dedup import dedup
 
@@ -101,6 +101,6 @@ def _bound(prompts: Prompts) -> float:
     came = weigh(OURS, prompts.table, *prompts.as_they_came)
     cells = Cells(prompts.table)
     by_groups = most_shared_by_groups(cells, _MOST_CELLS)
-    most = min(came.most_shared_chars, most_shared_by_neighbours(cells) if by_groups is None else by_groups)
+    most = min(most_shared_chars(cells), most_shared_by_neighbours(cells) if by_groups is None else by_groups)
     rows, head = prompts.table.rows, prompts.head_chars
     return (most + head * (rows - 1)) / (came.total_chars + head * rows)

@@ -74,7 +74,6 @@ class Measured:
         chosen: The strategy that the planner chose; for any other its name.
         shared_chars: Of the rows, by the planner's own count; None for GGR, which counts nothing.
         total_chars: Of all rows, likewise.
-        most_shared_chars: The planner's bound, likewise.
     """
 
     seconds: float
@@ -84,7 +83,6 @@ class Measured:
     chosen: str
     shared_chars: int | None
     total_chars: int | None
-    most_shared_chars: int | None
 
 
 Arrays = tuple[NDArray[np.intp], NDArray[np.int16]]
@@ -132,7 +130,6 @@ def main() -> None:
         chosen=weighed.strategy if weighed else task.strategy,
         shared_chars=weighed.shared_chars if weighed else None,
         total_chars=weighed.total_chars if weighed else None,
-        most_shared_chars=weighed.most_shared_chars if weighed else None,
     )
     print(json.dumps(asdict(measured)))
 
@@ -159,7 +156,7 @@ def _orderer(task: Task) -> Callable[[Table], Ordering | Arrays]:
     if task.strategy == GGR:
         return ggr
     if task.strategy == OURS:
-        return lambda table: plan(table, budget_s=task.budget_s)
+        return plan
     return lambda table: order_by(cast("Strategy", task.strategy), table)
 
 

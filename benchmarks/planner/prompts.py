@@ -49,7 +49,7 @@ class Prompts:
 
     def texts(self, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> list[str]:
         """The prompts as they are sent."""
-        ordering = Ordering(row_order, column_order, "", 0, 0, 0)
+        ordering = Ordering(row_order, column_order, "", 0, 0)
         return [f"{self._system_prompt}\n{text}" for text in render(self._question, self.table, ordering)]
 
     def tokens(self, row_order: NDArray[np.intp], column_order: NDArray[np.int16]) -> list[Integers]:

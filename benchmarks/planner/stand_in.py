@@ -16,9 +16,8 @@ from benchmarks.planner.prefixes import tree_overlaps
 from benchmarks.planner.prompts import Prompts
 from benchmarks.planner.results import StandIn
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.cost import shared_chars
-from pg_bridge.ordering.fixed import greedy_columns, refined_columns
-from pg_bridge.ordering.rows import sort_rows
+from pg_bridge.ordering.fixed import order_greedily, refine_order
+from pg_bridge.ordering.partition import walk
 from pg_bridge.ordering.tree import grow
 
 
@@ -40,16 +39,16 @@ def stand_in(prompts: Prompts) -> StandIn:
 
 def _tokens_found(prompts: Prompts, cells: Cells) -> float:
     """The share of tokens that an unbounded cache without blocks holds, of the best ordering by the cells' weights."""
-    best = max(_column_orders(cells), key=lambda order: shared_chars(cells, sort_rows(cells, order), order))
-    row_order = sort_rows(cells, best)
+    best = max(_column_orders(cells), key=lambda order: walk(cells, order)[1])
+    row_order, _ = walk(cells, best)
     tokens = prompts.tokens(row_order, best[row_order])
     return int(tree_overlaps(tokens).sum()) / sum(map(len, tokens))
 
 
 def _column_orders(cells: Cells) -> Iterator[NDArray[np.int16]]:
     """What competes: (n, k) int16 each. The planner's own strategies, but for those that look at texts."""
-    refined = refined_columns(cells, greedy_columns(cells))
+    refined = refine_order(cells, order_greedily(cells))
     for columns in (range(cells.columns), refined):
         yield np.broadcast_to(np.array(columns, np.int16), (cells.rows, cells.columns))
-    for start in (refined, refined_columns(cells, list(range(cells.columns)))):
-        yield grow(cells, start, 4, 4)
+    for start in (refined, refine_order(cells, list(range(cells.columns)))):
+        yield grow(cells, start)

@@ -7,14 +7,22 @@ exactly; in tokens what a prefix cache would find. It prints nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.analysis.bound import (
+    most_shared_by_groups,
+    most_shared_by_neighbours,
+    most_shared_chars,
+    search_optimum,
+    searchable,
+)
 from pg_bridge.analysis.dependencies import approximate_dependencies
 from pg_bridge.analysis.figures import (
     BoundFigures,
@@ -32,7 +40,6 @@ from pg_bridge.analysis.prefix_cache import PrefixCache, characters
 from pg_bridge.analysis.tokenizer import Tokenizer
 from pg_bridge.asking.prompt import First, Question, place_questions, render
 from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan
-from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours, searchable
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.rows.dedup import UniqueRows
 from pg_bridge.rows.statistics import column_statistics
@@ -72,7 +79,6 @@ def measure(
     *,
     plan_s: float,
     read_s: float,
-    budget_s: float | None = None,
     bound: bool = False,
     statistics: bool = False,
     every_strategy: bool = False,
@@ -88,7 +94,6 @@ def measure(
         questions: What is asked about every row; empty where nothing is asked.
         plan_s: Seconds that the plan took.
         read_s: Seconds that reading took.
-        budget_s: The budget that the plan had.
         bound: Count the bounds that take long, where they do not take too long.
         statistics: Count statistics of the columns.
         every_strategy: Run every strategy by itself, however large the table.
@@ -102,7 +107,7 @@ def measure(
     left_out = ""
     strategies: tuple[StrategyFigures, ...] = ()
     if unique.table.rows * len(table.columns) <= MOST_COMPARED_CELLS or every_strategy:
-        strategies = _compare(unique.table, messages, ordering, plan_s if budget_s is not None else None, bound)
+        strategies = _compare(unique.table, messages, ordering, bound)
     else:
         left_out = f"more than {MOST_COMPARED_CELLS:,} cells; with --all each strategy is run once more by itself"
     bounds = _bounds(unique.table, messages, ordering, strategies, bound)
@@ -173,23 +178,19 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _compare(
-    table: Table, messages: Messages, ordering: Ordering, budgeted_s: float | None, bound: bool
-) -> tuple[StrategyFigures, ...]:
-    """Run every strategy by itself; the chosen one has the plan's own figures where it was given a budget."""
+def _compare(table: Table, messages: Messages, ordering: Ordering, bound: bool) -> tuple[StrategyFigures, ...]:
+    """Run every strategy by itself, and try all orderings where they are few."""
+    runs: list[tuple[str, Callable[[Table], Ordering]]] = [(each, partial(order_by, each)) for each in STRATEGIES]
+    if _searchable(table, ordering.total_chars, bound):
+        runs.append(("optimum", search_optimum))
     found = []
-    for strategy in STRATEGIES:
-        chosen = strategy == ordering.strategy
-        if strategy == "optimum" and not (chosen or _searchable(table, ordering.total_chars, bound)):
-            continue
+    for strategy, run in runs:
         started = time.perf_counter()
-        by_itself = order_by(strategy, table)
+        by_itself = run(table)
         took_s = time.perf_counter() - started
-        if chosen and budgeted_s is not None:
-            by_itself, took_s = ordering, budgeted_s
         total = messages.total_chars(by_itself)
         rate = _share(total - messages.computed_chars(by_itself), total)
-        found.append(StrategyFigures(strategy, rate, took_s, chosen))
+        found.append(StrategyFigures(strategy, rate, took_s, strategy == ordering.strategy))
     return tuple(found)
 
 
@@ -207,19 +208,19 @@ def _bounds(
     def rate(shared_chars: int) -> float:
         return _share(total - messages.computed_chars(replace(ordering, shared_chars=shared_chars)), total)
 
-    cells = rate(ordering.most_shared_chars)
+    coded = Cells(table)
+    cells = rate(most_shared_chars(coded))
     optimum = next((each.hit_rate for each in strategies if each.strategy == "optimum"), None)
     neighbours = groups = None
     left_out = []
-    coded = Cells(table) if bound else None
-    if coded is not None and table.rows <= MOST_NEIGHBOUR_ROWS:
+    if bound and table.rows <= MOST_NEIGHBOUR_ROWS:
         neighbours = rate(most_shared_by_neighbours(coded))
-    elif coded is not None:
+    elif bound:
         left_out.append(
             f"The bound by neighbours is left out: it compares all pairs of rows, "
             f"at most {MOST_NEIGHBOUR_ROWS:,} rows of the {table.rows:,}."
         )
-    if coded is not None:
+    if bound:
         most = most_shared_by_groups(coded, MOST_GROUP_CELLS)
         groups = rate(most) if most is not None else None
         if groups is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -122,7 +121,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="the prompt: {column} picks a column as in llm.map, and its text counts; may be given several times",
     )
-    parser.add_argument("--budget", metavar="SECONDS", type=float, help="go on looking for a better plan for so long")
     parser.add_argument("--bound", action="store_true", help="also the bounds that take long, on small tables")
     parser.add_argument("--all", action="store_true", help="run every strategy by itself, however large the table")
     parser.add_argument("--statistics", action="store_true", help="also cardinalities, lengths, dependencies")
@@ -146,8 +144,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     questions = _parse_questions(arguments.question)
     tokens = _token_options(arguments)
-    if arguments.budget is not None and not 0 <= arguments.budget < math.inf:
-        raise OptionError(f"--budget is {arguments.budget:g}", hint="Give it in seconds, 0 or more.")
     started = time.perf_counter()
     table = read_table(arguments.file, _parse_columns(arguments.columns), questions)
     read = time.perf_counter()
@@ -157,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--tree draws up to {MOST_ROWS} unique rows, and {arguments.file} has {unique.table.rows:,}",
             hint="Give it a file of a few rows, for example head -n 20 of this one.",
         )
-    ordering = plan(unique.table, budget_s=arguments.budget)
+    ordering = plan(unique.table)
     planned = time.perf_counter()
     placed = place_duplicates(unique, ordering)
     figures = measure(
@@ -168,7 +164,6 @@ def run(arguments: argparse.Namespace) -> int:
         questions,
         plan_s=planned - read,
         read_s=read - started,
-        budget_s=arguments.budget,
         bound=arguments.bound,
         statistics=arguments.statistics,
         every_strategy=arguments.all,

@@ -7,16 +7,17 @@ splits, so it is exact and costs no rendering.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.sent import ROOT, UNKNOWN, lengthened
+from pg_bridge.ordering.cells import Cells, count_sent, count_shared, sort_keys
+from pg_bridge.ordering.measured import CHUNK_ROWS
+from pg_bridge.ordering.sent import Sent
 
-_KEY_BITS = 63
-_CHUNK = 1 << 16
+NONE = -1  # pads orders of unequal length; of a node, that there is none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,21 +28,16 @@ class Partition:
         rows: (r,) intp; group after group.
         group: (r,) intp; ascending, from 0, without gaps.
         count: How many groups there are.
-        prefix: (count,) uint64; the hash of what each group's rows begin with where an earlier window has sent it,
-            `UNKNOWN` where not; None where no earlier window is known. A group with a known prefix may hold one row.
     """
 
     rows: NDArray[np.intp]
     group: NDArray[np.intp]
     count: int
-    prefix: NDArray[np.uint64] | None = None
 
     @classmethod
     def whole(cls, cells: Cells) -> Partition:
-        """One group of all rows, or none where there is but one row and nothing to continue."""
+        """One group of all rows, or none where there is but one row."""
         rows = np.arange(cells.rows, dtype=np.intp)
-        if len(rows) and cells.sent is not None:
-            return cls(rows, np.zeros(len(rows), np.intp), 1, np.full(1, ROOT))
         if len(rows) < 2:
             return cls(rows[:0], np.empty(0, np.intp), 0)
         return cls(rows, np.zeros(len(rows), np.intp), 1)
@@ -50,8 +46,7 @@ class Partition:
         """Some of the groups; `wanted` is (count,)."""
         keep = wanted[self.group]
         number = np.cumsum(wanted) - 1
-        prefix = None if self.prefix is None else self.prefix[wanted]
-        return Partition(self.rows[keep], number[self.group[keep]], int(wanted.sum()), prefix)
+        return Partition(self.rows[keep], number[self.group[keep]], int(wanted.sum()))
 
     def each(self, wanted: NDArray[np.bool_]) -> tuple[Partition, NDArray[np.intp], NDArray[np.intp]]:
         """Some of the groups, several times.
@@ -69,14 +64,8 @@ class Partition:
             return self if len(group) == self.count else self.of(wanted[:, 0]), group, turn
         number = np.cumsum(wanted.T.ravel()) - 1
         turn_of, place = wanted[self.group].T.nonzero()
-        prefix = None if self.prefix is None else self.prefix[group]
         number_of = number[turn_of * self.count + self.group[place]]
-        return Partition(self.rows[place], number_of, len(group), prefix), group, turn
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """(count,) bool: whether an earlier window has sent what the group's rows begin with."""
-        return np.zeros(self.count, np.bool_) if self.prefix is None else self.prefix != UNKNOWN
+        return Partition(self.rows[place], number_of, len(group)), group, turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,26 +90,14 @@ class Split:
     parent: NDArray[np.intp]
     place: NDArray[np.intp]
     saved: NDArray[np.int64]
-    prefix: NDArray[np.uint64] | None
-
-    @property
-    def shared(self) -> NDArray[np.bool_]:
-        """(p,) bool: whether more can be shared in a part: it has two rows, or continues what was sent before."""
-        return self.size > 1 if self.prefix is None else (self.size > 1) | (self.prefix != UNKNOWN)
-
-    @property
-    def known(self) -> NDArray[np.intp]:
-        """(p,) intp: 1 where an earlier window has sent what the part's rows begin with, else 0."""
-        return np.zeros(len(self.size), np.intp) if self.prefix is None else (self.prefix != UNKNOWN).astype(np.intp)
 
     def groups(self) -> tuple[Partition, NDArray[np.intp]]:
-        """The parts in which more can be shared as a partition, and which parts they are."""
-        shared = self.shared
-        parts = np.flatnonzero(shared)
+        """The parts of two rows or more as a partition, and which parts they are."""
+        large = self.size > 1
+        parts = np.flatnonzero(large)
         size = self.size[parts]
-        rows = self.rows if len(parts) == len(self.size) else self.rows[np.repeat(shared, self.size)]
-        prefix = None if self.prefix is None else self.prefix[parts]
-        return Partition(rows, np.repeat(np.arange(len(parts)), size), len(parts), prefix), parts
+        rows = self.rows if len(parts) == len(self.size) else self.rows[np.repeat(large, self.size)]
+        return Partition(rows, np.repeat(np.arange(len(parts)), size), len(parts)), parts
 
 
 def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer]) -> Split:
@@ -131,6 +108,7 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
         partition: At least one group.
         column: For all groups, or (count,) one for each.
     """
+    cells.check_interrupts()
     group, rows = partition.group, partition.rows
     if isinstance(column, np.ndarray):
         place_of_rank = column.astype(np.intp, copy=False) * cells.rows
@@ -154,18 +132,49 @@ def split(cells: Cells, partition: Partition, column: int | NDArray[np.integer])
     place += cells.offsets[column[parent]] if isinstance(column, np.ndarray) else cells.offsets[column]
     saved = cells.chars[place] * (size - 1)
     after = np.flatnonzero(parent[1:] == parent[:-1]) + 1
-    for begin in range(0, len(after), _CHUNK):
-        some = after[begin : begin + _CHUNK]
+    for begin in range(0, len(after), CHUNK_ROWS):
+        some = after[begin : begin + CHUNK_ROWS]
         saved[some] += cells.shared_chars(place[some - 1], place[some])
-    prefix = None
-    if partition.prefix is not None and cells.sent is not None:
-        prefix = np.full(len(start), UNKNOWN)
-        continuing = np.flatnonzero(partition.prefix[parent] != UNKNOWN)
-        longer = lengthened(partition.prefix[parent[continuing]], cells.hashes[place[continuing]])
-        prefix[continuing] = cells.sent.known(longer)
-        known = prefix != UNKNOWN
-        saved[known] = (cells.chars[place] * size)[known]
-    return Split(rows, start, size, parent, place, saved, prefix)
+    return Split(rows, start, size, parent, place, saved)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """One more column of a fixed order.
+
+    Attributes:
+        parts: What the groups were split into.
+        owner: (p,) intp; the group of the original partition to which each part belongs.
+    """
+
+    parts: Split
+    owner: NDArray[np.intp]
+
+    def saved(self, count: int) -> NDArray[np.float64]:
+        """(count,) float64: characters saved in each group of the original partition."""
+        return np.bincount(self.owner, weights=self.parts.saved, minlength=count).astype(np.float64, copy=False)
+
+
+def descend(cells: Cells, partition: Partition, order: NDArray[np.int16]) -> Iterator[Level]:
+    """Split groups by one column after another.
+
+    Args:
+        cells: The table's cells.
+        partition: The groups.
+        order: (count, w) int16; each group's columns, padded at the end.
+    """
+    owner = np.arange(partition.count)
+    for place in range(order.shape[1]):
+        column = order[owner, place]
+        going_on = column != NONE
+        if not going_on.all():
+            partition, owner, column = partition.of(going_on), owner[going_on], column[going_on]
+        if not partition.count:
+            return
+        parts = split(cells, partition, column)
+        yield Level(parts, owner[parts.parent])
+        partition, large = parts.groups()
+        owner = owner[parts.parent[large]]
 
 
 def divide(partition: Partition, column: NDArray[np.int16]) -> tuple[Partition, NDArray[np.intp], NDArray[np.int16]]:
@@ -185,29 +194,61 @@ def divide(partition: Partition, column: NDArray[np.int16]) -> tuple[Partition, 
     begins = np.ones(len(order), np.bool_)
     begins[1:] = (group[1:] != group[:-1]) | (column[1:] != column[:-1])
     parent = group[begins]
-    prefix = None if partition.prefix is None else partition.prefix[parent]
-    return Partition(partition.rows[order], np.cumsum(begins) - 1, len(parent), prefix), parent, column[begins]
+    return Partition(partition.rows[order], np.cumsum(begins) - 1, len(parent)), parent, column[begins]
+
+
+def walk(cells: Cells, column_order: NDArray[np.int16]) -> tuple[NDArray[np.intp], int]:
+    """Walk depth-first through the prefix tree of rows: those that share a prefix stand together.
+
+    At every depth rows stand alphabetically by their column's name, then by cell; equal rows keep their order. So
+    neighbours share all that the tree holds, every prefix is finished before the next begins, and a cache that drops
+    the least recently used blocks never drops one that more rows are still to come for.
+
+    Args:
+        cells: The table's cells.
+        column_order: (n, k) int16; `column_order[i]` are row i's columns in order.
+
+    Returns:
+        rows: (n,) intp; the rows, sorted.
+        shared: Characters of cells and names that rows share with the row before them, without opening braces.
+    """
+    rows = np.arange(cells.rows, dtype=np.intp)
+    slots = rows.copy()  # where the rows of the groups below will stand
+    groups = Partition.whole(cells)
+    shared = 0
+    by_name = np.array(sorted(range(cells.columns), key=cells.labels.__getitem__), np.int16)
+    place_of = np.argsort(by_name).astype(np.int16)
+    for depth in range(cells.columns):
+        if not groups.count:
+            break
+        divided, parent, place = divide(groups, place_of[column_order[groups.rows, depth]])
+        column = by_name[place]
+        after = np.flatnonzero(parent[1:] == parent[:-1]) + 1
+        shared += int(cells.common_label_chars(column[after - 1], column[after]).sum())
+        parts = split(cells, divided, column)
+        rows[slots] = parts.rows
+        shared += int(parts.saved.sum())
+        slots = slots[np.repeat(parts.size > 1, parts.size)]
+        groups, _ = parts.groups()
+    return rows, shared
+
+
+def count_all(cells: Cells, column_order: NDArray[np.int16], sent: Sent | None) -> tuple[NDArray[np.intp], int]:
+    """Sort rows, as `walk` does, and count what they share with each other and with what was sent before.
+
+    What a row begins with is computed once, by the row before it or by an earlier one that had it in front.
+    """
+    rows, shared = walk(cells, column_order)
+    if sent is not None and len(sent.prefixes):
+        sorted_order = column_order[rows]
+        before = count_sent(cells, sent, rows, sorted_order)
+        shared = int(np.maximum(count_shared(cells, rows, sorted_order), before).sum())
+    return rows, shared
 
 
 def sort_order(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int = 1 << 31) -> NDArray[np.intp]:
     """(r,) intp: what sorts by (group, rank), stably; `group` is ascending, ranks lie below `ranks`."""
     return sort_keys(_keys(group, rank, ranks))[0]
-
-
-def sort_keys(key: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """What sorts keys, stably, and the keys sorted; the keys are overwritten, and none is negative.
-
-    Each key carries its place in its lowest bits, so that plain integers are sorted, which NumPy does with the
-    processor's widest instructions: several times as fast as any sort that moves indices.
-    """
-    bits = len(key).bit_length()
-    if int(key.max(initial=0)).bit_length() + bits > _KEY_BITS:
-        order = np.argsort(key, kind="stable")
-        return order, key[order]
-    key <<= bits
-    key |= np.arange(len(key))
-    key.sort()
-    return key & ((1 << bits) - 1), key >> bits
 
 
 def _keys(group: NDArray[np.intp], rank: NDArray[np.integer], ranks: int) -> NDArray[np.int64]:

@@ -19,15 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.descent import NONE, descend
-from pg_bridge.ordering.partition import Partition, divide, split
-from pg_bridge.ordering.regroup import regroup
-
-_SMALLEST_REGROUPED = 8  # rows of a node
-_BATCH_ROWS = 1 << 16
-_CHUNK_ROWS = 1 << 16
-_TOGETHER = 1 << 13  # rows, times the columns by which they are split in one go
-_LEAST_GAIN = 0.02  # of a level's nodes, for those of the levels below to be regrouped too
+from pg_bridge.ordering.measured import CHUNK_ROWS, LOOKED_AT, SPLIT_TOGETHER
+from pg_bridge.ordering.partition import NONE, Partition, descend, split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,47 +36,32 @@ class _Nodes:
     order: NDArray[np.int16]
 
 
-def grow(
-    cells: Cells,
-    order: list[int],
-    candidates: int = 4,
-    regrouped: int = 4,
-    settled: bool = False,
-    check_interrupts: Callable[[], None] = lambda: None,
-) -> NDArray[np.int16]:
+def grow(cells: Cells, order: list[int], looked_at: int = LOOKED_AT) -> NDArray[np.int16]:
     """Order each row's columns.
 
     Args:
         cells: At least one row and one column.
         order: All columns, in an order that is good for the whole table.
-        candidates: How many columns of a node's order are tried as its first.
-        regrouped: Among how many of them the rows of a node may be divided; fewer than two leave them together.
-        settled: Whether the order's first column is known to be the best for the whole table.
-        check_interrupts: Called at every level of every batch; what it raises ends growth.
+        looked_at: How many columns of a node's order are tried as its first.
 
     Returns:
         (n, k) int16; each row's columns in order.
     """
     taken = _Taken.nothing(cells)
-    waiting = [(cells, _root(cells, order, taken), taken, regrouped)]
+    waiting = [(cells, _root(cells, order, taken), taken)]
     while waiting:
-        check_interrupts()
-        some, nodes, taken_by, regrouped = waiting.pop()
-        if not settled:
-            nodes = _end_pairs(some, nodes, taken_by)
-            nodes = _best_first(some, _take_constant(some, nodes, taken_by), candidates)
-        settled = False  # of the root alone
+        some, nodes, taken_by = waiting.pop()
+        nodes = _end_pairs(some, nodes, taken_by)
+        nodes = _best_first(some, _take_constant(some, nodes, taken_by), looked_at)
         if nodes.partition.count:
-            first, worth_it = _first_columns(some, nodes, regrouped)
-            below = _branch(some, nodes, first, taken_by)
-            waiting += [(*batch, regrouped if worth_it else 0) for batch in _batches(some, below, taken_by)]
-    return taken.complete(order)
+            waiting += _batches(some, _branch(some, nodes, taken_by), taken_by)
+    return taken.complete(order, cells.check_interrupts)
 
 
 def _root(cells: Cells, order: list[int], taken: _Taken) -> _Nodes:
     """The node of all rows, behind the columns that are equal in all of them."""
     whole = Partition.whole(cells)
-    constant = (cells.ranks == cells.ranks[:, :1]).all(axis=1) & ~whole.known.any()
+    constant = (cells.ranks == cells.ranks[:, :1]).all(axis=1)
     left = [column for column in order if not constant[column]]
     if whole.count and left:
         for column in np.flatnonzero(constant).tolist():
@@ -95,17 +73,16 @@ def _root(cells: Cells, order: list[int], taken: _Taken) -> _Nodes:
 def _batches(cells: Cells, nodes: _Nodes, taken: _Taken) -> Iterator[tuple[Cells, _Nodes, _Taken]]:
     """The nodes of a level; more rows than the processor's caches hold in batches, each with a copy of its cells."""
     partition = nodes.partition
-    if len(partition.rows) <= _BATCH_ROWS:
+    if len(partition.rows) <= CHUNK_ROWS:
         yield cells, nodes, taken
         return
     end = np.cumsum(np.bincount(partition.group, minlength=partition.count))
     first = start = 0
     while first < partition.count:
-        last = max(first + 1, int(np.searchsorted(end, start + _BATCH_ROWS, side="right")))
+        last = max(first + 1, int(np.searchsorted(end, start + CHUNK_ROWS, side="right")))
         stop = int(end[last - 1])
         rows = partition.rows[start:stop]
-        prefix = None if partition.prefix is None else partition.prefix[first:last]
-        batch = Partition(np.arange(len(rows)), partition.group[start:stop] - first, last - first, prefix)
+        batch = Partition(np.arange(len(rows)), partition.group[start:stop] - first, last - first)
         yield cells.some(rows), _Nodes(batch, nodes.order[first:last]), taken.among(rows)
         first, start = last, stop
 
@@ -140,13 +117,14 @@ class _Taken:
         self.order[rows, self.depth[rows]] = columns
         self.depth[rows] += 1
 
-    def complete(self, order: list[int]) -> NDArray[np.int16]:
+    def complete(self, order: list[int], check_interrupts: Callable[[], None]) -> NDArray[np.int16]:
         """Let every row take the rest of its columns, as they stand in an order of all of them."""
         columns = np.array(order, np.int16)
         place_of = np.empty(len(order), np.intp)
         place_of[columns] = np.arange(len(order))
-        for start in range(0, len(self.order), _CHUNK_ROWS):
-            some = self.order[start : start + _CHUNK_ROWS]
+        for start in range(0, len(self.order), CHUNK_ROWS):
+            check_interrupts()
+            some = self.order[start : start + CHUNK_ROWS]
             unused = np.ones(some.shape, np.bool_)
             row, place = np.nonzero(some != NONE)
             unused[row, place_of[some[row, place]]] = False
@@ -158,7 +136,7 @@ def _end_pairs(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
     """Let two rows that are left alone take what is equal in both, then the column that begins most alike."""
     partition = nodes.partition
     size = np.bincount(partition.group, minlength=partition.count)
-    is_pair = (size == 2) & ~partition.known
+    is_pair = size == 2
     pairs = np.flatnonzero(is_pair)
     start = (np.cumsum(size) - size)[pairs]
     one, other = partition.rows[start], partition.rows[start + 1]
@@ -196,14 +174,14 @@ def _take_constant(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
     constant = np.zeros((partition.count, cells.columns), np.bool_)
     has = _has(cells, order)
     columns = np.flatnonzero(has.any(axis=0))
-    together = max(1, _TOGETHER // (len(partition.rows) or 1))
+    together = max(1, SPLIT_TOGETHER // (len(partition.rows) or 1))
     for start in range(0, len(columns), together):
         some = columns[start : start + together]
         repeated, node, turn = partition.each(has[:, some])
         column = some[turn]
         parts = split(cells, repeated, column if len(some) > 1 else int(some[0]))
         saved[node, column] = np.bincount(parts.parent, weights=parts.saved, minlength=repeated.count)
-        constant[node, column] = (np.bincount(parts.parent, minlength=repeated.count) == 1) & ~repeated.known
+        constant[node, column] = np.bincount(parts.parent, minlength=repeated.count) == 1
     for column in np.flatnonzero(constant.any(axis=0)).tolist():
         rows = partition.of(constant[:, column]).rows
         taken.add(rows, np.full(len(rows), column, np.int16))
@@ -223,14 +201,14 @@ def _packed(order: NDArray[np.int16], keep: NDArray[np.bool_]) -> NDArray[np.int
     return packed
 
 
-def _best_first(cells: Cells, nodes: _Nodes, candidates: int) -> _Nodes:
+def _best_first(cells: Cells, nodes: _Nodes, looked_at: int) -> _Nodes:
     """Move that column to the front of each node's order which makes the whole order share most.
 
     A move from place p changes nothing behind p: there the same columns have been split by. So p + 1 splits
     weigh it, against the sum of the first p + 1 of the order as it is.
     """
     partition, order = nodes.partition, nodes.order
-    width = min(candidates, order.shape[1])
+    width = min(looked_at, order.shape[1])
     if width < 2 or not partition.count:
         return nodes
     as_it_is = np.zeros((width, partition.count))
@@ -249,40 +227,24 @@ def _best_first(cells: Cells, nodes: _Nodes, candidates: int) -> _Nodes:
     return _Nodes(partition, np.concatenate([first[:, np.newaxis], order[keep].reshape(len(order), -1)], axis=1))
 
 
-def _first_columns(cells: Cells, nodes: _Nodes, width: int) -> tuple[NDArray[np.int16], bool]:
-    """(r,) int16: the column that each of the nodes' rows takes next; and whether `regroup` has been worth its time."""
+def _branch(cells: Cells, nodes: _Nodes, taken: _Taken) -> _Nodes:
+    """Split each node by the first column of its order; pool the rows that are alone with their cell."""
     partition, order = nodes.partition, nodes.order
-    first = order[partition.group, 0]
-    large = (np.bincount(partition.group) >= _SMALLEST_REGROUPED) & (order[:, 1:2] != NONE).any(axis=1)
-    if width < 2 or not large.any():
-        return first, width > 1
-    regrouped, gain = regroup(cells, partition.of(large), order[large, :width])
-    if gain < _LEAST_GAIN:
-        return first, False
-    first[large[partition.group]] = regrouped
-    return first, True
-
-
-def _branch(cells: Cells, nodes: _Nodes, first: NDArray[np.int16], taken: _Taken) -> _Nodes:
-    """Split each node by its rows' first columns; pool the rows that are alone with their cell."""
-    partition, order = nodes.partition, nodes.order
-    divided, node, column = divide(partition, first)
-    parts = split(cells, divided, column)
+    first = order[:, 0]
+    parts = split(cells, partition, first)
     groups, large = parts.groups()
-    alone = ~parts.shared
-    has_group = np.bincount(node[parts.parent[large]], minlength=partition.count) > 0
-    many_alone = np.bincount(node[parts.parent[alone]], minlength=partition.count) > 1
-    pooled = alone & (has_group & many_alone)[node[parts.parent]]
+    alone = parts.size == 1
+    node = parts.parent
+    has_group = np.bincount(node[large], minlength=partition.count) > 0
+    many_alone = np.bincount(node[alone], minlength=partition.count) > 1
+    pooled = alone & (has_group & many_alone)[node]
     ended = alone & ~pooled
-    taken.add(parts.rows[parts.start[ended]], column[parts.parent[ended]])
-    group_node, group_column = node[parts.parent[large]], column[parts.parent[large]]
-    taken.add(groups.rows, group_column[groups.group])
-    pool_node, pool = np.unique(node[parts.parent[pooled]], return_inverse=True)
-    prefix = None
-    if groups.prefix is not None and partition.prefix is not None:
-        prefix = np.concatenate([groups.prefix, partition.prefix[pool_node]])
+    taken.add(parts.rows[parts.start[ended]], first[node[ended]])
+    taken.add(groups.rows, first[node[large]][groups.group])
+    pool_node, pool = np.unique(node[pooled], return_inverse=True)
     rows = np.concatenate([groups.rows, parts.rows[parts.start[pooled]]])
     group = np.concatenate([groups.group, groups.count + pool])
-    rest = np.where(order[group_node] == group_column[:, np.newaxis], NONE, order[group_node])
-    first_is_last = np.concatenate([order[pool_node, 1:], order[pool_node, :1]], axis=1)
-    return _Nodes(Partition(rows, group, groups.count + len(pool_node), prefix), np.concatenate([rest, first_is_last]))
+    first_is_gone = np.concatenate([order[:, 1:], np.full_like(order[:, :1], NONE)], axis=1)[node[large]]
+    first_is_last = np.concatenate([order[:, 1:], order[:, :1]], axis=1)[pool_node]
+    below = Partition(rows, group, groups.count + len(pool_node))
+    return _Nodes(below, np.concatenate([first_is_gone, first_is_last]))

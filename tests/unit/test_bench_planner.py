@@ -31,7 +31,7 @@ from benchmarks.planner.verdicts import Verdict, has_room, verdicts
 from pg_bridge.analysis.dependencies import functional_dependencies
 from pg_bridge.analysis.prefix_cache import PrefixCache
 
-COST = Measured(0.1, 0.05, 0.05, 1000, "tree", 5, 10, 8)
+COST = Measured(0.1, 0.05, 0.05, 1000, "tree", 5, 10)
 
 
 def same(rate: float) -> Rates:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.paper_tables import make
-from pg_bridge.ordering import candidates, plan
-from pg_bridge.ordering.camps import _paid_by_others, two_camps
+from pg_bridge import ordering
+from pg_bridge.ordering import plan
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.fixed import fixed_chars
+from pg_bridge.ordering.fixed import _count_paid_by_others, count_fixed, divide_in_camps
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
@@ -29,12 +29,12 @@ def popular_and_rare() -> Table:
 def test_rows_of_rare_values_share_by_another_order() -> None:
     cells = Cells(popular_and_rare())
     order = [0, 1, 2]
-    shared = fixed_chars(cells, order)
-    popular, rare = two_camps(cells, order, shared)
+    shared = count_fixed(cells, order)
+    popular, rare = divide_in_camps(cells, order, shared)
     assert (popular.rows.tolist(), rare.rows.tolist()) == (list(range(500)), list(range(500, 900)))
     assert popular.order.index(0) < popular.order.index(1)
     assert rare.order.index(0) > rare.order.index(1)
-    both = sum(fixed_chars(cells.some(camp.rows), camp.order) for camp in (popular, rare))
+    both = sum(count_fixed(cells.some(camp.rows), camp.order) for camp in (popular, rare))
     assert both > 1.1 * shared
 
 
@@ -49,12 +49,12 @@ def test_rows_of_rare_values_share_by_another_order() -> None:
 )
 def test_there_are_no_camps_where_none_is_rare_or_all_are(things: list[str]) -> None:
     cells = Cells(Table.from_cells(["thing"], [list(map(json.dumps, things))]))
-    assert two_camps(cells, [0], fixed_chars(cells, [0])) == []
+    assert divide_in_camps(cells, [0], count_fixed(cells, [0])) == []
 
 
 def test_there_are_no_camps_where_they_gain_nothing() -> None:
     cells = Cells(popular_and_rare())
-    assert two_camps(cells, [0, 1, 2], 2 * fixed_chars(cells, [0, 1, 2])) == []
+    assert divide_in_camps(cells, [0, 1, 2], 2 * count_fixed(cells, [0, 1, 2])) == []
 
 
 def test_what_others_pay_is_counted_by_hand() -> None:
@@ -62,9 +62,9 @@ def test_what_others_pay_is_counted_by_hand() -> None:
     cells = Cells(Table.from_cells(["a", "b"], columns))
     members = np.array([True, False, True, False])
     a = b = len('"a": 1, ')
-    paid = _paid_by_others(cells, [0, 1], members)
+    paid = _count_paid_by_others(cells, [0, 1], members)
     assert paid == pytest.approx([a / 2, 2 * a / 3 + b / 2, a / 2, 0])
-    assert _paid_by_others(cells, [1, 0], members) == pytest.approx([0, b / 2 + a / 2, 0, b / 2])
+    assert _count_paid_by_others(cells, [1, 0], members) == pytest.approx([0, b / 2 + a / 2, 0, b / 2])
 
 
 def test_interrupts_end_it() -> None:
@@ -72,14 +72,16 @@ def test_interrupts_end_it() -> None:
         raise KeyboardInterrupt
 
     cells = Cells(popular_and_rare())
+    shared = count_fixed(cells, [0, 1, 2])
+    cells.check_interrupts = interrupt
     with pytest.raises(KeyboardInterrupt):
-        two_camps(cells, [0, 1, 2], fixed_chars(cells, [0, 1, 2]), interrupt)
+        divide_in_camps(cells, [0, 1, 2], shared)
 
 
 def test_beer_is_planned_in_camps(monkeypatch: pytest.MonkeyPatch) -> None:
     table = dedup(make("beer", 9_000, 0).table()).table
-    ordering = plan(table)
-    assert (np.sort(ordering.column_order, axis=1) == np.arange(9)).all()
-    assert sorted(ordering.row_order.tolist()) == list(range(table.rows))
-    monkeypatch.setattr(candidates, "two_camps", lambda *_: [])
-    assert ordering.shared_chars > 1.004 * plan(table).shared_chars
+    planned = plan(table)
+    assert (np.sort(planned.column_order, axis=1) == np.arange(9)).all()
+    assert sorted(planned.row_order.tolist()) == list(range(table.rows))
+    monkeypatch.setattr(ordering, "divide_in_camps", lambda *_: [])
+    assert planned.shared_chars > 1.004 * plan(table).shared_chars

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pg_bridge.ordering import order_by
-from pg_bridge.ordering.bound import searchable
-from pg_bridge.ordering.cells import Cells, alphabetical
-from pg_bridge.ordering.descent import NONE, descend
-from pg_bridge.ordering.fixed import fixed_chars, greedy_columns, refined_columns, v1_columns
-from pg_bridge.ordering.partition import Partition, divide, sort_order, split
-from pg_bridge.ordering.regroup import regroup
-from pg_bridge.ordering.rows import mean_order, prefixes, sort_rows, walk
+from pg_bridge.ordering.cells import Cells, sort_texts
+from pg_bridge.ordering.fixed import count_fixed, order_greedily, order_v1, refine_order
+from pg_bridge.ordering.partition import NONE, Partition, descend, divide, sort_order, split, walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
-from pg_bridge.rows.statistics import column_statistics
 from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
@@ -109,7 +103,7 @@ def test_any_texts_are_sorted(texts: list[str]) -> None:
 
 
 def assert_alphabetical(texts: list[str]) -> None:
-    order, common = alphabetical(texts)
+    order, common = sort_texts(texts)
     assert [texts[i] for i in order.tolist()] == sorted(texts)
     pairs = [common_chars(one, other) for one, other in pairwise(sorted(texts))]
     assert common.tolist() == [0, *pairs][: len(texts)]
@@ -287,7 +281,7 @@ def test_sorted_rows_share_as_much_as_their_sorted_texts(seed: int) -> None:
     table = random_table(chance, 30, 3)
     column_order = random_orders(chance, 30, 3)
     texts = [f"{{{', '.join(row)}}}" for row in as_sent(table, column_order)]
-    rows = sort_rows(Cells(table), column_order).tolist()
+    rows = walk(Cells(table), column_order)[0].tolist()
     assert sorted(rows) == list(range(30))
     shared = sum(common_chars(*pair) for pair in pairwise(sorted(texts)))
     assert sum(common_chars(texts[one], texts[other]) for one, other in pairwise(rows)) == shared
@@ -299,21 +293,21 @@ def test_sorted_rows_share_as_much_as_their_sorted_texts(seed: int) -> None:
 def test_rows_sort_by_column_then_by_cell_at_every_depth() -> None:
     table = Table.from_cells(["a", "b"], [["2", "1", "1", "3"], ["7", "8", "7", "6"]])
     column_order = np.array([[0, 1], [0, 1], [0, 1], [1, 0]], np.int16)
-    assert sort_rows(Cells(table), column_order).tolist() == [2, 1, 0, 3]
+    assert walk(Cells(table), column_order)[0].tolist() == [2, 1, 0, 3]
 
 
 def test_columns_with_names_that_begin_alike_stand_side_by_side() -> None:
     table = Table.from_cells(["long name one", "m", "long name two"], [["1", "2", "3"]] * 3)
     column_order = np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]], np.int16)
-    assert sort_rows(Cells(table), column_order).tolist() == [0, 2, 1]
+    assert walk(Cells(table), column_order)[0].tolist() == [0, 2, 1]
     # '"long name ' and then '"', for no opening brace is counted here
     assert walk(Cells(table), column_order)[1] == len('"long name ') + len('"')
 
 
 def test_columns_stand_in_their_mean_order() -> None:
-    assert mean_order(np.array([[2, 0, 1], [2, 1, 0], [0, 2, 1]], np.int16)) == (2, 0, 1)
-    assert mean_order(np.array([[0, 1, 2], [0, 1, 2], [2, 1, 0]], np.int16)) == (0, 1, 2)
-    assert mean_order(np.array([[0, 1], [1, 0]], np.int16)) == (0, 1)
+    assert Sent().add(iter(()), np.array([[2, 0, 1], [2, 1, 0], [0, 2, 1]], np.int16)).order == (2, 0, 1)
+    assert Sent().add(iter(()), np.array([[0, 1, 2], [0, 1, 2], [2, 1, 0]], np.int16)).order == (0, 1, 2)
+    assert Sent().add(iter(()), np.array([[0, 1], [1, 0]], np.int16)).order == (0, 1)
 
 
 @each_seed(12)
@@ -322,7 +316,9 @@ def test_every_distinct_beginning_of_a_row_is_one_prefix(seed: int) -> None:
     table = random_table(chance, 30, 3)
     column_order = random_orders(chance, 30, 3)
     beginnings = {row[:depth] for row in as_sent(table, column_order) for depth in (1, 2, 3)}
-    assert len(set(prefixes(Cells(table, Sent()), column_order).tolist())) == len(beginnings)
+    cells = Cells(table, hashed=True)
+    sent = Sent().add(cells.hashes_by_place(np.arange(30), column_order), column_order)
+    assert len(sent.prefixes) == len(beginnings)
 
 
 # Fixed orders
@@ -333,7 +329,7 @@ def test_a_fixed_order_shares_what_its_sorted_rows_share(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 40, 4)
     columns: list[int] = chance.permutation(4).tolist()
-    assert fixed_chars(Cells(table), columns) == shared_cells(by_columns(table, columns))
+    assert count_fixed(Cells(table), columns) == shared_cells(by_columns(table, columns))
 
 
 def naive_greedy(table: Table, beginnings: bool) -> list[int]:
@@ -367,7 +363,7 @@ def naive_greedy(table: Table, beginnings: bool) -> list[int]:
 def test_the_greedy_order_takes_the_column_that_saves_most(seed: int, beginnings: bool) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 25, 6, distinct=12)
-    assert greedy_columns(Cells(table), beginnings=beginnings) == naive_greedy(table, beginnings)
+    assert order_greedily(Cells(table), beginnings=beginnings) == naive_greedy(table, beginnings)
 
 
 @each_seed(12)
@@ -375,14 +371,14 @@ def test_the_v1_order_is_by_mean_length_times_rows_over_cardinality(seed: int) -
     table = random_table(chance_of(seed), 30, 6, distinct=1 + seed)
     columns = list(zip(*table.cells(), strict=True))
     scores = [sum(map(len, column)) / 30 * 30 / len(set(column)) for column in columns]
-    assert v1_columns(column_statistics(table)) == sorted(range(6), key=lambda j: -scores[j])
+    assert order_v1(Cells(table)) == sorted(range(6), key=lambda j: -scores[j])
 
 
 @each_seed(40)
 def test_refining_gains_wherever_one_column_moved_forward_would(seed: int) -> None:
     chance = chance_of(seed)
     table = random_table(chance, 16, 4, distinct=6)
-    columns: list[int] = greedy_columns(Cells(table))
+    columns: list[int] = order_greedily(Cells(table))
 
     def shared(order: list[int]) -> int:
         return shared_cells(by_columns(table, order))
@@ -393,7 +389,7 @@ def test_refining_gains_wherever_one_column_moved_forward_would(seed: int) -> No
             order = [*columns[:here], *columns[here + 1 :]]
             order.insert(there, columns[here])
             moves.append(shared(order))
-    refined = refined_columns(Cells(table), columns)
+    refined = refine_order(Cells(table), columns)
     assert sorted(refined) == [0, 1, 2, 3]
     assert (shared(refined) > shared(columns)) == (max(moves) > shared(columns))
     assert refined == columns or shared(refined) > shared(columns)
@@ -402,14 +398,14 @@ def test_refining_gains_wherever_one_column_moved_forward_would(seed: int) -> No
 def test_a_move_that_gains_nothing_is_not_made() -> None:
     twins = [f"{i // 3}" for i in range(12)]
     cells = Cells(Table.from_cells(["a", "b", "c"], [twins, twins, [f"{i}" for i in range(12)]]))
-    assert refined_columns(cells, [0, 1, 2]) == [0, 1, 2]
-    assert refined_columns(cells, [1, 0, 2]) == [1, 0, 2]
+    assert refine_order(cells, [0, 1, 2]) == [0, 1, 2]
+    assert refine_order(cells, [1, 0, 2]) == [1, 0, 2]
 
 
 def test_columns_far_behind_stay_where_they_are() -> None:
     table = Table.from_cells([f"c{j}" for j in range(70)], [[f"{i * (j + 1)}" for i in range(6)] for j in range(70)])
     columns = list(range(69, -1, -1))
-    refined = refined_columns(Cells(table), columns)
+    refined = refine_order(Cells(table), columns)
     assert refined[64:] == columns[64:]
     assert sorted(refined) == list(range(70))
 
@@ -417,14 +413,13 @@ def test_columns_far_behind_stay_where_they_are() -> None:
 # Trees
 
 
-@pytest.mark.parametrize("regrouped", [0, 2, 4])
 @pytest.mark.parametrize("candidates", [1, 4, 9])
 @each_seed(4)
-def test_every_row_of_a_tree_takes_every_column_once(seed: int, candidates: int, regrouped: int) -> None:
+def test_every_row_of_a_tree_takes_every_column_once(seed: int, candidates: int) -> None:
     chance = chance_of(seed)
     for n, k in ((1, 3), (2, 1), (2, 4), (60, 5)):
         cells = Cells(random_table(chance, n, k))
-        order = grow(cells, chance.permutation(k).tolist(), candidates, regrouped)
+        order = grow(cells, chance.permutation(k).tolist(), candidates)
         assert np.sort(order, axis=1).tolist() == [list(range(k))] * n
         assert order.dtype == np.int16
 
@@ -435,14 +430,14 @@ def test_columns_that_are_equal_in_a_whole_group_are_taken_first() -> None:
     review = [f'"{i % 4}{"x" * 60}"' for i in range(24)]
     site = ['"one for all"'] * 24
     table = Table.from_cells(["film", "review", "year", "site"], [film, review, year, site])
-    assert grow(Cells(table), [0, 1, 2, 3], candidates=1, regrouped=0)[:, :3].tolist() == [[3, 0, 2]] * 24
+    assert grow(Cells(table), [0, 1, 2, 3], 1)[:, :3].tolist() == [[3, 0, 2]] * 24
 
 
 def test_rows_alone_with_their_cell_go_on_together() -> None:
     a = [*['"the same one"'] * 3, '"p"', '"q"', '"r"', '"s"']
     b = ['"t"', '"u"', '"v"', *['"all of these"'] * 4]
     table = Table.from_cells(["a", "b"], [a, b])
-    assert grow(Cells(table), [0, 1], candidates=1, regrouped=0).tolist() == [[0, 1]] * 3 + [[1, 0]] * 4
+    assert grow(Cells(table), [0, 1], 1).tolist() == [[0, 1]] * 3 + [[1, 0]] * 4
 
 
 def test_a_node_looks_at_as_many_columns_as_it_is_told_to() -> None:
@@ -451,70 +446,5 @@ def test_a_node_looks_at_as_many_columns_as_it_is_told_to() -> None:
         ["bad", "worse", "good"],
         [[f'"{i}"' for i in range(n)], [f'"{i % 6}"' for i in range(n)], [f'"{"x" * 50}{i % 2}"' for i in range(n)]],
     )
-    firsts = {candidates: grow(Cells(table), [0, 1, 2], candidates, 0)[:, 0].tolist() for candidates in (1, 2, 3)}
+    firsts = {candidates: grow(Cells(table), [0, 1, 2], candidates)[:, 0].tolist() for candidates in (1, 2, 3)}
     assert firsts == {1: [0] * n, 2: [1] * n, 3: [2] * n}
-
-
-@each_seed(12)
-def test_regrouping_gains_what_it_says(seed: int) -> None:
-    chance = chance_of(seed)
-    table = random_table(chance, 60, 4, distinct=8)
-    partition = random_partition(chance, 60, 3)
-    orders = [chance.permutation(4).tolist(), chance.permutation(4).tolist(), chance.permutation(4)[:2].tolist()]
-    padded = np.array([order + [NONE] * (4 - len(order)) for order in orders], np.int16)
-    first, gain = regroup(Cells(table), partition, padded)
-    text = pieces(table)
-
-    def shared(group: int, firsts: list[int]) -> int:
-        order, sent = orders[group], []
-        for row, column in zip(partition.rows[partition.group == group].tolist(), firsts, strict=True):
-            sent.append(tuple(text[row][j] for j in (column, *(other for other in order if other != column))))
-        return shared_cells(sent)
-
-    before, after = 0, 0
-    for group, order in enumerate(orders):
-        chosen = first[partition.group == group].tolist()
-        assert set(chosen) <= set(order)
-        at_first, then = shared(group, [order[0]] * len(chosen)), shared(group, chosen)
-        assert then >= at_first
-        before, after = before + at_first, after + then
-    assert gain == pytest.approx(after / before - 1)
-
-
-def test_regrouping_finds_popular_values_in_several_columns() -> None:
-    table = Table.from_cells(
-        ["a", "b"],
-        [['"popular"'] * 10 + [f'"{i}"' for i in range(10)], [f'"{i}"' for i in range(10)] + ['"liked"'] * 10],
-    )
-    cells = Cells(table)
-    first, gain = regroup(cells, Partition.whole(cells), np.array([[0, 1]], np.int16))
-    assert first.tolist() == [0] * 10 + [1] * 10
-    assert gain > 0.4
-
-
-def test_rows_leave_a_group_together_when_all_of_it_goes() -> None:
-    # Beginning with `b`, the first three rows share what the first two shared before, and one more of its cells.
-    table = Table.from_cells(
-        ["a", "b"],
-        [['"pair pair pair"', '"pair pair pair"', '"x"', '"y"'], ['"three"', '"three"', '"three"', '"z"']],
-    )
-    cells = Cells(table)
-    first, _ = regroup(cells, Partition.whole(cells), np.array([[0, 1]], np.int16))
-    assert first.tolist()[:3] == [1, 1, 1]
-
-
-# The optimum
-
-
-def test_a_table_is_searchable_as_long_as_its_orderings_are_few() -> None:
-    assert searchable(4, 3, 6**4)
-    assert not searchable(4, 3, 6**4 - 1)
-    assert searchable(10**9, 1, 1)
-    assert searchable(0, 5)
-    assert not searchable(1, 9)
-
-
-def test_too_many_orderings_are_not_tried() -> None:
-    table = random_table(chance_of(0), 10, 4)
-    with pytest.raises(ValueError, match="10 rows of 4 columns"):
-        order_by("optimum", table)

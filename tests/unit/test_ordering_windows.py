@@ -13,14 +13,12 @@ from benchmarks.paper_tables import PAPER_TABLES, make
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.rows import mean_order, prefixes, walk
-from pg_bridge.ordering.sent import ROOT, UNKNOWN, Lookup, lengthened
-from pg_bridge.ordering.tree import grow
+from pg_bridge.ordering.partition import count_all
+from pg_bridge.ordering.sent import ROOT, lengthen
 from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
 QUESTION = Question("", ())
-MOST_PREFIXES = 2_000_000
 
 
 def windows_of(columns: list[str], cells: list[list[str]], sizes: list[int]) -> list[Table]:
@@ -101,15 +99,27 @@ def test_a_column_equal_in_all_rows_does_not_stand_before_what_was_sent() -> Non
     before = plan(first, after=Sent())
     assert before.column_order[:, 0].tolist() == [1] * 60
     second = two_columns([text(99, 20)] * 20, [text(i, 60) for i in range(20)])
-    assert grow(Cells(second), [0, 1], candidates=2, regrouped=0).tolist() == [[0, 1]] * 20
-    assert grow(Cells(second, before.sent), [0, 1], candidates=2, regrouped=0).tolist() == [[1, 0]] * 20
+    assert plan(second).column_order.tolist() == [[0, 1]] * 20
+    assert plan(second, after=before.sent).column_order.tolist() == [[1, 0]] * 20
+
+
+def test_branches_move_to_what_was_sent() -> None:
+    # Half of the rows share a film with each other, half of the others a city with rows that were sent before.
+    n = 40
+    first = two_columns([text(1_000 + i, 60) for i in range(n)], [text(i % 10, 60) for i in range(n)])
+    before = plan(first, after=Sent())
+    films = [text(5_000 + i % 4, 60) if i < n else text(9_000 + i, 60) for i in range(2 * n)]
+    cities = [text(7_000 + i, 60) if i < n else text(i % 10, 60) for i in range(2 * n)]
+    after = plan(two_columns(films, cities), after=before.sent)
+    assert after.strategy == "tree"
+    assert after.column_order[np.argsort(after.row_order), 0].tolist() == [0] * n + [1] * n
 
 
 def test_values_that_were_never_sent_are_planned_as_if_nothing_had_been() -> None:
     first = two_columns([text(i % 20, 60) for i in range(60)], [text(100 + i, 20) for i in range(60)])
     second = two_columns([text(300 + i, 60) for i in range(20)], [text(400 + i % 2, 20) for i in range(20)])
     ordering = plan(second, after=plan(first, after=Sent()).sent)
-    assert ordering.column_order.tolist() == plan(second).column_order[::-1].tolist()
+    assert ordering.column_order.tolist() == plan(second).column_order.tolist()
     assert ordering.shared_chars == plan(second).shared_chars
 
 
@@ -118,17 +128,6 @@ def test_an_equal_cell_of_another_column_continues_nothing() -> None:
     second = two_columns([text(400 + i % 2, 60) for i in range(20)], [text(i, 60) for i in range(20)])
     ordering = plan(second, after=plan(first, after=Sent()).sent)
     assert ordering.column_order[:, 0].tolist() == [0] * 20
-
-
-def test_every_other_window_goes_from_the_end_of_the_alphabet_to_its_beginning() -> None:
-    films, cities = [text(i % 9, 60) for i in range(90)], [text(100 + i, 20) for i in range(90)]
-    windows = windows_of(["film", "city"], [films, cities], [30, 30, 30])
-    orderings = planned(windows)
-    assert [ordering.sent.turned for ordering in orderings if ordering.sent is not None] == [True, False, True]
-    texts = [list(render(QUESTION, window, ordering)) for window, ordering in zip(windows, orderings, strict=True)]
-    assert texts == [sorted(texts[0]), sorted(texts[1], reverse=True), sorted(texts[2])]
-    for before, after in pairwise(texts):
-        assert common_chars(before[-1], after[0]) > 60
 
 
 def test_rows_that_come_back_are_continued_to_their_end() -> None:
@@ -155,7 +154,7 @@ def test_a_window_of_one_row_is_remembered() -> None:
     window = two_columns([text(0, 60), text(5, 60)], [text(7, 20), text(8, 20)])
     after = plan(window, after=one.sent)
     assert after.sent is not None
-    assert len(after.sent.windows) == 2
+    assert len(after.sent.prefixes) == 2 + 4 - 1
     assert after.column_order[after.row_order.tolist().index(0)].tolist() == [0, 1]
 
 
@@ -205,18 +204,16 @@ def test_what_was_sent_before_is_counted_exactly(seed: int) -> None:
     cells = [[json.dumps(str(word)) for word in chance.choice(words, 60)] for _ in range(3)]
     first, second = windows_of(["x", "y", "z"], cells, [30, 30])
     orders = [np.array([chance.permutation(3) for _ in range(30)], np.int16) for _ in range(2)]
-    sent = Sent().and_then(prefixes(Cells(first, Sent()), orders[0]), mean_order(orders[0]))
+    rows, cells_sent = np.arange(30), Cells(first, hashed=True)
+    sent = Sent().add(cells_sent.hashes_by_place(rows, orders[0]), orders[0])
     known = {row[:depth] for row in as_sent(first, orders[0]) for depth in (1, 2, 3)}
-    expected, before = 0, None
+    expected, before = 0, ""
     for row in sorted(as_sent(second, orders[1])):
         depth = max(depth for depth in range(4) if not depth or row[:depth] in known)
-        equal = next((i for i in range(3) if row[i] != before[i]), 3) if before is not None else -1
-        if before is None or depth > equal:
-            expected += chars(row[:depth])
-        else:
-            expected += chars(row[:equal]) + (common_chars(row[equal], before[equal]) if equal < 3 else 0)
-        before = row
-    assert walk(Cells(second, sent), orders[1])[1] == expected
+        rendered = "{" + ", ".join(row) + "}"
+        expected += max(len("{") * bool(depth) + chars(row[:depth]) - (depth == 3), common_chars(before, rendered))
+        before = rendered
+    assert count_all(Cells(second, hashed=True), orders[1], sent)[1] == expected
 
 
 def as_sent(table: Table, orders: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> list[tuple[str, ...]]:
@@ -232,42 +229,50 @@ def chars(pieces: tuple[str, ...]) -> int:
 # What is remembered
 
 
-def test_the_oldest_windows_are_forgotten_first() -> None:
-    sent = Sent()
-    for window in range(5):
-        sent = sent.and_then(np.arange(1, 700_001, dtype=np.uint64) + np.uint64(10**6 * window), (0,))
-    assert [int(prefix[0]) // 10**6 for prefix in sent.windows] == [4, 3]
-    assert sum(map(len, sent.windows)) <= MOST_PREFIXES
+def add(sent: Sent, count: int, start: int, columns: int = 1) -> Sent:
+    """What was sent after so many rows, of which no two begin alike."""
+    cells = np.arange(start, start + count, dtype=np.uint64)
+    return sent.add(iter([cells] * columns), np.broadcast_to(np.arange(columns, dtype=np.int16), (count, columns)))
 
 
-def test_the_latest_window_is_remembered_whatever_its_size() -> None:
-    sent = Sent().and_then(np.arange(1, 10, dtype=np.uint64), (0,))
-    sent = sent.and_then(np.arange(1, MOST_PREFIXES + 2, dtype=np.uint64), (0,))
-    assert [len(prefix) for prefix in sent.windows] == [MOST_PREFIXES + 1]
+def test_what_was_sent_before_is_forgotten_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pg_bridge.ordering.sent.MOST_PREFIXES", 1_000)
+    kept = add(add(Sent(), 9, 1), 5, 100)
+    assert len(kept.prefixes) == 14
+    assert kept.prefixes.tolist() == sorted(kept.prefixes.tolist())
+    assert kept.steps.tolist() == add(Sent(), 1, 1).steps.tolist()  # all of them begin with column 0
+    assert len(add(kept, 986, 10_000).prefixes) == 1_000
+    assert len(add(kept, 987, 10_000).prefixes) == 987
+    assert len(add(kept, 1_001, 10_000).prefixes) == 1_000
 
 
-def test_a_window_remembers_each_prefix_once() -> None:
-    sent = Sent().and_then(np.array([9, 3, 9, 5], np.uint64), (1, 0))
-    assert [prefix.tolist() for prefix in sent.windows] == [[3, 5, 9]]
-    assert (sent.turned, sent.order) == (True, (1, 0))
-    assert Sent().windows == ()
+def test_short_prefixes_are_remembered_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pg_bridge.ordering.sent.MOST_PREFIXES", 8)
+    short = set(add(Sent(), 5, 1).prefixes.tolist())
+    sent = add(Sent(), 5, 1, columns=3)
+    assert len(sent.prefixes) == 8
+    assert short < set(sent.prefixes.tolist())
+
+
+def test_one_goes_on_behind_a_prefix_where_rows_did() -> None:
+    orders = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 2]], np.int16)
+    cells = [np.array([7, 7, 7], np.uint64), np.array([8, 9, 8], np.uint64), np.array([1, 2, 3], np.uint64)]
+    sent = Sent().add(iter(cells), orders)
+    seven = lengthen(np.full(1, ROOT), cells[0][:1])
+    which, column = sent.list_steps(np.array([ROOT, seven[0], np.uint64(5)]))
+    assert (which.tolist(), column.tolist()) == ([0, 1, 1], [0, 1, 2])
 
 
 def test_what_was_sent_is_known_and_nothing_else() -> None:
-    chance = np.random.default_rng(5)
-    # Numbers that fall into few slots of the filter, so that it alone could not tell them apart.
-    asked = chance.integers(1, 1 << 20, 5_000, dtype=np.uint64) | np.uint64(1 << 63)
-    windows = (np.unique(asked[:1_000]), np.unique(asked[500:2_000]))
+    asked = np.random.default_rng(5).integers(1, 1 << 20, 5_000, dtype=np.uint64) | np.uint64(1 << 63)
     sent = set(asked[:2_000].tolist())
-    known = Lookup(Sent(windows)).known(asked).tolist()
-    assert known == [prefix if prefix in sent else int(UNKNOWN) for prefix in asked.tolist()]
-    assert Lookup(Sent()).known(asked).tolist() == [int(UNKNOWN)] * len(asked)
+    known = Sent(prefixes=np.unique(asked[:2_000])).knows(asked).tolist()
+    assert known == [prefix in sent for prefix in asked.tolist()]
+    assert not Sent().knows(asked).any()
 
 
-def test_prefixes_depend_on_the_order_of_their_cells_and_are_never_unknown() -> None:
+def test_prefixes_depend_on_the_order_of_their_cells() -> None:
     cells = np.random.default_rng(6).integers(0, 1 << 63, 300, dtype=np.uint64)
-    one = lengthened(np.full(300, ROOT), cells)
-    two = lengthened(one[:, np.newaxis], cells[np.newaxis]).ravel()
+    one = lengthen(np.full(300, ROOT), cells)
+    two = lengthen(one[:, np.newaxis], cells[np.newaxis]).ravel()
     assert len(set(one.tolist()) | set(two.tolist())) == 300 + 300 * 300
-    assert UNKNOWN not in one
-    assert UNKNOWN not in two

@@ -85,7 +85,7 @@ def test_the_hint_for_rows_without_columns() -> None:
 
 def test_messages_follow_both_orders() -> None:
     table = Table.from_json(['{"a":1.50,"b":"x"}', '{"a":null,"b":"é\\n"}'], ["a", "b"])
-    ordering = Ordering(np.array([1, 0]), np.array([[1, 0], [0, 1]], np.int16), "test", 0, 0, 0)
+    ordering = Ordering(np.array([1, 0]), np.array([[1, 0], [0, 1]], np.int16), "test", 0, 0)
     assert list(render(Question("Well?", ()), table, ordering)) == [
         'Well?\n{"b": "é\\n", "a": null}',
         'Well?\n{"a": 1.50, "b": "x"}',

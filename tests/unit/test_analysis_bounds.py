@@ -1,26 +1,22 @@
-"""All groups of rows, the bound that they give, and the trees that they guide."""
+"""All groups of rows, and the bound that they give."""
 
 from __future__ import annotations
 
 import json
-from itertools import combinations, islice
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from benchmarks.paper_tables import make
-from pg_bridge.ordering import order_by, plan, weigh
-from pg_bridge.ordering.bound import most_shared_by_groups, most_shared_by_neighbours
+from pg_bridge.analysis.bound import most_shared_by_groups, most_shared_by_neighbours, search_optimum, searchable
+from pg_bridge.analysis.groups import Groups, _Beginnings, _Search, find_groups
+from pg_bridge.analysis.shares import ROUNDS, Ways, least_tree_chars
+from pg_bridge.ordering import plan, weigh
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.cost import total_chars
-from pg_bridge.ordering.graft import graft
-from pg_bridge.ordering.groups import Groups, all_groups
-from pg_bridge.ordering.guide import Guide
-from pg_bridge.ordering.rows import sort_rows, walk
-from pg_bridge.ordering.shares import ROUNDS, Ways, least_tree_chars
+from pg_bridge.ordering.partition import NONE, walk
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
@@ -41,7 +37,9 @@ def tables(draw: st.DrawFn, rows: int, columns: int) -> Table:
 
 def groups_of(table: Table, beginnings: bool = True) -> tuple[Cells, Groups]:
     cells = Cells(table)
-    groups = all_groups(cells, MANY, beginnings)
+    alike = _Beginnings.of(cells) if beginnings else _Beginnings(np.full((1, len(cells.chars)), NONE), np.empty(0, int))
+    assert alike is not None
+    groups = _Search(cells, alike, MANY).run(lambda: None)
     assert groups is not None
     return cells, groups
 
@@ -98,21 +96,21 @@ def test_no_ordering_shares_more_than_the_bound(table: Table, seed: int) -> None
         np.array([chance.permutation(k) for _ in range(n)], np.int16),
         np.array([few[i] for i in chance.integers(0, 3, n)], np.int16),
     ):
-        rows = sort_rows(Cells(table), column_order)
+        rows = walk(Cells(table), column_order)[0]
         assert weigh("random", table, rows, column_order[rows]).shared_chars <= most
     assert plan(table).shared_chars <= most
 
 
 @given(tables(rows=4, columns=3))
 def test_the_bound_is_never_below_the_optimum(table: Table) -> None:
-    assert order_by("optimum", table).shared_chars <= bound_of(table)
+    assert search_optimum(table).shared_chars <= bound_of(table)
 
 
 def test_rows_may_share_a_beginning_with_others_rather_than_a_cell_with_each_other() -> None:
     """Two of them have `ab` in common, but begin alike with all four; the bound was one below the optimum once."""
     cells = [["1", "1", "12", "12"], ["12", '""', "1", '""'], ['""', "1", '""', "12"]]
     table = Table.from_cells(["a", "ab", "review/x"], cells)
-    assert order_by("optimum", table).shared_chars == 51 <= bound_of(table)
+    assert search_optimum(table).shared_chars == 51 <= bound_of(table)
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
@@ -124,7 +122,7 @@ def test_the_bound_is_the_optimum_as_a_rule(count: int) -> None:
         cells = [[CELLS[pool[i]] for i in chance.integers(0, 4, 4)] for _ in range(3)]
         table = dedup(Table.from_cells(NAMES[:3], cells)).table
         tried += 1
-        exact += bound_of(table) == order_by("optimum", table).shared_chars
+        exact += bound_of(table) == search_optimum(table).shared_chars
     assert exact >= 0.95 * tried
 
 
@@ -134,7 +132,7 @@ def test_little_is_left_to_gain_on_tables_of_the_papers_shape(name: str) -> None
     cells = Cells(table)
     shared, most = plan(table).shared_chars, bound_of(table)
     assert shared <= most <= most_shared_by_neighbours(cells)
-    assert most - shared <= 0.01 * total_chars(cells)
+    assert most - shared <= 0.01 * cells.total_chars()
 
 
 def test_three_rows_of_which_each_two_share_a_cell_share_one_and_a_half() -> None:
@@ -142,7 +140,7 @@ def test_three_rows_of_which_each_two_share_a_cell_share_one_and_a_half() -> Non
     columns = [[f'"{cell}{"x" * 96}"' for cell in cells] for cells in ("112", "122", "121")]
     table = Table.from_cells(["a", "b", "c"], columns)
     half = len(f'"a": {columns[0][0]}, ') / 2
-    assert order_by("optimum", table).shared_chars == plan(table).shared_chars < 3 * half
+    assert search_optimum(table).shared_chars == plan(table).shared_chars < 3 * half
     assert bound_of(table) - plan(table).shared_chars == pytest.approx(half, abs=10)
 
 
@@ -150,28 +148,29 @@ def test_shares_never_come_to_more_than_the_edge() -> None:
     cells, groups = groups_of(make("beer", 100, 0).table())
     ways = Ways.of(cells, groups)
     paid = []
-    for shares in ways.rounds():
-        assert np.bincount(ways.edge, weights=shares.part, minlength=len(ways.cost)) == pytest.approx(1)
-        assert (shares.part >= 0).all()
-        paid.append(ways.least(shares.part))
+    for part in ways.rounds():
+        assert np.bincount(ways.edge, weights=part, minlength=len(ways.cost)) == pytest.approx(1)
+        assert (part >= 0).all()
+        paid.append(ways.least(part))
     assert len(paid) == ROUNDS + 1
     shared = plan(make("beer", 100, 0).table()).shared_chars - (cells.rows - 1)  # without opening braces
-    assert paid[0] < paid[10] < paid[-1] <= total_chars(cells) - shared - groups.chars[0]
+    assert paid[0] < paid[10] < paid[-1] <= cells.total_chars() - shared - groups.chars[0]
 
 
 def test_too_many_groups_are_not_looked_for() -> None:
     cells = Cells(make("beer", 200, 0).table())
-    assert all_groups(cells, 200 * 9 - 1) is None
-    assert all_groups(cells, 200 * 9 + 1) is None
-    assert all_groups(cells, MANY) is not None
+    assert find_groups(cells, 200 * 9 - 1) is None
+    assert find_groups(cells, 200 * 9 + 1) is None
+    assert find_groups(cells, MANY) is not None
     assert most_shared_by_groups(cells, 200 * 9 + 1) is None
 
 
 def test_beginnings_may_nest_too_deep() -> None:
     texts = [json.dumps("x" * i) for i in range(1, 60)]
     cells = Cells(Table.from_cells(["a", "b"], [texts, [json.dumps(str(i)) for i in range(59)]]))
-    assert all_groups(cells, MANY) is None
-    assert all_groups(cells, MANY, beginnings=False) is not None
+    assert find_groups(cells, MANY) is None
+    shorter = Cells(Table.from_cells(["a", "b"], [texts[:20], [json.dumps(str(i)) for i in range(20)]]))
+    assert find_groups(shorter, MANY) is not None
 
 
 @pytest.mark.parametrize(
@@ -202,65 +201,18 @@ def test_interrupts_end_the_bound() -> None:
         least_tree_chars(cells, groups, interrupt)
 
 
-@given(tables(rows=10, columns=5), st.booleans())
-def test_a_guided_order_has_each_column_once(table: Table, beginnings: bool) -> None:
-    cells, groups = groups_of(table, beginnings)
-    guide = Guide(cells, groups, list(range(cells.columns)))
-    for shares in islice(guide.rounds(), 3):
-        column_order = guide.column_order(shares)
-        assert (np.sort(column_order, axis=1) == np.arange(cells.columns)).all()
+# The optimum
 
 
-def test_rows_agree_on_the_way_that_most_can_pay() -> None:
-    """Four rows share a long cell, two of them also a longer one: that is dearer for two than the long one for four."""
-    long, longer = '"' + "l" * 40 + '"', '"' + "m" * 44 + '"'
-    table = Table.from_cells(
-        ["one", "two", "id"], [[long] * 4 + ['"x"'], [longer, '"1"', '"2"', '"3"', longer], list("12345")]
-    )
-    cells, groups = groups_of(table, beginnings=False)
-    guide = Guide(cells, groups, [2, 1, 0])
-    first = guide.column_order(next(guide.rounds()))
-    assert first[1:4, 0].tolist() == [0, 0, 0]
+def test_a_table_is_searchable_as_long_as_its_orderings_are_few() -> None:
+    assert searchable(4, 3, 6**4)
+    assert not searchable(4, 3, 6**4 - 1)
+    assert searchable(10**9, 1, 1)
+    assert searchable(0, 5)
+    assert not searchable(1, 9)
 
 
-def orders(table: Table, budget_s: float | None) -> tuple[int, NDArray[np.int16]]:
-    ordering = plan(table, budget_s=budget_s)
-    return ordering.shared_chars, ordering.column_order
-
-
-@pytest.mark.slow
-def test_a_budget_buys_a_guided_tree() -> None:
-    table = dedup(make("squad", 1_500, 0).table()).table
-    default, _ = orders(table, None)
-    with_time, column_order = orders(table, 20.0)  # all that there is to try takes two seconds
-    assert with_time > 1.0005 * default
-    assert (np.sort(column_order, axis=1) == np.arange(len(table.columns))).all()
-
-
-def test_small_tables_and_long_rows_get_a_guided_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    column_order = Guide.column_order
-
-    def spy(self: Guide, shares: object) -> NDArray[np.int16]:
-        found = column_order(self, shares)  # type: ignore[arg-type]
-        made.append(len(found))
-        return found
-
-    monkeypatch.setattr(Guide, "column_order", spy)
-    for name, rows, guided in (("movies", 200, True), ("squad", 2_000, True), ("beer", 2_000, False)):
-        made.clear()
-        table = dedup(make(name, rows, 0).table()).table
-        assert plan(table).strategy == "tree"
-        assert made == ([table.rows] if guided else [])
-
-
-def test_guided_trees_are_what_graft_makes_of_them() -> None:
-    table = dedup(make("squad", 400, 0).table()).table
-    cells, groups = groups_of(table, beginnings=False)
-    guide = Guide(cells, groups, list(range(cells.columns)))
-    before = guide.column_order(next(guide.rounds()))
-    rows, shared = walk(cells, before)
-    *_, (after, rows_then, shared_then) = graft(cells, before, rows, shared)
-    assert shared_then > shared
-    assert weigh("guided", table, rows_then, after[rows_then]).shared_chars == shared_then + table.rows - 1
-    assert plan(table).shared_chars >= shared_then
+def test_too_many_orderings_are_not_tried() -> None:
+    table = Table.from_cells(list("abcd"), [[str(i) for i in range(10)]] * 4)
+    with pytest.raises(ValueError, match="10 rows of 4 columns"):
+        search_optimum(table)

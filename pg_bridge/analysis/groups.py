@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.descent import NONE
+from pg_bridge.ordering.partition import NONE
 
 _DEEPEST = 32  # beginnings within each other; texts of which each continues the one before it have no end of them
 
@@ -43,15 +43,12 @@ class Groups:
     target: NDArray[np.intp]
 
 
-def all_groups(
-    cells: Cells, most: int, beginnings: bool = True, check_interrupts: Callable[[], None] = lambda: None
-) -> Groups | None:
+def find_groups(cells: Cells, most: int, check_interrupts: Callable[[], None] = lambda: None) -> Groups | None:
     """Find all groups.
 
     Args:
         cells: Two rows at least, and one column.
         most: How many cells to look at: those of all groups that the group's rows do not have in common.
-        beginnings: Whether rows whose next cells only begin alike are groups too.
         check_interrupts: Called before each generation of groups; what it raises ends the search.
 
     Returns:
@@ -59,7 +56,7 @@ def all_groups(
     """
     if cells.rows * int(np.count_nonzero(cells.sizes > 1)) > most:
         return None
-    found = _Beginnings.of(cells) if beginnings else _Beginnings.none(cells)
+    found = _Beginnings.of(cells)
     return _Search(cells, found, most).run(check_interrupts) if found is not None else None
 
 
@@ -88,11 +85,6 @@ class _Beginnings:
 
     of_cell: NDArray[np.int32]
     chars: NDArray[np.int64]
-
-    @classmethod
-    def none(cls, cells: Cells) -> _Beginnings:
-        """Leave them out of account."""
-        return cls(np.full((1, len(cells.chars)), NONE, np.int32), np.empty(0, np.int64))
 
     @classmethod
     def of(cls, cells: Cells) -> _Beginnings | None:

@@ -10,13 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.paper_tables import make
-from pg_bridge.ordering import candidates, plan, tree
-from pg_bridge.ordering.branches import Branches, column_orders, levels
-from pg_bridge.ordering.candidates import Candidate
+from pg_bridge import ordering
+from pg_bridge.ordering import plan, tree
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.descent import NONE
-from pg_bridge.ordering.graft import graft
-from pg_bridge.ordering.rows import walk
+from pg_bridge.ordering.moves import Branches, list_levels, move_branches, order_columns
+from pg_bridge.ordering.partition import NONE, walk
 from pg_bridge.rows.table import Table
 from tests.seeds import each_seed
 
@@ -41,12 +39,12 @@ def table_of(*rows: str) -> Table:
     )
 
 
-def grafted(table: Table, column_order: list[list[int]], sweeps: int = 9) -> tuple[list[list[int]], int]:
+def move(table: Table, column_order: list[list[int]], sweeps: int = 9) -> tuple[list[list[int]], int]:
     """The orders that come of some orders, and the characters won."""
     cells = Cells(table)
     before = np.array(column_order, np.int16)
     rows, shared = walk(cells, before)
-    after, _, shared_then = [(before, rows, shared), *islice(graft(cells, before, rows, shared), sweeps)][-1]
+    after, _, shared_then = [(before, rows, shared), *islice(move_branches(cells, before, rows, shared), sweeps)][-1]
     return after.tolist(), shared_then - shared
 
 
@@ -94,7 +92,7 @@ def test_nodes_know_what_all_their_rows_hold(seed: int) -> None:
 
 def test_levels_go_from_the_root_down() -> None:
     parent = np.array([NONE, 0, 0, 1, 2, 3])
-    assert [nodes.tolist() for nodes in levels(parent)] == [[0], [1, 2], [3, 4], [5]]
+    assert [nodes.tolist() for nodes in list_levels(parent)] == [[0], [1, 2], [3, 4], [5]]
 
 
 def test_branches_begin_with_the_column_that_begins_most_alike() -> None:
@@ -102,18 +100,18 @@ def test_branches_begin_with_the_column_that_begins_most_alike() -> None:
     cells = Cells(table)
     before = np.array([[0, 1, 2]] * 3, np.int16)
     branches = Branches.of(cells, np.arange(3), before)
-    after = column_orders(cells, branches.parent, branches.common, np.array([1, 2, 3]), before, np.array([0, 0, 1, 2]))
+    after = order_columns(cells, branches.parent, branches.common, np.array([1, 2, 3]), np.array([[0, 1, 2]] * 4))
     assert after.tolist() == [[0, 2, 1]] * 3
 
 
-# Grafting
+# Moves
 
 
 @each_seed(20)
 def test_moving_branches_never_costs_what_rows_share(seed: int) -> None:
     cells, order = Cells(random_table(seed)), random_orders(seed, 40, 4)
     rows, shared = walk(cells, order)
-    after, rows_then, shared_then = [(order, rows, shared), *graft(cells, order, rows, shared)][-1]
+    after, rows_then, shared_then = [(order, rows, shared), *move_branches(cells, order, rows, shared)][-1]
     assert shared_then > shared
     assert np.sort(after, axis=1).tolist() == [[0, 1, 2, 3]] * 40
     again, walked = walk(cells, after)
@@ -124,81 +122,75 @@ def test_what_a_nodes_rows_have_in_common_they_hold_in_one_order() -> None:
     # The third row comes from rows that hold the year before the film, and moves below two films of one year.
     table = table_of("glass 1987 ines slow", "glass 1987 tom warm", "glass 1987 ada cold", "kites 2011 ada long")
     film_first, critic_first = [0, 1, 2, 3], [2, 1, 0, 3]
-    after, _ = grafted(table, [film_first, film_first, critic_first, critic_first])
+    after, _ = move(table, [film_first, film_first, critic_first, critic_first])
     assert after[:3] == [film_first] * 3
 
 
 def test_a_row_moves_to_rows_that_begin_with_another_column() -> None:
     table = table_of("glass anna", "glass bob", "kites carla", "paper carla", "small carla")
     film_first, critic_first = [0, 1], [1, 0]
-    after, won = grafted(table, [film_first, film_first, film_first, critic_first, critic_first])
+    after, won = move(table, [film_first, film_first, film_first, critic_first, critic_first])
     assert after == [film_first, film_first, critic_first, critic_first, critic_first]
     assert won == len('"b": "carla", ')
 
 
 def test_a_branch_moves_with_all_its_rows() -> None:
     table = table_of("one two u", "one two v", "six two w", "ten two x", "p q r")
-    after, won = grafted(table, [[0, 1, 2], [0, 1, 2], [1, 0, 2], [1, 0, 2], [2, 0, 1]])
+    after, won = move(table, [[0, 1, 2], [0, 1, 2], [1, 0, 2], [1, 0, 2], [2, 0, 1]])
     assert [order[0] for order in after[:4]] == [1, 1, 1, 1]
     assert [order[1] for order in after[:2]] == [0, 0]
     assert won >= len('"b": "two", ')
 
 
 def test_what_all_rows_hold_comes_first() -> None:
-    after, won = grafted(table_of("one two u", "one two v", "six two w"), [[0, 1, 2], [0, 1, 2], [2, 0, 1]])
+    after, won = move(table_of("one two u", "one two v", "six two w"), [[0, 1, 2], [0, 1, 2], [2, 0, 1]])
     assert [order[0] for order in after] == [1, 1, 1]
     assert won > 0
 
 
 def test_a_row_parts_from_a_branch_where_it_no_longer_agrees() -> None:
     table = table_of("p long-one same u", "p long-one same v", "q long-one else w", "q x y z")
-    after, won = grafted(table, [[2, 0, 1, 3], [2, 0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3]])
+    after, won = move(table, [[2, 0, 1, 3], [2, 0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3]])
     assert [order[0] for order in after[:3]] == [1, 1, 1]
     assert won > 0
 
 
 def test_of_two_rows_that_would_join_each_other_one_moves() -> None:
     table = table_of("same alike u v", "same alike w x", "p q r s")
-    after, _ = grafted(table, [[0, 1, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0]])
+    after, _ = move(table, [[0, 1, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0]])
     assert set(after[0][:2]) == {0, 1}
     assert after[0][:2] == after[1][:2]
 
 
 @pytest.mark.parametrize("sweeps", [0, 9])
 def test_what_cannot_be_bettered_stays(sweeps: int) -> None:
-    assert grafted(table_of("u v", "w x", "y z"), [[0, 1]] * 3, sweeps) == ([[0, 1]] * 3, 0)
+    assert move(table_of("u v", "w x", "y z"), [[0, 1]] * 3, sweeps) == ([[0, 1]] * 3, 0)
 
 
 def test_equal_rows_stay_together() -> None:
-    after, won = grafted(table_of("u v", "u v", "u v"), [[0, 1]] * 3)
+    after, won = move(table_of("u v", "u v", "u v"), [[0, 1]] * 3)
     assert (after, won) == ([[0, 1]] * 3, 0)
 
 
 def test_columns_of_many_distinct_cells_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     table, order = random_table(3, distinct=9), random_orders(3, 40, 4).tolist()
-    looked_up = grafted(table, order)
-    monkeypatch.setattr("pg_bridge.ordering.graft._DENSE", -1)
-    assert grafted(table, order) == looked_up
+    looked_up = move(table, order)
+    monkeypatch.setattr("pg_bridge.ordering.moves.DENSE_ENTRIES", -1)
+    assert move(table, order) == looked_up
 
 
 @pytest.mark.parametrize("name", ["fever", "squad", pytest.param("pdmx", marks=pytest.mark.slow)])
 def test_a_plan_gains_by_moving_branches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make(name, rows=1_200).table()
     with_moves = plan(table).shared_chars
-    monkeypatch.setattr("pg_bridge.ordering.candidates._MOST_SWEEPS", 0)
+    monkeypatch.setattr("pg_bridge.ordering.MOST_SWEEPS", 0)
     assert with_moves > plan(table).shared_chars
-
-
-def test_trees_far_behind_the_best_are_not_moved() -> None:
-    order = np.zeros((2, 1), np.int16)
-    trees = [Candidate("tree", order, None, shared) for shared in (94, 95, 100, 95)]
-    assert list(candidates._promising(trees)) == [trees[1], trees[2]]
 
 
 def test_moving_only_the_promising_trees_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = [make(name, rows=300).table() for name in ("beer", "squad", "fever", "products")]
     some = [plan(table).shared_chars for table in tables]
-    monkeypatch.setattr(candidates, "_HOPELESS", 1)
+    monkeypatch.setattr(ordering, "HOPELESS_TREE", 1)
     assert [plan(table).shared_chars for table in tables] == some
 
 
@@ -208,19 +200,12 @@ def test_moving_only_the_promising_trees_loses_nothing(monkeypatch: pytest.Monke
 @each_seed(5)
 def test_batches_grow_what_grows_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = Cells(random_table(seed, n=200, distinct=7))
-    at_once = tree.grow(cells, [2, 0, 3, 1], regrouped=0)
+    at_once = tree.grow(cells, [2, 0, 3, 1])
     with monkeypatch.context() as patched:
-        patched.setattr(tree, "_BATCH_ROWS", 16)
-        assert tree.grow(cells, [2, 0, 3, 1], regrouped=0).tolist() == at_once.tolist()
+        patched.setattr(tree, "CHUNK_ROWS", 16)
+        assert tree.grow(cells, [2, 0, 3, 1]).tolist() == at_once.tolist()
 
 
 def test_two_rows_end_with_the_column_that_begins_most_alike() -> None:
     table = table_of("one u-1 same much-alike-1", "one u-2 same much-alike-2", "two x y z")
     assert tree.grow(Cells(table), [0, 1, 2, 3])[:2, 2:].tolist() == [[3, 1]] * 2
-
-
-def test_a_settled_order_keeps_its_first_column() -> None:
-    table = table_of("u long-text", "u long-text", "v long-text", "v other")
-    assert tree.grow(Cells(table), [0, 1])[0, 0] == 1
-    assert tree.grow(Cells(table), [0, 1], settled=True)[0, 0] == 0
-    assert tree.grow(Cells(table_of("u x", "u y")), [1, 0], settled=True)[:, 0].tolist() == [0, 0]

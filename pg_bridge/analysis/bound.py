@@ -1,6 +1,6 @@
 """What no ordering can beat: upper bounds on the characters shared, and the true optimum of tiny tables.
 
-In: a table's cells. Out: a number of characters. It plans nothing.
+In: a table's cells, or a tiny table. Out: a number of characters, or an ordering. It plans nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from os.path import commonprefix
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.analysis.groups import find_groups
+from pg_bridge.analysis.shares import least_tree_chars
+from pg_bridge.ordering import Ordering, weigh
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.cost import total_chars
-from pg_bridge.ordering.groups import all_groups
-from pg_bridge.ordering.shares import least_tree_chars
 from pg_bridge.rows.table import Table
 
 
@@ -74,7 +74,7 @@ def most_shared_by_groups(cells: Cells, most: int, check_interrupts: Callable[[]
 
     Args:
         cells: The table's cells.
-        most: How many cells to look at in all groups of rows that share some; see `groups.all_groups`.
+        most: How many cells to look at in all groups of rows that share some; see `groups.find_groups`.
         check_interrupts: Called now and then.
 
     Returns:
@@ -82,10 +82,10 @@ def most_shared_by_groups(cells: Cells, most: int, check_interrupts: Callable[[]
     """
     if cells.rows < 2 or cells.columns == 0:
         return 0
-    groups = all_groups(cells, most, check_interrupts=check_interrupts)
+    groups = find_groups(cells, most, check_interrupts=check_interrupts)
     if groups is None:
         return None
-    return total_chars(cells) - least_tree_chars(cells, groups, check_interrupts) + cells.rows - 1
+    return cells.total_chars() - least_tree_chars(cells, groups, check_interrupts) + cells.rows - 1
 
 
 def _begin_alike(cells: Cells, places: NDArray[np.intp], place: NDArray[np.intp], names: int) -> NDArray[np.integer]:
@@ -103,25 +103,30 @@ def searchable(rows: int, columns: int, most_orderings: int = 100_000) -> bool:
     return columns < 9 and rows * math.log(math.factorial(columns)) <= math.log(most_orderings)
 
 
-def optimum(table: Table) -> NDArray[np.int16]:
+def search_optimum(table: Table) -> Ordering:
     """Find the best ordering by trying all orders of all rows' columns.
 
     For given column orders the best order of rows is the alphabetical one: neighbours then share what the prefix tree
     of the texts holds, and no order of rows shares more.
 
     Args:
-        table: At least one column, and few rows; see `searchable`.
+        table: Few rows; see `searchable`.
 
-    Returns:
-        (n, k) int16; each row's columns in order.
+    Raises:
+        ValueError: There are too many orderings to try them all.
     """
+    n, k = table.rows, len(table.columns)
+    if not searchable(n, k):
+        raise ValueError(f"{n} rows of {k} columns have too many orderings to try them all")
     labels = table.labels()
-    orders = list(permutations(range(len(labels))))
+    orders = list(permutations(range(k)))
     texts = [
         ["{" + ", ".join(labels[j] + cells[j] for j in order) + "}" for order in orders] for cells in table.cells()
     ]
-    best = max(product(range(len(orders)), repeat=table.rows), key=lambda chosen: _shared(texts, chosen))
-    return np.array([orders[place] for place in best], np.int16).reshape(table.rows, len(labels))
+    best = max(product(range(len(orders)), repeat=n), key=lambda chosen: _shared(texts, chosen))
+    rows = np.array(sorted(range(n), key=lambda row: texts[row][best[row]]), np.intp)
+    column_order = np.array([orders[place] for place in best], np.int16).reshape(n, k)
+    return weigh("optimum", table, rows, column_order[rows])
 
 
 def _shared(texts: list[list[str]], chosen: tuple[int, ...]) -> int:

@@ -1,13 +1,12 @@
-"""Rows share out the cost of a prefix tree: how small it can be at best, and what it may look like.
+"""Rows share out the cost of a prefix tree: how small it can be at best.
 
-In: all groups of rows that a tree could keep together (`groups`). Out: a lower bound on the tree's characters, and each
-row's way through the groups.
+In: all groups of rows that a tree could keep together (`groups`). Out: a lower bound on the tree's characters.
 
 Let the rows of a group share out the characters that it adds to a larger one, in whatever parts, and let each row go
 down to itself by the way that costs it least. No tree is smaller than what all rows pay together: it has each of its
 nodes in full, which is what all rows' parts of it come to, and no way through it costs a row less than its cheapest. So
 any parts give a bound: the dual of the linear program for Steiner arborescences (Wong, 1984). The better the parts,
-the tighter it is, and the better a tree of the ways that rows then go. In good parts those rows pay most of a group
+the tighter it is. In good parts those rows pay most of a group
 that can hardly do without it. So parts grow with the use that rows make of a group (multiplicative weights, with
 momentum), and a row makes use of all ways at first, but of those that cost more ever less.
 """
@@ -21,9 +20,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.analysis.groups import Groups
 from pg_bridge.ordering.cells import Cells
-from pg_bridge.ordering.descent import NONE
-from pg_bridge.ordering.groups import Groups
+from pg_bridge.ordering.partition import NONE
 
 ROUNDS = 100
 _COUNTED_EVERY = 10  # rounds
@@ -44,24 +43,11 @@ def least_tree_chars(cells: Cells, groups: Groups, check_interrupts: Callable[[]
     """
     ways = Ways.of(cells, groups)
     best = 0.0
-    for done, shares in enumerate(ways.rounds()):
+    for done, part in enumerate(ways.rounds()):
         check_interrupts()
         if done % _COUNTED_EVERY == 0:
-            best = max(best, ways.least(shares.part))
+            best = max(best, ways.least(part))
     return int(groups.chars[0]) + int(np.ceil(best * (1 - _ROUNDED)))  # what all rows share is in every tree
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shares:
-    """What each row pays of each edge.
-
-    Attributes:
-        part: (s,) float64; of each step, its row's part of the edge.
-        soft: A way that costs so many characters more is used 1/e times as much.
-    """
-
-    part: NDArray[np.float64]
-    soft: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +77,6 @@ class Ways:
         levels: The steps, in the order in which they can be gone.
         by_edge: (s,) int32; the steps, edge after edge.
         edge_start: (e,) intp; where in `by_edge` each edge's begin.
-        group: (p,) int32; of each place.
         rest: (p,) float64; what is left at each place for its row to pay alone.
         by_row: (p,) intp; the places, row after row.
         row_start: (n,) intp; where in `by_row` each row's begin.
@@ -104,7 +89,6 @@ class Ways:
     levels: list[_Level]
     by_edge: NDArray[np.int32]
     edge_start: NDArray[np.intp]
-    group: NDArray[np.int32]
     rest: NDArray[np.float64]
     by_row: NDArray[np.intp]
     row_start: NDArray[np.intp]
@@ -137,22 +121,22 @@ class Ways:
         row_chars = cells.chars[place].sum(axis=0)
         rest = (row_chars[groups.rows] - groups.chars[group]).astype(np.float64)
         cost = (groups.chars[target] - groups.chars[source]).astype(np.float64)
-        return cls(cost, edge, from_, to, levels, by_edge, edge_start, group.astype(np.int32), rest, by_row, row_start)
+        return cls(cost, edge, from_, to, levels, by_edge, edge_start, rest, by_row, row_start)
 
-    def rounds(self) -> Iterator[Shares]:
-        """Equal shares, then better and better ones, each from fewer ways that rows make use of."""
+    def rounds(self) -> Iterator[NDArray[np.float64]]:
+        """The steps' parts of their edges: equal ones, then better ones, from ever fewer ways that are used."""
         part = 1 / np.bincount(self.edge, minlength=len(self.cost))[self.edge]
         growth = np.zeros(len(part))
         average = float(self.cost.mean()) if len(self.cost) else 1.0
         softness = np.geomspace(_SOFTEST * average, _HARDEST * average, ROUNDS + 1).tolist()
-        yield Shares(part, softness[0])
+        yield part
         for soft in softness[1:] if len(part) else ():
             use = self._use(part, soft)
             step = np.minimum(_STEP * soft / (self.cost * self._most(part)), _LARGEST_STEP)
             growth *= _MOMENTUM
             growth += step[self.edge] * (use - self._most(use)[self.edge])
             part = self._shared_out(np.log(np.maximum(part, _LEAST_PART)) + growth)
-            yield Shares(part, soft)
+            yield part
 
     def least(self, part: NDArray[np.float64]) -> float:
         """What all rows pay, each by its cheapest way."""
@@ -161,18 +145,6 @@ class Ways:
         for level in self.levels:
             paid[level.place] = np.minimum.reduceat(paid[self.from_[level.steps]] + pays[level.steps], level.start)
         return float(np.minimum.reduceat((paid + self.rest)[self.by_row], self.row_start).sum())
-
-    def gone(self, shares: Shares) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int32]]]:
-        """Follow each row's most used way up, group by group: the rows that go on, and their groups."""
-        weight, end = self._softly(shares.part, shares.soft)
-        into = np.full(len(self.rest), NONE, np.int32)
-        for level in self.levels:
-            into[level.place] = self.from_[level.steps][_largest(weight[level.steps], level.start)]
-        rows, place = np.arange(len(self.row_start)), self.by_row[_largest(end[self.by_row], self.row_start)]
-        while rows.size:
-            yield rows, self.group[place]
-            further = into[place].astype(np.intp)
-            rows, place = rows[further != NONE], further[further != NONE]
 
     def _softly(self, part: NDArray[np.float64], soft: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How much of a row's use of a place comes by each step to it, and how much of a row ends at each place."""
@@ -213,13 +185,6 @@ def _soft_minima(
     weight = np.exp((np.repeat(least, size) - values) / soft)
     total = np.add.reduceat(weight, start)
     return least - soft * np.log(total), weight / np.repeat(total, size)
-
-
-def _largest(values: NDArray[np.float64], start: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where in each run of values the first of the largest stands."""
-    size = np.diff(start, append=len(values))
-    largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, start), size))
-    return largest[np.searchsorted(largest, start)]
 
 
 def _depths(groups: Groups) -> NDArray[np.intp]:
