@@ -8,7 +8,7 @@ the engine has work while the others are planned; which few they are makes hardl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -19,8 +19,7 @@ from pg_bridge.asking.memory import Inquiry, Memory, Outcome, digest_rows, outco
 from pg_bridge.asking.prompt import render_questions
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Completion, Portion, Sampling
-from pg_bridge.options import Reorder
-from pg_bridge.ordering import Ordering, Sent, Strategy, order_by, plan, weigh
+from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
@@ -96,25 +95,23 @@ class Portions:
         for rows, inquiries in unknown.items():
             yield from self.of_rows(group, inquiries, np.array(rows, np.intp))
 
-    def of_rows(self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp]) -> Iterator[Portion]:
-        """Ask some questions about some of a group's unique rows."""
+    def of_rows(
+        self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp], *, quick: bool = False
+    ) -> Iterator[Portion]:
+        """Ask some questions about some of a group's unique rows.
+
+        Args:
+            group: The group.
+            inquiries: Some of its questions.
+            rows: Places in its table.
+            quick: Whether to order them in a way that rows to come are likely to continue.
+        """
         self.work()
-        if len(rows) >= _LEAD_FROM_ROWS:
-            with self.run.planning():
-                lead, ordering = _lead(group.table.take(rows), group.call.reorder, len(rows) // _LEAD_SHARE)
-            yield self._portion(group, inquiries, rows[lead], ordering, is_ahead=True)
+        if len(rows) >= _LEAD_FROM_ROWS and not quick:
+            lead = self._lead(group, rows, len(rows) // _LEAD_SHARE)
+            yield self._portion(group, inquiries, rows[lead], is_ahead=True)
             rows = np.delete(rows, lead)
-        heads = (tuple(map(id, inquiries)), group.table.columns)
-        with self.run.planning():
-            ordering = plan(
-                group.table.take(rows),
-                reorder=group.call.reorder,
-                after=self.memory.sent.get(heads, Sent()),
-                check_interrupts=self.work,
-            )
-        if ordering.sent is not None:
-            self.memory.sent[heads] = ordering.sent
-        yield self._portion(group, inquiries, rows, ordering)
+        yield self._portion(group, inquiries, rows, quick=quick)
 
     def ahead(self, group: Group, rows: Sequence[int], most: int) -> tuple[Portion, list[int]]:
         """Ask about a few of some unique rows, of a group of which more rows are still being read.
@@ -123,19 +120,40 @@ class Portions:
             The portion, and the rows that are asked about.
         """
         chosen = np.array(rows, np.intp)
+        chosen = chosen[self._lead(group, chosen, most)]
+        return self._portion(group, group.inquiries, chosen, is_ahead=True), chosen.tolist()
+
+    def _lead(self, group: Group, rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+        """Places in `rows` of a few that share much with each other: neighbours in an order that is soon found."""
+        size = max(1, min(most, _MOST_LEAD_ROWS, len(rows)))
+        reorder = group.call.reorder
         with self.run.planning():
-            lead, ordering = _lead(group.table.take(chosen), group.call.reorder, most)
-        return self._portion(group, group.inquiries, chosen[lead], ordering, is_ahead=True), chosen[lead].tolist()
+            table = group.table.take(rows)
+            ordering = plan(table, reorder=reorder, quick=True, check_interrupts=self.work)
+            start = 0 if reorder == "none" else _find_densest(table, ordering, size)
+        return ordering.row_order[start : start + size]
 
     def _portion(
         self,
         group: Group,
         inquiries: Sequence[Inquiry],
         rows: NDArray[np.intp],
-        ordering: Ordering,
         *,
+        quick: bool = False,
         is_ahead: bool = False,
     ) -> Portion:
+        """Order some rows, and make prompts of them."""
+        heads = (tuple(map(id, inquiries)), group.table.columns)
+        with self.run.planning():
+            ordering = plan(
+                group.table.take(rows),
+                reorder=group.call.reorder,
+                quick=quick or is_ahead,
+                after=self.memory.sent.get(heads, Sent()),
+                check_interrupts=self.work,
+            )
+        if ordering.sent is not None:
+            self.memory.sent[heads] = ordering.sent
         return Portion(self._prompts(group, inquiries, rows, ordering), len(rows) * len(inquiries), is_ahead)
 
     def _prompts(
@@ -150,24 +168,7 @@ class Portions:
             yield text
 
 
-_CHEAP: Mapping[Reorder, Strategy] = {"none": "original", "rows": "rows only", "rows and columns": "greedy"}
-
-
-def _lead(table: Table, reorder: Reorder, most: int) -> tuple[NDArray[np.intp], Ordering]:
-    """A few rows that share much with each other, as neighbours in an order that is soon found.
-
-    Returns:
-        Some of the table's rows, and the ordering of the table of these.
-    """
-    size = max(1, min(most, _MOST_LEAD_ROWS, table.rows))
-    ordering = order_by(_CHEAP[reorder], table)
-    start = 0 if reorder == "none" else _densest(table, ordering, size)
-    rows = ordering.row_order[start : start + size]
-    columns = ordering.column_order[start : start + size]
-    return rows, weigh("ahead", table.take(rows), np.arange(size, dtype=np.intp), columns)
-
-
-def _densest(table: Table, ordering: Ordering, count: int) -> int:
+def _find_densest(table: Table, ordering: Ordering, count: int) -> int:
     """Where so many rows begin that share most with the rows before them, of rows that all have one column order."""
     columns = ordering.column_order[0]
     codes = table.codes[ordering.row_order][:, columns]

@@ -157,7 +157,8 @@ class _Stream:
                 if self._ready:
                     yield Portion(iter(()), is_ahead=True)  # to hand over what is ready
                 if fresh:
-                    yield from portions.of_rows(group, [self._inquiry], np.array(fresh, np.intp))
+                    rows = np.array(fresh, np.intp)
+                    yield from portions.of_rows(group, [self._inquiry], rows, quick=window.is_small)
             elif call.dedup:  # an answer can be found again by its row only where equal rows are one
                 yield from self._ahead(window, group)
 

@@ -16,7 +16,7 @@ from pg_bridge.asking.run import Run
 
 FIRST_WINDOW_ROWS = 32
 LAST_SMALL_WINDOW_ROWS = 1024  # who has taken as many rows as these windows hold is expected to take all
-WINDOW_CHARS = 32_000_000
+WINDOW_CHARS = 128_000_000
 FETCHED_ROWS = 1024
 
 Row = TypeVar("Row")
@@ -31,11 +31,13 @@ class Window(Generic[Row]):
         rows: The rows as they came.
         ahead_of: If they come again, in a later window, and some of them may be asked about now: how many rows have
             been read for that one. 0 for a window proper.
+        is_small: Whether more would have been read for it if the statement surely took every row.
     """
 
     first_row_id: int
     rows: list[Row]
     ahead_of: int = 0
+    is_small: bool = False
 
 
 def read_windows(
@@ -83,6 +85,6 @@ def read_windows(
                 looked_at = len(rows)
                 yield Window(first_row_id, fetched, len(rows))
         if rows:
-            yield Window(first_row_id, rows)
+            yield Window(first_row_id, rows, is_small=size < most_rows and not is_last)
         first_row_id += len(rows)
         size = most_rows if every_row or size >= LAST_SMALL_WINDOW_ROWS else 2 * size

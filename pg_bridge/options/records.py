@@ -218,7 +218,10 @@ class Call:
     )
     dedup: bool = option(True, values.TRUTH, ABOUT_ROWS | TABLE, "whether equal prompts are asked once")
     window_rows: int = option(
-        16384, values.ROWS, ABOUT_ROWS | TABLE, "most rows planned and asked together, 1 to 1,000,000"
+        1_000_000,
+        values.ROWS,
+        ABOUT_ROWS | TABLE,
+        "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
     )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
