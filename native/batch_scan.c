@@ -32,6 +32,7 @@
 #include "utils/syscache.h"
 
 #define FIRST_WINDOW_ROWS 16	/* where the consumer may stop early */
+#define LEARNING_ROWS 1024		/* tell which of several quals goes first for all others */
 #define PRIOR_SEEN 2.0			/* a qual is expected to pass half, until some rows have shown more */
 #define PRIOR_PASSED 1.0
 
@@ -71,12 +72,13 @@ is_batch_scan(Plan *plan)
  */
 
 CustomScan *
-make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound, bool may_stop, bool may_reorder)
+make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, Consumer consumer, bool may_reorder)
 {
 	CustomScan *scan = makeNode(CustomScan);
 	List	   *columns = NIL;
 	List	   *batches = NIL;
 	List	   *reports = NIL;
+	List	   *bound = qual ? NIL : consumer.bound;
 	ListCell   *cell;
 
 	foreach(cell, child->targetlist)
@@ -102,7 +104,7 @@ make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,
 	outerPlan(&scan->scan.plan) = child;
 	scan->custom_scan_tlist = columns;
 	scan->custom_exprs = list_make3(batch->calls, batch->guards, bound);
-	scan->custom_private = list_make4(batches, reports, batch->needs, list_make2_int(may_stop, may_reorder));
+	scan->custom_private = list_make4(batches, reports, batch->needs, list_make2_int(consumer.takes, may_reorder));
 	scan->methods = &scan_methods;
 	return scan;
 }
@@ -156,7 +158,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	ListCell   *cell;
 	int			i;
 
-	state->may_stop = linitial_int(flags);
+	state->takes = linitial_int(flags);
 	state->may_reorder = lsecond_int(flags);
 
 	/* A mark or a step back would need windows that are gone; the planner puts a Material node above for those. */
@@ -235,11 +237,22 @@ start(BatchScanState *state)
 	state->nrows = state->next_row = 0;
 	state->pulled = 0;
 	find_bound(state);
-	state->window_rows = pg_bridge_window_rows;
-	if (state->bound_rows > 0)
-		state->window_rows = (int) Min(state->bound_rows, pg_bridge_window_rows);
-	else if (state->may_stop)
-		state->window_rows = Min(FIRST_WINDOW_ROWS, pg_bridge_window_rows);
+	state->window_rows = (int) Min(state->bound_rows > 0 ? state->bound_rows : FIRST_WINDOW_ROWS,
+								   pg_bridge_window_rows);
+}
+
+/* Most rows of the next window. A cursor's client may take the rest at once after some small pieces. */
+static int
+most_rows(BatchScanState *state)
+{
+	/* A bounded sort has no more rows than its bound. */
+	if (state->bound_rows > state->pulled)
+		return (int) Min(state->window_rows, state->bound_rows - state->pulled);
+	if (state->bound_rows > 0 || !takes_every_row(state->takes, state->css.ss.ps.state))
+		return state->window_rows;
+	if (state->may_reorder && state->nstages > 2 && state->all_windows == 0)
+		return Min(LEARNING_ROWS, pg_bridge_window_rows);
+	return pg_bridge_window_rows;
 }
 
 /* The qual that throws out most rows for its price goes first; at equal prices and rates the plan's order stays. */
@@ -303,7 +316,7 @@ static bool
 next_window(BatchScanState *state)
 {
 	PlanState  *child = outerPlanState(state);
-	int			most = state->window_rows;
+	int			most = most_rows(state);
 	int			i;
 
 	if (state->exhausted)
@@ -321,9 +334,6 @@ next_window(BatchScanState *state)
 		state->rows = tuplestore_begin_heap(true, false, work_mem);
 		MemoryContextSwitchTo(old);
 	}
-	/* A bounded sort has no more rows than its bound. */
-	if (state->bound_rows > state->pulled)
-		most = (int) Min(most, state->bound_rows - state->pulled);
 	while (state->nrows < most)
 	{
 		TupleTableSlot *slot = ExecProcNode(child);

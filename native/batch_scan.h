@@ -66,7 +66,7 @@ typedef struct BatchScanState
 	Stage	   *stages;
 	int		   *order;			/* of the quals */
 	bool		may_reorder;
-	bool		may_stop;
+	Takes		takes;
 	List	   *bound;			/* ExprStates of LIMIT and OFFSET, or NIL */
 	double		bound_rows;		/* rows still wanted, 0 if not known */
 	int64		statement;		/* tells batch functions which calls belong together */

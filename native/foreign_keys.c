@@ -6,7 +6,8 @@
  * outer side, in the finished plan: it pulls a window of rows, notes their keys where the foreign scan finds them, and
  * passes the rows on. The scan asks for the keys of a window together, and then serves one after the other.
  *
- * Windows have 16, 32, 64, … rows, because a LIMIT above may have enough after a few.
+ * Windows have 16, 32, 64, … rows, because a LIMIT above may have enough after a few, and no more than 16,384, because the
+ * scan holds the rows of all their keys.
  */
 #include "foreign_scan.h"
 
@@ -24,6 +25,7 @@
 #include "utils/tuplestore.h"
 
 #define FIRST_WINDOW_ROWS 16
+#define MOST_WINDOW_ROWS 16384
 
 /* -- keys on their way from the node to the scan */
 
@@ -206,7 +208,7 @@ next_window(KeysState *state)
 	if (state->nrows == 0)
 		return;
 	state->windows++;
-	state->window_rows = Min(state->window_rows * 2, pg_bridge_window_rows);
+	state->window_rows = Min(state->window_rows * 2, Min(MOST_WINDOW_ROWS, pg_bridge_window_rows));
 	old = MemoryContextSwitchTo(state->window_context);
 	state->keys->array = makeArrayResult(keys, state->window_context);
 	state->keys->window = ++windows;
@@ -271,13 +273,6 @@ explain(CustomScanState *node, List *ancestors, ExplainState *es)
 }
 
 /* -- the plan */
-
-static bool
-is_foreign_scan(Plan *plan)
-{
-	return plan && IsA(plan, ForeignScan) && ((ForeignScan *) plan)->scan.scanrelid > 0 &&
-		GetFdwRoutineByServerId(((ForeignScan *) plan)->fs_server)->GetForeignPlan == foreign_plan;
-}
 
 static bool
 mentions_param_walker(Node *node, void *param)
@@ -416,11 +411,8 @@ void
 look_ahead_for_keys(PlannedStmt *stmt)
 {
 	ListCell   *cell;
-	int			next_id;
+	int			next_id = next_plan_node_id(stmt);
 
-	if (!reads_foreign_tables(stmt))
-		return;
-	next_id = next_plan_node_id(stmt);
 	look_ahead_in(stmt->planTree, &next_id);
 	foreach(cell, stmt->subplans)
 		look_ahead_in(lfirst(cell), &next_id);

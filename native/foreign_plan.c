@@ -405,6 +405,13 @@ whole_row_is_for_recheck(PlannerInfo *root, RelOptInfo *rel)
 	return found;
 }
 
+/* What foreign_plan_of() reads. */
+static List *
+as_list(List *needed, List *quals, List *sort, int key, bool discreet, Takes takes)
+{
+	return lappend(list_make5(needed, quals, sort, makeInteger(key), makeInteger(discreet)), makeInteger(takes));
+}
+
 ForeignScan *
 foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, List *tlist, List *clauses,
 			 Plan *outer_plan)
@@ -445,9 +452,17 @@ foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, L
 	needed = needed_columns(root, rel, table, used);
 	check_barrier(root, rel, table, needed, quals);
 	return make_foreignscan(tlist, checked, rel->relid, values,
-							list_make5(needed, quals_as_list(quals), path->fdw_private, makeInteger(-1),
-									   makeInteger(((Planned *) rel->fdw_private)->discreet)),
+							as_list(needed, quals_as_list(quals), path->fdw_private, -1,
+									((Planned *) rel->fdw_private)->discreet, MAY_STOP),
 							NIL, rechecked, outer_plan);
+}
+
+/* Is this a scan of a foreign table of ours? */
+bool
+is_foreign_scan(Plan *plan)
+{
+	return plan && IsA(plan, ForeignScan) && ((ForeignScan *) plan)->scan.scanrelid > 0 &&
+		GetFdwRoutineByServerId(((ForeignScan *) plan)->fs_server)->GetForeignPlan == foreign_plan;
 }
 
 ForeignPlan *
@@ -460,6 +475,7 @@ foreign_plan_of(ForeignScan *scan)
 	plan->sort = lthird(scan->fdw_private);
 	plan->key = intVal(lfourth(scan->fdw_private));
 	plan->discreet = intVal(list_nth(scan->fdw_private, 4));
+	plan->takes = intVal(list_nth(scan->fdw_private, 5));
 	return plan;
 }
 
@@ -477,7 +493,14 @@ foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid
 	if (strcmp(qual->operator, "=") != 0 || qual->quantifier[0] ||
 		!are_equal(qual->column_type, exprType((Node *) qual->value), qual->collation))
 		return false;
-	scan->fdw_private = list_make5(list_append_unique_int(plan->needed, qual->column), lsecond(scan->fdw_private),
-								   plan->sort, makeInteger(place), makeInteger(plan->discreet));
+	scan->fdw_private = as_list(list_append_unique_int(plan->needed, qual->column), lsecond(scan->fdw_private),
+								plan->sort, place, plan->discreet, plan->takes);
 	return true;
+}
+
+/* Note in a plan what is taken of the scan's rows. */
+void
+foreign_plan_tell(ForeignScan *scan, Takes takes)
+{
+	lfirst(list_nth_cell(scan->fdw_private, 5)) = makeInteger(takes);
 }

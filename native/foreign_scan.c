@@ -282,8 +282,10 @@ start(ForeignScanState *node, Datum keys)
 	begin_request(&request, table);
 	append_columns(&request, table, run->plan->needed);
 	append_sort(&request, table, run->plan->sort);
-	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d, \"reader\": %u",
-					 run->statement, node->ss.ps.plan->plan_node_id, GetUserId());
+	appendStringInfo(&request, ", \"statement\": " INT64_FORMAT ", \"node\": %d, \"reader\": %u, \"every_row\": %s",
+					 run->statement, node->ss.ps.plan->plan_node_id, GetUserId(),
+					 DatumGetPointer(keys) != NULL || takes_every_row(run->plan->takes, node->ss.ps.state) ?
+					 "true" : "false");
 	run->exhausted = !append_quals(&request, node, keys);
 	appendStringInfoChar(&request, '}');
 	if (!run->exhausted)

@@ -49,6 +49,7 @@ typedef struct ForeignPlan
 	List	   *sort;			/* of IntList: attribute number, is descending, NULLs come first */
 	int			key;			/* the place of the qual whose value foreign_keys.c knows ahead, or -1 */
 	bool		discreet;		/* EXPLAIN must not look at the source's rows */
+	Takes		takes;			/* what consumers.c has noted */
 } ForeignPlan;
 
 /* foreign_quals.c */
@@ -65,7 +66,9 @@ extern void foreign_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table);
 extern void foreign_paths(PlannerInfo *root, RelOptInfo *rel, Oid table);
 extern ForeignScan *foreign_plan(PlannerInfo *root, RelOptInfo *rel, Oid table, ForeignPath *path, List *tlist,
 								 List *clauses, Plan *outer_plan);
+extern bool is_foreign_scan(Plan *plan);
 extern ForeignPlan *foreign_plan_of(ForeignScan *scan);
+extern void foreign_plan_tell(ForeignScan *scan, Takes takes);
 extern bool foreign_plan_can_look_ahead(ForeignScan *scan, int place, bool (*are_equal) (Oid, Oid, Oid));
 
 /* foreign_rights.c */
@@ -120,7 +123,6 @@ extern bool foreign_scan_has_run(ForeignScanState *node, int64 *statement);
 extern void foreign_scan_init(void);
 
 /* foreign_keys.c */
-extern bool reads_foreign_tables(PlannedStmt *stmt);
 extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);
 
 /* foreign_explain.c */

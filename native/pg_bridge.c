@@ -19,7 +19,7 @@ static const char source_digest[] __attribute__((used)) = "pg_bridge source " SO
 #endif
 
 bool		pg_bridge_batching = true;
-int			pg_bridge_window_rows = 16384;
+int			pg_bridge_window_rows = 1000000;
 
 static planner_hook_type next_planner;
 
@@ -28,8 +28,22 @@ static planner_hook_type next_planner;
 /* Functions have these settings; sessions have them only because a function's must be somebody's. */
 static char *batch_of_function;
 static char *report_of_function;
+static bool every_row;			/* is never set: its hook shows it */
 
 extern PGDLLEXPORT void _PG_init(void);
+
+/* A finished plan whose foreign scans know how many rows, and how many keys, to take together. */
+static PlannedStmt *
+with_windows(PlannedStmt *stmt)
+{
+	if (reads_foreign_tables(stmt))
+	{
+		tell_foreign_scans(stmt);
+		if (pg_bridge_batching)
+			look_ahead_for_keys(stmt);
+	}
+	return stmt;
+}
 
 static PlannedStmt *
 plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInfo params)
@@ -47,9 +61,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	if (!pg_bridge_batching || IsParallelWorker() || !mentions_own_functions(query))
 	{
 		stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
-		if (pg_bridge_batching)
-			look_ahead_for_keys(stmt);
-		return stmt;
+		return with_windows(stmt);
 	}
 
 	registry = new_registry();
@@ -58,8 +70,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
 	rewrite_statement(stmt, registry, cursor_options, may_reorder, volatile_subqueries);
 	depend_on_registry(stmt, registry);
-	look_ahead_for_keys(stmt);
-	return stmt;
+	return with_windows(stmt);
 }
 
 /* A plan that was kept holds batch nodes, or lacks them. */
@@ -80,7 +91,12 @@ _PG_init(void)
 	DefineCustomIntVariable("pg_bridge.window_rows",
 							"Most rows whose calls are gathered into one batch.",
 							NULL,
-							&pg_bridge_window_rows, 16384, 1, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
+							&pg_bridge_window_rows, 1000000, 1, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_bridge.every_row",
+							 "Whether the statement that reads it is run to its end.",
+							 "llm.map reads it.",
+							 &every_row, false, PGC_INTERNAL,
+							 GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, NULL, NULL, show_every_row);
 	DefineCustomStringVariable("pg_bridge.batch",
 							   "Names the function that answers many calls of a function at once.",
 							   "A setting of functions; a session's own says nothing.",
@@ -97,6 +113,7 @@ _PG_init(void)
 	registry_init();
 	security_init();
 	batch_scan_init();
+	consumers_init();
 	foreign_keys_init();
 	multicorn_guard_init();
 	next_planner = planner_hook;

@@ -15,6 +15,7 @@
  *						foresee.c		an expression's calls become columns of the batch node
  *						conditions.c	the condition under which each call would be reached
  *						closed.c		whether an expression can be evaluated by itself
+ *						consumers.c		who takes every row of a node, and who may stop early
  *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
  *						batch_calls.c	each call's arguments, the batch function, the results
  *						batch_window.c	the results of a window, and one row of it
@@ -106,12 +107,37 @@ extern Node *foresee_side(Batch *batch, Node *expr, int side);
 extern Node *foresee_aggregates(Batch *batch, Node *expr);
 extern void next_stage(Batch *batch);
 
+/* consumers.c */
+typedef enum Takes				/* the surest first */
+{
+	TAKES_EVERY_ROW,			/* or fails */
+	AS_THE_CLIENT_TAKES,		/* every row, unless the statement is run in parts */
+	MAY_STOP
+} Takes;
+
+/* What the nodes above will do with a node's rows. */
+typedef struct Consumer
+{
+	Takes		takes;
+	List	   *bound;			/* LIMIT and OFFSET, if they count this node's rows; else NIL */
+} Consumer;
+
+extern Consumer consumer_below(Plan *plan, int side, Consumer consumer);
+extern void visit_children(Plan *plan, Consumer consumer,
+						   void (*visit) (Plan **child, Consumer consumer, void *context), void *context);
+extern Takes *takes_of_subplans(PlannedStmt *stmt);
+extern void tell_foreign_scans(PlannedStmt *stmt);
+extern bool takes_every_row(Takes takes, EState *estate);
+extern const char *show_every_row(void);
+extern void consumers_init(void);
+
 /* rewrite.c */
 extern int	next_plan_node_id(PlannedStmt *stmt);
 extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder,
 							  bool volatile_subqueries);
 
 /* foreign_keys.c */
+extern bool reads_foreign_tables(PlannedStmt *stmt);
 extern void look_ahead_for_keys(PlannedStmt *stmt);
 extern void foreign_keys_init(void);
 
@@ -123,8 +149,8 @@ extern int	inside_batch_function;	/* how many are being called */
 extern int64 statement_number(EState *estate);
 
 /* batch_scan.c */
-extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, List *bound,
-								   bool may_stop, bool may_reorder);
+extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, Consumer consumer,
+								   bool may_reorder);
 extern bool is_batch_scan(Plan *plan);
 extern void batch_scan_init(void);
 

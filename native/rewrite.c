@@ -11,7 +11,6 @@
 
 #include "executor/executor.h"
 #include "jit/jit.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -25,15 +24,6 @@ typedef struct Rewriting
 	int			next_id;		/* plan_node_id of the next node */
 	bool		found;			/* a batch node was made */
 } Rewriting;
-
-/* What the nodes above will do with a node's rows. */
-typedef struct Consumer
-{
-	bool		may_stop;		/* stop before the end */
-	List	   *bound;			/* LIMIT and OFFSET, if they count this node's rows; else NIL */
-} Consumer;
-
-static Plan *rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting);
 
 /* -- parts */
 
@@ -119,7 +109,10 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 	List	   *moved = list_make2(batch->calls, batch->guards);
 	ListCell   *cell;
 	int			number = 0;
+	int			place_passed = list_length(passed);
 
+	while (place_passed-- > 0)
+		consumer = consumer_below(list_nth(passed, place_passed), OUTER_VAR, consumer);
 	foreach(cell, batch->calls)
 	{
 		Node	   *call = lfirst(cell);
@@ -128,8 +121,7 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 
 		tlist = lappend(tlist, makeTargetEntry((Expr *) var, list_length(tlist) + 1, NULL, false));
 	}
-	plan = finished(make_batch_scan(batch, child, tlist, NIL, consumer.bound, consumer.may_stop,
-									rewriting->may_reorder), child, rewriting);
+	plan = finished(make_batch_scan(batch, child, tlist, NIL, consumer, rewriting->may_reorder), child, rewriting);
 	plan->total_cost += calls_cost(batch->calls) * plan->plan_rows;
 	take_parameters(plan, user, moved);
 	if (passed == NIL)
@@ -294,8 +286,7 @@ split(Plan *plan, Consumer consumer, Rewriting *rewriting)
 #endif
 	plan->targetlist = columns;
 	plan->qual = cheap;
-	above = finished(make_batch_scan(batch, plan, tlist, quals, quals ? NIL : consumer.bound, consumer.may_stop,
-									 rewriting->may_reorder), plan, rewriting);
+	above = finished(make_batch_scan(batch, plan, tlist, quals, consumer, rewriting->may_reorder), plan, rewriting);
 	above->initPlan = plan->initPlan;
 	plan->initPlan = NIL;
 	plan->total_cost = Max(plan->startup_cost, plan->total_cost - calls_cost(batch->calls) * plan->plan_rows);
@@ -323,8 +314,8 @@ replace_result(Result *result, Consumer consumer, Rewriting *rewriting)
 	foresee_stages(batch, &quals, &tlist);
 	if (batch->calls == NIL)
 		return &result->plan;
-	above = finished(make_batch_scan(batch, child, tlist, quals, quals ? NIL : consumer.bound, consumer.may_stop,
-									 rewriting->may_reorder), &result->plan, rewriting);
+	above = finished(make_batch_scan(batch, child, tlist, quals, consumer, rewriting->may_reorder), &result->plan,
+					 rewriting);
 	above->initPlan = result->plan.initPlan;
 	return above;
 }
@@ -350,20 +341,19 @@ foresee_join_side(Plan *join, int side, Consumer consumer, Rewriting *rewriting)
 			((Hash *) *place)->hashkeys = (List *) foresee_side(batch, (Node *) ((Hash *) *place)->hashkeys, OUTER_VAR);
 	}
 	if (batch->calls != NIL)
-		insert_below(join, place, batch, consumer, rewriting);
+		insert_below(join, place, batch, consumer_below(join, side, consumer), rewriting);
 }
 
 static Plan *
 rewrite_join(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
 	Join	   *join = (Join *) plan;
-	Consumer	inside = {consumer.may_stop, NIL};
 
 	if (contains_call((Node *) join->joinqual, rewriting->registry) ||
 		(IsA(plan, HashJoin) && contains_call((Node *) ((HashJoin *) plan)->hashclauses, rewriting->registry)))
 	{
-		foresee_join_side(plan, OUTER_VAR, inside, rewriting);
-		foresee_join_side(plan, INNER_VAR, inside, rewriting);
+		foresee_join_side(plan, OUTER_VAR, consumer, rewriting);
+		foresee_join_side(plan, INNER_VAR, consumer, rewriting);
 	}
 	if (join->jointype == JOIN_INNER)
 	{
@@ -389,7 +379,7 @@ static Plan *
 rewrite_aggregation(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
 	Batch	   *batch = batch_below(outerPlan(plan), rewriting);
-	Consumer	inside = {consumer.may_stop && !IsA(plan, Agg), NIL};
+	Consumer	inside = consumer_below(plan, OUTER_VAR, consumer);
 
 	if (contains_call((Node *) plan->targetlist, rewriting->registry) ||
 		contains_call((Node *) plan->qual, rewriting->registry))
@@ -406,7 +396,7 @@ static Plan *
 rewrite_project_set(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
 	Batch	   *batch = batch_below(outerPlan(plan), rewriting);
-	Consumer	inside = {consumer.may_stop, NIL};
+	Consumer	inside = consumer_below(plan, OUTER_VAR, consumer);
 
 	if (contains_call((Node *) plan->targetlist, rewriting->registry))
 	{
@@ -417,74 +407,22 @@ rewrite_project_set(Plan *plan, Consumer consumer, Rewriting *rewriting)
 	return plan;
 }
 
-/* What a node's child can expect of it, given what the node can expect itself. */
-static Consumer
-consumer_below(Plan *plan, Consumer consumer)
-{
-	Consumer	inside = {consumer.may_stop, NIL};
-
-	switch (nodeTag(plan))
-	{
-		case T_Limit:
-			inside.may_stop = true;
-			if (((Limit *) plan)->limitCount && ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT)
-				inside.bound = list_make2(((Limit *) plan)->limitCount, ((Limit *) plan)->limitOffset);
-			if (!is_plain_bound(inside.bound))
-				inside.bound = NIL;
-			break;
-		case T_Result:
-		case T_SubqueryScan:
-		case T_Append:			/* not LockRows: it may leave rows out */
-			if (plan->qual == NIL)
-				inside.bound = consumer.bound;
-			break;
-		case T_Sort:
-		case T_Hash:
-		case T_ModifyTable:
-			inside.may_stop = false;
-			break;
-		case T_Agg:
-			inside.may_stop &= ((Agg *) plan)->aggstrategy == AGG_SORTED;
-			break;
-		default:
-			break;
-	}
-	return inside;
-}
+static Plan *rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting);
 
 static void
-rewrite_list(List *plans, Consumer consumer, Rewriting *rewriting)
+rewrite_child(Plan **child, Consumer consumer, void *rewriting)
 {
-	ListCell   *cell;
-
-	foreach(cell, plans)
-		lfirst(cell) = rewrite(lfirst(cell), consumer, rewriting);
+	*child = rewrite(*child, consumer, rewriting);
 }
 
 static Plan *
 rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
-	Consumer	inside;
-
-	if (plan == NULL || IsA(plan, CustomScan))
+	if (IsA(plan, CustomScan))
 		return plan;
-	check_stack_depth();
 	if (IsA(plan, Gather) || IsA(plan, GatherMerge))
 		return split(plan, consumer, rewriting);
-	inside = consumer_below(plan, consumer);
-	if (IsA(plan, Append))
-		rewrite_list(((Append *) plan)->appendplans, inside, rewriting);
-	else if (IsA(plan, MergeAppend))
-		rewrite_list(((MergeAppend *) plan)->mergeplans, inside, rewriting);
-	else if (IsA(plan, SubqueryScan))
-		((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, inside, rewriting);
-	else if (!IsA(plan, ForeignScan))
-	{
-		outerPlan(plan) = rewrite(outerPlan(plan), inside, rewriting);
-		if (is_join(plan) && ((Join *) plan)->jointype != JOIN_INNER)
-			inside.may_stop = true; /* a semijoin stops at the first partner */
-		innerPlan(plan) = rewrite(innerPlan(plan), inside, rewriting);
-	}
+	visit_children(plan, consumer, rewrite_child, rewriting);
 	if (is_split_scan(plan) || IsA(plan, Group))
 		return split(plan, consumer, rewriting);
 	if (is_join(plan))
@@ -588,8 +526,8 @@ void
 rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder, bool volatile_subqueries)
 {
 	Rewriting	rewriting = {registry, may_reorder, volatile_subqueries, 0, false};
-	Consumer	client = {(cursor_options & CURSOR_OPT_FAST_PLAN) != 0, NIL};
-	Consumer	expression = {true, NIL};
+	Consumer	client = {AS_THE_CLIENT_TAKES, NIL};
+	Takes	   *takes = takes_of_subplans(stmt);
 	bool		back = must_go_back(stmt, cursor_options);
 	ListCell   *cell;
 
@@ -597,8 +535,10 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	stmt->planTree = rewrite_tree(stmt->planTree, client, &rewriting);
 	foreach(cell, stmt->subplans)
 	{
+		Consumer	consumer = {takes[foreach_current_index(cell)], NIL};
+
 		if (lfirst(cell) && !may_reach_workers(stmt, lfirst(cell)))
-			lfirst(cell) = rewrite_tree(lfirst(cell), expression, &rewriting);
+			lfirst(cell) = rewrite_tree(lfirst(cell), consumer, &rewriting);
 	}
 	if (!rewriting.found)
 		return;

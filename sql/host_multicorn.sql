@@ -97,8 +97,9 @@ BEGIN
     RETURN name;
 END $$;
 
--- A body that is parsed here and now, because the caller's path must be left as it is for his query.
-CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
+-- A body that is parsed here and now, because the caller's path must be left as it is for his query. The rows are all staged
+-- before the first one is asked about, whether every one is wanted or not.
+CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text, every_row boolean)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC

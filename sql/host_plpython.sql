@@ -12,11 +12,12 @@ functions.connect(plpy, role)
 $$;
 
 -- It runs the caller's query, so it keeps the caller's path.
-CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text)
+-- every_row: the statement that calls it takes every row.
+CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text, every_row boolean)
 RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE plpython3u VOLATILE AS $$
 from pg_bridge.plpython import functions
-return functions.map_rows(plpy, query, columns, prompt, options)
+return functions.map_rows(plpy, query, columns, prompt, options, every_row)
 $$;
 
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)

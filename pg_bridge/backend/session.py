@@ -119,11 +119,14 @@ def start_run(
     call: Call,
     server: Server,
     check_interrupts: Callable[[], None],
+    *,
+    every_row: bool = False,
 ) -> Iterator[Answer]:
     """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `streamed.ask`."""
     run = Run()
     SESSION.begin_run(run)
-    answers = ask(fetch, columns, prompt, call, Engine(server, check_interrupts=check_interrupts), run)
+    engine = Engine(server, check_interrupts=check_interrupts)
+    answers = ask(fetch, columns, prompt, call, engine, run, every_row=every_row)
     return until_its_end(answers)
 
 

@@ -240,7 +240,11 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySou
     scan = Scan(relation, frozenset(asked["needed"]), quals, sort_of(asked["sort"]))
     memory = SESSION.statement(asked["statement"], asked["reader"])
     return scan.windows(
-        memory, asked["node"], lambda: Engine(server, check_interrupts=Interrupts().check), table.learned_for(asked)
+        memory,
+        asked["node"],
+        lambda: Engine(server, check_interrupts=Interrupts().check),
+        table.learned_for(asked),
+        every_row=asked.get("every_row", False),
     )
 
 

@@ -41,7 +41,9 @@ def connect(plpy: Any, role: str) -> None:
         SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
 
 
-def map_rows(plpy: Any, query: str, columns: list[str], prompt: str | None, options: str) -> Iterator[ResultRow]:
+def map_rows(
+    plpy: Any, query: str, columns: list[str], prompt: str | None, options: str, every_row: bool | None
+) -> Iterator[ResultRow]:
     """Ask a prompt about each row of a query; the body of `llm._map`.
 
     Yields:
@@ -50,8 +52,9 @@ def map_rows(plpy: Any, query: str, columns: list[str], prompt: str | None, opti
     try:
         call = Call.from_arguments(_json(options))
         _require(query is not None and is_flat(columns) and None not in columns)
+        fetch = _Rows(plpy, query).fetch
         for answer in start_run(
-            _Rows(plpy, query).fetch, columns, prompt, call, _server(plpy, call), Interrupts().check
+            fetch, columns, prompt, call, _server(plpy, call), Interrupts().check, every_row=bool(every_row)
         ):
             yield answer.row_id, answer.input, answer.output, answer.error
     except Exception as error:
