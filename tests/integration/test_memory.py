@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pg_bridge.testing.double import EngineDouble
+from tests.conftest import Database
 
 MIB = 1024 * 1024
 MANY = pytest.mark.parametrize("rows", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
@@ -56,3 +57,27 @@ def test_a_million_rows_of_a_foreign_table(foreign: psycopg.Connection[Any], eng
     assert counted == (rows - rows // 1000, rows - rows // 1000, 999, 320)
     assert peak_bytes(foreign.info.backend_pid) < most_bytes(rows)
     print(f"peak {peak_bytes(foreign.info.backend_pid) / MIB:.0f} MiB")
+
+
+@MANY
+@pytest.mark.timeout(600)
+def test_a_million_rows_of_calls(
+    batching: Database, conn: psycopg.Connection[Any], engine: EngineDouble, rows: int
+) -> None:
+    """One window holds all rows: it stands on disk, and only the arguments of one batch are in memory."""
+    if batching.host != "plpython":
+        pytest.skip("the functions that are batched are those of the PL/Python host")
+    engine.behaviour.record = False
+    query = f"SELECT i, i % 1000 AS k, repeat(md5(i::text), 31) AS body FROM generate_series(1, {rows}) AS i"
+    conn.execute(f"CREATE TABLE t AS {query}".encode())
+    assert conn.execute("SELECT count(llm.complete('What is {k}?', t)) FROM t").fetchone() == (rows,)
+    assert peak_bytes(conn.info.backend_pid) < most_bytes(rows)
+    # Answers of which each row has its own.
+    unique = rows // 10
+    own = f"SELECT llm.complete('Which is {{i}}?', t) AS a FROM t WHERE i <= {unique}"
+    counted = conn.execute(f"SELECT count(a), count(DISTINCT a) FROM ({own}) AS s".encode()).fetchone()
+    answers, distinct = counted or (0, 0)
+    assert answers == unique
+    assert distinct > unique - 5  # the double draws its answers
+    assert peak_bytes(conn.info.backend_pid) < most_bytes(rows)
+    print(f"peak {peak_bytes(conn.info.backend_pid) / MIB:.0f} MiB")
