@@ -60,15 +60,18 @@ calls_cost(List *calls)
 	return cost;
 }
 
+/* A batch node over a child, in the place of a node that is like it, and that much dearer. */
 static Plan *
-finished(CustomScan *scan, Plan *like, Rewriting *rewriting)
+batch_over(Plan *child, Batch *batch, List *tlist, List *quals, Consumer consumer, Plan *like, Cost dearer,
+		   Rewriting *rewriting)
 {
+	CustomScan *scan = make_batch_scan(batch, child, tlist, quals, consumer, rewriting->may_reorder);
 	Plan	   *plan = &scan->scan.plan;
-	Plan	   *child = outerPlan(plan);
 
 	plan->plan_node_id = rewriting->next_id++;
-	plan->startup_cost = like->startup_cost;
-	plan->total_cost = like->total_cost;
+	plan->total_cost = like->total_cost + dearer;
+	/* Its first row costs a window: a hash join that has this for its outer side looks first whether the other has rows. */
+	plan->startup_cost = consumer.takes == MAY_STOP ? like->startup_cost : plan->total_cost;
 	plan->plan_rows = like->plan_rows;
 	plan->plan_width = like->plan_width;
 	plan->extParam = bms_union(like->extParam, child->extParam);
@@ -109,10 +112,10 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 	List	   *moved = list_make2(batch->calls, batch->guards);
 	ListCell   *cell;
 	int			number = 0;
-	int			place_passed = list_length(passed);
+	int			over;
 
-	while (place_passed-- > 0)
-		consumer = consumer_below(list_nth(passed, place_passed), OUTER_VAR, consumer);
+	for (over = list_length(passed) - 1; over >= 0; over--)
+		consumer = consumer_below(list_nth(passed, over), OUTER_VAR, consumer);
 	foreach(cell, batch->calls)
 	{
 		Node	   *call = lfirst(cell);
@@ -121,8 +124,7 @@ insert_below(Plan *user, Plan **place, Batch *batch, Consumer consumer, Rewritin
 
 		tlist = lappend(tlist, makeTargetEntry((Expr *) var, list_length(tlist) + 1, NULL, false));
 	}
-	plan = finished(make_batch_scan(batch, child, tlist, NIL, consumer, rewriting->may_reorder), child, rewriting);
-	plan->total_cost += calls_cost(batch->calls) * plan->plan_rows;
+	plan = batch_over(child, batch, tlist, NIL, consumer, child, calls_cost(batch->calls) * child->plan_rows, rewriting);
 	take_parameters(plan, user, moved);
 	if (passed == NIL)
 		*place = plan;
@@ -286,7 +288,7 @@ split(Plan *plan, Consumer consumer, Rewriting *rewriting)
 #endif
 	plan->targetlist = columns;
 	plan->qual = cheap;
-	above = finished(make_batch_scan(batch, plan, tlist, quals, consumer, rewriting->may_reorder), plan, rewriting);
+	above = batch_over(plan, batch, tlist, quals, consumer, plan, 0, rewriting);
 	above->initPlan = plan->initPlan;
 	plan->initPlan = NIL;
 	plan->total_cost = Max(plan->startup_cost, plan->total_cost - calls_cost(batch->calls) * plan->plan_rows);
@@ -314,8 +316,7 @@ replace_result(Result *result, Consumer consumer, Rewriting *rewriting)
 	foresee_stages(batch, &quals, &tlist);
 	if (batch->calls == NIL)
 		return &result->plan;
-	above = finished(make_batch_scan(batch, child, tlist, quals, consumer, rewriting->may_reorder), &result->plan,
-					 rewriting);
+	above = batch_over(child, batch, tlist, quals, consumer, &result->plan, 0, rewriting);
 	above->initPlan = result->plan.initPlan;
 	return above;
 }

@@ -5,7 +5,8 @@
 In: a `Relation`, the columns that the query needs, its quals and its sort keys. Out: rows in the source's order, as
 soon as their window is answered. Only what is needed is asked: each predicate about the rows that the earlier ones
 left, all other model columns about the rows that are left in the end. Windows begin small and double, so that a query
-which stops early has asked little. It knows neither PostgreSQL's embedding nor HTTP.
+which stops early has asked little; one that takes every row gets the others together. It knows neither PostgreSQL's
+embedding nor HTTP.
 """
 
 from __future__ import annotations

@@ -284,3 +284,18 @@ def test_only_a_run_of_a_statement_says_that_it_takes_every_row(shared: Conn) ->
         with pytest.raises(psycopg.errors.DivisionByZero), shared.transaction():
             shared.execute("SELECT 1 / (i - 7) FROM t")
         assert shared.execute("FETCH 1 FROM c").fetchall() == [("off",)]
+
+
+def test_a_hash_join_without_partners_asks_nothing(shared: Conn) -> None:
+    """It looks first whether the other side has any rows."""
+    with shared.transaction(force_rollback=True):
+        shared.execute("CREATE TABLE gone AS SELECT i % 10 AS x FROM generate_series(1, 2000) AS i")
+        shared.execute("ANALYZE gone")
+        shared.execute("DELETE FROM gone")
+        shared.execute("SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off")
+        query = "SELECT count(*) FROM t JOIN gone ON t.i % 10 = gone.x WHERE said(t.i) <> ''"
+        plan = "\n".join(line for (line,) in shared.execute(f"EXPLAIN {query}").fetchall())
+        with noticed(shared) as notices:
+            shared.execute(query.encode())
+    print(plan)
+    assert notices == []
