@@ -28,6 +28,8 @@ from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
 from pg_bridge.rows.table import Table
 
+CELL_CHARS = 64  # what a cell takes besides its text
+
 _NOT_OF_THE_TYPE = "the answer is no value of the column's type"
 _WORTH_ANOTHER_TRY = UNFIT | {_NOT_OF_THE_TYPE}
 
@@ -156,14 +158,14 @@ class Scan:
     def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[Cells]]:
         most = self.relation.definition.window_rows
         if self.asked:
-            read = read_windows(source.fetch, _chars_sent, run, every_row=every_row, most_rows=most, ahead=False)
+            read = read_windows(source.fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
         else:  # nothing is gained by more rows at one time
-            read = read_windows(source.fetch, _chars_sent, run, every_row=True, most_rows=FETCHED_ROWS)
+            read = read_windows(source.fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
         return (window.rows for window in read)
 
 
-def _chars_sent(cells: Cells) -> int:
-    return len(cells[-1] or "")
+def _chars_held(cells: Cells) -> int:
+    return sum(CELL_CHARS + len(cell or "") for cell in cells)
 
 
 class _Asking:

@@ -576,7 +576,7 @@ def test_memory_does_not_grow_with_the_rows(big: Conn, engine: EngineDouble) -> 
     big.execute("SELECT count(kind), count(t), count(n) FROM many WHERE n <= 60000")
     with OwnMemory(big) as scan:
         assert big.execute("SELECT count(kind), count(t), count(n) FROM many").fetchone() == (rows, rows, rows)
-    assert scan.peak - scan.before < 40_000
+    assert scan.peak - scan.before < 150_000  # one window, of some 130,000 short rows
     loop = (
         "SELECT count(x.t) FROM generate_series(1, 3000) AS g, LATERAL (SELECT t FROM many WHERE n = g OFFSET 0) AS x"
     )
