@@ -146,7 +146,9 @@ CONSUMERS = {
     "insert": every("INSERT INTO kept {rows}"),
     "insert that returns": every("INSERT INTO kept {rows} RETURNING a"),
     "cte that inserts": every("WITH c AS (INSERT INTO kept {rows}) SELECT"),
-    "update": every("UPDATE kept SET a = s.a FROM {s} WHERE kept.i = s.i AND s.a <> ''"),
+    "update": every(
+        "INSERT INTO kept SELECT i FROM t; UPDATE kept SET a = s.a FROM {s} WHERE kept.i = s.i AND s.a <> ''"
+    ),
     "create table": every("CREATE TABLE made AS {rows}"),
     "materialized view": every("CREATE MATERIALIZED VIEW made AS {rows}"),
     "copy": every("COPY ({rows}) TO '/dev/null'"),
