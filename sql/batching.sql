@@ -121,7 +121,7 @@ COMMENT ON FUNCTION llm.unregister_batch IS 'takes back llm.register_batch; fals
 -- The answers to questions about rows, in their order; `names` and `options` are those that differ from call to call.
 CREATE FUNCTION llm._batch(
     statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
-) RETURNS TABLE (answers text[], fault text)
+) RETURNS TABLE (answers text[], fault text[])
 LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions
 return functions.batch(plpy, statement, node, prompt, input, fixed, names, options)

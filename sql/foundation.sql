@@ -78,38 +78,38 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION llm._validate FROM PUBLIC;
 
--- Errors travel from Python as data and are raised here, so that message, detail, hint and SQLSTATE are the same
--- on both hosts and no Python traceback stands in front of them.
-CREATE FUNCTION llm._raise(fault text) RETURNS text
+-- Errors travel from Python as data, {SQLSTATE, message, detail, hint}, and are raised here, so that all four are the same
+-- on both hosts and no Python traceback stands in front of them. What is empty is not shown.
+CREATE FUNCTION llm._raise(fault text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    f json := fault::json;
+    state CONSTANT text := fault[1];
+    said CONSTANT text := fault[2];
+    detail CONSTANT text := coalesce(fault[3], '');
+    hint CONSTANT text := coalesce(fault[4], '');
 BEGIN
-    -- RAISE takes no NULL for an option and shows an empty one, so each case is spelt out.
-    IF coalesce(f ->> 'detail', '') = '' AND coalesce(f ->> 'hint', '') = '' THEN
-        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message';
-    ELSIF coalesce(f ->> 'detail', '') = '' THEN
-        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message', HINT = f ->> 'hint';
-    ELSIF coalesce(f ->> 'hint', '') = '' THEN
-        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message', DETAIL = f ->> 'detail';
+    -- RAISE shows an empty detail or hint, so each case is spelt out.
+    IF detail = '' AND hint = '' THEN
+        RAISE EXCEPTION USING ERRCODE = state, MESSAGE = said;
+    ELSIF detail = '' THEN
+        RAISE EXCEPTION USING ERRCODE = state, MESSAGE = said, HINT = hint;
+    ELSIF hint = '' THEN
+        RAISE EXCEPTION USING ERRCODE = state, MESSAGE = said, DETAIL = detail;
     ELSE
-        RAISE EXCEPTION USING ERRCODE = f ->> 'sqlstate', MESSAGE = f ->> 'message',
-                              DETAIL = f ->> 'detail', HINT = f ->> 'hint';
+        RAISE EXCEPTION USING ERRCODE = state, MESSAGE = said, DETAIL = detail, HINT = hint;
     END IF;
 END $$;
 
--- The next one, and what else runs a caller's query, has no path of its own: the query's names are looked up where the
+-- The next ones, and what else runs a caller's query, have no path of their own: the query's names are looked up where the
 -- caller's say. So all that stands in such a body names its schema, operators and types too: a "=" of somebody's in a
 -- schema that comes before pg_catalog would run as the caller. tests/integration/test_security_catalog.py lists them.
 
--- A row of NULLs with the columns of a query, as JSON, after checking that it is one query that only reads. Nothing of
--- it is executed.
-CREATE FUNCTION llm._shape(query text) RETURNS json
+-- Says of what is not one query that only reads what is wrong with it. Nothing of it is executed.
+CREATE FUNCTION llm._check_query(query text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     probe pg_catalog.refcursor;
-    shape pg_catalog.record;
-    hint pg_catalog.text := 'Pass one SELECT, VALUES, TABLE or WITH query that reads only.';
+    hint CONSTANT pg_catalog.text := 'Pass one SELECT, VALUES, TABLE or WITH query that reads only.';
 BEGIN
     IF query IS NULL THEN
         RAISE EXCEPTION 'the query is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = hint;
@@ -122,12 +122,46 @@ BEGIN
             USING ERRCODE = 'syntax_error', HINT = hint;
     END;
     BEGIN
-        EXECUTE pg_catalog.format(E'SELECT pg_bridge_row.* FROM (%s\n) AS pg_bridge_row LIMIT 0', query) INTO shape;
+        EXECUTE pg_catalog.format(E'SELECT pg_bridge_row.* FROM (%s\n) AS pg_bridge_row LIMIT 0', query);
     EXCEPTION WHEN syntax_error THEN  -- it parsed alone, so it is INSERT … RETURNING, EXPLAIN, SHOW or the like
         RAISE EXCEPTION 'the query is not a SELECT, VALUES, TABLE or WITH query'
             USING ERRCODE = 'syntax_error', HINT = hint;
     END;
-    RETURN pg_catalog.row_to_json(shape);
+END $$;
+
+-- Opens a cursor over the rows of a query, and tells the names of its columns. The query is planned once, and nothing of
+-- it is executed before the first row is fetched.
+CREATE FUNCTION llm._open(query text, OUT rows refcursor, OUT columns text[])
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    probe pg_catalog.refcursor;
+    -- The line end closes a trailing comment.
+    selected CONSTANT pg_catalog.text := pg_catalog.format(E'SELECT pg_bridge_row.* FROM (%s\n) AS pg_bridge_row', query);
+    shape pg_catalog.record;
+BEGIN
+    BEGIN
+        -- An EXPLAIN that is not fetched from is parsed and no more. What is one statement behind EXPLAIN and a query
+        -- between parentheses is one query: it cannot close the parenthesis that it stands in.
+        OPEN probe FOR EXECUTE pg_catalog.concat('EXPLAIN ', query);
+        CLOSE probe;
+        OPEN rows NO SCROLL FOR EXECUTE selected;
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM llm._check_query(query);
+        OPEN rows NO SCROLL FOR EXECUTE selected;
+    END;
+    FETCH RELATIVE 0 FROM rows INTO shape;  -- a row of NULLs
+    columns := llm._names(pg_catalog.row_to_json(shape));
+END $$;
+
+-- At most so many more rows of such a cursor.
+CREATE FUNCTION llm._fetch(rows refcursor, wanted integer) RETURNS SETOF json
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    one pg_catalog.record;
+BEGIN
+    FOR one IN EXECUTE pg_catalog.format('FETCH %s FROM %I', wanted, rows) LOOP
+        RETURN NEXT pg_catalog.row_to_json(one);
+    END LOOP;
 END $$;
 
 -- The names of a row's columns, after checking that each can be told from the others.
@@ -137,7 +171,7 @@ DECLARE
     columns text[] := ARRAY(SELECT json_object_keys(shape));
     repeated text;
 BEGIN
-    IF 'pg_bridge_row' = ANY (columns) THEN  -- it would hide the row that row_to_json is to see
+    IF 'pg_bridge_row' = ANY (columns) THEN  -- what stands around the query calls the query so
         RAISE EXCEPTION 'a column of the query is named "pg_bridge_row"'
             USING ERRCODE = 'reserved_name', HINT = 'Give it another name with AS.';
     END IF;

@@ -61,56 +61,43 @@ REVOKE ALL ON FUNCTION llm._connect_current FROM PUBLIC;
 
 CREATE TRIGGER connect BEFORE INSERT ON llm.rowset FOR EACH STATEMENT EXECUTE FUNCTION llm._connect_current();
 
--- At most `wanted` more rows of a cursor. It runs a caller's query and keeps his path, as llm._shape does.
-CREATE FUNCTION llm._fetch(cursor refcursor, wanted integer) RETURNS SETOF json
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    one pg_catalog.json;
-BEGIN
-    FOR i IN 1 .. wanted LOOP
-        FETCH cursor INTO one;
-        EXIT WHEN NOT FOUND;
-        RETURN NEXT one;
-    END LOOP;
-END $$;
-
--- Stages the rows of a query and returns the new row set's name. Row 0 holds the column names, so that an empty row
+-- Stages the rows of a cursor and returns the new row set's name. Row 0 holds the column names, so that an empty row
 -- set has them too. The rows go in by statements of some thousands: Multicorn keeps what it converts until the end of
--- a statement, about five times the rows' size. It runs the caller's query and keeps his path, as llm._shape does.
-CREATE FUNCTION llm._stage(query text, columns text[]) RETURNS text
+-- a statement, about five times the rows' size. The first statement has row 0, too, for with each the servers are looked
+-- up. It runs the caller's query and keeps his path, as llm._fetch does.
+CREATE FUNCTION llm._stage(rows refcursor, columns text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     name pg_catalog.text := pg_catalog.concat('map ', pg_catalog.gen_random_uuid());
     at_once CONSTANT pg_catalog.int4 := 10000;
     staged pg_catalog.int4;
-    given pg_catalog.refcursor;
 BEGIN
-    INSERT INTO llm.rowset (rowset, row_id, input) VALUES (name, 0, pg_catalog.to_json(columns));
-    OPEN given FOR EXECUTE
-        pg_catalog.format(E'SELECT pg_catalog.row_to_json(pg_bridge_row) FROM (%s\n) AS pg_bridge_row', query);
+    INSERT INTO llm.rowset (rowset, row_id, input)
+        SELECT name, 0, pg_catalog.to_json(columns) UNION ALL SELECT name, NULL, f FROM llm._fetch(rows, at_once) AS f;
     LOOP
-        INSERT INTO llm.rowset (rowset, input) SELECT name, f FROM llm._fetch(given, at_once) AS f;
         GET DIAGNOSTICS staged = ROW_COUNT;
         EXIT WHEN staged OPERATOR(pg_catalog.<) at_once;
+        INSERT INTO llm.rowset (rowset, input) SELECT name, f FROM llm._fetch(rows, at_once) AS f;
     END LOOP;
-    CLOSE given;
+    CLOSE rows;
     RETURN name;
 END $$;
 
 -- A body that is parsed here and now, because the caller's path must be left as it is for his query. The rows are all staged
--- before the first one is asked about, whether every one is wanted or not.
-CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text, every_row boolean)
-RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
+-- before the first one is asked about, whether every one is wanted or not. From inside, a row without row_id has a fault
+-- for its error.
+CREATE FUNCTION llm._map(rows refcursor, columns text[], prompt text, options text, every_row boolean)
+RETURNS TABLE (row_id bigint, input jsonb, output text, error text, fault text[])
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-    SELECT r.row_id, r.input, r.output, r.error
+    SELECT r.row_id, r.input, r.output, r.error, CASE WHEN r.row_id IS NULL THEN r.error::pg_catalog.text[] END
     FROM llm.result AS r
     WHERE r.rowset = (SELECT llm._stage($1, $2))
       AND r.prompt = $3
       AND r.options = (SELECT pg_catalog.jsonb_set($4::pg_catalog.jsonb, '{internal}', 'true')::pg_catalog.text);
 END;
 
-CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
+CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text := 'complete ' || gen_random_uuid();
@@ -118,7 +105,7 @@ DECLARE
 BEGIN
     INSERT INTO llm.rowset (rowset, input) VALUES (name, $2::json);
     RETURN QUERY
-        SELECT r.output, r.error, CASE WHEN r.row_id IS NULL THEN r.error END
+        SELECT r.output, r.error, CASE WHEN r.row_id IS NULL THEN r.error::text[] END
         FROM llm.result AS r WHERE r.rowset = name AND r.prompt = $1 AND r.options = internal;
 END $$;
 

@@ -13,14 +13,14 @@ $$;
 
 -- It runs the caller's query, so it keeps the caller's path.
 -- every_row: the statement that calls it takes every row.
-CREATE FUNCTION llm._map(query text, columns text[], prompt text, options text, every_row boolean)
-RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
+CREATE FUNCTION llm._map(rows refcursor, columns text[], prompt text, options text, every_row boolean)
+RETURNS TABLE (row_id bigint, input jsonb, output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE AS $$
 from pg_bridge.plpython import functions
-return functions.map_rows(plpy, query, columns, prompt, options, every_row)
+return functions.map_rows(plpy, rows, columns, prompt, options, every_row)
 $$;
 
-CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text)
+CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions
 return functions.complete(plpy, prompt, input, options)

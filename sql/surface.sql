@@ -21,15 +21,15 @@ CREATE FUNCTION llm.map(
 ) RETURNS TABLE (row_id bigint, input jsonb, output text, error text)
 LANGUAGE sql VOLATILE
 -- A body that is parsed here and now: its names mean what they mean while the extension is made, and the caller's path
--- is left as it is for his query. The inner call stands in a select list, where PostgreSQL streams its rows. A row
--- without row_id is a fault. The native module, where it is loaded, shows by pg_bridge.every_row whether PostgreSQL runs
--- this body to its end: it does so for a function in FROM, and not for one in a select list.
+-- is left as it is for his query. The inner call stands in a select list, where PostgreSQL streams its rows. The native
+-- module, where it is loaded, shows by pg_bridge.every_row whether PostgreSQL runs this body to its end: it does so for a
+-- function in FROM, and not for one in a select list.
 BEGIN ATOMIC
-    SELECT m.row_id, m.input, m.output, CASE WHEN m.row_id IS NULL THEN llm._raise(m.error) ELSE m.error END
-    FROM (SELECT (llm._map(q.query, llm._names(llm._shape(q.query)), llm._checked(prompt), pg_catalog.json_build_object(
+    SELECT m.row_id, m.input, m.output, CASE WHEN m.fault IS NULL THEN m.error ELSE llm._raise(m.fault) END
+    FROM (SELECT (llm._map(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
               @map.values@)::pg_catalog.text,
               pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
-          FROM (SELECT pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS q (query)) AS m;
+          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS o) AS m;
 END;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
 

@@ -1,14 +1,14 @@
 """Errors as data, which SQL raises: an exception that leaves PL/Python or Multicorn loses its message or its SQLSTATE.
 
-In: any Python error. Out: SQLSTATE, message, detail and hint. What is not pg_bridge's own is named, never quoted.
+In: any Python error. Out: a `Fault`. What is not pg_bridge's own is named, never quoted.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from pg_bridge import __version__
 from pg_bridge.errors import BrokenInstallation, PgBridgeError
@@ -47,25 +47,27 @@ def broken_import(error: ImportError, extra: str = "") -> BrokenInstallation:
     )
 
 
-def fault(sqlstate: str, message: str, detail: str | None, hint: str | None) -> str:
-    """An error as data for the SQL function `llm._raise`, which raises it."""
-    return json.dumps({"sqlstate": sqlstate, "message": message, "detail": detail, "hint": hint})
+class Fault(NamedTuple):
+    """An error as data: what `llm._raise` and `native/foreign_calls.c` take as an array of four texts."""
+
+    sqlstate: str
+    message: str
+    detail: str = ""
+    hint: str = ""
 
 
-def fault_of(error: Exception) -> str:
-    """Any Python error as data for `llm._raise`; an unforeseen one is named but not quoted, for it may hold data."""
-    if isinstance(error, PgBridgeError):
-        return fault(error.sqlstate, error.message, error.detail, error.hint)
-    if isinstance(error, RecursionError):
-        return fault("54001", "a JSON value is nested too deeply", None, "It may have some hundred levels.")
-    if isinstance(error, MemoryError):
-        return fault("53200", "out of memory", None, "Fewer rows in a window (window_rows) take less.")
+def describe_error(error: Exception) -> Fault:
+    """Any Python error as data; an unforeseen one is named but not quoted, for it may hold data."""
     if isinstance(error, ImportError):
-        broken = broken_import(error)
-        return fault(broken.sqlstate, broken.message, broken.detail, broken.hint)
-    return fault(
+        error = broken_import(error)
+    if isinstance(error, PgBridgeError):
+        return Fault(error.sqlstate, error.message, error.detail, error.hint)
+    if isinstance(error, RecursionError):
+        return Fault("54001", "a JSON value is nested too deeply", hint="It may have some hundred levels.")
+    if isinstance(error, MemoryError):
+        return Fault("53200", "out of memory", hint="Fewer rows in a window (window_rows) take less.")
+    return Fault(
         "XX000",
         f"pg_bridge failed with {type(error).__name__}",
-        None,
-        "This is a defect of pg_bridge: please report it with the statement that led to it.",
+        hint="This is a defect of pg_bridge: please report it with the statement that led to it.",
     )

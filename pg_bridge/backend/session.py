@@ -25,6 +25,19 @@ _STATEMENTS = 16
 
 
 @dataclass(slots=True)
+class _Statement:
+    """What is remembered of one statement of one role.
+
+    Attributes:
+        answers: What its calls were answered.
+        servers: The servers that it asks, by name, as they were when it first did.
+    """
+
+    answers: Memory = field(default_factory=Memory)
+    servers: dict[str, Server] = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
 class Session:
     """One backend's memory.
 
@@ -35,11 +48,13 @@ class Session:
 
     module: str | None = None
     _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
-    _statements: dict[tuple[int, int], Memory] = field(default_factory=dict, repr=False)  # by role and number
+    _statements: dict[tuple[int, int], _Statement] = field(default_factory=dict, repr=False)  # by role and number
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
 
     def forget(self, role: Hashable) -> None:
-        """Forget the servers of a role, before they are listed anew."""
+        """Forget the servers of a role, before they are listed anew; all go with the transaction."""
+        if not self._servers:
+            call_at_end_of_transaction(self._servers.clear)
         self._servers[role] = {}
 
     def connect(self, role: Hashable, server: str, *, usable: bool, options: str) -> None:
@@ -74,30 +89,49 @@ class Session:
             raise ServerDenied(name)
         return Server.from_options(name, json.loads(options))
 
-    def statement(self, number: int, reader: int | None = None) -> Memory:
-        """The memory of one of the current role's statements; its run is the reader's latest.
+    def server_of_statement(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
+        """A server, looked up once in one of the current role's statements, and so with the rights at its start.
 
-        The latest few are kept, for statements run other statements, until the transaction ends.
+        Args:
+            number: As for `statement`.
+            name: The server's name.
+            look_up: Looks it up, or raises an error.
+        """
+        servers = self._remembered(number).servers
+        if name not in servers:
+            servers[name] = look_up()
+        return servers[name]
+
+    def statement(self, number: int, reader: int | None = None) -> Memory:
+        """The memory of what one of the current role's statements was answered; its run is the reader's latest.
 
         Args:
             number: What the calls of one statement share; nobody else can guess it.
             reader: The role whose statement it is, if that is not the current one: who reads a foreign table in a view,
                 say, which is scanned as the view's owner.
         """
+        found = self._remembered(number).answers
+        self.begin_run(found.run, reader)
+        return found
+
+    def _remembered(self, number: int) -> _Statement:
+        """The memory of one of the current role's statements.
+
+        The latest few are kept, for statements run other statements, until the transaction ends.
+        """
         if not self._statements:
             call_at_end_of_transaction(self._statements.clear)
         key = (postgres.current_role_oid(), number)
-        found = self._statements.pop(key) if key in self._statements else Memory()
+        found = self._statements.pop(key) if key in self._statements else _Statement()
         self._statements[key] = found  # the latest last
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]
-        self.begin_run(found.run, reader)
         return found
 
     def report(self, number: int, node: int) -> Run | None:
         """What a plan node of one of the current role's statements did so far; None where it did nothing."""
-        statement = self._statements.get((postgres.current_role_oid(), number))
-        return statement.nodes.get(node) if statement else None
+        found = self._statements.get((postgres.current_role_oid(), number))
+        return found.answers.nodes.get(node) if found else None
 
     def begin_run(self, run: Run, reader: int | None = None) -> None:
         """Make a run the latest of a role, which is the current one if none is named."""

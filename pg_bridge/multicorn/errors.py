@@ -12,7 +12,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from multicorn.utils import log_to_postgres
 
-from pg_bridge.errors import OptionError, PgBridgeError
+from pg_bridge.backend.faults import describe_error
+from pg_bridge.errors import OptionError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,11 +21,9 @@ T = TypeVar("T")
 
 def refuse(error: Exception) -> NoReturn:
     """Raise an error so that PostgreSQL shows its message, detail and hint."""
-    if isinstance(error, PgBridgeError):
-        log_to_postgres(
-            error.message, ERROR, hint=error.hint or None, detail=error.detail or f"SQLSTATE {error.sqlstate}"
-        )
-    raise RuntimeError(f"pg_bridge failed with {type(error).__name__}") from None
+    fault = describe_error(error)
+    log_to_postgres(fault.message, ERROR, hint=fault.hint or None, detail=fault.detail or f"SQLSTATE {fault.sqlstate}")
+    raise RuntimeError(fault.message) from None
 
 
 def refusing(method: Callable[P, T]) -> Callable[P, T]:

@@ -21,11 +21,12 @@ from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
-from pg_bridge.backend.faults import check_installation, fault_of
+from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, start_run
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
+from pg_bridge.foreign.answers import array_literal
 from pg_bridge.multicorn.errors import refuse
 from pg_bridge.multicorn.staging import Staging
 from pg_bridge.options import Call
@@ -196,7 +197,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     except Exception as error:
         if not internal:
             refuse(error)
-        yield name, prompt, options, None, None, None, fault_of(error)
+        yield name, prompt, options, None, None, None, array_literal(describe_error(error))
     finally:
         if internal:
             _STAGING.drop((role, name))

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from pg_bridge.backend import postgres
+from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
@@ -27,14 +28,13 @@ from pg_bridge.foreign.importing import Imported, imported
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quoted, too_deep
-from pg_bridge.plpython.functions import caught, server_of
+from pg_bridge.plpython.functions import describe_failure, find_server
 from pg_bridge.plpython.request import Shown, is_known, qual_of, sort_of
 from pg_bridge.plpython.source import PlpySource
 
 ROWS_AT_ONCE = 512  # handed over together, of those that are ready
 CHARS_AT_ONCE = 1 << 24
 
-Fault = list[str | None]
 Size = tuple[float | None, int | None, float | None, list[bool], list[str], Fault | None]
 
 _DEFINITION = """
@@ -110,7 +110,7 @@ def size(plpy: Any, request: str) -> Size:
             sortable = [name for name in names if relation.sortable(name, default_collation=True)]
             return rows, width, cost, exact, sortable, None
         except Exception as error:
-            return None, None, None, [], [], caught(plpy, error)
+            return None, None, None, [], [], describe_failure(plpy, error)
 
 
 def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
@@ -139,7 +139,7 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
             lines.insert(1, f"Source Filter, Values Not Known Yet: {' AND '.join(later)}")
         return lines, None
     except Exception as error:
-        return [], caught(plpy, error)
+        return [], describe_failure(plpy, error)
 
 
 def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
@@ -158,7 +158,7 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
             for rows in _parted(window):
                 yield len(rows), needed(rows), None
     except Exception as error:
-        yield 0, [], caught(plpy, error)
+        yield 0, [], describe_failure(plpy, error)
 
 
 def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
@@ -169,7 +169,7 @@ def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         tables = imported(PlpySource(plpy), asked["schema"], asked["options"], restriction, asked["tables"])
         return [_command(table, asked["server"], plpy.quote_literal) for table in tables], None
     except Exception as error:
-        return [], caught(plpy, error)
+        return [], describe_failure(plpy, error)
 
 
 def _asked(request: str | None) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _table(plpy: Any, oid: int, source: PlpySource) -> _Table:
 
 def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySource) -> Iterator[list[Row]]:
     """Start a scan."""
-    server = server_of(plpy, table.server)  # the role may use it
+    server = find_server(plpy, table.server, asked["statement"])  # the role may use it
     key = (asked["table"], asked["statement"], postgres.current_role_oid())
     if not _RELATIONS:
         call_at_end_of_transaction(_RELATIONS.clear)

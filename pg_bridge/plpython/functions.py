@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import Any
 
 from pg_bridge import __version__
 from pg_bridge.asking.together import answer_calls
 from pg_bridge.backend import postgres
-from pg_bridge.backend.faults import check_installation, fault, fault_of
+from pg_bridge.backend.faults import Fault, check_installation, describe_error
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, one_row, start_run
@@ -24,41 +23,54 @@ from pg_bridge.engine import Engine
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.options import Call, Server
 
-ResultRow = tuple[int | None, str | None, str | None, str | None]
-CompleteRow = tuple[str | None, str | None, str | None]
+ResultRow = tuple[int | None, str | None, str | None, str | None, Fault | None]
+CompleteRow = tuple[str | None, str | None, Fault | None]
 
 _NESTED = re.compile(
     r"(spiexceptions\.\w+: )+"
 )  # what PL/Python puts before an error of a PL/Python function called by SQL
 
 
+_SERVERS = "SELECT server, usable, options::text FROM llm._servers($1)"
+_FETCH = "SELECT f AS row FROM llm._fetch($1, $2) AS f"
+
+_PLANS: dict[str, Any] = {}  # of the session; there are few, and always the same
+
+
+def execute(plpy: Any, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
+    """Run a statement that is run often; it is prepared once a session."""
+    plan = _PLANS.get(sql)
+    if plan is None:
+        plan = _PLANS[sql] = plpy.prepare(sql, types)
+    return plpy.execute(plan, list(parameters))
+
+
 def connect(plpy: Any, role: str) -> None:
     """Put the servers that a role may use into the session; the body of `llm._connect`."""
     _load_module(plpy)
     SESSION.forget(role)
-    plan = plpy.prepare("SELECT server, usable, options::text FROM llm._servers($1)", ["name"])
-    for row in plan.execute([role]):
+    for row in execute(plpy, _SERVERS, ["pg_catalog.name"], [role]):
         SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
 
 
 def map_rows(
-    plpy: Any, query: str, columns: list[str], prompt: str | None, options: str, every_row: bool | None
+    plpy: Any, cursor: str, columns: list[str], prompt: str | None, options: str, every_row: bool | None
 ) -> Iterator[ResultRow]:
-    """Ask a prompt about each row of a query; the body of `llm._map`.
+    """Ask a prompt about each row of a cursor that `llm._open` has opened; the body of `llm._map`.
 
     Yields:
-        (row_id, input, output, error). A row whose row_id is None is a fault, and the last.
+        (row_id, input, output, error, fault). A row with a fault is the last, and has nothing else.
     """
     try:
         call = Call.from_arguments(_json(options))
-        _require(query is not None and is_flat(columns) and None not in columns)
-        fetch = _Rows(plpy, query).fetch
+        _require(cursor is not None and is_flat(columns) and None not in columns)
+        fetch, server = _CursorRows(plpy, cursor).fetch, find_server(plpy, call.server)
         for answer in start_run(
-            fetch, columns, prompt, call, _server(plpy, call), Interrupts().check, every_row=bool(every_row)
+            fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)
         ):
-            yield answer.row_id, answer.input, answer.output, answer.error
+            yield *answer, None
     except Exception as error:
-        yield None, None, None, _fault(plpy, error)
+        yield None, None, None, None, describe_failure(plpy, error)
 
 
 def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> list[CompleteRow]:
@@ -69,12 +81,12 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
     """
     try:
         call = Call.from_arguments(_json(options))
-        server = _server(plpy, call)
+        server = find_server(plpy, call.server)
         _say_that_it_is_alone(plpy)
         run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
-        return [(None, None, _fault(plpy, error))]
+        return [(None, None, describe_failure(plpy, error))]
 
 
 def batch(
@@ -86,7 +98,7 @@ def batch(
     fixed: str,
     names: list[str],
     options: list[list[str | None]],
-) -> list[tuple[list[str | None] | None, str | None]]:
+) -> list[tuple[list[str | None] | None, Fault | None]]:
     """Answer the calls of one window; the body of `llm._batch`.
 
     Args:
@@ -113,7 +125,7 @@ def batch(
         _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
         for values, places in places_by_values(options).items():
             call = Call.from_arguments(common | dict(zip(names, parsed_all(values), strict=True)))
-            server = _server(plpy, call)
+            server = find_server(plpy, call.server, statement)
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
                 engine = Engine(server, check_interrupts=Interrupts().check)
@@ -122,7 +134,7 @@ def batch(
                     answers[place] = answer
         return [(answers, None)]
     except Exception as error:
-        return [(None, _fault(plpy, error))]
+        return [(None, describe_failure(plpy, error))]
 
 
 def report(statement: int, node: int) -> list[str]:
@@ -193,14 +205,14 @@ def _require(fits: bool) -> None:
         )
 
 
-def _server(plpy: Any, call: Call) -> Server:
-    return server_of(plpy, call.server)
+def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
+    """A server, with what the current role may know of it: looked up now, or once in the statement of that number."""
 
+    def look_up() -> Server:
+        plpy.execute("SELECT llm._connect(current_user)")
+        return SESSION.server(postgres.current_role(), name)
 
-def server_of(plpy: Any, name: str) -> Server:
-    """A server, with what the current role may know of it."""
-    role = plpy.execute("SELECT current_user AS role, llm._connect(current_user)")[0]["role"]
-    return SESSION.server(role, name)
+    return look_up() if statement is None else SESSION.server_of_statement(statement, name, look_up)
 
 
 def parsed_all(texts: Sequence[str | None]) -> list[Any]:
@@ -231,36 +243,34 @@ def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str 
     return places
 
 
-class _Rows:
-    """The query's rows as JSON text. The query starts at the first fetch, and runs with the caller's rights.
+class _CursorRows:
+    """A cursor's rows as JSON text; they are read with the caller's rights.
 
-    A cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended generator
-    while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list under
-    PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
+    It is a cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended
+    generator while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list
+    under PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
 
     Any code of the session can see such a cursor and fetch from it. That is nothing new to who reads his own rows. But
     a SECURITY DEFINER function reads rows that its caller may not see, and the caller's code may run between two of
     them: so all rows of it are read before the first one is handed out.
     """
 
-    _numbers = count(1)
-    _at_once = 10_000
+    _at_once = 1000  # more would not fit into work_mem, and go through a file
 
-    def __init__(self, plpy: Any, query: str) -> None:
+    def __init__(self, plpy: Any, cursor: str) -> None:
         self._plpy = plpy
-        self._name = f"pg_bridge_{next(self._numbers)}"
-        # The line end closes a trailing comment.
-        self._query = f"SELECT pg_catalog.row_to_json(pg_bridge_row) AS row FROM ({query}\n) AS pg_bridge_row"  # noqa: S608
-        self._is_open = self._is_closed = False
+        self._cursor = cursor
+        self._is_begun = self._is_closed = False
         self._all: RowSet | None = None
         self._position = 0
 
     def fetch(self, wanted: int) -> list[str | None]:
         """At most so many more rows; the cursor closes at the end of them."""
-        if not self._is_open and postgres.rights_are_lent():
+        if not self._is_begun and postgres.rights_are_lent():
             self._all = RowSet()
             while rows := self._fetch(self._at_once):
                 self._all.extend(rows)
+        self._is_begun = True
         if self._all is None:
             return self._fetch(wanted)
         rows = self._all.fetch(self._position, wanted)
@@ -268,24 +278,19 @@ class _Rows:
         return rows
 
     def _fetch(self, wanted: int) -> list[str | None]:
-        if self._is_closed:
-            return []
-        if not self._is_open:
-            self._plpy.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}")
-            self._is_open = True
-        rows = [row["row"] for row in self._plpy.execute(f"FETCH {wanted} FROM {self._name}")]
-        if len(rows) < wanted:
-            self._plpy.execute(f"CLOSE {self._name}")
-            self._is_closed = True
+        rows: list[str | None] = []
+        while len(rows) < wanted and not self._is_closed:
+            some = min(wanted - len(rows), self._at_once)
+            fetched = execute(self._plpy, _FETCH, ["pg_catalog.refcursor", "pg_catalog.int4"], [self._cursor, some])
+            rows += [row["row"] for row in fetched]
+            if len(fetched) < some:
+                self._plpy.execute(f"CLOSE {self._plpy.quote_ident(self._cursor)}")
+                self._is_closed = True
         return rows
 
 
-def _fault(plpy: Any, error: Exception) -> str:
-    return fault(*caught(plpy, error))
-
-
-def caught(plpy: Any, error: Exception) -> list[Any]:
-    """Any error as data: SQLSTATE, message, detail and hint."""
+def describe_failure(plpy: Any, error: Exception) -> Fault:
+    """Any error as data, PostgreSQL's own included."""
     if isinstance(error, Cancelled):
         try:
             plpy.execute("SELECT 1")  # PostgreSQL acts on the pending cancel here, in its own words
@@ -294,8 +299,8 @@ def caught(plpy: Any, error: Exception) -> list[Any]:
     if isinstance(error, plpy.SPIError):
         detail, hint = getattr(error, "spidata", (0, None, None))[1:3]
         message = _NESTED.sub("", str(error), count=1) if _NESTED.match(str(error)) else str(error)
-        return [sqlstate_of(error) or "XX000", message, detail, hint]
-    return list(json.loads(fault_of(error)).values())
+        return Fault(sqlstate_of(error) or "XX000", message, detail or "", hint or "")
+    return describe_error(error)
 
 
 def sqlstate_of(error: Any) -> str:

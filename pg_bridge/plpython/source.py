@@ -13,14 +13,12 @@ from typing import Any
 
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.source import Cells, Rows
-from pg_bridge.plpython.functions import sqlstate_of
+from pg_bridge.plpython.functions import execute, sqlstate_of
 
 _TABLE = "SELECT llm._source_table($1) AS found"
 _COLUMNS = "SELECT llm._source_columns($1) AS found"
 _SIZE = "SELECT llm._source_size($1, $2) AS found"
 _ROWS = "SELECT llm._source_rows($1, $2, $3) AS found"
-
-_PLANS: dict[str, Any] = {}  # of the session; there are few, and always the same
 
 
 class PlpySource:
@@ -41,7 +39,7 @@ class PlpySource:
     def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
         """All rows of a query with `$1`, `$2`, … in it; its columns must have distinct names."""
         with self._reading():
-            result = self._execute(sql, ["text"] * len(parameters), parameters)
+            result = execute(self._plpy, sql, ["text"] * len(parameters), parameters)
             return [tuple(map(_text, row.values())) for row in result]
 
     def table(self, name: str) -> str | None:
@@ -71,13 +69,7 @@ class PlpySource:
 
     def _found(self, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
         with self._reading():
-            return self._execute(sql, types, parameters)[0]["found"]
-
-    def _execute(self, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
-        plan = _PLANS.get(sql)
-        if plan is None:
-            plan = _PLANS[sql] = self._plpy.prepare(sql, types)
-        return self._plpy.execute(plan, list(parameters))
+            return execute(self._plpy, sql, types, parameters)[0]["found"]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -20,7 +20,8 @@ Conn = psycopg.Connection[Any]
 FIXED = "search_path=pg_catalog, pg_temp"
 
 OWN_PATH = {
-    "_shape": "runs the caller's query, which his path reads",
+    "_check_query": "parses the caller's query, which his path reads",
+    "_open": "plans the caller's query, which his path reads",
     "_map": "runs the caller's query",
     "_stage": "runs the caller's query",
     "_fetch": "runs the caller's query, which goes on with each row",
@@ -37,8 +38,9 @@ SECURITY_DEFINER = {"_connect": "reads user mappings, whose secrets stay in the 
 
 EXECUTED_BY_ALL = {
     "_connect": "every role puts its own servers into the session; it returns nothing",
-    "_shape": "llm.map calls it as the caller, whose query it runs",
-    "_names": "llm.map calls it; it looks at its argument only",
+    "_open": "llm.map calls it as the caller, whose query it opens",
+    "_check_query": "_open calls it; it does less",
+    "_names": "_open calls it; it looks at its argument only",
     "_checked": "llm.map and its kin call it; it looks at its argument only",
     "_row": "llm.complete and its kin call it; it looks at its argument only",
     "_raise": "llm.map and its kin call it; it raises what it is told, as any DO block can",
@@ -47,7 +49,7 @@ EXECUTED_BY_ALL = {
     "_ask": "llm.complete and its kin call it; it asks as the caller",
     "_session": "llm.last_run and llm.version call it; it tells of the current role's runs",
     "_stage": "_map calls it; what it stages belongs to the current role",
-    "_fetch": "_stage calls it; it is no more than FETCH",
+    "_fetch": "Python and _stage call it; it is no more than FETCH",
     "_batch": "the batch functions call it; it asks as the caller, and numbers of statements cannot be guessed",
     "_answers": "the batch functions call it",
     "_report": "EXPLAIN ANALYZE calls it as the role that asked; numbers of statements cannot be guessed",
@@ -114,7 +116,7 @@ _PYTHON = re.compile(r"\s*from pg_bridge\.plpython import (\w+)\nreturn \1\.\w+\
 _COMMENT = re.compile(r"--[^\n]*")
 _STRING = re.compile(r"E?'((?:''|[^'])*)'")
 _QUALIFIED_OPERATOR = re.compile(r"OPERATOR\(pg_catalog\.[^)]+\)")
-_NO_OPERATOR = re.compile(r":=|\.\.|=>|::|\w\.\*|%s|\* FROM|\b(ERRCODE|MESSAGE|DETAIL|HINT|DIAGNOSTICS \w+)\s*=")
+_NO_OPERATOR = re.compile(r":=|\.\.|=>|::|\w\.\*|%[sI]|\* FROM|\b(ERRCODE|MESSAGE|DETAIL|HINT|DIAGNOSTICS \w+)\s*=")
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 _HIDDEN_OPERATOR = re.compile(
     r"\b(IN|(I?LIKE|SIMILAR|BETWEEN|OVERLAPS|NULLIF|GREATEST|LEAST|USING(?=\s*\())|DISTINCT\s+FROM)\b", re.I
@@ -134,7 +136,7 @@ def unqualified(body: str) -> list[str]:
         words = line.replace("CONSTANT", "").split()
         found += [line.strip()] if words and not words[1].startswith("pg_catalog.") else []
     for piece in [_STRING.sub("''", text), *queries]:
-        for part in re.split(r"\bFOR \w+ IN \d", piece):  # a loop over integers is PL/pgSQL's own
+        for part in re.split(r"\bFOR \w+ IN (?:\d|EXECUTE\b)", piece):  # such loops are PL/pgSQL's own
             plain = _INTO_COLUMNS.sub("INTO t", _NO_OPERATOR.sub(" ", _QUALIFIED_OPERATOR.sub(" ", part)))
             found += _OPERATOR.findall(plain) + [m.group(0) for m in _HIDDEN_OPERATOR.finditer(plain)]
             found += [m.group(0) for m in _CALL.finditer(plain)]

@@ -11,7 +11,7 @@ from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import Imported
 from pg_bridge.foreign.quals import Qual
 from pg_bridge.plpython.foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _parted, _picker
-from pg_bridge.plpython.functions import caught
+from pg_bridge.plpython.functions import describe_failure
 from pg_bridge.plpython.request import Shown, is_known, qual_of
 from pg_bridge.plpython.source import PlpySource
 
@@ -121,4 +121,4 @@ def test_a_fetch_goes_on_until_it_has_its_rows_or_all() -> None:
 
 def test_an_error_of_a_nested_function_has_its_own_words() -> None:
     error = Plpy.SPIError("spiexceptions.QueryCanceled: canceling statement due to user request")
-    assert caught(Plpy(), error)[1] == "canceling statement due to user request"
+    assert describe_failure(Plpy(), error)[1] == "canceling statement due to user request"
