@@ -30,7 +30,7 @@ def calls_of(conn: Conn, name: str) -> int:
 def counted(conn: Conn) -> Iterator[None]:
     """A transaction that counts calls from its start."""
     with conn.transaction():
-        conn.execute("SET LOCAL track_functions = 'all'")
+        conn.execute("SET LOCAL track_functions = 'all'; SET LOCAL pg_bridge.window_rows = 16")
         yield
 
 
