@@ -98,7 +98,7 @@ def draw(table: Table, ordering: Ordering, *, row_numbers: Sequence[int], questi
         if box.parent is not None
     ]
     for box in boxes:
-        parts += _drawn(box, lefts[box.depth], top + box.line * _LINE)
+        parts += _draw_box(box, lefts[box.depth], top + box.line * _LINE)
     for number, (style, text) in enumerate(notes):
         y = bottom + _MARGIN + number * _LINE
         parts.append(_rectangle(_MARGIN, y, 1.5 * _LINE, style))
@@ -111,7 +111,7 @@ def draw(table: Table, ordering: Ordering, *, row_numbers: Sequence[int], questi
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {shape} role="img"'
             ' font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="12">',
-            f"<title>{_escaped(heading)}</title>",
+            f"<title>{_escape(heading)}</title>",
             '<rect width="100%" height="100%" fill="#ffffff"/>',
             *parts,
             "</svg>",
@@ -129,9 +129,7 @@ def _boxes(table: Table, ordering: Ordering, row_numbers: Sequence[int], questio
         for row, columns in zip(numbers, ordering.column_order.tolist(), strict=True)
     ]
     names = [f"row {row_numbers[row]}" for row in numbers]
-    root = Box(
-        0, max(len(rows) - 1, 0) / 2, _shortened(question, _MOST_CELL_CHARS) or "{", _count(len(rows)), True, None
-    )
+    root = Box(0, max(len(rows) - 1, 0) / 2, _shorten(question, _MOST_CELL_CHARS) or "{", _count(len(rows)), True, None)
     boxes = [root]
 
     def grow(first: int, last: int, place: int, parent: int) -> None:
@@ -171,22 +169,22 @@ def _shared_from(rows: list[list[str]], place: int) -> list[str]:
 
 def _chain(shared: list[str]) -> list[str]:
     """A box's text for each cell that the same rows share; of many the last box stands for the rest."""
-    texts = [_shortened(cell, _MOST_CELL_CHARS) for cell in shared]
+    texts = [_shorten(cell, _MOST_CELL_CHARS) for cell in shared]
     if len(texts) <= _MOST_CHAIN:
         return texts
     return [*texts[: _MOST_CHAIN - 1], f"… and {len(texts) - _MOST_CHAIN + 1} more cells"]
 
 
 def _rest(cells: list[str]) -> str:
-    texts = ", ".join(_shortened(cell, _MOST_CELL_CHARS) for cell in cells[:_MOST_REST_CHARS])
-    return _shortened(texts, _MOST_REST_CHARS)
+    texts = ", ".join(_shorten(cell, _MOST_CELL_CHARS) for cell in cells[:_MOST_REST_CHARS])
+    return _shorten(texts, _MOST_REST_CHARS)
 
 
 def _count(rows: int) -> str:
     return "1 row" if rows == 1 else f"{rows} rows"
 
 
-def _shortened(text: str, most: int) -> str:
+def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -223,7 +221,7 @@ def _edge(right: float, left: float, parent: Box, child_left: float, child: Box,
     return f'<path d="{path}{bend}" fill="none" stroke="#8a9bb0"/>'
 
 
-def _drawn(box: Box, left: float, y: float) -> list[str]:
+def _draw_box(box: Box, left: float, y: float) -> list[str]:
     note = _text(left + _PAD, y + 14, box.note, 'fill="#2b6cb0" font-weight="bold"' if box.shared else 'fill="#707070"')
     text = _text(left + 2 * _PAD + _width(box.note), y + 14, box.text)
     return [
@@ -240,8 +238,8 @@ def _rectangle(x: float, y: float, width: float, style: str) -> str:
 def _text(x: float, y: float, text: str, style: str = 'fill="#1a1a1a"') -> str:
     # The length is stated, so that a box holds its text in any font.
     length = f'textLength="{_width(text):.1f}" lengthAdjust="spacingAndGlyphs"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {length} xml:space="preserve" {style}>{_escaped(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {length} xml:space="preserve" {style}>{_escape(text)}</text>'
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))

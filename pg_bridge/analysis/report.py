@@ -33,18 +33,16 @@ def as_text(figures: Figures) -> str:
 
 
 def _lines(figures: Figures) -> Iterator[str]:
-    yield _labelled("rows", f"{figures.rows:,}")
-    yield _labelled("unique rows", f"{figures.unique_rows:,}")
-    yield _labelled("columns", f"{len(figures.columns):,}")
-    yield _labelled("characters", f"{figures.chars:,}")
-    yield _labelled("strategy", f"{figures.strategy}: {figures.reason}")
+    yield _label("rows", f"{figures.rows:,}")
+    yield _label("unique rows", f"{figures.unique_rows:,}")
+    yield _label("columns", f"{len(figures.columns):,}")
+    yield _label("characters", f"{figures.chars:,}")
+    yield _label("strategy", f"{figures.strategy}: {figures.reason}")
     own_order = "in the file's own order" + (", one question after another" if len(figures.questions) > 1 else "")
-    yield _labelled("hit rate before", f"{_percent(figures.hit_rate_before)}  all rows, {own_order}")
-    yield _labelled(
-        "hit rate after", f"{_percent(figures.hit_rate_after)}  all rows as planned, equal ones side by side"
-    )
-    yield _labelled("hit rate sent", f"{_percent(figures.hit_rate_sent)}  unique rows as planned: what is asked")
-    yield _labelled("seconds", f"{figures.plan_s:.3f} planning, {figures.read_s:.3f} reading")
+    yield _label("hit rate before", f"{_percent(figures.hit_rate_before)}  all rows, {own_order}")
+    yield _label("hit rate after", f"{_percent(figures.hit_rate_after)}  all rows as planned, equal ones side by side")
+    yield _label("hit rate sent", f"{_percent(figures.hit_rate_sent)}  unique rows as planned: what is asked")
+    yield _label("seconds", f"{figures.plan_s:.3f} planning, {figures.read_s:.3f} reading")
     yield ""
     yield from _strategies(figures)
     if figures.placement is not None:
@@ -155,7 +153,7 @@ def _notes(figures: Figures) -> Iterator[str]:
     yield "Prompts are user messages, without the model's chat template."
 
 
-def _labelled(label: str, text: str) -> str:
+def _label(label: str, text: str) -> str:
     return label.ljust(_LABEL_CHARS) + text
 
 

@@ -63,9 +63,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     keys = content.keys() if isinstance(content, dict) else set()
     try:
         if "model" in keys:
-            return _batched(_hugging_face(text))
+            return _in_batches(_hugging_face(text))
         if {"config", "vocab"} <= keys:
-            return _batched(_tekken(content))
+            return _in_batches(_tekken(content))
     except ImportError as error:
         raise OptionError(
             f"the package {error.name} is not installed, and {path} needs it",
@@ -76,7 +76,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     raise OptionError(f"{path} is no tokenizer", hint=_WHICH_FILE)
 
 
-def _batched(encode: _Encode) -> Tokenizer:
+def _in_batches(encode: _Encode) -> Tokenizer:
     def tokenize(texts: Iterable[str]) -> Iterator[NDArray[np.int32]]:
         rest = iter(texts)
         while batch := list(islice(rest, _BATCH_TEXTS)):

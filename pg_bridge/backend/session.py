@@ -25,7 +25,7 @@ _STATEMENTS = 16
 
 
 @dataclass(slots=True)
-class _Statement:
+class _Known:
     """What is remembered of one statement of one role.
 
     Attributes:
@@ -48,7 +48,7 @@ class Session:
 
     module: str | None = None
     _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
-    _statements: dict[tuple[int, int], _Statement] = field(default_factory=dict, repr=False)  # by role and number
+    _statements: dict[tuple[int, int], _Known] = field(default_factory=dict, repr=False)  # by role and number
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
 
     def forget(self, role: Hashable) -> None:
@@ -97,7 +97,7 @@ class Session:
             name: The server's name.
             look_up: Looks it up, or raises an error.
         """
-        servers = self._remembered(number).servers
+        servers = self._known(number).servers
         if name not in servers:
             servers[name] = look_up()
         return servers[name]
@@ -110,11 +110,11 @@ class Session:
             reader: The role whose statement it is, if that is not the current one: who reads a foreign table in a view,
                 say, which is scanned as the view's owner.
         """
-        found = self._remembered(number).answers
+        found = self._known(number).answers
         self.begin_run(found.run, reader)
         return found
 
-    def _remembered(self, number: int) -> _Statement:
+    def _known(self, number: int) -> _Known:
         """The memory of one of the current role's statements.
 
         The latest few are kept, for statements run other statements, until the transaction ends.
@@ -122,7 +122,7 @@ class Session:
         if not self._statements:
             call_at_end_of_transaction(self._statements.clear)
         key = (postgres.current_role_oid(), number)
-        found = self._statements.pop(key) if key in self._statements else _Statement()
+        found = self._statements.pop(key) if key in self._statements else _Known()
         self._statements[key] = found  # the latest last
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]

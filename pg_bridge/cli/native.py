@@ -22,7 +22,7 @@ MODULE = "pg_bridge.so"
 
 def is_current(pg_config: str) -> bool:
     """Whether the server has the module, and of these sources."""
-    module = _asked(pg_config, "--pkglibdir") / MODULE
+    module = _ask_pg_config(pg_config, "--pkglibdir") / MODULE
     return module.exists() and f"pg_bridge source {digest()}".encode() in module.read_bytes()
 
 
@@ -32,8 +32,8 @@ def what_is_missing(pg_config: str) -> str:
         if shutil.which(program) is None:
             return f"there is no {program}"
     if (
-        not _asked(pg_config, "--pgxs").exists()
-        or not (_asked(pg_config, "--includedir-server") / "postgres.h").exists()
+        not _ask_pg_config(pg_config, "--pgxs").exists()
+        or not (_ask_pg_config(pg_config, "--includedir-server") / "postgres.h").exists()
     ):
         return "the server's headers are not installed (on Debian: postgresql-server-dev-…)"
     return ""
@@ -45,7 +45,7 @@ def install(pg_config: str) -> Path:
     Raises:
         PgBridgeError: It does not compile, or the folder cannot be written.
     """
-    target = _asked(pg_config, "--pkglibdir") / MODULE
+    target = _ask_pg_config(pg_config, "--pkglibdir") / MODULE
     with tempfile.TemporaryDirectory(prefix="pg_bridge_native_") as name:
         folder = Path(name)
         for source in _sources():
@@ -89,6 +89,6 @@ def _sources() -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".c", ".h"} or path.name == "Makefile")
 
 
-def _asked(pg_config: str, what: str) -> Path:
+def _ask_pg_config(pg_config: str, what: str) -> Path:
     printed = subprocess.run([pg_config, what], check=True, capture_output=True, text=True)  # noqa: S603
     return Path(printed.stdout.strip())

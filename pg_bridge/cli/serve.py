@@ -14,7 +14,7 @@ from pathlib import Path
 from pg_bridge.errors import EngineUnreachable, OptionError
 from pg_bridge.serving.children import interrupt_on_sigterm, tail
 from pg_bridge.serving.demo import demo_engine
-from pg_bridge.serving.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, excerpt, explain
+from pg_bridge.serving.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, diagnose, pick_reasons
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             while not engine.has_ended():
                 time.sleep(0.5)
             log = tail(engine.log_path, 1000)
-            raise EngineUnreachable("vLLM ended by itself", detail=excerpt(log), hint=explain(log))
+            raise EngineUnreachable("vLLM ended by itself", detail=pick_reasons(log), hint=diagnose(log))
         finally:
             _say("stopping")
             engine.stop()

@@ -155,7 +155,7 @@ class Engine:
     def _complete(
         self, first: Numbered, source: _Source, sampling_of: SamplingOf, eager: bool
     ) -> Iterator[Completion | None]:
-        turns, client = self._opened()
+        turns, client = self._open()
         flight = Flight(
             self._server,
             client,
@@ -243,7 +243,7 @@ class Engine:
             EngineTimeout: No answer within `request_timeout_s`.
             EngineError: The page is too large for one.
         """
-        _, client = self._opened()
+        _, client = self._open()
         try:
             status, page = self._wait_for(client.glance(path))
         except Oversized as error:
@@ -265,7 +265,7 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _opened(self) -> tuple[TurnLoop, Client]:
+    def _open(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
             self._turns = TurnLoop(self._server.endpoint, self._clock)
             self._client = Client(self._server, self.usage, self._clock)
@@ -273,7 +273,7 @@ class Engine:
         return self._turns, self._client
 
     def _wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
-        assert self._turns is not None  # noqa: S101 - _opened() comes first; for the type checker
+        assert self._turns is not None  # noqa: S101 - _open() comes first; for the type checker
         task = self._turns.start(work)
         while not task.done():
             self._turn(POLL_S)

@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Sequence
 
-from pg_bridge.engine.untrusted import parsed, printable, without_key
+from pg_bridge.engine.untrusted import hide_key, make_printable, parse_json
 from pg_bridge.errors import EngineDenied, EngineError, EngineTimeout, EngineUnreachable, UnknownModel
 from pg_bridge.options import Server
 
@@ -55,17 +55,17 @@ def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     >>> safe_reason(400, b'{"error": {"message": "bad input \'secret\' at 3"}}', "secret", server)
     "bad input '…' at 3"
     """
-    line = without_key(_message(body), server).strip().partition("\n")[0].strip()
+    line = hide_key(_message(body), server).strip().partition("\n")[0].strip()
     line = _QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
     echoes = any(line[i : i + _ECHO_CHARS] in prompt for i in range(len(line) - _ECHO_CHARS + 1))
     if not line or echoes or line in prompt:
         return f"the engine refused the prompt (HTTP status {status})"
-    return printable(line)
+    return make_printable(line)
 
 
 def _message(body: bytes) -> str:
     try:
-        answer = parsed(body)
+        answer = parse_json(body)
     except ValueError:
         return ""
     for key in ("error", "message", "detail"):
@@ -122,7 +122,7 @@ def malformed(server: Server, what: str) -> EngineError:
 
 def unknown_model(server: Server, served: Sequence[str]) -> UnknownModel:
     """The error of a run that names a model the engine lacks."""
-    names = [printable(without_key(model, server))[:_MODEL_CHARS] for model in served[:5]]
+    names = [make_printable(hide_key(model, server))[:_MODEL_CHARS] for model in served[:5]]
     listed = ", ".join(names) + (", …" if len(served) > 5 else "")
     if server.model is None:
         message = f'the engine of server "{server.name}" serves no model'

@@ -26,7 +26,7 @@ from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload
 from pg_bridge.engine.records import Completion, Sampling
-from pg_bridge.engine.untrusted import parsed
+from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.options import Server
 
 METRICS_WITHIN_S = 2.0
@@ -192,7 +192,7 @@ class Flight:
     async def _served_models(self) -> list[str]:
         try:
             page = await self._client.get("/v1/models")
-            names = [model["id"] for model in parsed(page)["data"]]
+            names = [model["id"] for model in parse_json(page)["data"]]
         except Refused as refused:
             raise refused_run(self._server, refused) from None
         except (ValueError, TypeError, KeyError, Oversized):

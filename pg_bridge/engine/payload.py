@@ -18,7 +18,7 @@ from json.encoder import encode_basestring  # the stdlib's C string encoder; lea
 from typing import Any
 
 from pg_bridge.engine.records import Sampling
-from pg_bridge.engine.untrusted import parsed, parsed_for_jsonb, token_count
+from pg_bridge.engine.untrusted import parse_json, parse_jsonb, token_count
 from pg_bridge.options import Api
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
@@ -120,7 +120,7 @@ class Payload:
             MalformedAnswer: The body is not the answer to a request of so many prompts.
         """
         try:
-            answer = parsed(body)
+            answer = parse_json(body)
             choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
             if [choice["index"] for choice in choices] != list(range(prompt_count)):
                 raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
@@ -133,9 +133,9 @@ class Payload:
                 raise
             # The chained error may quote the body, which may repeat a prompt: it is cut off.
             raise MalformedAnswer("not the JSON of a completion") from None
-        return [self._checked(text) for text in texts], _tokens(answer.get("usage"), prompt_count)
+        return [self._check(text) for text in texts], _tokens(answer.get("usage"), prompt_count)
 
-    def _checked(self, text: object) -> tuple[str | None, str | None]:
+    def _check(self, text: object) -> tuple[str | None, str | None]:
         if not isinstance(text, str):
             return None, NO_TEXT
         if self._pattern:
@@ -154,7 +154,7 @@ def _fits(text: str, schema: dict[str, Any]) -> bool:
     The engine is held to the whole schema; this tells one that ignores it, or an answer that was cut off.
     """
     try:
-        value = parsed_for_jsonb(text)
+        value = parse_jsonb(text)
     except ValueError:
         return False
     if schema.get("type") != "object":

@@ -30,7 +30,7 @@ _STRING = re.compile(r'"(?:\\.|[^"\\])*"', re.S)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def parsed(text: str | bytes) -> Any:  # noqa: ANN401 - whatever an engine says
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever an engine says
     """Parse JSON.
 
     Raises:
@@ -42,7 +42,7 @@ def parsed(text: str | bytes) -> Any:  # noqa: ANN401 - whatever an engine says
         raise ValueError("nested too deeply") from None
 
 
-def parsed_for_jsonb(text: str) -> Any:  # noqa: ANN401 - as above
+def parse_jsonb(text: str) -> Any:  # noqa: ANN401 - as above
     """Parse JSON that PostgreSQL's jsonb can hold.
 
     Raises:
@@ -90,10 +90,10 @@ def token_count(value: object) -> int | None:
     return value if sane else None  # type: ignore[return-value]  # sane ones are integers
 
 
-def without_key(text: str, server: Server) -> str:
+def hide_key(text: str, server: Server) -> str:
     """Text of the engine's without the key that it was given, in the spellings that a message may have it in.
 
-    >>> without_key("no such key: Bearer SK-123456", Server("vllm", "http://engine", api_key="sk-123456"))
+    >>> hide_key("no such key: Bearer SK-123456", Server("vllm", "http://engine", api_key="sk-123456"))
     'no such key: Bearer …'
     """
     if not server.api_key:
@@ -102,10 +102,10 @@ def without_key(text: str, server: Server) -> str:
     return re.sub("|".join(map(re.escape, spelt)), _CUT, text, flags=re.IGNORECASE)
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     r"""Text that PostgreSQL can hold and a terminal can show.
 
-    >>> printable("a\0b\x1b[2J \ud800")
+    >>> make_printable("a\0b\x1b[2J \ud800")
     'a�b�[2J �'
     """
     return "".join(each if each.isprintable() else "�" for each in text)

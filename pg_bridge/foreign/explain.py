@@ -72,10 +72,10 @@ def lines(scan: Scan, learned: Learned, *, verbose: bool, sample: bool = True) -
         yield f"Source Parameters: {listed}"
     if sample and scan.asked:
         with suppress(SourceError):  # whoever is asked may lack rights, or the query fail
-            yield from list(_asked(scan, [*filters, *columns], len(filters)))
+            yield from list(_describe_questions(scan, [*filters, *columns], len(filters)))
 
 
-def _asked(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str]:
+def _describe_questions(scan: Scan, columns: list[ModelColumn], filters: int) -> Iterator[str]:
     """What is asked, in the order of asking, and what it comes to for the first rows."""
     statement = scan.statement
     expected, _ = scan.relation.size(statement)

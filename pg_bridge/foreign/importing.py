@@ -19,7 +19,7 @@ from typing import Any
 from pg_bridge.errors import OptionError, TableError, UnknownColumn
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
-from pg_bridge.foreign.source import Source, enum_labels, quoted
+from pg_bridge.foreign.source import Source, enum_labels, quote_name
 from pg_bridge.options import parse_options
 
 _EXAMPLE = (
@@ -28,7 +28,7 @@ _EXAMPLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class TableToCreate:
     """A foreign table to create."""
 
     name: str
@@ -36,9 +36,9 @@ class Imported:
     options: Mapping[str, str]
 
 
-def imported(
+def find_tables(
     source: Source, schema: str, options: Mapping[str, str], restriction: str | None, names: Sequence[str]
-) -> list[Imported]:
+) -> list[TableToCreate]:
     """Find the tables to create.
 
     Args:
@@ -88,10 +88,10 @@ def imported(
     for table, of_table in wanted.items():
         fitting = [column for column in model if _fits(column, of_table, source)]
         used |= {column.name for column in fitting}
-        table_options = {"source": f"{quoted(schema)}.{quoted(table)}", **own}
+        table_options = {"source": f"{quote_name(schema)}.{quote_name(table)}", **own}
         if table in keys:
             table_options.setdefault("key", keys[table])
-        tables.append(Imported(table, (*of_table, *fitting), table_options))
+        tables.append(TableToCreate(table, (*of_table, *fitting), table_options))
     for column in model:
         if column.name not in used:
             _fits(column, next(iter(wanted.values())), source, must=True)

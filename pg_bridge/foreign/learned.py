@@ -20,7 +20,7 @@ _DATE_TOKENS = 10
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Counts:
     asked: int = 0
     passed: int = 0
     questions: int = 0
@@ -34,23 +34,23 @@ class Learned:
         seen: By the predicates on a column.
     """
 
-    seen: dict[tuple[Qual, ...], _Seen] = field(default_factory=dict)
+    seen: dict[tuple[Qual, ...], _Counts] = field(default_factory=dict)
 
     def pass_rate(self, quals: tuple[Qual, ...], column: ModelColumn) -> float:
         """The share of rows that satisfy them: as seen, beginning with a guess that counts as much as four rows."""
-        seen = self.seen.get(quals, _Seen())
+        seen = self.seen.get(quals, _Counts())
         return (seen.passed + 4 * _guess(quals, column)) / (seen.asked + 4)
 
     def distinct_rate(self, quals: tuple[Qual, ...]) -> float:
         """Questions a row."""
-        seen = self.seen.get(quals, _Seen())
+        seen = self.seen.get(quals, _Counts())
         return (seen.questions + 4) / (seen.asked + 4)
 
     def add(self, quals: tuple[Qual, ...], asked: int, passed: int, questions: int) -> None:
         """Note what a window showed."""
         if quals not in self.seen and len(self.seen) >= 1000:
             del self.seen[next(iter(self.seen))]
-        seen = self.seen.setdefault(quals, _Seen())
+        seen = self.seen.setdefault(quals, _Counts())
         seen.asked += asked
         seen.passed += passed
         seen.questions += questions

@@ -154,7 +154,7 @@ class Relation:
             alike = oid == column.type.oid and column.type.typmod in (-1, typmod)
             # Another type than the source's: what PostgreSQL makes of the source's text.
             cast = "" if alike else f"::pg_catalog.text::{types[column.name].name}"
-            expressions[column.name] = f"s.{quoted(column.name)}{cast}"
+            expressions[column.name] = f"s.{quote_name(column.name)}{cast}"
         uneven = source.catalog("SELECT FROM pg_catalog.pg_collation WHERE NOT collisdeterministic LIMIT 1")
         return cls(definition, source, sql, types, enums, not uneven, expressions)
 
@@ -173,9 +173,11 @@ class Relation:
             quals: Those on source columns.
             sort: The order, of columns that `sortable` names.
         """
-        shown = [f"s.{quoted(name)}::pg_catalog.text" for name in needed]
+        shown = [f"s.{quote_name(name)}::pg_catalog.text" for name in needed]
         if sent:
-            inner = ", ".join(f"s.{quoted(column.name)}" for column in self.definition.columns if column.name in sent)
+            inner = ", ".join(
+                f"s.{quote_name(column.name)}" for column in self.definition.columns if column.name in sent
+            )
             shown.append(f"(SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {inner}) AS r)")  # noqa: S608
         parameters: list[str] = []
 
@@ -263,6 +265,6 @@ def enum_labels(source: Source, oid: int) -> tuple[str, ...]:
     return tuple(str(row[0]) for row in rows)
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -39,7 +39,7 @@ _OWN_TRANSACTION = (
 )
 
 
-def _as_text() -> AdaptersMap:
+def _make_adapters() -> AdaptersMap:
     """Texts go in as literals of no type, and every value comes back as PostgreSQL prints it."""
     adapters = AdaptersMap()
     adapters.register_dumper(str, StrDumperUnknown)
@@ -50,7 +50,7 @@ def _as_text() -> AdaptersMap:
 class _Context:
     """Hands the adapters to a new connection."""
 
-    adapters = _as_text()
+    adapters = _make_adapters()
     connection = None
 
 
@@ -138,7 +138,7 @@ class SessionSource:
     def rows(self, sql: str, parameters: Sequence[str] = ()) -> Iterator[Rows]:
         """Run a query; its rows are there until the context ends."""
         with self._transaction() as connection:
-            rows = _Fetched(RawCursor(connection), f"pg_bridge_{next(self._cursors)}")
+            rows = _CursorRows(RawCursor(connection), f"pg_bridge_{next(self._cursors)}")
             rows.start(sql, parameters)
             try:
                 yield rows
@@ -149,19 +149,19 @@ class SessionSource:
     def _transaction(self) -> Iterator[_Connection]:
         """A connection inside a read-only transaction, which the last user of it ends."""
         try:
-            connection = self._begun()
+            connection = self._begin()
             self._open += 1
             try:
                 yield connection
             finally:
                 self._open -= 1
-                self._ended(connection)
+                self._end(connection)
         except psycopg.Error as error:
             raise _source_error(error) from None
 
-    def _begun(self) -> _Connection:
+    def _begin(self) -> _Connection:
         if self._connection is None or self._connection.closed:
-            self._connection, self._open = _connected(self._login), 0
+            self._connection, self._open = _connect(self._login), 0
             self._connection.check_interrupts = Interrupts().check
         if not self._open:
             zone = postgres.setting("TimeZone").replace("'", "''")
@@ -173,7 +173,7 @@ class SessionSource:
             )
         return self._connection
 
-    def _ended(self, connection: _Connection) -> None:
+    def _end(self, connection: _Connection) -> None:
         """End the transaction with its last user; a connection that is in the middle of something is closed."""
         if connection.closed:
             return
@@ -191,7 +191,7 @@ class SessionSource:
                 connection.check_interrupts = check_interrupts
 
 
-class _Fetched:
+class _CursorRows:
     """The rows of a cursor of the source."""
 
     def __init__(self, cursor: RawCursor[Any], name: str) -> None:
@@ -216,7 +216,7 @@ class _Fetched:
         self._cursor.close()
 
 
-def _connected(login: Login) -> _Connection:
+def _connect(login: Login) -> _Connection:
     """Connect, and make sure of as whom."""
     role = postgres.current_role()
     if login.user is None:

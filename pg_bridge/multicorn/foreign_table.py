@@ -123,7 +123,7 @@ class ForeignTable:
                     lambda oid: enum_labels(source, oid),
                     json.dumps(self._of_server, sort_keys=True),  # Multicorn does not tell the server's name
                 )
-            self._itself = self._found_in_catalog()
+            self._itself = self._find_in_catalog()
             self._relation = (
                 Relation.open(self._definition, source)
                 if self._owner_may()
@@ -200,7 +200,7 @@ class ForeignTable:
     def _owner_may(self) -> bool:
         return not self._itself or any(found.owner_may for found in self._itself)
 
-    def _found_in_catalog(self) -> list[_Found]:
+    def _find_in_catalog(self) -> list[_Found]:
         """What the catalog knows of every table that has the options and columns of this one.
 
         Multicorn does not tell which table it is. One that this transaction made is not seen; those that are alike

@@ -13,7 +13,7 @@ from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 from pg_bridge.backend.postgres import load_module
 from pg_bridge.backend.transaction import until_its_end
 from pg_bridge.errors import Cancelled, OptionError
-from pg_bridge.foreign.importing import imported
+from pg_bridge.foreign.importing import find_tables
 from pg_bridge.foreign.scan import Scan
 from pg_bridge.multicorn.errors import refuse, refusing
 from pg_bridge.multicorn.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, source_for
@@ -130,5 +130,5 @@ class Wrapper:
                 ],
                 options=table.options,
             )
-            for table in imported(source_for(server_options), schema, options, restriction, tables)
+            for table in find_tables(source_for(server_options), schema, options, restriction, tables)
         ]

@@ -24,10 +24,10 @@ from pg_bridge.errors import OptionError, SourceError, UnknownColumn
 from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
-from pg_bridge.foreign.importing import Imported, imported
+from pg_bridge.foreign.importing import TableToCreate, find_tables
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
-from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quoted, too_deep
+from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quote_name, too_deep
 from pg_bridge.plpython.functions import describe_failure, find_server
 from pg_bridge.plpython.request import Shown, is_known, qual_of, sort_of
 from pg_bridge.plpython.source import PlpySource
@@ -87,9 +87,9 @@ def size(plpy: Any, request: str) -> Size:
     with _Depth() as depth:
         try:
             depth.check()
-            asked = _asked(request)
+            asked = _parse_request(request)
             source = PlpySource(plpy)
-            table = _table(plpy, asked["table"], source)
+            table = _find_table(plpy, asked["table"], source)
             given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
             known = tuple(
                 qual
@@ -98,7 +98,7 @@ def size(plpy: Any, request: str) -> Size:
                 and (is_known(each) or qual.column in table.definition.model)
                 and not (asked["discreet"] and qual.column not in table.definition.model)
             )
-            relation = _seen(table, source)
+            relation = _look_at(table, source)
             learned = table.learned_for(asked)
             try:
                 rows, width, cost = explaining.size(Scan(relation, frozenset(asked["needed"]), known), learned)
@@ -116,9 +116,9 @@ def size(plpy: Any, request: str) -> Size:
 def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
     """Describe a scan, in lines `label: value`; the body of `llm._foreign_explain`."""
     try:
-        asked = _asked(request)
+        asked = _parse_request(request)
         source = PlpySource(plpy)
-        table = _table(plpy, asked["table"], source)
+        table = _find_table(plpy, asked["table"], source)
         model = table.definition.model
         given = [(qual_of(each, table.definition), each) for each in asked["quals"]]
         known = [
@@ -131,7 +131,7 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
             for qual, each in given
             if not is_known(each) and qual.column not in model
         ]
-        scan = Scan(_seen(table, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"]))
+        scan = Scan(_look_at(table, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"]))
         lines = list(
             explaining.lines(scan, table.learned_for(asked), verbose=asked["verbose"], sample=not asked["discreet"])
         )
@@ -149,13 +149,13 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
         (rows, cells, fault): some rows' needed columns one after the other; a fault is the last.
     """
     try:
-        asked = _asked(request)
+        asked = _parse_request(request)
         source = PlpySource(plpy)
-        table = _table(plpy, asked["table"], source)
+        table = _find_table(plpy, asked["table"], source)
         names = [column.name for column in table.definition.columns]
         needed = _picker([names.index(name) for name in asked["needed"]])
         for window in until_its_end(_windows(plpy, asked, table, source)):
-            for rows in _parted(window):
+            for rows in _split(window):
                 yield len(rows), needed(rows), None
     except Exception as error:
         yield 0, [], describe_failure(plpy, error)
@@ -164,15 +164,15 @@ def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:
 def import_schema(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
     """Write the commands of IMPORT FOREIGN SCHEMA; the body of `llm._foreign_import`."""
     try:
-        asked = _asked(request)
+        asked = _parse_request(request)
         restriction = None if asked["restriction"] == "all" else asked["restriction"]
-        tables = imported(PlpySource(plpy), asked["schema"], asked["options"], restriction, asked["tables"])
+        tables = find_tables(PlpySource(plpy), asked["schema"], asked["options"], restriction, asked["tables"])
         return [_command(table, asked["server"], plpy.quote_literal) for table in tables], None
     except Exception as error:
         return [], describe_failure(plpy, error)
 
 
-def _asked(request: str | None) -> dict[str, Any]:
+def _parse_request(request: str | None) -> dict[str, Any]:
     """A request of the native module. It comes from nowhere else, but a superuser may call these functions, too."""
     try:
         asked = json.loads(request or "")
@@ -186,7 +186,7 @@ def _asked(request: str | None) -> dict[str, Any]:
 # -- foreign tables
 
 
-def _seen(table: _Table, source: PlpySource) -> Relation:
+def _look_at(table: _Table, source: PlpySource) -> Relation:
     """The source as it is, if it can be looked at: neither planning nor EXPLAIN fails for a source that does."""
     try:
         return Relation.open(table.definition, source)
@@ -194,7 +194,7 @@ def _seen(table: _Table, source: PlpySource) -> Relation:
         return Relation.unseen(table.definition, source)
 
 
-def _table(plpy: Any, oid: int, source: PlpySource) -> _Table:
+def _find_table(plpy: Any, oid: int, source: PlpySource) -> _Table:
     """The table as the catalog has it now; checked anew only if that is not what it was."""
     found = source.catalog(_DEFINITION, [str(oid)])
     if not found:
@@ -258,7 +258,7 @@ def _picker(places: Sequence[int]) -> Callable[[Sequence[Row]], Row]:
     return lambda rows: list(chain.from_iterable(map(pick, rows)))
 
 
-def _parted(window: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _split(window: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Some rows at a time; long ones one by one, for PostgreSQL must hold in one array what is handed over together."""
     for start in range(0, len(window), ROWS_AT_ONCE):
         rows = window[start : start + ROWS_AT_ONCE]
@@ -286,17 +286,17 @@ class _Depth:
             raise too_deep()
 
 
-def _command(table: Imported, server: str, literal: Callable[[str], str]) -> str:
+def _command(table: TableToCreate, server: str, literal: Callable[[str], str]) -> str:
     """CREATE FOREIGN TABLE."""
 
     def options(given: Mapping[str, str]) -> str:
-        listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in sorted(given.items()))
+        listed = ", ".join(f"{quote_name(name)} {literal(value)}" for name, value in sorted(given.items()))
         return f" OPTIONS ({listed})" if given else ""
 
     columns: Sequence[str] = [
-        f"{quoted(column.name)} {column.type.name}{options(column.options)}" for column in table.columns
+        f"{quote_name(column.name)} {column.type.name}{options(column.options)}" for column in table.columns
     ]
     return (
-        f"CREATE FOREIGN TABLE {quoted(table.name)} ({', '.join(columns)}) SERVER {quoted(server)}"
+        f"CREATE FOREIGN TABLE {quote_name(table.name)} ({', '.join(columns)}) SERVER {quote_name(server)}"
         f"{options(table.options)}"
     )

@@ -37,7 +37,7 @@ _FETCH = "SELECT f AS row FROM llm._fetch($1, $2) AS f"
 _PLANS: dict[str, Any] = {}  # of the session; there are few, and always the same
 
 
-def execute(plpy: Any, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
+def run_prepared(plpy: Any, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
     """Run a statement that is run often; it is prepared once a session."""
     plan = _PLANS.get(sql)
     if plan is None:
@@ -49,7 +49,7 @@ def connect(plpy: Any, role: str) -> None:
     """Put the servers that a role may use into the session; the body of `llm._connect`."""
     _load_module(plpy)
     SESSION.forget(role)
-    for row in execute(plpy, _SERVERS, ["pg_catalog.name"], [role]):
+    for row in run_prepared(plpy, _SERVERS, ["pg_catalog.name"], [role]):
         SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
 
 
@@ -64,7 +64,7 @@ def map_rows(
     try:
         call = Call.from_arguments(_json(options))
         _require(cursor is not None and is_flat(columns) and None not in columns)
-        fetch, server = _CursorRows(plpy, cursor).fetch, find_server(plpy, call.server)
+        fetch, server = _QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         for answer in start_run(
             fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)
         ):
@@ -121,10 +121,10 @@ def batch(
         _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
         memory = SESSION.statement(statement)
         answers: list[str | None] = [None] * len(prompts)
-        asked = parsed_all(prompts)
+        asked = parse_each(prompts)
         _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
         for values, places in places_by_values(options).items():
-            call = Call.from_arguments(common | dict(zip(names, parsed_all(values), strict=True)))
+            call = Call.from_arguments(common | dict(zip(names, parse_each(values), strict=True)))
             server = find_server(plpy, call.server, statement)
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
@@ -215,7 +215,7 @@ def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
     return look_up() if statement is None else SESSION.server_of_statement(statement, name, look_up)
 
 
-def parsed_all(texts: Sequence[str | None]) -> list[Any]:
+def parse_each(texts: Sequence[str | None]) -> list[Any]:
     """Parse JSON texts, of which many are equal; None is NULL.
 
     Raises:
@@ -243,7 +243,7 @@ def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str 
     return places
 
 
-class _CursorRows:
+class _QueryRows:
     """A cursor's rows as JSON text; they are read with the caller's rights.
 
     It is a cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended
@@ -281,7 +281,9 @@ class _CursorRows:
         rows: list[str | None] = []
         while len(rows) < wanted and not self._is_closed:
             some = min(wanted - len(rows), self._at_once)
-            fetched = execute(self._plpy, _FETCH, ["pg_catalog.refcursor", "pg_catalog.int4"], [self._cursor, some])
+            fetched = run_prepared(
+                self._plpy, _FETCH, ["pg_catalog.refcursor", "pg_catalog.int4"], [self._cursor, some]
+            )
             rows += [row["row"] for row in fetched]
             if len(fetched) < some:
                 self._plpy.execute(f"CLOSE {self._plpy.quote_ident(self._cursor)}")

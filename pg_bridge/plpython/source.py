@@ -13,7 +13,7 @@ from typing import Any
 
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.source import Cells, Rows
-from pg_bridge.plpython.functions import execute, sqlstate_of
+from pg_bridge.plpython.functions import run_prepared, sqlstate_of
 
 _TABLE = "SELECT llm._source_table($1) AS found"
 _COLUMNS = "SELECT llm._source_columns($1) AS found"
@@ -39,7 +39,7 @@ class PlpySource:
     def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
         """All rows of a query with `$1`, `$2`, … in it; its columns must have distinct names."""
         with self._reading():
-            result = execute(self._plpy, sql, ["text"] * len(parameters), parameters)
+            result = run_prepared(self._plpy, sql, ["text"] * len(parameters), parameters)
             return [tuple(map(_text, row.values())) for row in result]
 
     def table(self, name: str) -> str | None:
@@ -59,9 +59,9 @@ class PlpySource:
     @contextmanager
     def rows(self, sql: str, parameters: Sequence[str] = ()) -> Iterator[Rows]:
         """Run a query; its rows are there until the native module ends it."""
-        yield _Fetched(self, sql, parameters)
+        yield _SourceRows(self, sql, parameters)
 
-    def fetched(self, wanted: int, sql: str | None, parameters: Sequence[str] | None) -> list[Cells]:
+    def fetch(self, wanted: int, sql: str | None, parameters: Sequence[str] | None) -> list[Cells]:
         """At most so many more rows of the query, which SQL that is not None starts; none at the end."""
         given = None if parameters is None else list(parameters)
         rows: list[Cells] = self._found(_ROWS, ["integer", "text", "text[]"], [wanted, sql, given])
@@ -69,7 +69,7 @@ class PlpySource:
 
     def _found(self, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
         with self._reading():
-            return execute(self._plpy, sql, types, parameters)[0]["found"]
+            return run_prepared(self._plpy, sql, types, parameters)[0]["found"]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -85,7 +85,7 @@ class PlpySource:
             ) from None
 
 
-class _Fetched:
+class _SourceRows:
     """The rows of the one query that a scan runs, which the first fetch starts."""
 
     def __init__(self, source: PlpySource, sql: str, parameters: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ class _Fetched:
         while len(rows) < count:
             sql, parameters = self._unopened or (None, None)
             self._unopened = None
-            fetched = self._source.fetched(count - len(rows), sql, parameters)
+            fetched = self._source.fetch(count - len(rows), sql, parameters)
             if not fetched:
                 break
             rows += fetched

@@ -235,12 +235,12 @@ class VllmEngine:
 
     def _failure(self, message: str) -> EngineUnreachable:
         log = tail(self.log_path, 1000)
-        error = EngineUnreachable(message, detail=excerpt(log), hint=explain(log))
-        error.add_note(excerpt(log))
+        error = EngineUnreachable(message, detail=pick_reasons(log), hint=diagnose(log))
+        error.add_note(pick_reasons(log))
         return error
 
 
-def excerpt(log: str) -> str:
+def pick_reasons(log: str) -> str:
     """Return what of a failed server's log tells most: the errors that it names, then its last lines.
 
     vLLM is several processes. Each prints the failure of the one below it with its own traceback, so that the
@@ -253,7 +253,7 @@ def excerpt(log: str) -> str:
 _REASON = re.compile(r"^(?:\(.*?\) ERROR .*?\] )?(?P<reason>[\w.]*(?:Error|Exception): .+)$", re.MULTILINE)
 
 
-def explain(log: str) -> str:
+def diagnose(log: str) -> str:
     """Return a plain hint for the usual reasons why vLLM does not start."""
     for sign, hint in _SIGNS.items():
         if sign.lower() in log.lower():

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self
 
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.serving.children import Guard, private_directory, tail, wait_until_gone
-from pg_bridge.testing.staging import stage_python
+from pg_bridge.testing.python_path import copy_python
 
 SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
@@ -113,7 +113,7 @@ class Cluster:
         cluster.directory = directory
         lines = cluster._pid_file()
         # The server stands in its data directory; a process that merely got its number later does not.
-        if not lines or _standing_in(int(lines[0])) != directory / "data":
+        if not lines or _working_directory(int(lines[0])) != directory / "data":
             raise PgBridgeError("no PostgreSQL cluster runs there any more")
         cluster._pid, cluster.port = int(lines[0]), int(lines[3])
         return cluster
@@ -185,7 +185,7 @@ class Cluster:
         """
         self.directory = private_directory("pg_bridge")
         try:
-            stage_python(self.python_path)
+            copy_python(self.python_path)
             self._create()
             self.resume()
         except BaseException:
@@ -263,7 +263,7 @@ class Cluster:
         user = _server_user()
         if user:
             # The server may not run as root, so all that it owns goes to the user it runs as.
-            _chown_tree(self.directory, user)
+            _give_to(self.directory, user)
         outcome = subprocess.run(
             [
                 str(self.binaries / "initdb"),
@@ -366,7 +366,7 @@ def _error(message: str, detail: str) -> PgBridgeError:
     return error
 
 
-def _standing_in(pid: int) -> Path | None:
+def _working_directory(pid: int) -> Path | None:
     try:
         return Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
@@ -399,7 +399,7 @@ def _as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
 
 
-def _chown_tree(root: Path, user: pwd.struct_passwd) -> None:
+def _give_to(root: Path, user: pwd.struct_passwd) -> None:
     os.chown(root, user.pw_uid, user.pw_gid)
     for directory, directories, files in os.walk(root):
         for name in directories + files:

@@ -18,7 +18,7 @@ from pg_bridge.asking.memory import outcome_of
 from pg_bridge.engine import Completion, Engine, Sampling
 from pg_bridge.engine.metrics import read_counters
 from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
-from pg_bridge.engine.untrusted import MOST_TOKENS, parsed_for_jsonb, token_count, without_key
+from pg_bridge.engine.untrusted import MOST_TOKENS, hide_key, parse_jsonb, token_count
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, PgBridgeError, UnknownModel
 from pg_bridge.options import Server
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
@@ -119,7 +119,7 @@ def test_models_named_like_the_key_are_listed_without_it() -> None:
 def test_any_key_is_cut_out(key: str, before: str) -> None:
     known = Server("vllm", "http://engine", api_key=key)
     for spelt in (key, json.dumps(key), repr(key), quote(key), quote(key, safe="")):
-        assert spelt.strip("'\"") not in without_key(f"x {spelt} y", known)
+        assert spelt.strip("'\"") not in hide_key(f"x {spelt} y", known)
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -359,7 +359,7 @@ UNFIT = [
 @pytest.mark.parametrize("text", UNFIT, ids=lambda text: text[:12])
 def test_json_that_jsonb_cannot_hold_fails_its_own_row(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the payload says in what words
-        parsed_for_jsonb(text)
+        parse_jsonb(text)
     body = json.dumps({"choices": [{"index": 0, "message": {"content": text}}]}).encode()
     answers, _ = Payload("chat", "m", Sampling(9, 0.0, "", schema='{"type": "array"}')).parse(body, 1)
     assert answers == [(None, NOT_OF_THE_SCHEMA)]
@@ -370,4 +370,4 @@ def test_json_that_jsonb_cannot_hold_fails_its_own_row(text: str) -> None:
     ['"\\\\u0000"', "[[[]]]", '{"a": 1e308, "b": "\\ud83d\\ude00"}', '"' + "[" * 5000 + '"', "12345678901234567890"],
 )
 def test_json_that_jsonb_can_hold_is_left_alone(text: str) -> None:
-    assert parsed_for_jsonb(text) == json.loads(text)
+    assert parse_jsonb(text) == json.loads(text)

@@ -8,7 +8,7 @@ import pytest
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving import launch
 from pg_bridge.serving.children import is_running
-from pg_bridge.serving.launch import VllmEngine, explain
+from pg_bridge.serving.launch import VllmEngine, diagnose
 
 # A stand-in for `vllm serve`: answers /health after a while, or ends with a message. argv: mode, then vLLM's.
 _STAND_IN = """
@@ -111,10 +111,10 @@ def test_the_endpoint_is_what_a_client_here_can_use(host: str, endpoint: str) ->
 def test_the_reason_is_found_far_from_the_end_of_the_log() -> None:
     prefix = "(EngineCore pid=7) ERROR 01-02 03:04:05 [core.py:1] "
     lines = [f"{prefix}Traceback", f"{prefix}RuntimeError: the reason", *["  more"] * 200, "SystemError: the end"]
-    first, second, *rest = launch.excerpt("\n".join(lines)).splitlines()
+    first, second, *rest = launch.pick_reasons("\n".join(lines)).splitlines()
     assert (first, second) == ("RuntimeError: the reason", "SystemError: the end")
     assert len(rest) < 20
 
 
 def test_unknown_trouble_points_at_the_log() -> None:
-    assert "vLLM's own log" in explain("something new")
+    assert "vLLM's own log" in diagnose("something new")

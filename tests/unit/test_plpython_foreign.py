@@ -8,9 +8,9 @@ import pytest
 
 from pg_bridge.foreign.answers import BOOL, DATE, INT4, INT8, TEXT, TIMESTAMP, ColumnType
 from pg_bridge.foreign.definition import Column, Definition
-from pg_bridge.foreign.importing import Imported
+from pg_bridge.foreign.importing import TableToCreate
 from pg_bridge.foreign.quals import Qual
-from pg_bridge.plpython.foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _parted, _picker
+from pg_bridge.plpython.foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _picker, _split
 from pg_bridge.plpython.functions import describe_failure
 from pg_bridge.plpython.request import Shown, is_known, qual_of
 from pg_bridge.plpython.source import PlpySource
@@ -64,9 +64,9 @@ def test_a_qual_whose_value_is_not_known_yet() -> None:
 
 def test_rows_are_handed_over_in_parts_and_long_ones_alone() -> None:
     short: list[list[str | None]] = [["a", None]] * (ROWS_AT_ONCE + 1)
-    assert [len(part) for part in _parted(short)] == [ROWS_AT_ONCE, 1]
-    assert [len(part) for part in _parted([["x" * CHARS_AT_ONCE], ["y"], [None]])] == [1, 1, 1]
-    assert list(_parted([])) == []
+    assert [len(part) for part in _split(short)] == [ROWS_AT_ONCE, 1]
+    assert [len(part) for part in _split([["x" * CHARS_AT_ONCE], ["y"], [None]])] == [1, 1, 1]
+    assert list(_split([])) == []
 
 
 @pytest.mark.parametrize("places", [[], [1], [2, 0], [0, 1, 2]])
@@ -76,7 +76,7 @@ def test_the_needed_cells_row_by_row(places: list[int]) -> None:
 
 
 def test_the_command_of_import_foreign_schema() -> None:
-    table = Imported(
+    table = TableToCreate(
         'a"b',
         (
             Column("n", ColumnType(INT4, -1, "integer"), {}),

@@ -16,7 +16,7 @@ import pg_bridge
 DISTRIBUTION = "pg-bridge"
 
 
-def stage_python(target: Path) -> None:
+def copy_python(target: Path) -> None:
     """Copy the package and its run-time distributions.
 
     A copy, because the server runs as a user who often may not read the checkout (root's home, mode 0700),
