@@ -156,7 +156,7 @@ class Flight:
         except (MalformedAnswer, Oversized) as error:
             raise malformed(self._server, str(error)) from None
         self._tally.add(tokens)
-        self.pace.answered(size, self._turns.clock.now_s() - started_s)
+        self.pace.adapt(size, self._turns.clock.now_s() - started_s)
         self._land([Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)])
 
     def _payload_for(self, sampling: Sampling) -> Payload:

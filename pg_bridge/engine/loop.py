@@ -43,7 +43,7 @@ class TurnLoop:
         """Start work; it goes on in the next turn, and its end ends the turn."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget)
         return task
 
     def turn(self, longest_s: float) -> None:
@@ -63,7 +63,7 @@ class TurnLoop:
         """Cancel all work, do one last thing, and close; raises nothing and takes at most some 0.4 s."""
         work = list(self._tasks)
         for task in work:
-            task.remove_done_callback(self._ended)
+            task.remove_done_callback(self._forget)
             task.cancel()
         with contextlib.suppress(Exception):
             if work:
@@ -75,7 +75,7 @@ class TurnLoop:
                 task.exception()  # marks it as seen: nobody waits for it any more
         self._loop.close()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         self._loop.stop()
 

@@ -56,7 +56,7 @@ class Pace:
             return 0
         return max(0, min(room, self.batch_size))
 
-    def answered(self, prompt_count: int, took_s: float) -> None:
+    def adapt(self, prompt_count: int, took_s: float) -> None:
         """Adapt to a request that was answered in so many seconds."""
         if took_s > SLOW_S:
             self.batch_size = max(1, min(self.batch_size, prompt_count // 2))

@@ -50,7 +50,7 @@ FROM pg_foreign_table AS f JOIN pg_foreign_server AS s ON s.oid = f.ftserver WHE
 
 
 @dataclass(slots=True)
-class _Table:
+class _ForeignTable:
     """A foreign table, as long as its definition stays what it is.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Table:
         return self.learned.setdefault(postgres.current_role_oid(), Learned())
 
 
-_TABLES: dict[int, _Table] = {}
+_TABLES: dict[int, _ForeignTable] = {}
 _RELATIONS: dict[tuple[int, int, int], Relation] = {}  # of this transaction, by table, statement and role
 _KEPT_RELATIONS = 16
 
@@ -186,7 +186,7 @@ def _parse_request(request: str | None) -> dict[str, Any]:
 # -- foreign tables
 
 
-def _look_at(table: _Table, source: PlpySource) -> Relation:
+def _look_at(table: _ForeignTable, source: PlpySource) -> Relation:
     """The source as it is, if it can be looked at: neither planning nor EXPLAIN fails for a source that does."""
     try:
         return Relation.open(table.definition, source)
@@ -194,7 +194,7 @@ def _look_at(table: _Table, source: PlpySource) -> Relation:
         return Relation.unseen(table.definition, source)
 
 
-def _find_table(plpy: Any, oid: int, source: PlpySource) -> _Table:
+def _find_table(plpy: Any, oid: int, source: PlpySource) -> _ForeignTable:
     """The table as the catalog has it now; checked anew only if that is not what it was."""
     found = source.catalog(_DEFINITION, [str(oid)])
     if not found:
@@ -213,11 +213,11 @@ def _find_table(plpy: Any, oid: int, source: PlpySource) -> _Table:
         lambda of: enum_labels(source, of),
         server,
     )
-    _TABLES[oid] = _Table(described, server, definition)
+    _TABLES[oid] = _ForeignTable(described, server, definition)
     return _TABLES[oid]
 
 
-def _windows(plpy: Any, asked: Mapping[str, Any], table: _Table, source: PlpySource) -> Iterator[list[Row]]:
+def _windows(plpy: Any, asked: Mapping[str, Any], table: _ForeignTable, source: PlpySource) -> Iterator[list[Row]]:
     """Start a scan."""
     server = find_server(plpy, table.server, asked["statement"])  # the role may use it
     key = (asked["table"], asked["statement"], postgres.current_role_oid())

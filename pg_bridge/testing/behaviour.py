@@ -117,7 +117,7 @@ def choose(prompt: str, choices: Sequence[str]) -> str:
     return choices[digest(prompt) % len(choices)]
 
 
-def structured(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
+def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
     Of choices one, for a pattern a number from 1 to 5, for a schema an object of its required properties. A pattern and

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pg_bridge.analysis.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
-from pg_bridge.testing.behaviour import Behaviour, default_answer, structured
+from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 
@@ -68,7 +68,7 @@ def answer(
         tokens = characters(conversation)
         cached_tokens = cache.query(tokens)
         prompt_tokens += len(tokens)
-        text = structured(prompt, demanded, from_prompt)
+        text = answer_as_demanded(prompt, demanded, from_prompt)
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
         completion_tokens += len(characters(text)) or 1

@@ -17,7 +17,7 @@ def test_a_fast_engine_gets_larger_requests_and_a_slow_one_smaller() -> None:
     pace = Pace(max_in_flight=256)
     sizes = [pace.batch_size]
     for took_s in (0.01, 0.01, 0.01, 0.01, 1.0, 3.0, 3.0):
-        pace.answered(pace.batch_size, took_s)
+        pace.adapt(pace.batch_size, took_s)
         sizes.append(pace.batch_size)
     assert sizes == [8, 16, 32, 64, 64, 64, 32, 16]
 
@@ -26,7 +26,7 @@ def test_a_fast_engine_gets_larger_requests_and_a_slow_one_smaller() -> None:
 def test_a_request_is_never_empty_nor_too_large(max_in_flight: int, answered: list[tuple[int, float]]) -> None:
     pace = Pace(max_in_flight)
     for prompt_count, took_s in answered:
-        pace.answered(min(prompt_count, pace.batch_size), took_s)
+        pace.adapt(min(prompt_count, pace.batch_size), took_s)
         assert 1 <= pace.batch_size <= min(128, max_in_flight)
 
 
