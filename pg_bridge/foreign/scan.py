@@ -25,7 +25,7 @@ from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
-from pg_bridge.foreign.source import Cells, Relation, Rows, SortKey, Statement
+from pg_bridge.foreign.source import Relation, Rows, Select, SortKey, SourceRow
 from pg_bridge.rows.table import Table
 
 CELL_CHARS = 64  # what a cell takes besides its text
@@ -80,7 +80,7 @@ class Scan:
         return [column.name for column in self.relation.definition.source_columns if column.name in named]
 
     @property
-    def statement(self) -> Statement:
+    def statement(self) -> Select:
         """The query that the source runs."""
         model = self.relation.definition.model
         quals = [qual for qual in self.quals if qual.column not in model]
@@ -155,7 +155,7 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
-    def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[Cells]]:
+    def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[SourceRow]]:
         most = self.relation.definition.window_rows
         if self.asked:
             read = read_windows(source.fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
@@ -164,7 +164,7 @@ class Scan:
         return (window.rows for window in read)
 
 
-def _chars_held(cells: Cells) -> int:
+def _chars_held(cells: SourceRow) -> int:
     return sum(CELL_CHARS + len(cell or "") for cell in cells)
 
 

@@ -18,7 +18,7 @@ from pg_bridge.foreign.answers import TEXTS, ColumnType
 from pg_bridge.foreign.definition import Definition
 from pg_bridge.foreign.quals import IS_NOT_NULL, IS_NULL, Qual, source_condition
 
-Cells = tuple[str | None, ...]
+SourceRow = tuple[str | None, ...]
 
 # Types whose order no collation decides: booleans, integers, floats, numeric, dates, times, uuid.
 _SORTED_ALIKE = frozenset({16, 20, 21, 23, 26, 700, 701, 1700, 1082, 1083, 1114, 1184, 1266, 1186, 2950})
@@ -38,7 +38,7 @@ def too_deep() -> SourceError:
 class Rows(Protocol):
     """The rows of a running query."""
 
-    def fetch(self, count: int) -> list[Cells]:
+    def fetch(self, count: int) -> list[SourceRow]:
         """At most so many more rows; fewer at the end."""
 
 
@@ -52,7 +52,7 @@ class Source(Protocol):
     @property
     def sees(self) -> str: ...  # noqa: D102
 
-    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[SourceRow]:
         """All rows of a query with `$1`, `$2`, … in it, of what every role may read of the system catalogs."""
 
     def table(self, name: str) -> str | None:
@@ -84,7 +84,7 @@ class SortKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Select:
     """SQL with `$1`, `$2`, … and what stands for them."""
 
     sql: str
@@ -164,7 +164,7 @@ class Relation:
 
     def select(
         self, needed: Sequence[str], sent: Collection[str], quals: Sequence[Qual], sort: Sequence[SortKey]
-    ) -> Statement:
+    ) -> Select:
         """Write the query of a scan.
 
         Args:
@@ -194,7 +194,7 @@ class Relation:
         )
         order = f" ORDER BY {keys}" if keys else ""
         listed = ", ".join(shown) or "NULL::pg_catalog.text"
-        return Statement(f"SELECT {listed} FROM {self.sql}{where}{order}", tuple(parameters))  # noqa: S608 - names are quoted, values are parameters
+        return Select(f"SELECT {listed} FROM {self.sql}{where}{order}", tuple(parameters))  # noqa: S608 - names are quoted, values are parameters
 
     def decides(self, qual: Qual) -> bool:
         """Whether the source keeps exactly the rows that satisfy a qual on one of its columns.
@@ -217,7 +217,7 @@ class Relation:
         oid = self.types[column].oid
         return oid in _SORTED_ALIKE or column in self.enums or (oid in TEXTS and default_collation)
 
-    def size(self, statement: Statement) -> tuple[int, int]:
+    def size(self, statement: Select) -> tuple[int, int]:
         """What the source's planner expects of a query: (rows, bytes a row)."""
         return self.source.size(statement.sql, statement.parameters)
 

@@ -24,7 +24,7 @@ from psycopg.waiting import Ready, Wait
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.errors import SourceDenied, SourceError
-from pg_bridge.foreign.source import DEEPEST, Cells, Rows, too_deep
+from pg_bridge.foreign.source import DEEPEST, Rows, SourceRow, too_deep
 from pg_bridge.options import Login
 
 CONNECT_TIMEOUT_S = 5
@@ -109,7 +109,7 @@ class SessionSource:
         self._connection: _Connection | None = None
         self._open = 0
 
-    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[SourceRow]:
         """All rows of a query with `$1`, `$2`, … in it."""
         with self._transaction() as connection, RawCursor(connection) as cursor:
             return cursor.execute(sql, parameters).fetchall()
@@ -201,7 +201,7 @@ class _CursorRows:
     def start(self, sql: str, parameters: Sequence[str]) -> None:
         self._cursor.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {sql}", parameters)
 
-    def fetch(self, count: int) -> list[Cells]:
+    def fetch(self, count: int) -> list[SourceRow]:
         """At most so many more rows; fewer at the end."""
         try:
             return self._cursor.execute(f"FETCH {count} FROM {self._name}").fetchall()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pg_bridge.errors import SourceError
-from pg_bridge.foreign.source import Cells, Rows
+from pg_bridge.foreign.source import Rows, SourceRow
 from pg_bridge.plpython.functions import run_prepared, sqlstate_of
 
 _TABLE = "SELECT llm._source_table($1) AS found"
@@ -36,7 +36,7 @@ class PlpySource:
     def __init__(self, plpy: Any) -> None:
         self._plpy = plpy
 
-    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[SourceRow]:
         """All rows of a query with `$1`, `$2`, … in it; its columns must have distinct names."""
         with self._reading():
             result = run_prepared(self._plpy, sql, ["text"] * len(parameters), parameters)
@@ -61,10 +61,10 @@ class PlpySource:
         """Run a query; its rows are there until the native module ends it."""
         yield _SourceRows(self, sql, parameters)
 
-    def fetch(self, wanted: int, sql: str | None, parameters: Sequence[str] | None) -> list[Cells]:
+    def fetch(self, wanted: int, sql: str | None, parameters: Sequence[str] | None) -> list[SourceRow]:
         """At most so many more rows of the query, which SQL that is not None starts; none at the end."""
         given = None if parameters is None else list(parameters)
-        rows: list[Cells] = self._found(_ROWS, ["integer", "text", "text[]"], [wanted, sql, given])
+        rows: list[SourceRow] = self._found(_ROWS, ["integer", "text", "text[]"], [wanted, sql, given])
         return rows
 
     def _found(self, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
@@ -92,9 +92,9 @@ class _SourceRows:
         self._source = source
         self._unopened: tuple[str, Sequence[str]] | None = (sql, parameters)
 
-    def fetch(self, count: int) -> list[Cells]:
+    def fetch(self, count: int) -> list[SourceRow]:
         """At most so many more rows; fewer at the end."""
-        rows: list[Cells] = []
+        rows: list[SourceRow] = []
         while len(rows) < count:
             sql, parameters = self._unopened or (None, None)
             self._unopened = None

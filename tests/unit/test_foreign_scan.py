@@ -19,7 +19,7 @@ from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.quals import Qual
 from pg_bridge.foreign.scan import Scan
-from pg_bridge.foreign.source import Cells, Relation
+from pg_bridge.foreign.source import Relation, SourceRow
 
 INT = ColumnType(INT4, -1, "integer")
 TXT = ColumnType(TEXT, -1, "text")
@@ -27,11 +27,11 @@ YES = ColumnType(BOOL, -1, "boolean")
 
 
 class Rows:
-    def __init__(self, rows: list[Cells], fetched: list[int]) -> None:
+    def __init__(self, rows: list[SourceRow], fetched: list[int]) -> None:
         self._rows = rows
         self._fetched = fetched
 
-    def fetch(self, count: int) -> list[Cells]:
+    def fetch(self, count: int) -> list[SourceRow]:
         taken, self._rows = self._rows[:count], self._rows[count:]
         self._fetched.append(len(taken))
         return taken
@@ -47,7 +47,7 @@ class Source:
         self.fetched: list[int] = []
         self.is_open = False
 
-    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[Cells]:
+    def catalog(self, sql: str, parameters: Sequence[str] = ()) -> list[SourceRow]:
         raise NotImplementedError
 
     def table(self, name: str) -> str | None:
@@ -62,7 +62,7 @@ class Source:
     @contextmanager
     def rows(self, sql: str, parameters: Sequence[str] = ()) -> Iterator[Rows]:
         self.is_open = True
-        rows: list[Cells] = [(str(i), json.dumps({"i": i})) for i in range(self.n)]
+        rows: list[SourceRow] = [(str(i), json.dumps({"i": i})) for i in range(self.n)]
         yield Rows(rows, self.fetched)
         self.is_open = False
 
