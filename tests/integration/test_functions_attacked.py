@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -115,8 +116,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "trigger": ("NULL",),
 }  # fmt: skip
 
-# An SQLSTATE of class XX says that pg_bridge or PostgreSQL is broken. Multicorn can carry no other.
-CLEAN_ELSEWHERE = "SQLSTATE"
+# An SQLSTATE of class XX says that pg_bridge or PostgreSQL is broken. Multicorn can carry no other, and says it.
+CLEAN_ELSEWHERE = re.compile("SQLSTATE (?!XX)")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def test_no_call_of_any_function_does_any_harm(
                     pytest.fail(f"seed {seed}: {shown}: the session was lost: {said}")
             if KEY in said or HIDDEN in said:
                 found.append(f"{shown}: shows a secret: {said[:300]}")
-            if state.startswith("XX") and CLEAN_ELSEWHERE not in said:
+            if state.startswith("XX") and not CLEAN_ELSEWHERE.search(said):
                 found.append(f"{shown}: {said[:300]}")
     assert conn.execute("SELECT pg_postmaster_start_time()").fetchone() == started
     assert intruder.execute("SELECT pg_backend_pid()").fetchone() == (pid,)
