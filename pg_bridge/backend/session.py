@@ -89,7 +89,7 @@ class Session:
             raise ServerDenied(name)
         return Server.from_options(name, json.loads(options))
 
-    def server_of_statement(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
+    def find_server(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
         """A server, looked up once in one of the current role's statements, and so with the rights at its start.
 
         Args:
@@ -97,7 +97,7 @@ class Session:
             name: The server's name.
             look_up: Looks it up, or raises an error.
         """
-        servers = self._known(number).servers
+        servers = self._remember(number).servers
         if name not in servers:
             servers[name] = look_up()
         return servers[name]
@@ -110,11 +110,11 @@ class Session:
             reader: The role whose statement it is, if that is not the current one: who reads a foreign table in a view,
                 say, which is scanned as the view's owner.
         """
-        found = self._known(number).answers
+        found = self._remember(number).answers
         self.begin_run(found.run, reader)
         return found
 
-    def _known(self, number: int) -> _Known:
+    def _remember(self, number: int) -> _Known:
         """The memory of one of the current role's statements.
 
         The latest few are kept, for statements run other statements, until the transaction ends.
@@ -175,7 +175,7 @@ def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
         OptionError: It is another text.
     """
     rows = [row]
-    columns = list(parse_question(prompt).columns if row is None else _object(row))
+    columns = list(parse_question(prompt).columns if row is None else _parse_object(row))
 
     def fetch(count: int) -> list[str | None]:
         taken, rows[:] = rows[:count], rows[count:]
@@ -184,7 +184,7 @@ def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
     return fetch, columns
 
 
-def _object(row: str) -> dict[str, object]:
+def _parse_object(row: str) -> dict[str, object]:
     try:
         value = json.loads(row, parse_int=str)  # Python reads no integer of thousands of digits
     except ValueError:

@@ -77,7 +77,7 @@ class RowSetRelation(OwnRelation):
             if row_id is None:
                 _STAGING.rowset((role, name)).extend(inputs)
             elif int(row_id) == 0:
-                _STAGING.rowset((role, name)).columns = _names(inputs[-1])
+                _STAGING.rowset((role, name)).columns = _parse_names(inputs[-1])
             else:
                 refuse(
                     OptionError(
@@ -174,7 +174,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     internal = False
     role = postgres.current_role_oid()
     try:
-        arguments = _object(options)
+        arguments = _parse_options(options)
         internal = bool(arguments.pop("internal", False))
         call = Call.from_arguments(arguments)
         if (role, name) not in _STAGING.rowsets:
@@ -215,14 +215,14 @@ def _fetch(rowset: RowSet) -> Fetch:
     return fetch
 
 
-def _names(columns: str | None) -> list[str]:
+def _parse_names(columns: str | None) -> list[str]:
     names = json.loads(columns or "null")
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         refuse(OptionError("the column names of a row set are not a JSON array of texts"))
     return names
 
 
-def _object(options: str | None) -> dict[str, Any]:
+def _parse_options(options: str | None) -> dict[str, Any]:
     try:
         value = json.loads(options or "{}")
     except (ValueError, RecursionError):

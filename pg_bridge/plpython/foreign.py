@@ -28,9 +28,10 @@ from pg_bridge.foreign.importing import TableToCreate, find_tables
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quote_name, too_deep
-from pg_bridge.plpython.functions import describe_failure, find_server
+from pg_bridge.plpython.functions import find_server
 from pg_bridge.plpython.request import Shown, is_known, qual_of, sort_of
 from pg_bridge.plpython.source import PlpySource
+from pg_bridge.plpython.spi import describe_failure
 
 ROWS_AT_ONCE = 512  # handed over together, of those that are ready
 CHARS_AT_ONCE = 1 << 24

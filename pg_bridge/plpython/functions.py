@@ -8,41 +8,24 @@ raises: an exception that leaves a PL/Python iterator loses its message.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pg_bridge import __version__
 from pg_bridge.asking.together import answer_calls
 from pg_bridge.backend import postgres
-from pg_bridge.backend.faults import Fault, check_installation, describe_error
+from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.interrupts import Interrupts
-from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, one_row, start_run
 from pg_bridge.engine import Engine
-from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
+from pg_bridge.errors import BrokenInstallation, OptionError
 from pg_bridge.options import Call, Server
+from pg_bridge.plpython.spi import QueryRows, describe_failure, run_prepared
 
 ResultRow = tuple[int | None, str | None, str | None, str | None, Fault | None]
 CompleteRow = tuple[str | None, str | None, Fault | None]
 
-_NESTED = re.compile(
-    r"(spiexceptions\.\w+: )+"
-)  # what PL/Python puts before an error of a PL/Python function called by SQL
-
-
 _SERVERS = "SELECT server, usable, options::text FROM llm._servers($1)"
-_FETCH = "SELECT f AS row FROM llm._fetch($1, $2) AS f"
-
-_PLANS: dict[str, Any] = {}  # of the session; there are few, and always the same
-
-
-def run_prepared(plpy: Any, sql: str, types: list[str], parameters: Sequence[Any]) -> Any:
-    """Run a statement that is run often; it is prepared once a session."""
-    plan = _PLANS.get(sql)
-    if plan is None:
-        plan = _PLANS[sql] = plpy.prepare(sql, types)
-    return plpy.execute(plan, list(parameters))
 
 
 def connect(plpy: Any, role: str) -> None:
@@ -62,11 +45,15 @@ def map_rows(
         (row_id, input, output, error, fault). A row with a fault is the last, and has nothing else.
     """
     try:
-        call = Call.from_arguments(_json(options))
+        call = Call.from_arguments(_parse_json(options))
         _require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = _QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         for answer in start_run(
+<<<<<<< HEAD
             fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)
+=======
+            QueryRows(plpy, cursor).fetch, columns, prompt, call, find_server(plpy, call.server), Interrupts().check
+>>>>>>> 02ad95f (What goes through plpy has a module of its own)
         ):
             yield *answer, None
     except Exception as error:
@@ -80,7 +67,7 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         One (output, error, fault).
     """
     try:
-        call = Call.from_arguments(_json(options))
+        call = Call.from_arguments(_parse_json(options))
         server = find_server(plpy, call.server)
         _say_that_it_is_alone(plpy)
         run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
@@ -115,7 +102,7 @@ def batch(
         One (answers, fault).
     """
     try:
-        common = _json(fixed)
+        common = _parse_json(fixed)
         _require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
         _require(is_flat(names) and None not in names and len(names) == len(options))
         _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
@@ -183,7 +170,7 @@ def _say_that_it_is_alone(plpy: Any) -> None:
     SESSION.module = "said"
 
 
-def _json(text: str | None) -> Any:
+def _parse_json(text: str | None) -> Any:
     """Parse JSON that PostgreSQL has taken for JSON; NULL is null."""
     try:
         return json.loads(text or "null")
@@ -212,7 +199,7 @@ def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
         plpy.execute("SELECT llm._connect(current_user)")
         return SESSION.server(postgres.current_role(), name)
 
-    return look_up() if statement is None else SESSION.server_of_statement(statement, name, look_up)
+    return look_up() if statement is None else SESSION.find_server(statement, name, look_up)
 
 
 def parse_each(texts: Sequence[str | None]) -> list[Any]:
@@ -224,7 +211,7 @@ def parse_each(texts: Sequence[str | None]) -> list[Any]:
     values: dict[str | None, Any] = {None: None}
     for text in texts:
         if text not in values:
-            values[text] = _json(text)
+            values[text] = _parse_json(text)
     return [values[text] for text in texts]
 
 
@@ -241,75 +228,3 @@ def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str 
     for place, values in enumerate(zip(*options, strict=True)):
         places.setdefault(values, []).append(place)
     return places
-
-
-class _QueryRows:
-    """A cursor's rows as JSON text; they are read with the caller's rights.
-
-    It is a cursor of SQL, not a `plpy.cursor`: when the statement fails elsewhere, PostgreSQL frees a suspended
-    generator while it walks its list of cursors, and a `plpy.cursor` freed with it would drop its own from that list
-    under PostgreSQL's feet, which crashes the server. Python holds only the name of this one; its transaction ends it.
-
-    Any code of the session can see such a cursor and fetch from it. That is nothing new to who reads his own rows. But
-    a SECURITY DEFINER function reads rows that its caller may not see, and the caller's code may run between two of
-    them: so all rows of it are read before the first one is handed out.
-    """
-
-    _at_once = 1000  # more would not fit into work_mem, and go through a file
-
-    def __init__(self, plpy: Any, cursor: str) -> None:
-        self._plpy = plpy
-        self._cursor = cursor
-        self._is_begun = self._is_closed = False
-        self._all: RowSet | None = None
-        self._position = 0
-
-    def fetch(self, wanted: int) -> list[str | None]:
-        """At most so many more rows; the cursor closes at the end of them."""
-        if not self._is_begun and postgres.rights_are_lent():
-            self._all = RowSet()
-            while rows := self._fetch(self._at_once):
-                self._all.extend(rows)
-        self._is_begun = True
-        if self._all is None:
-            return self._fetch(wanted)
-        rows = self._all.fetch(self._position, wanted)
-        self._position += len(rows)
-        return rows
-
-    def _fetch(self, wanted: int) -> list[str | None]:
-        rows: list[str | None] = []
-        while len(rows) < wanted and not self._is_closed:
-            some = min(wanted - len(rows), self._at_once)
-            fetched = run_prepared(
-                self._plpy, _FETCH, ["pg_catalog.refcursor", "pg_catalog.int4"], [self._cursor, some]
-            )
-            rows += [row["row"] for row in fetched]
-            if len(fetched) < some:
-                self._plpy.execute(f"CLOSE {self._plpy.quote_ident(self._cursor)}")
-                self._is_closed = True
-        return rows
-
-
-def describe_failure(plpy: Any, error: Exception) -> Fault:
-    """Any error as data, PostgreSQL's own included."""
-    if isinstance(error, Cancelled):
-        try:
-            plpy.execute("SELECT 1")  # PostgreSQL acts on the pending cancel here, in its own words
-        except plpy.SPIError as own:
-            error = own
-    if isinstance(error, plpy.SPIError):
-        detail, hint = getattr(error, "spidata", (0, None, None))[1:3]
-        message = _NESTED.sub("", str(error), count=1) if _NESTED.match(str(error)) else str(error)
-        return Fault(sqlstate_of(error) or "XX000", message, detail or "", hint or "")
-    return describe_error(error)
-
-
-def sqlstate_of(error: Any) -> str:
-    """The SQLSTATE of an error of `plpy`; empty where it has none."""
-    return _sqlstate(getattr(error, "spidata", (0,))[0])
-
-
-def _sqlstate(packed: int) -> str:
-    """Unpack PostgreSQL's MAKE_SQLSTATE: five characters of six bits each."""
-    return "".join(chr((packed >> 6 * i & 0x3F) + ord("0")) for i in range(5)) if packed else ""

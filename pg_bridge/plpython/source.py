@@ -13,7 +13,7 @@ from typing import Any
 
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.source import Rows, SourceRow
-from pg_bridge.plpython.functions import run_prepared, sqlstate_of
+from pg_bridge.plpython.spi import run_prepared, sqlstate_of
 
 _TABLE = "SELECT llm._source_table($1) AS found"
 _COLUMNS = "SELECT llm._source_columns($1) AS found"

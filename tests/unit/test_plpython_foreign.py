@@ -11,9 +11,9 @@ from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.importing import TableToCreate
 from pg_bridge.foreign.quals import Qual
 from pg_bridge.plpython.foreign import CHARS_AT_ONCE, ROWS_AT_ONCE, _command, _picker, _split
-from pg_bridge.plpython.functions import describe_failure
 from pg_bridge.plpython.request import Shown, is_known, qual_of
 from pg_bridge.plpython.source import PlpySource
+from pg_bridge.plpython.spi import describe_failure
 
 DEFINITION = Definition.from_options(
     {"source": "s"},
