@@ -1,1 +1,3 @@
 """The PL/Python host."""
+
+import pg_bridge.backend  # noqa: F401 - before numpy is imported: see there

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -181,6 +182,11 @@ def test_stopping_early_aborts_what_is_in_flight(conn: Conn, engine: EngineDoubl
     conn.execute("SELECT (llm.map('SELECT i FROM generate_series(1, 9999) AS i', '{i}')).* LIMIT 5")
     assert eventually(lambda: engine.received.aborted)
     assert_sound(conn, engine)
+
+
+def test_the_backend_stays_a_process_of_one_thread(conn: Conn) -> None:
+    assert len(ask(conn, MANY, "{i}")) == 2000
+    assert len(list(Path(f"/proc/{conn.info.backend_pid}/task").iterdir())) == 1
 
 
 # -- the engine
