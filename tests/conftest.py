@@ -8,6 +8,7 @@ Multicorn2.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,7 @@ from pg_bridge.serving.environment import find_vllm
 from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.memory_folder import use_memory
 from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
 
 __all__ = ["pytest_xdist_make_scheduler"]  # a hook: pytest finds it here
@@ -41,6 +43,10 @@ UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthChe
 settings.register_profile("quick", max_examples=25, **UNTIMED)
 settings.register_profile("thorough", max_examples=300, **UNTIMED)
 settings.load_profile("quick")
+
+
+def pytest_configure() -> None:
+    use_memory()
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
@@ -86,8 +92,9 @@ class Database:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    # Statistics change when a test says so, not when the autovacuum comes by.
-    with Cluster(settings={"autovacuum": "off"}) as running:
+    # Statistics change when a test says so, not when the autovacuum comes by. And no test needs a certificate, of which
+    # aiohttp reads all that the machine has when it is imported, in each of some five hundred sessions.
+    with Cluster(settings={"autovacuum": "off"}, environment={"SSL_CERT_FILE": os.devnull}) as running:
         folder = extension_folder(str(running.binaries / "pg_config"))
         stale = [name for name, text in extension_files().items() if not _same(folder / name, text)]
         if stale:
