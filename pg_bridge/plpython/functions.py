@@ -47,14 +47,8 @@ def map_rows(
     try:
         call = Call.from_arguments(_parse_json(options))
         _require(cursor is not None and is_flat(columns) and None not in columns)
-        fetch, server = _QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        for answer in start_run(
-<<<<<<< HEAD
-            fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)
-=======
-            QueryRows(plpy, cursor).fetch, columns, prompt, call, find_server(plpy, call.server), Interrupts().check
->>>>>>> 02ad95f (What goes through plpy has a module of its own)
-        ):
+        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
+        for answer in start_run(fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)):
             yield *answer, None
     except Exception as error:
         yield None, None, None, None, describe_failure(plpy, error)

@@ -375,17 +375,17 @@ def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engin
         " JOIN products USING (product_id) WHERE llm.is_true('Is {review} kind?', i) GROUP BY 1 ORDER BY 1"
     )
     expected = conn.execute(query.encode()).fetchall()
-    started = time.monotonic()
-    conn.execute(query.encode())
-    longest_s = time.monotonic() - started
     pid, other = conn.info.backend_pid, connect()
     outcomes = {"answered": 0, "cancelled": 0}
+    takes_s = 0.1
     for _ in range(cancels):
-        timer = threading.Timer(rng.uniform(0, longest_s), other.execute, ["SELECT pg_cancel_backend(%s)", [pid]])
+        timer = threading.Timer(rng.uniform(0, takes_s), other.execute, ["SELECT pg_cancel_backend(%s)", [pid]])
         timer.start()
+        started = time.monotonic()
         try:
             assert conn.execute(query.encode()).fetchall() == expected
             outcomes["answered"] += 1
+            takes_s = time.monotonic() - started  # the machine may have more or less to do by now
         except psycopg.errors.QueryCanceled:
             outcomes["cancelled"] += 1
         timer.join()
@@ -582,7 +582,7 @@ def test_a_deep_plan_is_planned_in_no_time(own: Conn) -> None:
         query = f"SELECT t FROM ({query}) AS s LIMIT 1000"
     start = time.monotonic()
     own.execute(f"EXPLAIN {query}".encode())
-    assert time.monotonic() - start < 5  # it took 2^30 steps
+    assert time.monotonic() - start < 60  # it took 2^30 steps
 
 
 def test_a_batch_function_that_loses_a_result(own: Conn) -> None:
@@ -622,7 +622,10 @@ def test_a_concurrent_update_is_evaluated_again(own: Conn, connect: Connect) -> 
 
     thread = threading.Thread(target=update)
     thread.start()
-    time.sleep(0.3)
+    watcher, blocked = connect(), "SELECT pg_blocking_pids(%s) <> '{}'"
+    while watcher.execute(blocked, [own.info.backend_pid]).fetchone() != (True,):
+        assert thread.is_alive(), "the statement did not wait"
+        time.sleep(0.01)
     other.commit()
     thread.join()
     assert sorted(done[0]) == [(1, "changed-1"), (2, "word 2-1")]

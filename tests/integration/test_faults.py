@@ -21,33 +21,38 @@ from tests.integration.test_map import ask
 Conn = psycopg.Connection[Any]
 
 MANY = "SELECT i FROM generate_series(1, 2000) AS i"
-WITHIN_S = 10.0  # far less than what hangs would take, and enough for a busy machine
+WITHIN_S = 20.0  # far less than what hangs would take, and enough for a busy machine
 
 
 @contextmanager
-def later(wait_s: float, action: Callable[[], object]) -> Iterator[Callable[[], float]]:
-    """Do something while the block waits; gives a function that tells the seconds since it was done."""
+def once(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[Callable[[], float]]:
+    """Do something while the block waits, as soon as there is reason to; gives the seconds since it was done."""
     done: list[float] = []
 
     def act() -> None:
-        action()
+        eventually(condition)
         done.append(time.monotonic())
+        action()
 
-    timer = threading.Timer(wait_s, act)
-    timer.start()
+    thread = threading.Thread(target=act)
+    thread.start()
     try:
         yield lambda: time.monotonic() - done[0]
     finally:
-        timer.join()
+        thread.join()
 
 
-def eventually(condition: Callable[[], object], within_s: float = WITHIN_S) -> bool:
+def eventually(condition: Callable[[], object], within_s: float = 6 * WITHIN_S) -> bool:
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
+
+
+def asked(engine: EngineDouble, prompts: int = 1) -> Callable[[], bool]:
+    return lambda: len(engine.received.prompts) >= prompts
 
 
 def assert_sound(conn: Conn, engine: EngineDouble) -> None:
@@ -67,7 +72,7 @@ def test_pg_cancel_backend_stops_the_statement_and_the_requests(
     engine.behaviour.hang = True
     other = connect()
     cancel = lambda: other.execute("SELECT pg_cancel_backend(%s)", [conn.info.backend_pid])  # noqa: E731
-    with later(0.5, cancel) as since, pytest.raises(psycopg.errors.QueryCanceled, match="due to user request"):
+    with once(asked(engine), cancel) as since, pytest.raises(psycopg.errors.QueryCanceled, match="due to user request"):
         ask(conn, MANY, "{i}")
     assert since() < WITHIN_S
     assert_sound(conn, engine)
@@ -88,7 +93,7 @@ def test_a_cancel_between_answers(conn: Conn, connect: Connect, engine: EngineDo
     engine.behaviour.delay_s = 0.05
     other = connect()
     cancel = lambda: other.execute("SELECT pg_cancel_backend(%s)", [conn.info.backend_pid])  # noqa: E731
-    with later(0.4, cancel) as since, pytest.raises(psycopg.errors.QueryCanceled):
+    with once(asked(engine, 50), cancel) as since, pytest.raises(psycopg.errors.QueryCanceled):
         ask(conn, "SELECT i FROM generate_series(1, 200000) AS i", "{i}")
     assert since() < WITHIN_S
     assert_sound(conn, engine)
@@ -98,7 +103,7 @@ def test_llm_complete_can_be_cancelled(conn: Conn, connect: Connect, engine: Eng
     engine.behaviour.hang = True
     other = connect()
     cancel = lambda: other.execute("SELECT pg_cancel_backend(%s)", [conn.info.backend_pid])  # noqa: E731
-    with later(0.3, cancel) as since, pytest.raises(psycopg.errors.QueryCanceled):
+    with once(asked(engine), cancel) as since, pytest.raises(psycopg.errors.QueryCanceled):
         conn.execute("SELECT llm.complete('x')")
     assert since() < WITHIN_S
     assert_sound(conn, engine)
@@ -129,7 +134,7 @@ def test_pg_terminate_backend(conn: Conn, connect: Connect, engine: EngineDouble
     engine.behaviour.hang = True
     victim = connect()
     end = lambda: conn.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])  # noqa: E731
-    with later(0.3, end) as since, pytest.raises(psycopg.errors.AdminShutdown):
+    with once(asked(engine), end) as since, pytest.raises(psycopg.errors.AdminShutdown):
         ask(victim, MANY, "{i}")
     assert since() < WITHIN_S
     assert eventually(lambda: engine.received.aborted == len(engine.received.requests))
@@ -137,7 +142,7 @@ def test_pg_terminate_backend(conn: Conn, connect: Connect, engine: EngineDouble
 
 def test_an_error_elsewhere_in_the_statement_aborts_what_is_in_flight(conn: Conn, engine: EngineDouble) -> None:
     engine.behaviour.hang_after = 1
-    engine.behaviour.delay_s = 0.05  # the second request is there before the first is answered
+    engine.behaviour.delay_s = 0.3  # the second request is there before the first is answered
     with pytest.raises(psycopg.errors.DivisionByZero):
         conn.execute(
             "SELECT 1 / (row_id - row_id) "
@@ -164,7 +169,7 @@ def test_failing_statements_with_open_runs_never_crash_the_server(conn: Conn, en
 
 def test_a_rolled_back_savepoint_ends_an_open_cursor_s_run(conn: Conn, engine: EngineDouble) -> None:
     engine.behaviour.hang_after = 1
-    engine.behaviour.delay_s = 0.05  # the second request is there before the first is answered
+    engine.behaviour.delay_s = 0.3  # the second request is there before the first is answered
     with conn.transaction():
         conn.execute("SAVEPOINT s")
         conn.execute("DECLARE c CURSOR FOR SELECT (llm.map('SELECT i FROM generate_series(1, 9999) AS i', '{i}')).*")
@@ -178,7 +183,7 @@ def test_a_rolled_back_savepoint_ends_an_open_cursor_s_run(conn: Conn, engine: E
 
 def test_stopping_early_aborts_what_is_in_flight(conn: Conn, engine: EngineDouble) -> None:
     engine.behaviour.hang_after = 1
-    engine.behaviour.delay_s = 0.05  # the second request is there before the first is answered
+    engine.behaviour.delay_s = 0.3  # the second request is there before the first is answered
     conn.execute("SELECT (llm.map('SELECT i FROM generate_series(1, 9999) AS i', '{i}')).* LIMIT 5")
     assert eventually(lambda: engine.received.aborted)
     assert_sound(conn, engine)
@@ -215,6 +220,7 @@ def test_an_answer_that_never_comes(db: Conn, engine: EngineDouble) -> None:
     assert caught.value.sqlstate == "08006"
     assert "request_timeout_s" in str(caught.value)
     assert time.monotonic() - started < 0.5 + 3 * WITHIN_S
+    db.execute("ALTER SERVER vllm OPTIONS (SET request_timeout_s '60')")
     assert_sound(db, engine)
 
 
@@ -258,7 +264,7 @@ def test_the_engine_dies_in_the_middle(db: Conn) -> None:
     with ExitStack() as engine_lives:
         engine = engine_lives.enter_context(EngineDouble(delay_s=0.05))
         create_server(db, engine.url, connect_timeout_s="0.5")
-        with later(0.5, engine_lives.close), pytest.raises(psycopg.OperationalError) as caught:
+        with once(asked(engine, 50), engine_lives.close), pytest.raises(psycopg.OperationalError) as caught:
             ask(db, "SELECT i FROM generate_series(1, 100000) AS i", "{i}")
     assert caught.value.sqlstate == "08001"
     assert db.execute("SELECT 1").fetchone() == (1,)

@@ -14,8 +14,6 @@ from tests.integration.test_foreign_tables import REVIEWS, failure, summary
 
 Conn = psycopg.Connection[Any]
 
-SESSIONS = 30
-
 
 @pytest.fixture
 def host() -> str:
@@ -28,10 +26,11 @@ def reviews(foreign: Conn) -> Conn:
     return foreign
 
 
+@pytest.mark.parametrize("sessions", [10, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fetched", [0, 2])
-def test_a_holdable_cursor_in_fresh_sessions(reviews: Conn, connect: Connect, fetched: int) -> None:
+def test_a_holdable_cursor_in_fresh_sessions(reviews: Conn, connect: Connect, fetched: int, sessions: int) -> None:
     """PostgreSQL persists a holdable cursor and drops all others in an order that changes with every session."""
-    for _ in range(SESSIONS):
+    for _ in range(sessions):
         fresh = connect()
         fresh.execute("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT review_id FROM review_insight ORDER BY review_id")
         if fetched:

@@ -30,7 +30,7 @@ def server(engine: EngineDouble, **options: object) -> Server:
     return Server(**values)  # type: ignore[arg-type]
 
 
-def wait_until(done: Callable[[], bool], limit_s: float = 5.0) -> None:
+def wait_until(done: Callable[[], bool], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline
@@ -59,7 +59,7 @@ def test_an_interrupt_stops_the_run_at_once_and_aborts_what_is_in_flight() -> No
     with EngineDouble(hang=True) as engine:
         with pytest.raises(Stop):
             list(Engine(server(engine), check_interrupts=check).complete(endless(), SAMPLING))
-        assert time.monotonic() < deadline + 0.25
+        assert time.monotonic() < deadline + 20  # without it, for ever
         assert calls_after_stop == 0
         wait_until(lambda: engine.received.aborted == len(engine.received.requests) > 0)
 
@@ -85,11 +85,16 @@ def test_an_interrupt_stops_a_run_that_seeks_a_connection(endpoint: str) -> None
 
 
 def test_interrupts_are_looked_for_while_waiting() -> None:
-    looks: list[int] = []
-    with EngineDouble(delay_s=0.6) as engine:
-        caller = Engine(server(engine), check_interrupts=lambda: looks.append(len(engine.received.requests)))
-        list(caller.complete(iter(["x"]), SAMPLING))
-    assert looks.count(1) >= 4  # some twelve on a machine that is not busy
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += len(engine.received.requests)
+        if looks == 4:
+            raise Stop
+
+    with EngineDouble(hang=True) as engine, pytest.raises(Stop):  # EngineTimeout, if nobody looks
+        list(Engine(server(engine, request_timeout_s=60), check_interrupts=check).complete(iter(["x"]), SAMPLING))
 
 
 @pytest.mark.parametrize("answers_taken", [0, 1, 20])
@@ -167,13 +172,16 @@ def test_an_engine_may_be_used_again() -> None:
 
 
 def test_a_portion_without_a_prompt_is_told_without_waiting_for_the_engine() -> None:
-    portions = iter([Portion(iter("")), Portion(iter("a")), Portion(iter("")), Portion(iter("b"))])
-    with EngineDouble(delay_s=1.0) as engine:
-        completions = Engine(server(engine)).complete_portions(portions, SAMPLING)
-        started = time.monotonic()
+    def portions() -> Iterator[Portion]:
+        return iter([Portion(iter("")), Portion(iter("a")), Portion(iter("")), Portion(iter("b"))])
+
+    with EngineDouble(hang=True) as engine:  # who waits for it meets EngineTimeout
+        completions = Engine(server(engine, request_timeout_s=60)).complete_portions(portions(), SAMPLING)
         assert next(completions) is None
         assert next(completions) is None
-        assert time.monotonic() - started < 0.9
+        completions.close()  # type: ignore[attr-defined]
+    with EngineDouble() as engine:
+        completions = Engine(server(engine)).complete_portions(portions(), SAMPLING)
         assert {each.index for each in completions if each is not None} == {0, 1}
 
 
