@@ -1,4 +1,4 @@
-"""Fixtures by topic: a PostgreSQL cluster a session, a database a test, an engine double, and a real vLLM.
+"""Fixtures by topic: a PostgreSQL cluster a session, a database a test or a module, an engine double, and a real vLLM.
 
 `make test` runs two sessions or more at once, by pytest-xdist: each has a cluster of its own, and one of them the vLLM.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.demo import demo_engine
 from pg_bridge.serving.environment import find_vllm
 from pg_bridge.serving.launch import VllmEngine
+from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.memory_folder import use_memory
@@ -175,15 +176,6 @@ def database(host: str, make_database: MakeDatabase) -> Iterator[Database]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def shared_database(cluster: Cluster, make_database: MakeDatabase) -> Iterator[Database]:
-    """A database of the PL/Python host with the native module, for all tests of a module that leave it as it was."""
-    if not cluster.has_module:
-        pytest.skip("this PostgreSQL has not the module pg_bridge")
-    with make_database("plpython") as made:
-        yield made
-
-
 @pytest.fixture
 def connect(database: Database) -> Iterator[Connect]:
     """Open connections to the test's database; all are closed at its end."""
@@ -238,10 +230,16 @@ def engine() -> Iterator[EngineDouble]:
 
 
 @pytest.fixture
-def conn(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connection[Any]:
-    """A superuser's connection in a database whose server `vllm` is the engine double."""
+def fresh(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connection[Any]:
+    """A superuser's connection in a database whose server `vllm` is the engine double, all of them the test's own."""
     create_server(db, engine.url)
     return db
+
+
+@pytest.fixture
+def conn(fresh: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """The connection of a test: `fresh`, unless its module says `used_conn`."""
+    return fresh
 
 
 @pytest.fixture(scope="session")
@@ -262,23 +260,72 @@ def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str 
     )
 
 
-# -- for tests that leave everything as it was: many cases, one session of the PL/Python host
+# -- for tests that leave their database as it was: a session a module and host, which has its imports behind it
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What tests of a module share.
+
+    Attributes:
+        conn: A superuser's connection in autocommit mode, in a database whose server `vllm` is the engine double.
+        engine: The engine double.
+    """
+
+    conn: psycopg.Connection[Any]
+    engine: EngineDouble
 
 
 @pytest.fixture(scope="module")
-def shared_engine() -> Iterator[EngineDouble]:
+def share(make_database: MakeDatabase) -> Iterator[Callable[[str], Shared]]:
+    """What the tests of a module share on a host, made at its first use."""
+    with ExitStack() as stack:
+        made: dict[str, Shared] = {}
+
+        def shared(host: str) -> Shared:
+            if host not in made:
+                database = stack.enter_context(make_database(host))
+                engine = stack.enter_context(EngineDouble())
+                connection = stack.enter_context(psycopg.connect(database.dsn, autocommit=True, prepare_threshold=None))
+                create_server(connection, engine.url)
+                made[host] = Shared(connection, engine)
+            return made[host]
+
+        yield shared
+
+
+@pytest.fixture
+def used_engine(host: str, share: Callable[[str], Shared]) -> EngineDouble:
+    """The module's engine double, which behaves, counts and caches as a new one does."""
+    engine = share(host).engine
+    engine.reset()
+    engine.cache.queried_tokens = engine.cache.hit_tokens = 0
+    engine.behaviour = Behaviour()
+    return engine
+
+
+@pytest.fixture
+def used_conn(
+    host: str, share: Callable[[str], Shared], used_engine: EngineDouble
+) -> Iterator[psycopg.Connection[Any]]:
+    """The module's session, whose server `vllm` is `used_engine`; settings and the like go, tables and servers stay."""
+    connection = share(host).conn
+    yield connection
+    connection.execute("DISCARD ALL")
+
+
+@pytest.fixture(scope="module")
+def shared_conn(cluster: Cluster, share: Callable[[str], Shared]) -> psycopg.Connection[Any]:
+    """The module's session on the PL/Python host, where the native module gathers calls."""
+    if not cluster.has_module:
+        pytest.skip("this PostgreSQL has not the module pg_bridge")
+    return share("plpython").conn
+
+
+@pytest.fixture(scope="module")
+def shared_engine(share: Callable[[str], Shared]) -> EngineDouble:
     """The engine double of `shared_conn`; whoever counts requests resets it first."""
-    with EngineDouble() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def shared_conn(shared_database: Database, shared_engine: EngineDouble) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's connection in autocommit mode, with a server `vllm`; the module's tests share the session."""
-    connection: psycopg.Connection[Any]
-    with psycopg.connect(shared_database.dsn, autocommit=True) as connection:
-        create_server(connection, shared_engine.url)
-        yield connection
+    return share("plpython").engine
 
 
 # -- foreign tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -22,9 +23,15 @@ HOSTILE = (
 
 
 @pytest.fixture
-def kept(conn: Conn) -> Conn:
-    conn.execute("CREATE TABLE kept (a text); INSERT INTO kept VALUES ('one'), ('two')")
-    return conn
+def engine(used_engine: EngineDouble) -> EngineDouble:
+    return used_engine
+
+
+@pytest.fixture
+def kept(used_conn: Conn) -> Iterator[Conn]:
+    used_conn.execute("CREATE TABLE kept (a text); INSERT INTO kept VALUES ('one'), ('two')")
+    yield used_conn
+    used_conn.execute("DROP TABLE IF EXISTS kept")
 
 
 @pytest.mark.parametrize("answer", HOSTILE)

@@ -24,6 +24,17 @@ MANY = "SELECT i FROM generate_series(1, 2000) AS i"
 WITHIN_S = 20.0  # far less than what hangs would take, and enough for a busy machine
 
 
+@pytest.fixture
+def engine(used_engine: EngineDouble) -> EngineDouble:
+    return used_engine
+
+
+@pytest.fixture
+def conn(used_conn: Conn) -> Conn:
+    """A session that has met other faults: what one leaves behind, another test sees."""
+    return used_conn
+
+
 @contextmanager
 def once(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[Callable[[], float]]:
     """Do something while the block waits, as soon as there is reason to; gives the seconds since it was done."""
@@ -109,7 +120,7 @@ def test_llm_complete_can_be_cancelled(conn: Conn, connect: Connect, engine: Eng
     assert_sound(conn, engine)
 
 
-def test_a_closed_client_stops_the_statement(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+def test_a_closed_client_stops_the_statement(fresh: Conn, connect: Connect, engine: EngineDouble) -> None:
     engine.behaviour.hang = True
     leaving = connect()
     pid = leaving.info.backend_pid
@@ -124,16 +135,16 @@ def test_a_closed_client_stops_the_statement(conn: Conn, connect: Connect, engin
     with socket.socket(fileno=leaving.fileno()) as own:
         own.shutdown(socket.SHUT_RDWR)
         own.detach()
-    gone = lambda: conn.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() == (0,)  # noqa: E731
+    gone = lambda: fresh.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() == (0,)  # noqa: E731
     assert eventually(gone)
     thread.join()
     assert eventually(lambda: engine.received.aborted == len(engine.received.requests))
 
 
-def test_pg_terminate_backend(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+def test_pg_terminate_backend(fresh: Conn, connect: Connect, engine: EngineDouble) -> None:
     engine.behaviour.hang = True
     victim = connect()
-    end = lambda: conn.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])  # noqa: E731
+    end = lambda: fresh.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])  # noqa: E731
     with once(asked(engine), end) as since, pytest.raises(psycopg.errors.AdminShutdown):
         ask(victim, MANY, "{i}")
     assert since() < WITHIN_S
@@ -189,9 +200,9 @@ def test_stopping_early_aborts_what_is_in_flight(conn: Conn, engine: EngineDoubl
     assert_sound(conn, engine)
 
 
-def test_the_backend_stays_a_process_of_one_thread(conn: Conn) -> None:
-    assert len(ask(conn, MANY, "{i}")) == 2000
-    assert len(list(Path(f"/proc/{conn.info.backend_pid}/task").iterdir())) == 1
+def test_the_backend_stays_a_process_of_one_thread(fresh: Conn) -> None:
+    assert len(ask(fresh, MANY, "{i}")) == 2000
+    assert len(list(Path(f"/proc/{fresh.info.backend_pid}/task").iterdir())) == 1
 
 
 # -- the engine
@@ -232,32 +243,32 @@ def test_unknown_model(db: Conn, engine: EngineDouble) -> None:
 
 
 def test_the_engine_s_key_comes_from_the_user_mapping_and_is_never_shown(
-    conn: Conn, engine: EngineDouble, database: Database
+    fresh: Conn, engine: EngineDouble, database: Database
 ) -> None:
     engine.behaviour.api_key = "sk-hush-hush"
     with pytest.raises(psycopg.errors.InvalidAuthorizationSpecification) as caught:
-        ask(conn, "SELECT 1 AS a", "{a}")
+        ask(fresh, "SELECT 1 AS a", "{a}")
     assert "USER MAPPING" in (caught.value.diag.message_hint or "")
-    conn.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (api_key 'sk-wrong-key')")
+    fresh.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (api_key 'sk-wrong-key')")
     with pytest.raises(psycopg.errors.InvalidAuthorizationSpecification) as caught:
-        ask(conn, "SELECT 1 AS a", "{a}")
+        ask(fresh, "SELECT 1 AS a", "{a}")
     assert "sk-wrong" not in str(caught.value) + str(caught.value.diag.context)
-    conn.execute("ALTER USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (SET api_key 'sk-hush-hush')")
-    assert len(ask(conn, "SELECT 1 AS a", "{a}")) == 1
-    conn.execute("DROP USER MAPPING FOR CURRENT_USER SERVER vllm")
-    conn.execute("CREATE USER MAPPING FOR PUBLIC SERVER vllm OPTIONS (api_key 'sk-hush-hush')")
-    assert len(ask(conn, "SELECT 1 AS a", "{a}")) == 1
-    plan = conn.execute("EXPLAIN (VERBOSE, ANALYZE) SELECT * FROM llm.map('SELECT 1 AS a', '{a}')").fetchall()
+    fresh.execute("ALTER USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (SET api_key 'sk-hush-hush')")
+    assert len(ask(fresh, "SELECT 1 AS a", "{a}")) == 1
+    fresh.execute("DROP USER MAPPING FOR CURRENT_USER SERVER vllm")
+    fresh.execute("CREATE USER MAPPING FOR PUBLIC SERVER vllm OPTIONS (api_key 'sk-hush-hush')")
+    assert len(ask(fresh, "SELECT 1 AS a", "{a}")) == 1
+    plan = fresh.execute("EXPLAIN (VERBOSE, ANALYZE) SELECT * FROM llm.map('SELECT 1 AS a', '{a}')").fetchall()
     assert "hush" not in str(plan)
 
 
-def test_the_engine_fails_for_a_while(conn: Conn, engine: EngineDouble) -> None:
+def test_the_engine_fails_for_a_while(fresh: Conn, engine: EngineDouble) -> None:
     engine.behaviour.fail_first = 2
-    assert len(ask(conn, MANY, "{i}")) == 2000
-    conn.execute("ALTER SERVER vllm OPTIONS (ADD model 'double')")  # else the list of models meets the drops
+    assert len(ask(fresh, MANY, "{i}")) == 2000
+    fresh.execute("ALTER SERVER vllm OPTIONS (ADD model 'double')")  # else the list of models meets the drops
     engine.behaviour.drop_first = 2
-    assert len(ask(conn, MANY, "{i} more")) == 2000
-    assert conn.execute("SELECT retries FROM llm.last_run()").fetchone() == (2,)
+    assert len(ask(fresh, MANY, "{i} more")) == 2000
+    assert fresh.execute("SELECT retries FROM llm.last_run()").fetchone() == (2,)
 
 
 def test_the_engine_dies_in_the_middle(db: Conn) -> None:
@@ -323,14 +334,14 @@ def test_a_query_that_fails_in_the_middle(conn: Conn, engine: EngineDouble) -> N
 
 
 @pytest.mark.parametrize("host", ["plpython"])
-def test_an_error_inside_a_subtransaction_is_caught_by_the_caller(conn: Conn, engine: EngineDouble) -> None:
-    conn.execute(
+def test_an_error_inside_a_subtransaction_is_caught_by_the_caller(fresh: Conn, engine: EngineDouble) -> None:
+    fresh.execute(
         "CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS $$ BEGIN "
         "PERFORM * FROM llm.map('SELECT 1 AS a', '{nope}'); RETURN 'no error'; "
         "EXCEPTION WHEN undefined_column THEN RETURN 'caught'; END $$"
     )
-    assert conn.execute("SELECT f()").fetchone() == ("caught",)
-    assert_sound(conn, engine)
+    assert fresh.execute("SELECT f()").fetchone() == ("caught",)
+    assert_sound(fresh, engine)
 
 
 def test_a_hostile_value_is_data(conn: Conn, engine: EngineDouble) -> None:

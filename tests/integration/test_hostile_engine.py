@@ -6,12 +6,14 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 from tests.integration.test_map import ask
@@ -21,16 +23,28 @@ Conn = psycopg.Connection[Any]
 KEY = "sk-ne/ver+to=be seen"
 
 
-@pytest.fixture
-def hostile(db: Conn) -> Callable[[Callable[[Request], Reply]], Any]:
-    @contextmanager
-    def running(reply: Callable[[Request], Reply]) -> Iterator[Conn]:
-        with HostileEngine(reply) as engine:
-            create_server(db, engine.url, max_retries="0", request_timeout_s="5")
-            db.execute("CREATE USER MAPPING FOR PUBLIC SERVER vllm OPTIONS (api_key 'sk-ne/ver+to=be seen')")
-            yield db
+@contextmanager
+def turned_hostile(conn: Conn, reply: Callable[[Request], Reply]) -> Iterator[Conn]:
+    """The server `vllm` is such an engine, for the length of a with block."""
+    with HostileEngine(reply) as engine:
+        conn.execute("DROP SERVER IF EXISTS vllm CASCADE")
+        create_server(conn, engine.url, max_retries="0", request_timeout_s="20")
+        conn.execute("CREATE USER MAPPING FOR PUBLIC SERVER vllm OPTIONS (api_key 'sk-ne/ver+to=be seen')")
+        yield conn
 
-    return running
+
+@pytest.fixture
+def hostile(used_conn: Conn, used_engine: EngineDouble) -> Iterator[Callable[[Callable[[Request], Reply]], Any]]:
+    yield partial(turned_hostile, used_conn)
+    used_conn.execute("DROP SERVER IF EXISTS vllm CASCADE")
+    create_server(used_conn, used_engine.url)
+
+
+@pytest.fixture
+def conn(used_conn: Conn) -> Iterator[Conn]:
+    """A session that other tests have used; what this one makes is rolled back."""
+    with used_conn.transaction(force_rollback=True):
+        yield used_conn
 
 
 @pytest.mark.parametrize(
@@ -38,7 +52,8 @@ def hostile(db: Conn) -> Callable[[Callable[[Request], Reply]], Any]:
 )
 def test_a_key_that_would_break_the_header_is_refused_when_it_is_set(conn: Conn, key: str) -> None:
     create = sql.SQL("CREATE USER MAPPING FOR PUBLIC SERVER vllm OPTIONS (api_key {})")
-    with pytest.raises(psycopg.errors.FdwInvalidStringFormat, match='invalid value for option "api_key"') as caught:
+    refused = pytest.raises(psycopg.errors.FdwInvalidStringFormat, match='invalid value for option "api_key"')
+    with refused as caught, conn.transaction():
         conn.execute(create.format(key))
     assert "line breaks" in (caught.value.diag.message_hint or "")
     conn.execute(create.format("fine"))
@@ -56,19 +71,19 @@ def test_any_other_key_is_taken(conn: Conn, key: str) -> None:
     "endpoint",
     ["http://a\nb", "http://a/\x01", "http://user:word@host", "http://a b", "http://a?b", "file:///x", "http://a\r"],
 )
-def test_an_endpoint_with_a_user_or_a_line_break_is_refused_when_it_is_set(db: Conn, endpoint: str) -> None:
+def test_an_endpoint_with_a_user_or_a_line_break_is_refused_when_it_is_set(conn: Conn, endpoint: str) -> None:
     with pytest.raises(psycopg.errors.FdwInvalidStringFormat, match='invalid value for option "endpoint"'):
-        create_server(db, endpoint)
+        create_server(conn, endpoint, name="other")
 
 
-def test_a_refusal_that_repeats_the_key_shows_it_nowhere(hostile: Any, database: Database, connect: Connect) -> None:
+def test_a_refusal_that_repeats_the_key_shows_it_nowhere(db: Conn, database: Database, connect: Connect) -> None:
     def echoes(request: Request) -> Reply:
         coded = base64.b64encode(f"Bearer {KEY}".encode()).decode()
         told = f"bad header Authorization {request.headers['Authorization']} or {coded} or {KEY.upper()}"
         yield well({"error": {"message": told}}, status="400 Bad Request")
 
     before = database.cluster.log_path.stat().st_size
-    with hostile(echoes):
+    with turned_hostile(db, echoes):
         reader = connect()
         said: list[str] = []
         for statement in (

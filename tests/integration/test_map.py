@@ -17,6 +17,17 @@ from tests.conftest import Connect, Database
 Conn = psycopg.Connection[Any]
 
 
+@pytest.fixture
+def engine(used_engine: EngineDouble) -> EngineDouble:
+    return used_engine
+
+
+@pytest.fixture
+def conn(used_conn: Conn) -> Conn:
+    """A session that other tests have used, in a database that they left as it was."""
+    return used_conn
+
+
 def ask(conn: Conn, query: str, prompt: str, **options: Any) -> list[Any]:
     named = "".join(f", {name} => %s" for name in options)
     statement = f"SELECT row_id, input, output, error FROM llm.map(%s, %s{named}) ORDER BY row_id"
@@ -46,12 +57,12 @@ cell = st.one_of(st.none(), st.sampled_from(["", "a", "b", "null", '"', "\\", "{
     table=st.lists(st.tuples(cell, cell, cell), max_size=12), dedup=st.booleans(), window=st.sampled_from([1, 3, 100])
 )
 def test_answers_land_on_their_rows_for_any_table(
-    conn: Conn, table: list[tuple[str | None, ...]], dedup: bool, window: int
+    fresh: Conn, table: list[tuple[str | None, ...]], dedup: bool, window: int
 ) -> None:
-    conn.execute("DROP TABLE IF EXISTS t; CREATE TABLE t (n serial, a text, b text, c text)")
-    with conn.cursor() as cursor:
+    fresh.execute("DROP TABLE IF EXISTS t; CREATE TABLE t (n serial, a text, b text, c text)")
+    with fresh.cursor() as cursor:
         cursor.executemany("INSERT INTO t (a, b, c) VALUES (%s, %s, %s)", table)
-    rows = ask(conn, "SELECT a, b, c FROM t ORDER BY n", "Q {a} {b} {c}", dedup=dedup, window_rows=window)
+    rows = ask(fresh, "SELECT a, b, c FROM t ORDER BY n", "Q {a} {b} {c}", dedup=dedup, window_rows=window)
     assert [row[0] for row in rows] == list(range(1, len(table) + 1))
     for (_, row, output, _), cells in zip(rows, table, strict=True):
         assert (row["a"], row["b"], row["c"]) == cells
@@ -128,11 +139,13 @@ def test_last_run_gives_the_engine_s_own_figures(conn: Conn, engine: EngineDoubl
     assert run[6] == pytest.approx(engine.cache.hit_tokens / engine.cache.queried_tokens)
 
 
-def test_last_run_is_null_before_the_first_run_and_where_the_engine_is_silent(conn: Conn, engine: EngineDouble) -> None:
-    assert conn.execute("SELECT rows FROM llm.last_run()").fetchone() == (None,)
+def test_last_run_is_null_before_the_first_run_and_where_the_engine_is_silent(
+    fresh: Conn, engine: EngineDouble
+) -> None:
+    assert fresh.execute("SELECT rows FROM llm.last_run()").fetchone() == (None,)
     engine.behaviour.metrics = False
-    ask(conn, "SELECT i FROM generate_series(1, 20) AS i", "{i}")
-    assert conn.execute("SELECT cached_tokens, prefix_hit_rate FROM llm.last_run()").fetchone() == (None, None)
+    ask(fresh, "SELECT i FROM generate_series(1, 20) AS i", "{i}")
+    assert fresh.execute("SELECT cached_tokens, prefix_hit_rate FROM llm.last_run()").fetchone() == (None, None)
 
 
 def test_choices_bind_the_answer(conn: Conn, engine: EngineDouble) -> None:
@@ -152,16 +165,16 @@ def test_an_answer_that_postgresql_cannot_hold(conn: Conn, engine: EngineDouble,
     assert "cannot" in rows[1][3]
 
 
-def test_the_query_sees_its_own_transaction(connect: Connect, conn: Conn) -> None:
+def test_the_query_sees_its_own_transaction(connect: Connect, fresh: Conn) -> None:
     other = connect(autocommit=False)
     other.execute("CREATE TABLE fresh (a int); INSERT INTO fresh VALUES (1), (2)")
     assert len(ask(other, "SELECT a FROM fresh", "{a}")) == 2
     other.rollback()
 
 
-def test_the_query_has_the_caller_s_rights(connect: Connect, conn: Conn, database: Database) -> None:
-    with Role(conn, "reader"):
-        conn.execute("CREATE TABLE hidden (a int); GRANT USAGE ON FOREIGN SERVER vllm TO reader")
+def test_the_query_has_the_caller_s_rights(connect: Connect, fresh: Conn, database: Database) -> None:
+    with Role(fresh, "reader"):
+        fresh.execute("CREATE TABLE hidden (a int); GRANT USAGE ON FOREIGN SERVER vllm TO reader")
         reader = connect(user="reader")
         assert len(ask(reader, "SELECT 1 AS a", "{a}")) == 1
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table hidden"):
@@ -169,9 +182,9 @@ def test_the_query_has_the_caller_s_rights(connect: Connect, conn: Conn, databas
         reader.close()
 
 
-def test_row_level_security_binds_the_query(connect: Connect, conn: Conn) -> None:
-    with Role(conn, "reader"):
-        conn.execute(
+def test_row_level_security_binds_the_query(connect: Connect, fresh: Conn) -> None:
+    with Role(fresh, "reader"):
+        fresh.execute(
             "CREATE TABLE mine (a int, owner text); INSERT INTO mine VALUES (1, 'reader'), (2, 'other');"
             "ALTER TABLE mine ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON mine USING (owner = current_user);"
             "GRANT SELECT ON mine TO reader; GRANT USAGE ON FOREIGN SERVER vllm TO reader"
@@ -216,19 +229,19 @@ def test_a_set_returning_call_in_the_select_list_stops_early(conn: Conn, engine:
     assert len(engine.received.prompts) <= 64
 
 
-def test_llm_map_works_inside_functions_cursors_and_views(conn: Conn) -> None:
-    conn.execute("CREATE VIEW v AS SELECT * FROM llm.map('SELECT i FROM generate_series(1, 40) AS i', '{i}')")
-    assert conn.execute("SELECT count(DISTINCT output) FROM v").fetchone() == (40,)
-    conn.execute(
+def test_llm_map_works_inside_functions_cursors_and_views(fresh: Conn) -> None:
+    fresh.execute("CREATE VIEW v AS SELECT * FROM llm.map('SELECT i FROM generate_series(1, 40) AS i', '{i}')")
+    assert fresh.execute("SELECT count(DISTINCT output) FROM v").fetchone() == (40,)
+    fresh.execute(
         "CREATE FUNCTION f() RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint := 0; r record; BEGIN "
         "FOR r IN SELECT * FROM v LOOP n := n + 1; END LOOP; RETURN n; END $$"
     )
-    assert conn.execute("SELECT f()").fetchone() == (40,)
-    with conn.transaction():
-        conn.execute("DECLARE c CURSOR FOR SELECT (llm.map('SELECT i FROM generate_series(1, 4000) AS i', '{i}')).*")
-        assert len(conn.execute("FETCH 25 FROM c").fetchall()) == 25
-        assert conn.execute("SELECT count(*) FROM v").fetchone() == (40,)  # a second run beside the open one
-        assert len(conn.execute("FETCH 5000 FROM c").fetchall()) == 3975
+    assert fresh.execute("SELECT f()").fetchone() == (40,)
+    with fresh.transaction():
+        fresh.execute("DECLARE c CURSOR FOR SELECT (llm.map('SELECT i FROM generate_series(1, 4000) AS i', '{i}')).*")
+        assert len(fresh.execute("FETCH 25 FROM c").fetchall()) == 25
+        assert fresh.execute("SELECT count(*) FROM v").fetchone() == (40,)  # a second run beside the open one
+        assert len(fresh.execute("FETCH 5000 FROM c").fetchall()) == 3975
 
 
 def test_two_runs_in_one_statement(conn: Conn) -> None:

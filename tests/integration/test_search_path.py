@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.conftest import Database
+from pg_bridge.testing.cluster import Cluster
+from tests.conftest import Shared
 
 Conn = psycopg.Connection[Any]
 
@@ -56,10 +59,21 @@ CREATE DOMAIN public.text AS pg_catalog.text CHECK (public.spring());
 """
 
 
+@pytest.fixture(scope="module")
+def set_traps(share: Callable[[str], Shared]) -> Callable[[str], None]:
+    @cache
+    def once(host: str) -> None:
+        conn = share(host).conn
+        conn.execute("CREATE TABLE public.t (i int, w text); INSERT INTO public.t VALUES (1, 'a'), (2, 'b'), (3, NULL)")
+        conn.execute(TRAPS)
+
+    return once
+
+
 @pytest.fixture
-def trapped(conn: Conn) -> Conn:
-    conn.execute("CREATE TABLE public.t (i int, w text); INSERT INTO public.t VALUES (1, 'a'), (2, 'b'), (3, NULL)")
-    conn.execute(TRAPS)
+def trapped(host: str, set_traps: Callable[[str], None], used_conn: Conn) -> Conn:
+    conn = used_conn
+    set_traps(host)
     conn.execute("SET search_path = public, pg_catalog")
     for statement in ("SELECT w = 'a' FROM t", "SELECT 'a'::text", "SELECT i || w FROM t", "SELECT i < i FROM t"):
         with pytest.raises(psycopg.Error, match="a trap was stepped into"):
@@ -78,8 +92,8 @@ CALLS = (
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_calls_step_into_no_trap(trapped: Conn, database: Database, call: str) -> None:
-    for batching in ("on", "off") if database.cluster.has_module else ("off",):
+def test_calls_step_into_no_trap(trapped: Conn, cluster: Cluster, call: str) -> None:
+    for batching in ("on", "off") if cluster.has_module else ("off",):
         trapped.execute(f"SET pg_bridge.batching = {batching}")
         assert len(trapped.execute(f"SELECT {call} FROM t").fetchall()) == 3
         assert len(trapped.execute(f"SELECT i FROM t WHERE {call} IS NOT NULL").fetchall()) == 3
