@@ -409,7 +409,8 @@ def test_errors_keep_their_codes(reviews: Conn, engine: EngineDouble) -> None:
     engine.behaviour.reject_marker = '"text 7"'
     said = failure(reviews, "SELECT summary FROM review_insight")
     assert (said.sqlstate, bool(said.message_detail), bool(said.message_hint)) == ("22000", True, True)
-    reviews.execute("ALTER SERVER vllm OPTIONS (SET endpoint 'http://127.0.0.1:9', ADD max_retries '0')")
+    nobody = "SET endpoint 'http://127.0.0.1:9', ADD max_retries '0', ADD connect_timeout_s '0.5'"
+    reviews.execute(f"ALTER SERVER vllm OPTIONS ({nobody})")
     assert failure(reviews, "SELECT summary FROM review_insight").sqlstate == "08001"
     reviews.execute("ALTER FOREIGN TABLE review_insight OPTIONS (SET source 'nowhere')")
     assert failure(reviews, "SELECT summary FROM review_insight").sqlstate == "42P01"

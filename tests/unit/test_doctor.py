@@ -1,9 +1,12 @@
 """pg-bridge doctor: what it finds and how it says so. Its database half is tested beside a real server."""
 
+import socket
+
 import pytest
 
 from pg_bridge.cli import main
 from pg_bridge.cli.check_database import reason_of
+from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
 
 KEY = "sk-very-secret"
@@ -60,8 +63,13 @@ def test_what_is_wrong_is_said_with_its_mending(
         assert word in said
 
 
-def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = doctor(capsys, "--endpoint", "http://127.0.0.1:9")
+def test_nobody_listens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from_options = Server.from_options
+    impatient = lambda name, options: from_options(name, {**options, "connect_timeout_s": "0.3"})  # noqa: E731
+    monkeypatch.setattr(Server, "from_options", impatient)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        status, said = doctor(capsys, "--endpoint", f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert status == 1
     assert "FAIL  could not connect" in said
     assert "run: pg-bridge doctor" not in said  # that is what was run
