@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 
 from pg_bridge.options import MULTICORN_WRAPPER
-from pg_bridge.testing.cluster import SUPERUSER, Cluster
+from pg_bridge.testing.binaries import SUPERUSER
+from pg_bridge.testing.cluster import Cluster
 
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}
 

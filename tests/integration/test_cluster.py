@@ -13,7 +13,8 @@ import pytest
 
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.serving.children import is_running
-from pg_bridge.testing.cluster import Cluster, find_binaries
+from pg_bridge.testing.binaries import find_binaries
+from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.python_path import runtime_distributions
 
 

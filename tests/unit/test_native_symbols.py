@@ -10,7 +10,7 @@ import pytest
 
 from pg_bridge.cli import native
 from pg_bridge.errors import PgBridgeError
-from pg_bridge.testing.cluster import find_binaries
+from pg_bridge.testing.binaries import find_binaries
 
 
 def test_only_what_postgresql_looks_up_is_seen() -> None:

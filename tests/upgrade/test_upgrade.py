@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from pg_bridge.errors import PgBridgeError
-from pg_bridge.testing.cluster import Cluster, find_binaries
+from pg_bridge.testing.binaries import find_binaries
+from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, create_server
 from tests.integration.batch_functions import calls, make_functions, make_tables
