@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,7 @@ def shared_engine(share: Callable[[str], Shared]) -> EngineDouble:
 
 # -- foreign tables
 
+MAPPING = "CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')"
 WRAPPER = {"multicorn": {"wrapper": "pg_bridge.multicorn.wrapper.Wrapper"}, "plpython": {}}
 
 
@@ -339,5 +341,21 @@ def foreign(database: Database, db: psycopg.Connection[Any], engine: EngineDoubl
     if database.host == "plpython" and not database.cluster.has_module:
         pytest.skip("this PostgreSQL has not the module pg_bridge")
     create_server(db, engine.url, **WRAPPER[database.host])
-    db.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
+    db.execute(MAPPING)
     return db
+
+
+@pytest.fixture(scope="module")
+def share_foreign(cluster: Cluster, share: Callable[[str], Shared]) -> Callable[[str, str], None]:
+    """Let what a module's tests share on a host have foreign tables; for the statements that make them."""
+
+    @cache
+    def made(host: str, statements: str) -> None:
+        if host == "plpython" and not cluster.has_module:
+            pytest.skip("this PostgreSQL has not the module pg_bridge")
+        shared = share(host)
+        shared.conn.execute("DROP SERVER vllm")
+        create_server(shared.conn, shared.engine.url, **WRAPPER[host])
+        shared.conn.execute(f"{MAPPING};{statements}".encode())
+
+    return made

@@ -87,14 +87,18 @@ def test_counting_the_rows_of_a_page_costs_nothing(shop: Conn, engine: EngineDou
     assert engine.received.prompts == []
 
 
-@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan", "auto"])
-@pytest.mark.parametrize("binary", [False, True])
-def test_prepared_statements_of_a_driver(
-    shop: Conn, connect: Connect, engine: EngineDouble, mode: str, binary: bool
-) -> None:
+def test_prepared_statements_of_a_driver(shop: Conn, connect: Connect, engine: EngineDouble) -> None:
     conn = connect()
-    conn.execute(f"SET plan_cache_mode = {mode}")
     conn.prepare_threshold = 0
+    for mode in ("force_generic_plan", "force_custom_plan", "auto"):
+        conn.execute(f"SET plan_cache_mode = {mode}")
+        for binary in (False, True):
+            engine.reset()
+            assert_prepared_statements_find_their_rows(conn, binary=binary)
+            assert len(engine.received.prompts) == 3, (mode, binary)
+
+
+def assert_prepared_statements_find_their_rows(conn: Conn, *, binary: bool) -> None:
     query = (
         "SELECT id, kind FROM catalogue WHERE id = ANY(%s) AND price >= %s AND made < %s AND seen > %s "
         "AND code = %s AND name LIKE %s ORDER BY id"
@@ -112,7 +116,6 @@ def test_prepared_statements_of_a_driver(
         ]
         rows = conn.execute(query, parameters, prepare=True, binary=binary).fetchall()
         assert [row[0] for row in rows] == [i]
-    assert len(engine.received.prompts) == 3
 
 
 def test_functions_keep_plans(shop: Conn, engine: EngineDouble) -> None:

@@ -179,7 +179,7 @@ def test_a_portion_without_a_prompt_is_told_without_waiting_for_the_engine() -> 
         completions = Engine(server(engine, request_timeout_s=60)).complete_portions(portions(), SAMPLING)
         assert next(completions) is None
         assert next(completions) is None
-        completions.close()  # type: ignore[attr-defined]
+        completions.close()
     with EngineDouble() as engine:
         completions = Engine(server(engine)).complete_portions(portions(), SAMPLING)
         assert {each.index for each in completions if each is not None} == {0, 1}
