@@ -375,9 +375,11 @@ def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engin
         " JOIN products USING (product_id) WHERE llm.is_true('Is {review} kind?', i) GROUP BY 1 ORDER BY 1"
     )
     expected = conn.execute(query.encode()).fetchall()
+    started = time.monotonic()
+    conn.execute(query.encode())
+    takes_s = time.monotonic() - started
     pid, other = conn.info.backend_pid, connect()
     outcomes = {"answered": 0, "cancelled": 0}
-    takes_s = 0.1
     for _ in range(cancels):
         timer = threading.Timer(rng.uniform(0, takes_s), other.execute, ["SELECT pg_cancel_backend(%s)", [pid]])
         timer.start()
@@ -393,7 +395,7 @@ def test_cancels_at_any_moment_leave_nothing(conn: Conn, connect: Connect, engin
             conn.execute("SELECT 1")
     assert outcomes["cancelled"] > cancels / 10
     assert conn.execute(query.encode()).fetchall() == expected
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while engine.received.in_flight and time.monotonic() < deadline:
         time.sleep(0.01)
     assert engine.received.in_flight == 0

@@ -50,7 +50,7 @@ def outcome_of_waiting(statement: str, batching: str, connect: Connect, watcher:
     waiting = threading.Thread(target=lambda: found.extend(second.execute(statement).fetchall()))
     waiting.start()
     pid = second.info.backend_pid
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not watcher.execute("SELECT pg_blocking_pids(%s) <> '{}'", [pid]).fetchall()[0][0]:
         assert waiting.is_alive(), "the statement did not wait"
         assert time.monotonic() < deadline

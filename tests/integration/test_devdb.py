@@ -99,7 +99,7 @@ def test_run_leaves_nothing_when_it_is_stopped(folder: Path, how: signal.Signals
         # `sleep` holds our end of the pipe open, so do not read on to its end.
         process.wait(timeout=60)
         process.stdout.close()
-    deadline = started + 20
+    deadline = started + 60
     while (data.parent.exists() or listens(engine)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not data.parent.exists()

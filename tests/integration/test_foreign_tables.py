@@ -395,7 +395,7 @@ def test_a_connection_serves_the_session_and_ends_with_it(reviews: Conn, connect
     failure(reviews, "SELECT 1 / (review_id - 3) FROM review_insight ORDER BY review_id")
     assert "idle in transaction" not in sources(database)
     other.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(sources(database)) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(sources(database)) <= 1
@@ -456,7 +456,7 @@ def test_cancel(reviews: Conn, engine: EngineDouble, database: Database, what: s
         assert caught.value.sqlstate == "57014"
     engine.behaviour.hang = False
     assert reviews.execute("SELECT count(*) FROM review_insight WHERE review_id < 5").fetchone() == (4,)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "active" in sources(database) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "active" not in sources(database)

@@ -46,7 +46,7 @@ def counters(vllm: VllmEngine) -> dict[str, float]:
 def settled(vllm: VllmEngine) -> dict[str, float]:
     """The counters once nothing is running and they stand still."""
     before: dict[str, float] = {}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         now = counters(vllm)
         if now == before and not now["num_requests_running"] and not now["num_requests_waiting"]:

@@ -62,7 +62,7 @@ def test_starts_waits_and_ends_every_process(monkeypatch: pytest.MonkeyPatch, tm
         assert engine.endpoint == f"http://127.0.0.1:{engine.port}"
         assert engine.model == "x"
         assert is_running(int(words[1]))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while is_running(int(words[1])) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(int(words[1]))
