@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from importlib import metadata
+from importlib.util import cache_from_source
 from pathlib import Path, PurePath
 
 import pg_bridge
@@ -27,7 +28,7 @@ def copy_python(target: Path) -> None:
     """
     target.mkdir(parents=True)
     left_out = shutil.ignore_patterns("__pycache__", "native")
-    shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=left_out)
+    shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=left_out, copy_function=copy_file)
     for name in sorted(runtime_distributions()):
         _copy_distribution(metadata.distribution(name), target)
 
@@ -70,7 +71,7 @@ def _copy_distribution(distribution: metadata.Distribution, target: Path) -> Non
     made: set[PurePath] = set()
     for file in distribution.files or []:
         # Scripts lie outside site-packages ("../../../bin/x"); tests are half of numpy's files.
-        if ".." in file.parts or "tests" in file.parts:
+        if ".." in file.parts or "tests" in file.parts or "__pycache__" in file.parts:
             continue
         destination = target / file
         if file.parent not in made:
@@ -78,4 +79,17 @@ def _copy_distribution(distribution: metadata.Distribution, target: Path) -> Non
             made.add(file.parent)
         source = Path(str(distribution.locate_file(file)))
         if source.is_file():
-            shutil.copy2(source, destination)  # with its time stamp: compiled modules stay valid
+            copy_file(source, destination)
+
+
+def copy_file(source: str | Path, destination: str | Path) -> None:
+    """Copy a file with its time stamp, and what a module was compiled to, which then is valid beside the copy, too.
+
+    Else the first backend of every cluster would compile numpy and aiohttp, which takes longer than a test.
+    """
+    shutil.copy2(source, destination)
+    if str(source).endswith(".py"):
+        compiled, copied = Path(cache_from_source(str(source))), Path(cache_from_source(str(destination)))
+        if compiled.is_file():
+            copied.parent.mkdir(exist_ok=True)
+            shutil.copy2(compiled, copied)
