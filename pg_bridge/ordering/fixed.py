@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import SEPARATOR_CHARS, Cells, sort_keys
 from pg_bridge.ordering.measured import (
-    CAMP_GAIN,
     CAMP_HOPELESS,
     CAMP_RARE,
     CAMP_RARE_SHARE,
@@ -174,7 +173,7 @@ def divide_in_camps(cells: Cells, order: list[int], shared: int) -> list[Camp]:
         return []
     for _ in range(CAMP_ROUNDS):
         rare = _count_paid_by_others(cells, second, rare) > _count_paid_by_others(cells, first, ~rare)
-    if not 0 < rare.sum() < len(rare) or _count_camps(cells, rare, first, second) < (1 + CAMP_GAIN) * shared:
+    if not 0 < rare.sum() < len(rare) or _count_camps(cells, rare, first, second) <= shared:
         return []
     return [Camp(np.flatnonzero(~rare), first), Camp(np.flatnonzero(rare), second)]
 

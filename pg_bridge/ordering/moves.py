@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import Cells, sort_keys
-from pg_bridge.ordering.measured import ASKED_COLUMNS, DENSE_ENTRIES, MOVE_CHUNK, SENT_WAYS, SWEEP_GAIN
+from pg_bridge.ordering.measured import ASKED_COLUMNS, CHUNK_ROWS, SENT_WAYS, SWEEP_GAIN
 from pg_bridge.ordering.partition import NONE, count_all
 from pg_bridge.ordering.sent import ROOT, Sent, lengthen
 
@@ -134,13 +134,8 @@ class _Children:
         child = child[place[tree.parent[child]] == NONE]
         key = tree.parent[child] * asked.count + cell[child]
         self._cell, self._count = cell, asked.count
-        self._dense = tree.inner * asked.count <= DENSE_ENTRIES
-        if self._dense:
-            self._child = np.full(tree.inner * asked.count, NONE, np.int32)
-            self._child[key] = child  # of equal keys the last one stays
-        else:
-            self._keys, last = np.unique(key[::-1], return_index=True)
-            self._child = child[::-1][last]
+        self._keys, last = np.unique(key[::-1], return_index=True)  # of equal keys the last one, the largest child
+        self._child = child[::-1][last]
 
     def find(self, branch: NDArray[np.intp], node: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """For those branches that find one below their node: the branch, and the child."""
@@ -149,14 +144,9 @@ class _Children:
         cell = self._cell[branch]
         asks = np.flatnonzero(cell != NONE)
         key = node[asks] * self._count + cell[asks]
-        if self._dense:
-            child = self._child[key]
-            found = child != NONE
-        else:
-            at = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-            child = self._child[at]
-            found = self._keys[at] == key
-        return branch[asks[found]], child[found]
+        at = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
+        found = self._keys[at] == key
+        return branch[asks[found]], self._child[at][found]
 
 
 def _move_best(
@@ -254,9 +244,9 @@ def _find_places(
         outside = (tree.begin[node] < tree.begin[branch]) | (tree.end[node] > tree.end[branch])
         branch, node = branch[outside], node[outside]
         common = np.empty(len(branch), np.int64)
-        for start in range(0, len(branch), MOVE_CHUNK):
+        for start in range(0, len(branch), CHUNK_ROWS):
             cells.check_interrupts()
-            some = slice(start, start + MOVE_CHUNK)
+            some = slice(start, start + CHUNK_ROWS)
             equal = tree.common[branch[some]] == tree.common[node[some]]
             common[some] = (equal * tree.chars[branch[some]]).sum(axis=1)
         whole = (node < tree.inner) & (common == chars[node])

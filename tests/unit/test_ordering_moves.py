@@ -172,13 +172,6 @@ def test_equal_rows_stay_together() -> None:
     assert (after, won) == ([[0, 1]] * 3, 0)
 
 
-def test_columns_of_many_distinct_cells_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, order = random_table(3, distinct=9), random_orders(3, 40, 4).tolist()
-    looked_up = move(table, order)
-    monkeypatch.setattr("pg_bridge.ordering.moves.DENSE_ENTRIES", -1)
-    assert move(table, order) == looked_up
-
-
 @pytest.mark.parametrize("name", ["fever", "squad", pytest.param("pdmx", marks=pytest.mark.slow)])
 def test_a_plan_gains_by_moving_branches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make(name, rows=1_200).table()

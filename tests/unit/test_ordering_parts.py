@@ -304,10 +304,18 @@ def test_columns_with_names_that_begin_alike_stand_side_by_side() -> None:
     assert walk(Cells(table), column_order)[1] == len('"long name ') + len('"')
 
 
-def test_columns_stand_in_their_mean_order() -> None:
-    assert Sent().add(iter(()), np.array([[2, 0, 1], [2, 1, 0], [0, 2, 1]], np.int16)).order == (2, 0, 1)
-    assert Sent().add(iter(()), np.array([[0, 1, 2], [0, 1, 2], [2, 1, 0]], np.int16)).order == (0, 1, 2)
-    assert Sent().add(iter(()), np.array([[0, 1], [1, 0]], np.int16)).order == (0, 1)
+@pytest.mark.parametrize(
+    ("orders", "mean"),
+    [
+        ([[2, 0, 1], [2, 1, 0], [0, 2, 1]], (2, 0, 1)),
+        ([[0, 1, 2], [0, 1, 2], [2, 1, 0]], (0, 1, 2)),
+        ([[0, 1], [1, 0]], (0, 1)),
+    ],
+)
+def test_what_was_sent_has_the_columns_in_their_mean_order(orders: list[list[int]], mean: tuple[int, ...]) -> None:
+    column_order = np.array(orders, np.int16)
+    hashes = iter([np.zeros(len(orders), np.uint64)] * len(mean))
+    assert Sent().add(hashes, column_order).order == mean
 
 
 @each_seed(12)
