@@ -263,6 +263,7 @@ def _sort_by_heads(
     check_interrupts()
     order, _ = sort_keys(first * len(texts) + second)
     heads, words = heads[order], words[order]
+    check_interrupts()
     equal = (words[1:] == words[:-1]).all(axis=1)
     check_interrupts()
     tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))

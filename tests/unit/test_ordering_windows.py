@@ -13,6 +13,7 @@ from benchmarks.paper_tables import PAPER_TABLES, make
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.ordering.cells import Cells
+from pg_bridge.ordering.fixed import order_greedily, order_v1, refine_order
 from pg_bridge.ordering.partition import count_all
 from pg_bridge.ordering.sent import ROOT, lengthen
 from pg_bridge.rows.table import Table
@@ -71,6 +72,24 @@ def test_carrying_from_window_to_window_never_costs_hits(name: str) -> None:
     windows = windows_of(list(table.columns), [list(column) for column in table.cells], [200, 400, 600])
     carried, alone = (shared_in_a_tree(sent_texts(windows, planned(windows, carry=carry))) for carry in (True, False))
     assert carried >= alone
+
+
+@pytest.mark.parametrize("name", PAPER_TABLES)
+def test_no_single_order_shares_more_with_what_was_sent(name: str) -> None:
+    table = make(name, rows=500)
+    first, rest = windows_of(list(table.columns), [list(column) for column in table.cells], [64, 436])
+    sent = plan(first, after=Sent(), quick=True).sent
+    assert sent is not None
+    planned = plan(rest, after=sent)
+    cells = Cells(rest, hashed=True)
+    greedy = order_greedily(cells)
+    tried = [range(cells.columns), order_v1(cells), greedy, refine_order(cells, greedy), sent.order]
+    single = [np.broadcast_to(np.array(columns, np.int16), planned.column_order.shape) for columns in tried]
+    by_row = planned.column_order[np.argsort(planned.row_order)]
+    shared = count_all(cells, by_row, sent)[1]
+    assert shared >= max(count_all(cells, columns, sent)[1] for columns in single)
+    alone = plan(rest)
+    assert shared >= count_all(cells, alone.column_order[np.argsort(alone.row_order)], sent)[1]
 
 
 def test_every_window_sends_each_of_its_rows_once() -> None:
