@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pg_bridge.testing.staging import copy_file
+from pg_bridge.testing.python_path import copy_file
 
 
 def test_what_was_compiled_once_is_not_compiled_again(tmp_path: Path) -> None:
