@@ -37,11 +37,11 @@ from pg_bridge.plpython import foreign
 plpy.notice(f"every row: {{json.loads(request)['every_row']}}")
 return foreign.scan(plpy, request)
 $$;
-CREATE OR REPLACE FUNCTION llm._map(query text, columns text[], prompt text, options text, every_row boolean)
-RETURNS TABLE (row_id bigint, input jsonb, output text, error text) LANGUAGE plpython3u VOLATILE AS $$
+CREATE OR REPLACE FUNCTION llm._map(rows refcursor, columns text[], prompt text, options text, every_row boolean)
+RETURNS TABLE (row_id bigint, input jsonb, output text, error text, fault text[]) LANGUAGE plpython3u VOLATILE AS $$
 from pg_bridge.plpython import functions
 plpy.notice(f"every row: {{every_row}}")
-return functions.map_rows(plpy, query, columns, prompt, options, every_row)
+return functions.map_rows(plpy, rows, columns, prompt, options, every_row)
 $$;
 CREATE TABLE kept (i int, a text);
 """
@@ -146,9 +146,7 @@ CONSUMERS = {
     "insert": every("INSERT INTO kept {rows}"),
     "insert that returns": every("INSERT INTO kept {rows} RETURNING a"),
     "cte that inserts": every("WITH c AS (INSERT INTO kept {rows}) SELECT"),
-    "update": every(
-        "INSERT INTO kept SELECT i FROM t; UPDATE kept SET a = s.a FROM {s} WHERE kept.i = s.i AND s.a <> ''"
-    ),
+    "update": every("INSERT INTO kept SELECT i FROM t; UPDATE kept SET a = s.a FROM {s} WHERE kept.i = s.i"),
     "create table": every("CREATE TABLE made AS {rows}"),
     "materialized view": every("CREATE MATERIALIZED VIEW made AS {rows}"),
     "copy": every("COPY ({rows}) TO '/dev/null'"),
