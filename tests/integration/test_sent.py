@@ -1,4 +1,4 @@
-"""What statements send to the engine: little where they may stop early."""
+"""What statements send to the engine: all that the whole table's plan shares, and little where they may stop early."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from benchmarks.paper_tables import PaperTable, make
-from benchmarks.planner.sent import prepare
+from benchmarks.planner.prefixes import tree_chars
+from benchmarks.planner.sent import WAYS, prepare, statement
+from pg_bridge.asking.prompt import Question, render
+from pg_bridge.ordering import plan
+from pg_bridge.rows.dedup import dedup
 from pg_bridge.testing.double import EngineDouble
 
 Conn = psycopg.Connection[Any]
@@ -53,3 +58,20 @@ def test_a_cursor_asks_as_it_is_read(shared_conn: Conn, shared_engine: EngineDou
         shared_conn.execute(f"DECLARE reading CURSOR FOR {everything}".encode())
         assert len(shared_conn.execute("FETCH 10 FROM reading").fetchall()) == 10
     assert 0 < len(shared_engine.received.prompts) <= FEW_DOZEN
+
+
+LOST = 0.003  # of all characters of the prompts
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_whole_tables_plan_reaches_the_engine(
+    shared_conn: Conn, shared_engine: EngineDouble, questions: PaperTable, way: str
+) -> None:
+    unique = dedup(questions.table()).table
+    planned = list(render(Question(questions.question, ()), unique, plan(unique)))
+    shared_engine.reset()
+    shared_conn.execute(sql.SQL("SELECT count(s.answer) FROM ({}) AS s (answer)").format(statement(way, questions)))
+    sent = shared_engine.received.prompts
+    chars = sum(map(len, planned))
+    assert (len(sent), sum(map(len, sent))) == (len(planned), chars)
+    assert tree_chars(sent) / chars >= tree_chars(planned) / chars - LOST
