@@ -59,15 +59,13 @@ def read_windows(
         every_row: Whether every row will be taken.
         most_rows: Rows of a window at most.
         work: Called between two fetches.
-        ahead: Whether rows can be asked about ahead, while more are read. If not, the first window is small for
-            whomever, so that the first answers are not long in coming.
+        ahead: Whether rows can be asked about ahead, while more are read.
 
     Yields:
         Windows; each row stands in one that is not ahead.
     """
-    size, first_row_id, is_last = FIRST_WINDOW_ROWS, 1, False
-    if every_row and ahead:
-        size = most_rows
+    size = most_rows if every_row else FIRST_WINDOW_ROWS
+    first_row_id, is_last = 1, False
     while not is_last:
         rows: list[Row] = []
         chars = looked_at = 0
