@@ -157,6 +157,8 @@ class Scan:
 
     def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[SourceRow]]:
         most = self.relation.definition.window_rows
+        if len(self.predicates) > 1:  # the first rows tell which predicate is better asked first
+            every_row = False
         if self.asked:
             read = read_windows(source.fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
         else:  # nothing is gained by more rows at one time

@@ -233,7 +233,7 @@ def test_a_nested_loop_asks_for_many_keys_at_once(reviews: Conn, engine: EngineD
     )
     assert "Custom Scan (LLM Keys)" in plan(reviews, join)
     assert sorted(reviews.execute(join).fetchall()) == [(i, summary(i)) for i in range(1, 101)]
-    assert [prompts for _, prompts in engine.received.requests] == [16, 32, 32, 20]
+    assert [prompts for _, prompts in engine.received.requests] == [16, 32, 52]
     engine.received.requests.clear()
     assert len(reviews.execute(f"{join} LIMIT 3").fetchall()) == 3
     assert [prompts for _, prompts in engine.received.requests] == [16]
