@@ -25,7 +25,8 @@ from pg_bridge.rows.table import Table
 
 _LEAD_FROM_ROWS = 512  # fewer are planned at once, in some hundredths of a second
 _LEAD_SHARE = 64  # of so many rows one goes ahead
-_MOST_LEAD_ROWS = 1024
+_LARGE_ROWS = 1 << 16  # from here on one of half as many, for the others take longer to plan than these to answer
+_MOST_LEAD_ROWS = 4096
 
 
 class Group:
@@ -108,7 +109,8 @@ class Portions:
         """
         self.work()
         if len(rows) >= _LEAD_FROM_ROWS and not quick:
-            lead = self._lead(group, rows, len(rows) // _LEAD_SHARE)
+            share = _LEAD_SHARE if len(rows) < _LARGE_ROWS else _LEAD_SHARE // 2
+            lead = self._lead(group, rows, len(rows) // share)
             yield self._portion(group, inquiries, rows[lead], is_ahead=True)
             rows = np.delete(rows, lead)
         yield self._portion(group, inquiries, rows, quick=quick)

@@ -27,6 +27,7 @@ from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
 
 _AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
+_LARGE_ROWS = 1 << 15  # from here on one of half as many, for reading and cutting them all takes longer
 
 Fetch = Callable[[int], list[str | None]]
 """At most n more rows, each the text of a JSON object; fewer at the end only."""
@@ -150,7 +151,7 @@ class _Stream:
             work=portions.work,
         ):
             with portions.run.planning():
-                group = Group([self._inquiry], Table.from_json(window.rows, self._columns))
+                group = Group([self._inquiry], Table.from_json(window.rows, self._columns, portions.work))
             if not window.ahead_of:
                 portions.run.rows += len(window.rows)
                 fresh = self._fresh(window, group)
@@ -167,7 +168,8 @@ class _Stream:
             u for u, key in enumerate(group.keys) if key not in self._waiting and key not in self._inquiry.outcomes
         ]
         if fresh:
-            portion, asked = self._portions.ahead(group, fresh, window.ahead_of // _AHEAD_SHARE)
+            share = _AHEAD_SHARE if window.ahead_of < _LARGE_ROWS else _AHEAD_SHARE // 2
+            portion, asked = self._portions.ahead(group, fresh, window.ahead_of // share)
             for u in asked:
                 self._waiting[group.keys[u]] = []
             yield portion

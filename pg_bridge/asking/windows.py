@@ -81,7 +81,7 @@ def read_windows(
             run.read_s += time.perf_counter() - started - (run.usage.wait_s - waited_s)
             if size > LAST_SMALL_WINDOW_ROWS and ahead and not is_last and len(rows) >= 2 * looked_at:
                 looked_at = len(rows)
-                yield Window(first_row_id, fetched, len(rows))
+                yield Window(first_row_id, rows[-max(FETCHED_ROWS, looked_at // 8) :], ahead_of=looked_at)
         if rows:
             yield Window(first_row_id, rows, is_small=size < most_rows and not is_last)
         first_row_id += len(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, count, islice
 
@@ -42,13 +42,16 @@ class Table:
     values: tuple[list[str], ...]
 
     @classmethod
-    def from_json(cls, rows: Sequence[str | None], columns: Sequence[str]) -> Table:
+    def from_json(
+        cls, rows: Sequence[str | None], columns: Sequence[str], check_interrupts: Callable[[], None] = lambda: None
+    ) -> Table:
         """Cut rows of JSON text into cells.
 
         Args:
             rows: Each the text of one JSON object; None is a row whose cells are all null. Keys may stand in
                 any order and there may be more of them than `columns`; a missing key is null.
             columns: The columns to keep, in the order to keep them.
+            check_interrupts: Called every thousand rows; what it raises ends cutting.
 
         Raises:
             QueryError: Two columns have the same name.
@@ -66,6 +69,7 @@ class Table:
             cells = (cells for _, cells in cut(rows, lambda _: names))
             for _ in range(0, len(rows), _CHUNK_ROWS):
                 building.add(list(islice(cells, _CHUNK_ROWS)))
+                check_interrupts()
         return building.table(len(rows))
 
     @classmethod
