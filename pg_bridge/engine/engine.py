@@ -185,7 +185,8 @@ class Engine:
                 self._turn(SENDING_S if sent else 0)
             else:
                 self._turn(POLL_S)
-            if flight.landed:
+            # All that has landed, if more was made meanwhile: rows that wait for an answer are held as long as they do.
+            for _ in range(len(flight.landed) if made else min(1, len(flight.landed))):
                 for completion in flight.take():
                     flight.pace.handed += 1
                     yield completion
