@@ -105,6 +105,26 @@ def test_every_row_gets_its_answer_once(
     assert engine.closed
 
 
+@pytest.mark.parametrize("every_row", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "distinct", "late"), [(1024, 1024, 0), (6000, 5000, 40), (6000, 37, 3000), (3000, 1, 1)]
+)
+def test_rows_that_go_ahead_are_asked_once_and_answered_in_their_place(
+    rows: int, distinct: int, late: int, every_row: bool
+) -> None:
+    engine: Any = Oracle(late)
+    given = [{"a": f"a{i % distinct % 7}", "n": i % distinct, "i": i} for i in range(rows)]
+    run = Run()
+    answers = list(ask(fetcher(given), ["a", "n", "i"], "{a} {n}", Call(), engine, run, every_row=every_row))
+    assert sorted(answer.row_id for answer in answers) == list(range(1, rows + 1))
+    for answer in answers:
+        row = given[answer.row_id - 1]
+        assert json.loads(answer.output or "") == {"a": row["a"], "n": row["n"]}
+        assert json.loads(answer.input or "") == row
+    assert len(engine.prompts) == len(set(engine.prompts)) == run.unique_prompts == distinct
+    assert run.rows == rows
+
+
 def test_a_failed_row_fails_the_statement_and_names_the_row() -> None:
     engine: Any = Oracle(0)
     with pytest.raises(RowError, match="row 2") as caught:
