@@ -28,6 +28,7 @@ def script(page: Path) -> tuple[int, str]:
         elif block["language"] == "sql":
             role = f"SET ROLE {mark.removeprefix('as ')};\n" if mark.startswith("as ") else ""
             parts.append(
-                f"sudo -u postgres psql --cluster \"$PG/main\" -X -e -v ON_ERROR_STOP=1 -d shop <<'END_OF_SQL'\n{role}{text}END_OF_SQL"
+                "sudo -u postgres psql --cluster \"$PG/main\" -X -e -v ON_ERROR_STOP=1 -d shop <<'END_OF_SQL'\n"
+                f"{role}{text}END_OF_SQL"
             )
     return len(parts) - 1, "\n".join(parts)
