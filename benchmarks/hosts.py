@@ -46,7 +46,8 @@ def make_hosts(cluster: Cluster, endpoint: str) -> list[Host]:
         cluster.psql(f"CREATE EXTENSION {extension} CASCADE", database=name)
         wrapper = f", wrapper '{MULTICORN_WRAPPER}'" if name == "multicorn" else ""
         cluster.psql(
-            f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{endpoint}'{wrapper});"
+            f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge "
+            f"OPTIONS (endpoint '{endpoint}', cache 'transaction'{wrapper});"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user '{SUPERUSER}')",
             database=name,
         )

@@ -21,6 +21,12 @@ static const char source_digest[] __attribute__((used)) = "pg_bridge source " SO
 bool		pg_bridge_batching = true;
 int			pg_bridge_window_rows = 1000000;
 
+/* Python looks for these two by their names: where the module is loaded, nobody but the server's owner can set them. */
+extern PGDLLEXPORT char *pg_bridge_ledger_directory;
+extern PGDLLEXPORT int pg_bridge_ledger_size;
+char	   *pg_bridge_ledger_directory;
+int			pg_bridge_ledger_size = 1024;
+
 static planner_hook_type next_planner;
 
 #define FUNCTION_SETTING (GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE)
@@ -92,6 +98,13 @@ _PG_init(void)
 							"Most rows whose calls are gathered into one batch.",
 							NULL,
 							&pg_bridge_window_rows, 1000000, 1, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_bridge.ledger_directory",
+							   "Where answers and usage are kept, below the data directory; empty for nowhere.",
+							   NULL, &pg_bridge_ledger_directory, "pg_bridge", PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_bridge.ledger_size",
+							"How large the answers that are kept may become.",
+							NULL, &pg_bridge_ledger_size, 1024, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomBoolVariable("pg_bridge.every_row",
 							 "Whether the statement that reads it is run to its end.",
 							 "llm.map reads it.",

@@ -8,6 +8,7 @@
      ├─ QueryError           42601  the text is not one row-returning query
      ├─ UnknownServer        42704  no such foreign server, or not one of ours
      ├─ ServerDenied         42501  no USAGE on the server
+     ├─ NotPermitted         42501  the role may not do that
      ├─ TableError           HV00A  a foreign table's definition does not hold together
      ├─ SourceError          its own  a foreign table's source failed, with PostgreSQL's own SQLSTATE
      │   └─ SourceDenied     28000  the user mapping does not lead to the source
@@ -99,6 +100,12 @@ class ServerDenied(PgBridgeError):
             f'permission denied for foreign server "{server}"',
             hint=f'Ask its owner for: GRANT USAGE ON FOREIGN SERVER "{server}" TO your role.',
         )
+
+
+class NotPermitted(PgBridgeError):
+    """The role may not do what it asked for."""
+
+    sqlstate = "42501"
 
 
 class TableError(PgBridgeError):

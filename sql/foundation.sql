@@ -185,12 +185,14 @@ END $$;
 
 -- Every pg_bridge server as one role sees it. `options` holds the role's secrets too: only the extension's owner may
 -- read it, and only to hand it to the Python of the same backend.
-CREATE FUNCTION llm._servers(role name) RETURNS TABLE (server name, usable boolean, options json)
+CREATE FUNCTION llm._servers(role name) RETURNS TABLE (server name, usable boolean, options json, owned boolean, owner oid)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.srvname,
            has_server_privilege(role, s.oid, 'USAGE'),
            (SELECT json_object_agg(option_name, option_value)
-            FROM pg_options_to_table(s.srvoptions || coalesce(own.umoptions, public.umoptions, '{}')))
+            FROM pg_options_to_table(s.srvoptions || coalesce(own.umoptions, public.umoptions, '{}'))),
+           pg_has_role(role, s.srvowner, 'USAGE'),
+           s.srvowner
     FROM pg_foreign_server AS s
     JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw AND w.fdwname = 'pg_bridge'
     LEFT JOIN pg_user_mapping AS own ON own.umserver = s.oid AND own.umuser = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = role)

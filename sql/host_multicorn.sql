@@ -29,7 +29,9 @@ CREATE FOREIGN TABLE llm._connection (
     role    oid,
     server  text,
     usable  boolean,
-    options text
+    options text,
+    owned   boolean,
+    owner   oid
 ) SERVER pg_bridge_session OPTIONS (relation 'connection');
 
 CREATE FOREIGN TABLE llm._state (
@@ -37,17 +39,23 @@ CREATE FOREIGN TABLE llm._state (
     last_run text
 ) SERVER pg_bridge_session OPTIONS (relation 'state');
 
+-- Requests to the ledger and their replies, both JSON.
+CREATE FOREIGN TABLE llm._desk (
+    request text,
+    reply   text
+) SERVER pg_bridge_session OPTIONS (relation 'desk');
+
 GRANT SELECT, INSERT ON llm.rowset TO PUBLIC;
-GRANT SELECT ON llm.result, llm._state TO PUBLIC;
+GRANT SELECT ON llm.result, llm._state, llm._desk TO PUBLIC;
 
 -- Puts the servers that `role` may use into this backend's Python, secrets included. It returns nothing and Python
 -- looks servers up by the role that is current, so calling it for another role gains nothing.
 CREATE FUNCTION llm._connect(role name) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO llm._connection (role, server, usable, options)
-    SELECT r.oid, NULL, NULL, NULL FROM pg_roles AS r WHERE r.rolname = role  -- forgets what the role had
+    INSERT INTO llm._connection (role, server, usable, options, owned, owner)
+    SELECT r.oid, NULL, NULL, NULL, NULL, NULL FROM pg_roles AS r WHERE r.rolname = role  -- forgets what the role had
     UNION ALL
-    SELECT r.oid, s.server, s.usable, s.options
+    SELECT r.oid, s.server, s.usable, s.options, s.owned, s.owner
     FROM llm._servers(role) AS s JOIN pg_roles AS r ON r.rolname = role
 $$;
 
@@ -113,3 +121,10 @@ CREATE FUNCTION llm._session() RETURNS TABLE (version text, last_run json)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.version, s.last_run::json FROM llm._state AS s
 $$;
+
+CREATE FUNCTION llm._reply(request text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM llm._connect(current_user);
+    RETURN (SELECT d.reply FROM llm._desk AS d WHERE d.request = $1);
+END $$;

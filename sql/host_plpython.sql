@@ -31,3 +31,10 @@ LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions
 return functions.session_state()
 $$;
+
+-- A request to the ledger and its reply, both JSON; llm._ledger calls it.
+CREATE FUNCTION llm._reply(request text) RETURNS text
+LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+from pg_bridge.plpython import functions
+return functions.reply(plpy, request)
+$$;

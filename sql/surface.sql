@@ -127,6 +127,7 @@ COMMENT ON FUNCTION llm.extract IS 'asks for JSON of a schema about one row or j
 CREATE FUNCTION llm.last_run(
     OUT rows              bigint,
     OUT unique_prompts    bigint,
+    OUT from_cache        bigint,
     OUT requests          bigint,
     OUT retries           bigint,
     OUT prompt_tokens     bigint,
@@ -140,7 +141,7 @@ CREATE FUNCTION llm.last_run(
 ) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
-             rows bigint, unique_prompts bigint, requests bigint, retries bigint, prompt_tokens bigint,
+             rows bigint, unique_prompts bigint, from_cache bigint, requests bigint, retries bigint, prompt_tokens bigint,
              cached_tokens bigint, completion_tokens bigint, prefix_hit_rate double precision,
              read_s double precision, plan_s double precision, wait_s double precision, return_s double precision)
 $$;
@@ -149,3 +150,56 @@ COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the curr
 CREATE FUNCTION llm.version() RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$ SELECT s.version FROM llm._session() AS s $$;
 COMMENT ON FUNCTION llm.version IS 'the version of the Python package that this backend imported';
+
+-- The one door to the ledger: JSON in, JSON out. What a role may see or do is decided behind it, by the role that is
+-- current, so anybody may call it with anything.
+CREATE FUNCTION llm._ledger(request json) RETURNS json
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reply CONSTANT json := llm._reply(coalesce(request, 'null')::text);
+BEGIN
+    IF reply -> 'fault' IS NOT NULL THEN
+        PERFORM llm._raise(ARRAY(SELECT json_array_elements_text(reply -> 'fault')));
+    END IF;
+    RETURN reply -> 'answer';
+END $$;
+
+CREATE FUNCTION llm.cache_stats()
+RETURNS TABLE (server text, answers bigint, bytes bigint, oldest timestamptz, latest timestamptz)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.server, r.answers, r.bytes, to_timestamp(r.oldest), to_timestamp(r.latest)
+    FROM json_to_recordset(llm._ledger('{"do": "cache_stats"}')) AS r (
+        server text, answers bigint, bytes bigint, oldest double precision, latest double precision)
+$$;
+COMMENT ON FUNCTION llm.cache_stats IS 'how many answers are kept of each server that you may use';
+
+CREATE FUNCTION llm.cache_clear(server text DEFAULT NULL, older_than interval DEFAULT NULL) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ledger(json_build_object(
+        'do', 'cache_clear', 'server', server, 'older_than_s', extract(epoch FROM older_than)))::text::bigint
+$$;
+COMMENT ON FUNCTION llm.cache_clear IS 'forgets answers of a server that you own, or of all of them; returns how many';
+
+CREATE FUNCTION llm.usage()
+RETURNS TABLE (
+    day date, role name, server text, model text, statements bigint, rows bigint, questions bigint, from_cache bigint,
+    requests bigint, retries bigint, failures bigint, prompt_tokens bigint, cached_tokens bigint,
+    completion_tokens bigint, seconds double precision, cost double precision
+)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.day, pg_get_userbyid(r.role), r.server, r.model, r.statements, r.rows, r.questions, r.from_cache,
+           r.requests, r.retries, r.failures, r.prompt_tokens, r.cached_tokens, r.completion_tokens, r.seconds, r.cost
+    FROM json_to_recordset(llm._ledger('{"do": "usage"}')) AS r (
+        day date, role oid, server text, model text, statements bigint, rows bigint, questions bigint,
+        from_cache bigint, requests bigint, retries bigint, failures bigint, prompt_tokens bigint,
+        cached_tokens bigint, completion_tokens bigint, seconds double precision, cost double precision)
+$$;
+COMMENT ON FUNCTION llm.usage IS 'what you have asked in this database, by day, server and model; all of it for members of pg_read_all_stats';
+
+-- Daily budgets count by usage, so it is not for everybody to reset. It runs as the extension's owner.
+CREATE FUNCTION llm.usage_reset() RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ledger('{"do": "usage_reset"}')::text::bigint
+$$;
+REVOKE ALL ON FUNCTION llm.usage_reset FROM PUBLIC;
+COMMENT ON FUNCTION llm.usage_reset IS 'forgets the usage of this database';

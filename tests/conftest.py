@@ -251,10 +251,13 @@ def vllm() -> Iterator[VllmEngine]:
 
 
 def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str = "vllm", **options: str) -> None:
-    """CREATE SERVER with options."""
+    """CREATE SERVER with options.
+
+    Most tests count what is asked, so nothing is recalled from the ledger unless one says `cache="persistent"`.
+    """
     listed = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(key), sql.Literal(value))
-        for key, value in {"endpoint": endpoint, **options}.items()
+        for key, value in {"endpoint": endpoint, "cache": "transaction", **options}.items()
     )
     connection.execute(
         sql.SQL("CREATE SERVER {} FOREIGN DATA WRAPPER pg_bridge OPTIONS ({})").format(sql.Identifier(name), listed)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from benchmarks.paper.ways import ORIGINAL, OURS, WAYS, Way
 from models.recipe.reviews import Sentiment, review
 from models.recipe.tables import value_of
-from pg_bridge.asking.memory import sampling_of
+from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.engine import Engine
 from pg_bridge.options import Call, Server

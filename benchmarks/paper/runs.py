@@ -23,7 +23,7 @@ from benchmarks.loading import load_table
 from benchmarks.paper.ways import Way
 from benchmarks.paper.workloads import Asked, Workload
 from benchmarks.paper_tables import PaperTable
-from pg_bridge.asking.memory import sampling_of
+from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.engine import Engine, Sampling
 from pg_bridge.options import Server

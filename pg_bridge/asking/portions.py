@@ -15,7 +15,9 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.asking.memory import Inquiry, Memory, Outcome, digest_rows, outcome_of
+from pg_bridge.asking.books import Books
+from pg_bridge.asking.inquiry import Inquiry, Outcome, digest_rows, outcome_of
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import render_questions
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Completion, Portion, Sampling
@@ -35,14 +37,15 @@ class Group:
     Args:
         inquiries: The questions; they agree in what may be reordered and left out.
         table: The rows, with the columns to send.
+        remembered: Whether an answer may serve for equal rows of other groups.
     """
 
-    def __init__(self, inquiries: Sequence[Inquiry], table: Table) -> None:
+    def __init__(self, inquiries: Sequence[Inquiry], table: Table, *, remembered: bool) -> None:
         self.inquiries = list(inquiries)
         self.call = inquiries[0].call
         self._unique = dedup(table, enabled=self.call.dedup)
         self.table = self._unique.table
-        self.keys = digest_rows(self.table, dedup=self.call.dedup)
+        self.keys = digest_rows(self.table, remembered=remembered)
 
     def fan_out(self) -> tuple[list[int], list[int]]:
         """(offsets, members): the input rows of unique row u are `members[offsets[u]:offsets[u + 1]]`."""
@@ -67,13 +70,16 @@ class Portions:
     Attributes:
         memory: Of the statement.
         run: Filled in as prompts are made.
+        books: Know what need not be asked, and are told what lands.
         work: Called while portions are made; lets the engine work meanwhile.
     """
 
     memory: Memory
     run: Run
+    books: Books
     work: Callable[[], None]
-    _expected: dict[int, tuple[Inquiry, bytes]] = field(default_factory=dict)  # by the number of the prompt
+    # By the number of the prompt, whose text is here only if it is to be written into the books.
+    _expected: dict[int, tuple[Inquiry, bytes, str | None]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
 
     def sampling_of(self, index: int) -> Sampling:
@@ -82,14 +88,23 @@ class Portions:
 
     def learn(self, completion: Completion) -> tuple[bytes, Outcome]:
         """Remember what an answer says; returns whose it is, too."""
-        inquiry, key = self._expected.pop(completion.index)
+        inquiry, key, _ = self._expected.pop(completion.index)
         outcome = inquiry.outcomes[key] = outcome_of(completion)
         return key, outcome
+
+    def land(self, completions: Sequence[Completion]) -> None:
+        """Write answers into the books, before anybody learns them."""
+        expected = [self._expected[completion.index] for completion in completions]
+        self.books.land(
+            (inquiry, key, outcome_of(completion), prompt)
+            for (inquiry, key, prompt), completion in zip(expected, completions, strict=True)
+        )
 
     def of_group(self, group: Group) -> Iterator[Portion]:
         """Ask all that is not known of a group."""
         unknown: dict[tuple[int, ...], list[Inquiry]] = {}  # the questions of which the same rows are unknown
         for inquiry in dict.fromkeys(group.inquiries):
+            self.books.recall(inquiry, group.keys)
             rows = tuple(u for u, key in enumerate(group.keys) if key not in inquiry.outcomes)
             if rows:
                 unknown.setdefault(rows, []).append(inquiry)
@@ -165,7 +180,8 @@ class Portions:
         keys = [group.keys[row] for row in rows[ordering.row_order].tolist()]
         table = group.table.take(rows)
         for place, number, text in render_questions(questions, table, ordering, group.call.placement):
-            self._expected[next(self._numbers)] = inquiries[number], keys[place]
+            kept = text if self.books.keeps_prompts else None
+            self._expected[next(self._numbers)] = inquiries[number], keys[place], kept
             self.run.unique_prompts += 1
             yield text
 

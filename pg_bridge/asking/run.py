@@ -17,6 +17,7 @@ class Run:
 
     rows: int = 0
     unique_prompts: int = 0
+    from_cache: int = 0
     read_s: float = 0.0
     plan_s: float = 0.0
     return_s: float = 0.0
@@ -30,7 +31,7 @@ class Run:
 
     def add(self, other: Run) -> None:
         """Count in what another run did."""
-        for each in ("rows", "unique_prompts", "read_s", "plan_s", "return_s"):
+        for each in ("rows", "unique_prompts", "from_cache", "read_s", "plan_s", "return_s"):
             setattr(self, each, getattr(self, each) + getattr(other, each))
         self.usage.add(other.usage)
 
@@ -55,6 +56,7 @@ class Run:
         return {
             "rows": self.rows,
             "unique_prompts": self.unique_prompts,
+            "from_cache": self.from_cache,
             "requests": self.usage.requests,
             "retries": self.usage.retries,
             "prompt_tokens": self.usage.prompt_tokens,
@@ -82,6 +84,7 @@ class Run:
         figures = [
             ("Rows Asked", self.rows),
             ("Unique Prompts", self.unique_prompts),
+            *([("From Ledger", self.from_cache)] if self.from_cache else []),
             ("Requests", usage.requests),
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,

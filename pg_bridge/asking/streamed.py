@@ -16,17 +16,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pg_bridge.asking.memory import Ask, Inquiry, Memory, Outcome
+from pg_bridge.asking.books import Books
+from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.windows import Window, read_windows
 from pg_bridge.engine import Engine, Portion
 from pg_bridge.errors import RowError
+from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
 
 _AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
+RECALLED_ROWS = 1 << 13  # looked up in the ledger at a time, and handed over before the next
 _LARGE_ROWS = 1 << 15  # from here on one of half as many, for reading and cutting them all takes longer
 
 Fetch = Callable[[int], list[str | None]]
@@ -58,6 +62,7 @@ def ask(
     run: Run,
     *,
     every_row: bool = False,
+    account: Account | None = None,
 ) -> Iterator[Answer]:
     """Ask one prompt about every row.
 
@@ -73,6 +78,7 @@ def ask(
         engine: Where the prompts go; closed at the end.
         run: Filled in as the run goes on.
         every_row: Whether all answers will be taken.
+        account: The statement's with the ledger.
 
     Yields:
         One answer for each row, in the order in which they are answered.
@@ -84,7 +90,8 @@ def ask(
     """
     memory = Memory(run)
     inquiry = memory.inquiry(Ask(prompt, call))
-    stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), Portions(memory, run, engine.work), every_row)
+    portions = Portions(memory, run, Books(account, engine, run), engine.work)
+    stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), portions, every_row)
     return stream.answers(fetch, engine)
 
 
@@ -109,6 +116,7 @@ class _Stream:
         self._columns = columns
         self._portions = portions
         self._every_row = every_row
+        self._remembers = portions.books.remembers(inquiry.call)
         self._ready: deque[tuple[_Rows, int, Outcome]] = deque()
         self._waiting: dict[bytes, list[tuple[_Rows, int]]] = {}  # by what is being asked: who waits for the answer
 
@@ -118,7 +126,7 @@ class _Stream:
         run.usage = engine.usage
         try:
             for completion in engine.complete_portions(
-                self._made(fetch), self._inquiry.sampling, eager=self._every_row
+                self._made(fetch), self._inquiry.sampling, eager=self._every_row, landed=self._portions.land
             ):
                 if completion is not None:
                     key, outcome = self._portions.learn(completion)
@@ -130,6 +138,7 @@ class _Stream:
                 run.return_s += time.perf_counter() - returned
         finally:
             engine.close()
+            self._portions.books.close()
 
     def _of_rows(self, rows: _Rows, u: int, outcome: Outcome) -> Iterator[Answer]:
         text, error = outcome
@@ -141,29 +150,35 @@ class _Stream:
 
     def _made(self, fetch: Fetch) -> Iterator[Portion]:
         """Read the rows and make portions of prompts."""
-        portions, call = self._portions, self._inquiry.call
+        portions = self._portions
         for window in read_windows(
             fetch,
             lambda row: len(row or ""),
             portions.run,
             every_row=self._every_row,
-            most_rows=call.window_rows,
+            most_rows=self._inquiry.call.window_rows,
             work=portions.work,
         ):
             with portions.run.planning():
-                group = Group([self._inquiry], Table.from_json(window.rows, self._columns, portions.work))
+                table = Table.from_json(window.rows, self._columns, portions.work)
+                group = Group([self._inquiry], table, remembered=self._remembers)
             if not window.ahead_of:
                 portions.run.rows += len(window.rows)
-                fresh = self._fresh(window, group)
-                if self._ready:
-                    yield Portion(iter(()), is_ahead=True)  # to hand over what is ready
+                fresh: list[int] = []
+                rows_of = _Rows(window, *group.fan_out())
+                for start in range(0, len(group.keys), RECALLED_ROWS):
+                    fresh += self._find_fresh(rows_of, group, range(start, min(start + RECALLED_ROWS, len(group.keys))))
+                    if self._ready:
+                        yield Portion(iter(()), is_ahead=True)  # to hand over what is ready
+                    self._inquiry.forget()
                 if fresh:
                     rows = np.array(fresh, np.intp)
                     yield from portions.of_rows(group, [self._inquiry], rows, quick=window.is_small)
-            elif call.dedup:  # an answer can be found again by its row only where equal rows are one
+            elif self._remembers:  # an answer can be found again by its row only where equal rows are one
                 yield from self._ahead(window, group)
 
     def _ahead(self, window: Window[str | None], group: Group) -> Iterator[Portion]:
+        self._portions.books.recall(self._inquiry, group.keys)
         fresh = [
             u for u, key in enumerate(group.keys) if key not in self._waiting and key not in self._inquiry.outcomes
         ]
@@ -174,11 +189,12 @@ class _Stream:
                 self._waiting[group.keys[u]] = []
             yield portion
 
-    def _fresh(self, window: Window[str | None], group: Group) -> list[int]:
-        """The unique rows that nobody has asked about; the others get, or join those who wait for, an answer."""
-        rows = _Rows(window, *group.fan_out())
+    def _find_fresh(self, rows: _Rows, group: Group, places: range) -> list[int]:
+        """Those of some unique rows that nobody has asked about; the others get, or join who waits for, an answer."""
+        self._portions.books.recall(self._inquiry, group.keys[places.start : places.stop])
         fresh: list[int] = []
-        for u, key in enumerate(group.keys):
+        for u in places:
+            key = group.keys[u]
             outcome = self._inquiry.outcomes.get(key)
             if outcome is not None:
                 self._ready.append((rows, u, outcome))

@@ -12,18 +12,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
-from pg_bridge.asking.memory import Ask, Memory, Outcome
+from pg_bridge.asking.books import Books
+from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import Question, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Engine
 from pg_bridge.errors import CallError, OptionError
+from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
 
 
 def answer_calls(
-    memory: Memory, node: int, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, engine: Engine
+    memory: Memory,
+    node: int,
+    prompts: Sequence[str | None],
+    rows: Sequence[str | None],
+    call: Call,
+    engine: Engine,
+    account: Account | None = None,
 ) -> list[str | None]:
     """Ask about the rows of one window, each row its own prompt.
 
@@ -34,6 +43,7 @@ def answer_calls(
         rows: (n,) the row of each call, JSON text or None.
         call: The options that all of them have.
         engine: Where the prompts go; closed at the end.
+        account: The statement's with the ledger.
 
     Returns:
         (n,) the answers; None for a row that failed, if `call.on_error` is `null`.
@@ -49,15 +59,15 @@ def answer_calls(
         places_of.setdefault(prompt, []).append(place)
     places: list[list[int]] = []  # of each group
 
-    def make_groups() -> Iterator[Group]:
+    def make_groups(books: Books) -> Iterator[Group]:
         for prompt, of_prompt in places_of.items():
             inquiry = memory.inquiry(Ask(prompt, call))
             for members, table in _cut(inquiry.question, [rows[i] for i in of_prompt]):
                 places.append([of_prompt[i] for i in members])
-                yield Group([inquiry], table)
+                yield Group([inquiry], table, remembered=books.remembers(call))
 
     answers: list[str | None] = [None] * len(rows)
-    groups = _answer(memory, node, len(rows), make_groups, engine)
+    groups = _answer(memory, node, len(rows), make_groups, engine, account)
     for group, of_group in zip(groups, places, strict=True):
         for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
             if error is not None and call.on_error == "fail":
@@ -67,7 +77,9 @@ def answer_calls(
     return answers
 
 
-def answer_columns(memory: Memory, node: int, asks: Sequence[Ask], table: Table, engine: Engine) -> list[list[Outcome]]:
+def answer_columns(
+    memory: Memory, node: int, asks: Sequence[Ask], table: Table, engine: Engine, account: Account | None = None
+) -> list[list[Outcome]]:
     """Ask several questions about the same rows; those that need the same columns share the work on them.
 
     Args:
@@ -76,6 +88,7 @@ def answer_columns(memory: Memory, node: int, asks: Sequence[Ask], table: Table,
         asks: The questions.
         table: The n rows, with all columns that a question may name.
         engine: Where the prompts go; closed at the end.
+        account: The statement's with the ledger.
 
     Returns:
         For each question (n,) outcomes.
@@ -84,17 +97,20 @@ def answer_columns(memory: Memory, node: int, asks: Sequence[Ask], table: Table,
         TemplateError: A prompt does not parse or names an unknown column.
         EngineError: The engine failed as a whole.
     """
-    numbers: dict[tuple[tuple[str, ...], str, bool], list[int]] = {}  # of the questions that go together
+    numbers: dict[tuple[object, ...], list[int]] = {}  # of the questions that go together
     for number, ask in enumerate(asks):
         needed = resolve_columns(memory.inquiry(ask).question, table.columns)
-        numbers.setdefault((needed, ask.call.reorder, ask.call.dedup), []).append(number)
+        call = ask.call
+        numbers.setdefault((needed, call.reorder, call.dedup, call.cache), []).append(number)
 
-    def make_groups() -> Iterator[Group]:
-        for (needed, _, _), together in numbers.items():
-            yield Group([memory.inquiry(asks[number]) for number in together], table.select(needed))
+    def make_groups(books: Books) -> Iterator[Group]:
+        for together in numbers.values():
+            inquiries = [memory.inquiry(asks[number]) for number in together]
+            needed = resolve_columns(inquiries[0].question, table.columns)
+            yield Group(inquiries, table.select(needed), remembered=books.remembers(inquiries[0].call))
 
     answers: list[list[Outcome]] = [[] for _ in asks]
-    groups = _answer(memory, node, table.rows, make_groups, engine)
+    groups = _answer(memory, node, table.rows, make_groups, engine, account)
     for group, together in zip(groups, numbers.values(), strict=True):
         for place, number in enumerate(together):
             answers[number] = group.outcomes(place)
@@ -102,35 +118,55 @@ def answer_columns(memory: Memory, node: int, asks: Sequence[Ask], table: Table,
     return answers
 
 
-def find_known(memory: Memory, ask: Ask, table: Table) -> list[Outcome | None]:
+def find_known(
+    memory: Memory, ask: Ask, table: Table, engine: Engine, account: Account | None = None
+) -> list[Outcome | None]:
     """Tell what a question about some rows has been answered before; None where it has not been asked.
 
     Args:
         memory: Of the statement.
         ask: The question.
         table: The n rows, with all columns that it may name.
+        engine: Tells which model would answer; closed at the end.
+        account: The statement's with the ledger.
     """
     inquiry = memory.inquiry(ask)
-    if not inquiry.outcomes:
+    run = Run(usage=engine.usage)
+    books = Books(account, engine, run)
+    if not books.remembers(ask.call):
         return [None] * table.rows
-    return Group([inquiry], table.select(resolve_columns(inquiry.question, table.columns))).known()
+    needed = table.select(resolve_columns(inquiry.question, table.columns))
+    group = Group([inquiry], needed, remembered=True)
+    try:
+        books.recall(inquiry, group.keys)
+    finally:
+        engine.close()
+        books.close()
+        memory.run.add(run)
+    return group.known()
 
 
 def _answer(
-    memory: Memory, node: int, rows: int, make_groups: Callable[[], Iterator[Group]], engine: Engine
+    memory: Memory,
+    node: int,
+    rows: int,
+    make_groups: Callable[[Books], Iterator[Group]],
+    engine: Engine,
+    account: Account | None,
 ) -> list[Group]:
     """Make groups, then ask what they have to ask; their outcomes are known afterwards."""
     run = Run(rows=rows, usage=engine.usage)
-    portions = Portions(memory, run, engine.work)
+    portions = Portions(memory, run, Books(account, engine, run), engine.work)
     try:
         with run.planning():
-            groups = list(make_groups())
+            groups = list(make_groups(portions.books))
         made = chain.from_iterable(map(portions.of_group, groups))
-        for completion in engine.complete_portions(made, portions.sampling_of, eager=True):
+        for completion in engine.complete_portions(made, portions.sampling_of, eager=True, landed=portions.land):
             if completion is not None:
                 portions.learn(completion)
     finally:
         engine.close()
+        portions.books.close()
         memory.run.add(run)
         memory.nodes.setdefault(node, Run()).add(run)
     return groups

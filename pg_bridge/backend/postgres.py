@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 _BACKEND = ctypes.CDLL(None)
 _BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
 _SECURITY_LOCAL_USERID_CHANGE = 1
+_PG_READ_ALL_STATS = 3375  # the oid of that role
+_LEDGER_BYTES = 1 << 30
 
 
 def setting(name: str) -> str:
@@ -43,6 +46,36 @@ def is_superuser() -> bool:
     function = _BACKEND.superuser
     function.restype = ctypes.c_bool
     return bool(function())
+
+
+def reads_all_stats() -> bool:
+    """Whether that role may see what others do."""
+    function = _BACKEND.has_privs_of_role
+    function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_uint32, ctypes.c_uint32]
+    return bool(function(current_role_oid(), _PG_READ_ALL_STATS))
+
+
+def ledger_folder() -> str:
+    """Where the ledger's files are; empty for no ledger.
+
+    The setting is the native module's: where that is not loaded, anybody could set one of its name, to any folder.
+    """
+    folder = _module_setting("pg_bridge_ledger_directory", ctypes.c_char_p)
+    name = "pg_bridge" if folder is None else (folder.value or b"").decode()
+    return str(Path(ctypes.c_char_p.in_dll(_BACKEND, "DataDir").value.decode(), name)) if name else ""  # type: ignore[union-attr]
+
+
+def ledger_bytes() -> int:
+    """How large the ledger's answers may become."""
+    megabytes = _module_setting("pg_bridge_ledger_size", ctypes.c_int)
+    return _LEDGER_BYTES if megabytes is None else int(megabytes.value) << 20
+
+
+def _module_setting(variable: str, kind: Any) -> Any:
+    try:
+        return kind.in_dll(_BACKEND, variable)
+    except ValueError:
+        return None
 
 
 def rights_are_lent() -> bool:

@@ -8,7 +8,7 @@ several, by SET ROLE or inside a SECURITY DEFINER function: what one asked is no
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pg_bridge.asking.memory import Memory
@@ -19,6 +19,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
 from pg_bridge.engine import Engine
 from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
+from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
 
 _STATEMENTS = 16
@@ -31,10 +32,29 @@ class _Known:
     Attributes:
         answers: What its calls were answered.
         servers: The servers that it asks, by name, as they were when it first did.
+        accounts: Its accounts with the ledger, by the server's name.
     """
 
     answers: Memory = field(default_factory=Memory)
     servers: dict[str, Server] = field(default_factory=dict, repr=False)
+    accounts: dict[str, Account | None] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOf:
+    """A server as one role sees it.
+
+    Attributes:
+        options: The server's and the user mapping's, one JSON object.
+        usable: Whether the role holds USAGE.
+        owned: Whether it has the rights of the server's owner.
+        owner: That owner's oid.
+    """
+
+    options: str = field(repr=False)
+    usable: bool
+    owned: bool
+    owner: int
 
 
 @dataclass(slots=True)
@@ -47,7 +67,7 @@ class Session:
     """
 
     module: str | None = None
-    _servers: dict[Hashable, dict[str, str | None]] = field(default_factory=dict, repr=False)
+    _servers: dict[Hashable, dict[str, ServerOf]] = field(default_factory=dict, repr=False)
     _statements: dict[tuple[int, int], _Known] = field(default_factory=dict, repr=False)  # by role and number
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
 
@@ -57,16 +77,19 @@ class Session:
             call_at_end_of_transaction(self._servers.clear)
         self._servers[role] = {}
 
-    def connect(self, role: Hashable, server: str, *, usable: bool, options: str) -> None:
+    def connect(self, role: Hashable, name: str, server: ServerOf) -> None:
         """Note one server of a role.
 
         Args:
             role: The role's name or oid; whatever the host looks it up by.
-            server: The server's name.
-            usable: Whether the role holds USAGE.
-            options: The server's and the user mapping's options, one JSON object.
+            name: The server's name.
+            server: As that role sees it.
         """
-        self._servers.setdefault(role, {})[server] = options if usable else None
+        self._servers.setdefault(role, {})[name] = server
+
+    def servers_of(self, role: Hashable) -> Mapping[str, ServerOf]:
+        """The servers of a role, by name, whether it may use them or not."""
+        return self._servers.get(role, {})
 
     def server(self, role: Hashable, name: str) -> Server:
         """Look up a server for a role.
@@ -84,10 +107,10 @@ class Session:
                 hint="CREATE SERVER … FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://…'); "
                 f"servers of pg_bridge in this database: {known}.",
             )
-        options = servers[name]
-        if options is None:
+        found = servers[name]
+        if not found.usable:
             raise ServerDenied(name)
-        return Server.from_options(name, json.loads(options))
+        return Server.from_options(name, json.loads(found.options), found.owner)
 
     def find_server(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
         """A server, looked up once in one of the current role's statements, and so with the rights at its start.
@@ -101,6 +124,19 @@ class Session:
         if name not in servers:
             servers[name] = look_up()
         return servers[name]
+
+    def find_account(self, number: int, server: Server, open_one: Callable[[Server], Account | None]) -> Account | None:
+        """The account of one of the current role's statements with a server.
+
+        Args:
+            number: As for `statement`.
+            server: The server.
+            open_one: Opens it, at the first question.
+        """
+        accounts = self._remember(number).accounts
+        if server.name not in accounts:
+            accounts[server.name] = open_one(server)
+        return accounts[server.name]
 
     def statement(self, number: int, reader: int | None = None) -> Memory:
         """The memory of what one of the current role's statements was answered; its run is the reader's latest.
@@ -155,12 +191,13 @@ def start_run(
     check_interrupts: Callable[[], None],
     *,
     every_row: bool = False,
+    account: Account | None = None,
 ) -> Iterator[Answer]:
     """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `streamed.ask`."""
     run = Run()
     SESSION.begin_run(run)
     engine = Engine(server, check_interrupts=check_interrupts)
-    answers = ask(fetch, columns, prompt, call, engine, run, every_row=every_row)
+    answers = ask(fetch, columns, prompt, call, engine, run, every_row=every_row, account=account)
     return until_its_end(answers)
 
 

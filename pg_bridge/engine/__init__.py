@@ -2,6 +2,6 @@
 
 from pg_bridge.engine.engine import Engine
 from pg_bridge.engine.payload import UNFIT
-from pg_bridge.engine.records import Completion, Portion, Sampling, Usage
+from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 
-__all__ = ["UNFIT", "Completion", "Engine", "Portion", "Sampling", "Usage"]
+__all__ = ["UNFIT", "Completion", "Engine", "Model", "Portion", "Sampling", "Usage"]

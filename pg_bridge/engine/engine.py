@@ -18,11 +18,11 @@ from typing import Any, Self, TypeVar
 
 from pg_bridge.engine.client import Client, DrivenClock, Oversized
 from pg_bridge.engine.failures import malformed, silent
-from pg_bridge.engine.flight import Flight, Numbered, SamplingOf
+from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
 from pg_bridge.engine.pace import Pace
-from pg_bridge.engine.records import Completion, Portion, Sampling, Usage
+from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
@@ -104,6 +104,8 @@ class Engine:
         self._has_batch_endpoint = True
         self._source: _Source | None = None
         self._flight: Flight | None = None  # of the run that is on
+        self._landed: Callable[[list[Completion]], None] | None = None  # as above
+        self._model: Model | None = None
         self._next_work = 0.0
 
     def complete(
@@ -114,7 +116,12 @@ class Engine:
             yield from (answer for answer in answers if answer is not None)
 
     def complete_portions(
-        self, portions: Iterator[Portion], sampling: Sampling | SamplingOf, *, eager: bool = False
+        self,
+        portions: Iterator[Portion],
+        sampling: Sampling | SamplingOf,
+        *,
+        eager: bool = False,
+        landed: Callable[[list[Completion]], None] | None = None,
     ) -> Generator[Completion | None, None, None]:
         """Ask the engine about each prompt and yield its answers as they come.
 
@@ -129,10 +136,13 @@ class Engine:
         After each portion that was made a None is handed over, so that a caller who learns an answer while prompts are
         made can return it without waiting for the engine.
 
+        Before answers are handed over, `landed` is told all that have come since it last was, if any have.
+
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
         self._source = source = _Source(portions)
+        self._landed = landed
         try:
             size = Pace(self._server.max_in_flight, eager).batch_size
             batch: Numbered = []
@@ -164,6 +174,7 @@ class Engine:
             sampling_of,
             has_batch_endpoint=self._has_batch_endpoint,
             eager=eager,
+            model=self._model,
         )
         self._wait_for(flight.prepare(many=len(first) > 1))
         self._flight = flight
@@ -236,6 +247,17 @@ class Engine:
             return source.waiting < AHEAD_PROMPTS
         return source.is_dry and flight.pace.room(flight.in_flight, flight.landed_count) > 0
 
+    def find_model(self) -> Model:
+        """Which model the server's prompts will go to, asked of the engine once.
+
+        Raises:
+            EngineError: As `complete` does; an engine that lists no models is not asked which of that name it is.
+        """
+        if self._model is None:
+            _, client = self._open()
+            self._model = self._wait_for(find_model(self._server, client))
+        return self._model
+
     def fetch(self, path: str) -> tuple[int, str]:
         """Fetch one of the engine's pages, such as `/v1/models`; returns its status and its text.
 
@@ -254,7 +276,7 @@ class Engine:
     def close(self) -> None:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""
         turns, client = self._turns, self._client
-        self._turns = self._client = self._flight = self._source = None
+        self._turns = self._client = self._flight = self._source = self._landed = None
         if turns is not None and client is not None:
             turns.close(client.close())
 
@@ -288,5 +310,9 @@ class Engine:
         self.usage.wait_s = self._clock.now_s()
         if self._client.silence_s > self._server.request_timeout_s:
             raise silent(self._server)
-        if self._flight is not None and self._flight.failure is not None:
-            raise self._flight.failure
+        if self._flight is not None:
+            fresh, self._flight.fresh = self._flight.fresh, []
+            if fresh and self._landed is not None:
+                self._landed(fresh)
+            if self._flight.failure is not None:
+                raise self._flight.failure

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pg_bridge.engine.client import Client, Oversized, quietly
 from pg_bridge.engine.failures import (
@@ -25,8 +25,9 @@ from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload
-from pg_bridge.engine.records import Completion, Sampling
+from pg_bridge.engine.records import Completion, Model, Sampling
 from pg_bridge.engine.untrusted import parse_json
+from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
 from pg_bridge.options import Server
 
 METRICS_WITHIN_S = 2.0
@@ -38,6 +39,9 @@ SETTLE_STEP_S = 0.02
 FRAME_BYTES = 1 << 20
 BYTES_PER_TOKEN = 1024
 LARGEST_ANSWER_BYTES = 256 << 20
+
+_ORIGIN = ("root", "parent", "revision", "digest", "sha", "fingerprint")
+_REVISION_CHARS = 500
 
 Numbered = list[tuple[int, str]]  # (index, prompt)
 SamplingOf = Callable[[int], Sampling]
@@ -55,12 +59,14 @@ class Flight:
         sampling_of: How each prompt is answered.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
         eager: As for `Pace`.
+        model: Which model is asked, if that is known already.
 
     Attributes:
         pace: How much to send.
         in_flight: Prompts sent and not landed.
         landed: Completions nobody has taken yet, one list a request.
         landed_count: How many they are.
+        fresh: Completions nobody has been told of yet.
         failure: What ended the run, if anything did.
     """
 
@@ -74,30 +80,29 @@ class Flight:
         *,
         has_batch_endpoint: bool,
         eager: bool = False,
+        model: Model | None = None,
     ) -> None:
         self.pace = Pace(server.max_in_flight, eager)
         self.in_flight = 0
         self.landed: deque[list[Completion]] = deque()
         self.landed_count = 0
+        self.fresh: list[Completion] = []
         self.failure: BaseException | None = None
         self.has_batch_endpoint = has_batch_endpoint
         self._server = server
         self._client = client
         self._turns = turns
         self._tally = tally
-        self._model = ""
+        self._model = model
         self._sampling_of = sampling_of
         self._payloads: dict[Sampling, Payload] = {}
 
     async def prepare(self, *, many: bool) -> None:
         """Learn the model's name, and the cache counters if requests of many prompts are to come."""
-        model = self._server.model
-        if model is None:
-            served = await self._served_models()
-            if not served:
-                raise unknown_model(self._server, served)
-            model = served[0]
-        self._model = model
+        if self._model is None and self._server.model is not None:
+            self._model = Model(self._server.model)
+        if self._model is None:
+            self._model = await find_model(self._server, self._client)
         self._tally.begin(await self._counters() if many else None)
 
     async def settle(self) -> None:
@@ -131,6 +136,7 @@ class Flight:
         self.in_flight -= len(completions)
         self.landed_count += len(completions)
         self.landed.append(completions)
+        self.fresh += completions
 
     async def _ask(self, prompts: Numbered) -> None:
         try:
@@ -161,7 +167,8 @@ class Flight:
 
     def _payload_for(self, sampling: Sampling) -> Payload:
         if sampling not in self._payloads:
-            self._payloads[sampling] = Payload(self._server.api, self._model, sampling)
+            assert self._model is not None  # noqa: S101 - prepare() comes first; for the type checker
+            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling)
         return self._payloads[sampling]
 
     async def _refused(self, prompts: Numbered, path: str, refused: Refused) -> None:
@@ -170,7 +177,7 @@ class Flight:
             self._split(prompts, reason)
         elif refused.status in NO_ENDPOINT_STATUSES:
             # Either the model or the path is missing; the list of models tells which.
-            served = await self._served_models()
+            served = [model.name for model in await list_models(self._server, self._client)]
             if self._server.model is not None and self._server.model not in served:
                 raise unknown_model(self._server, served)
             if not path.endswith("/batch"):
@@ -189,16 +196,6 @@ class Flight:
         self._start(prompts[:middle])
         self._start(prompts[middle:])
 
-    async def _served_models(self) -> list[str]:
-        try:
-            page = await self._client.get("/v1/models")
-            names = [model["id"] for model in parse_json(page)["data"]]
-        except Refused as refused:
-            raise refused_run(self._server, refused) from None
-        except (ValueError, TypeError, KeyError, Oversized):
-            raise malformed(self._server, "not a list of models") from None
-        return [name for name in names if isinstance(name, str)]
-
     async def _counters(self) -> CacheCounters | None:
         try:
             reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
@@ -207,6 +204,47 @@ class Flight:
         if reply is None or reply[0] != 200:
             return None
         return read_counters(reply[1].decode(errors="replace"))
+
+
+async def find_model(server: Server, client: Client) -> Model:
+    """Which model a server's prompts will go to: the one that it names, or the first that the engine lists.
+
+    Raises:
+        EngineError: The engine serves no such model, or is not there.
+    """
+    try:
+        served = await list_models(server, client)
+    except (EngineTimeout, EngineUnreachable):
+        raise
+    except EngineError:
+        if server.model is None:
+            raise
+        return Model(server.model)  # some do not list them
+    if server.model is None:
+        if not served:
+            raise unknown_model(server, [])
+        return served[0]
+    return next((model for model in served if model.name == server.model), Model(server.model))
+
+
+async def list_models(server: Server, client: Client) -> list[Model]:
+    """The models that an engine serves.
+
+    Raises:
+        EngineError: It does not tell.
+    """
+    try:
+        listed = parse_json(await client.get("/v1/models"))["data"]
+        return [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
+    except Refused as refused:
+        raise refused_run(server, refused) from None
+    except (ValueError, TypeError, KeyError, AttributeError, Oversized):
+        raise malformed(server, "not a list of models") from None
+
+
+def _revision(model: Mapping[str, object]) -> str:
+    """What an engine tells of where a model comes from: vLLM its path, others a digest."""
+    return " ".join(f"{name}={model[name]}" for name in _ORIGIN if isinstance(model.get(name), str))[:_REVISION_CHARS]
 
 
 def _most_bytes(body: bytes, size: int, max_tokens: int) -> int:

@@ -32,6 +32,19 @@ class Sampling:
     schema: str = ""
 
 
+class Model(NamedTuple):
+    """Which model answers.
+
+    Attributes:
+        name: As the engine names it.
+        revision: What the engine tells of where it comes from, so that another one of the same name is another; else
+            empty.
+    """
+
+    name: str
+    revision: str = ""
+
+
 class Portion(NamedTuple):
     """Prompts that are made together.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pg_bridge.asking.memory import Ask
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.errors import OptionError, PgBridgeError, SourceError, TableError
 from pg_bridge.foreign.answers import AnswerType, ColumnType, answer_type

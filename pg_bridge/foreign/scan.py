@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pg_bridge.asking.memory import Ask, Memory, Outcome
+from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.together import answer_columns, find_known
 from pg_bridge.asking.windows import FETCHED_ROWS, read_windows
@@ -26,6 +27,7 @@ from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Relation, Rows, Select, SortKey, SourceRow
+from pg_bridge.ledger.account import Account
 from pg_bridge.rows.table import Table
 
 CELL_CHARS = 64  # what a cell takes besides its text
@@ -105,6 +107,7 @@ class Scan:
         learned: Learned,
         *,
         every_row: bool = False,
+        account: Account | None = None,
     ) -> Iterator[Row]:
         """Run it.
 
@@ -114,6 +117,7 @@ class Scan:
             new_engine: Makes an engine for some questions.
             learned: Of this foreign table; read and added to.
             every_row: Whether all rows will be taken.
+            account: The statement's with the ledger.
 
         Yields:
             Rows of the foreign table, every column in its place; those that are not needed are None.
@@ -123,7 +127,7 @@ class Scan:
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
-        for window in self.windows(memory, node, new_engine, learned, every_row=every_row):
+        for window in self.windows(memory, node, new_engine, learned, every_row=every_row, account=account):
             yield from window
 
     def windows(
@@ -134,9 +138,10 @@ class Scan:
         learned: Learned,
         *,
         every_row: bool = False,
+        account: Account | None = None,
     ) -> Iterator[list[Row]]:
         """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
-        asking = _Asking(self, memory, node, new_engine, learned)
+        asking = _Asking(self, memory, node, new_engine, learned, account)
         columns = self.relation.definition.columns
         statement = self.statement
         where = {name: place for place, name in enumerate(self.shown)}
@@ -174,13 +179,20 @@ class _Asking:
     """Asks about the windows of one scan."""
 
     def __init__(
-        self, scan: Scan, memory: Memory, node: int, new_engine: Callable[[], Engine], learned: Learned
+        self,
+        scan: Scan,
+        memory: Memory,
+        node: int,
+        new_engine: Callable[[], Engine],
+        learned: Learned,
+        account: Account | None,
     ) -> None:
         self._scan = scan
         self._memory = memory
         self._node = node
         self._new_engine = new_engine
         self._learned = learned
+        self._account = account
         self._predicates = scan.predicates
         self._others = [column for column in scan.asked if column.name not in self._predicates]
         self._bytewise = scan.relation.bytewise
@@ -213,7 +225,7 @@ class _Asking:
         return places.tolist(), answers
 
     def _not_known_to_fail(self, column: ModelColumn, table: Table) -> list[int]:
-        known = find_known(self._memory, column.ask, table)
+        known = find_known(self._memory, column.ask, table, self._new_engine(), self._account)
         fails = {
             outcome: outcome is not None and outcome[0] is not None and self._fails(column, _value(column, outcome))
             for outcome in set(known)
@@ -254,7 +266,7 @@ class _Asking:
         return [value for value, _ in results]
 
     def _ask(self, asks: Sequence[Ask], table: Table) -> list[list[Outcome]]:
-        return answer_columns(self._memory, self._node, asks, table, self._new_engine())
+        return answer_columns(self._memory, self._node, asks, table, self._new_engine(), self._account)
 
 
 def _mean_chars(table: Table) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from logging import ERROR
+from logging import ERROR, WARNING
 from typing import NoReturn, ParamSpec, TypeVar
 
 from multicorn.utils import log_to_postgres
@@ -24,6 +24,11 @@ def refuse(error: Exception) -> NoReturn:
     fault = describe_error(error)
     log_to_postgres(fault.message, ERROR, hint=fault.hint or None, detail=fault.detail or f"SQLSTATE {fault.sqlstate}")
     raise RuntimeError(fault.message) from None
+
+
+def warn(message: str, hint: str) -> None:
+    """Tell the user of something that does not end the statement."""
+    log_to_postgres(message, WARNING, hint=hint)
 
 
 def refusing(method: Callable[P, T]) -> Callable[P, T]:

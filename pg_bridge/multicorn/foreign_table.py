@@ -9,12 +9,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.interrupts import Interrupts
+from pg_bridge.backend.ledger import Warn, open_account
 from pg_bridge.backend.session import SESSION
 from pg_bridge.engine import Engine
 from pg_bridge.errors import ServerDenied, SourceDenied
@@ -46,6 +48,7 @@ class _Found:
     """What the catalog knows of a table that is defined as this one is.
 
     Attributes:
+        server_owner: The oid of its server's owner.
         server: Its server's name.
         usable: Whether the current role has USAGE on it.
         default: Whether all its columns have default collations.
@@ -55,6 +58,7 @@ class _Found:
         owner_may_here: Whether the owner has the rights of the current role.
     """
 
+    server_owner: int
     server: str
     usable: bool
     default: bool
@@ -148,13 +152,19 @@ class ForeignTable:
         keys = tuple(SortKey(key.attname, key.is_reversed, key.nulls_first) for key in sort)
         return Scan(relation, frozenset(columns), translated, keys)
 
-    def rows(self, scan: Scan) -> Iterator[Row]:
-        """Run a scan."""
+    def rows(self, scan: Scan, warn: Warn) -> Iterator[Row]:
+        """Run a scan, which tells the user of trouble that does not end it."""
         self._check_usage()
-        server = Server.from_options(self._server_name(), self._of_server | self._of_user)
-        memory = SESSION.statement(postgres.statement_number())
+        owner = next((found.server_owner for found in self._itself), 0)
+        server = Server.from_options(self._server_name(), self._of_server | self._of_user, owner)
+        number = postgres.statement_number()
         return scan.rows(
-            memory, next(_NODES), lambda: Engine(server, check_interrupts=Interrupts().check), self.learned
+            SESSION.statement(number),
+            next(_NODES),
+            lambda: Engine(server, check_interrupts=Interrupts().check),
+            self.learned,
+            # Of a table that this transaction made nobody knows the server, and so neither what may be recalled.
+            account=SESSION.find_account(number, server, partial(open_account, warn=warn)) if self._itself else None,
         )
 
     def size(self, scan: Scan) -> tuple[int, int]:
@@ -210,7 +220,8 @@ class ForeignTable:
             column.name: [column.type.oid, column.type.typmod, column.options or None] for column in self._columns
         }
         rows = self._source().catalog(
-            "SELECT s.srvname, pg_catalog.has_server_privilege($1, s.oid, 'USAGE')::pg_catalog.int4, "
+            "SELECT s.srvowner::pg_catalog.int8, s.srvname, "
+            "pg_catalog.has_server_privilege($1, s.oid, 'USAGE')::pg_catalog.int4, "
             "(SELECT pg_catalog.bool_and(a.attcollation IN (0, 100)) FROM pg_catalog.pg_attribute AS a "
             "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped)::pg_catalog.int4, "
             "pg_catalog.pg_get_userbyid(c.relowner), "
@@ -230,8 +241,15 @@ class ForeignTable:
             [postgres.current_role(), json.dumps(self._of_table), json.dumps(self._of_server), json.dumps(columns)],
         )
         return [
-            _Found(str(server), usable == "1", default == "1", str(owner), *(flag == "1" for flag in may))
-            for server, usable, default, owner, *may in rows
+            _Found(
+                int(of_server or 0),
+                str(server),
+                usable == "1",
+                default == "1",
+                str(owner),
+                *(flag == "1" for flag in may),
+            )
+            for of_server, server, usable, default, owner, *may in rows
         ]
 
     def _server_name(self) -> str:

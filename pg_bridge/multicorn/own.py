@@ -23,11 +23,12 @@ from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.interrupts import Interrupts
+from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.rowsets import RowSet
-from pg_bridge.backend.session import SESSION, start_run
+from pg_bridge.backend.session import SESSION, ServerOf, start_run
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.foreign.answers import array_literal
-from pg_bridge.multicorn.errors import refuse
+from pg_bridge.multicorn.errors import refuse, warn
 from pg_bridge.multicorn.staging import Staging
 from pg_bridge.options import Call
 
@@ -38,7 +39,7 @@ _NO_MATCH: ResultRow = (None,) * 7
 
 
 class OwnRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no type information
-    """What the four share."""
+    """What they share."""
 
     modify_batch_size = 1000
     rowid_column = "rowset"  # Multicorn asks for one before an INSERT; UPDATE and DELETE are not offered
@@ -145,7 +146,8 @@ class ConnectionRelation(OwnRelation):
             if row["server"] is None:
                 SESSION.forget(role)
             else:
-                SESSION.connect(role, row["server"], usable=row["usable"] in (True, "t"), options=row["options"])
+                usable, owned = (row[name] in (True, "t") for name in ("usable", "owned"))
+                SESSION.connect(role, row["server"], ServerOf(row["options"], usable, owned, int(row["owner"])))
         return rows
 
     def execute(self, quals: Sequence[Any], columns: Iterable[str], **_: Any) -> NoReturn:
@@ -163,6 +165,15 @@ class StateRelation(OwnRelation):
         except BrokenInstallation as error:
             refuse(error)
         return [(__version__, SESSION.last_run_json())]
+
+
+class DeskRelation(OwnRelation):
+    """`llm._desk`: a request to the ledger in a condition, its reply in a row."""
+
+    def execute(self, quals: Sequence[Any], columns: Iterable[str], **_: Any) -> list[tuple[str | None, str]]:
+        """The reply to the request that the quals name."""
+        request = _equalities(quals).get("request")
+        return [(request, reply(request, postgres.current_role_oid()))]
 
 
 def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
@@ -187,7 +198,8 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         columns = rowset.column_names()
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)
-        for answer in start_run(_fetch(rowset), columns, prompt, call, server, Interrupts().check):
+        account = open_account(server, warn)
+        for answer in start_run(_fetch(rowset), columns, prompt, call, server, Interrupts().check, account=account):
             yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches

@@ -15,9 +15,9 @@ from pg_bridge.backend.transaction import until_its_end
 from pg_bridge.errors import Cancelled, OptionError
 from pg_bridge.foreign.importing import find_tables
 from pg_bridge.foreign.scan import Scan
-from pg_bridge.multicorn.errors import refuse, refusing
+from pg_bridge.multicorn.errors import refuse, refusing, warn
 from pg_bridge.multicorn.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, source_for
-from pg_bridge.multicorn.own import ConnectionRelation, ResultRelation, RowSetRelation, StateRelation
+from pg_bridge.multicorn.own import ConnectionRelation, DeskRelation, ResultRelation, RowSetRelation, StateRelation
 from pg_bridge.multicorn.quals import refuses_null
 
 
@@ -74,7 +74,7 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
 
     def _rows(self, scan: Scan, *, is_strict: bool) -> Iterator[Sequence[str | None]]:
         try:
-            yield from until_its_end(self._table.rows(scan))
+            yield from until_its_end(self._table.rows(scan, warn))
         except Cancelled as error:
             if is_strict:  # as in _scan: PostgreSQL drops this row, and then raises the cancel in its own words
                 yield (None,) * self._table.width
@@ -89,6 +89,7 @@ RELATIONS: Mapping[str, Callable[[Mapping[str, str], Mapping[str, Any]], Foreign
     "result": ResultRelation,
     "connection": ConnectionRelation,
     "state": StateRelation,
+    "desk": DeskRelation,
 }
 
 

@@ -31,7 +31,7 @@ from pg_bridge.options.option import (
     required,
     valid_names,
 )
-from pg_bridge.options.values import PATTERNS, YES_OR_NO, Api, Kind, OnError, Place, Reorder
+from pg_bridge.options.values import CACHES, PATTERNS, YES_OR_NO, Api, Cache, CacheScope, Kind, OnError, Place, Reorder
 
 MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
 
@@ -42,7 +42,10 @@ DEFAULT_SYSTEM_PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where an engine is and how to talk to it: the options of the server `name` and of one user mapping."""
+    """Where an engine is and how to talk to it: the options of the server `name` and of one user mapping.
+
+    `owner` is the oid of the role that the server belongs to, where PostgreSQL has told it.
+    """
 
     name: str
     endpoint: str = field(
@@ -72,6 +75,21 @@ class Server:
         SERVER,
         "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never",
     )
+    cache: Cache = option(
+        "persistent",
+        values.CACHE,
+        SERVER,
+        "the most that may be kept of answers: `off`, `transaction`, `persistent`: [the ledger](ledger.md)",
+    )
+    cache_scope: CacheScope = option(
+        "server",
+        values.CACHE_SCOPE,
+        SERVER,
+        "who shares answers that are kept: all who may use the server, or (`role`) each role its own",
+    )
+    cache_prompts: bool = option(
+        False, values.TRUTH, SERVER, "whether prompts are kept beside their answers, and not their digests alone"
+    )
     api_key: str | None = option(
         None,
         values.API_KEY,
@@ -80,13 +98,16 @@ class Server:
         is_secret=True,
     )
 
+    owner: int = 0
+
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, str]) -> Server:
+    def from_options(cls, name: str, options: Mapping[str, str], owner: int = 0) -> Server:
         """Parse the options of a server and a user mapping.
 
         Args:
             name: The server's name.
             options: Option name to text, server and user mapping together.
+            owner: The oid of its owner.
 
         Raises:
             OptionError: An option is unknown, malformed, or `endpoint` is missing.
@@ -98,7 +119,7 @@ class Server:
             )
         given = parse_options(("server", "user mapping"), options)
         given["endpoint"] = re.sub(r"(/v1)?/*$", "", given["endpoint"])
-        return cls(name=name, **pick(cls, given))
+        return cls(name=name, owner=owner, **pick(cls, given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +244,27 @@ class Call:
         ABOUT_ROWS | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
     )
+    cache: Cache | None = option(
+        None,
+        values.CACHE,
+        EVERY_CALL | COLUMN,
+        "for how long an answer is found again: `off` not at all, `transaction` in the same statement, `persistent` "
+        "whenever it is asked for; without it `persistent` at temperature 0, else `transaction`; no more than the "
+        "server's",
+    )
+    max_age: float | None = option(
+        None, values.AGE, EVERY_CALL | COLUMN, "how old an answer that is found again may be, in seconds"
+    )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
+
+    def cache_at(self, server: Server) -> Cache:
+        """For how long answers are found again, where a server answers."""
+        own: Cache = self.cache or ("transaction" if self.temperature else "persistent")
+        if own == "persistent" and not self.dedup:  # equal questions are to be asked, each on its own
+            own = "transaction"
+        return min(own, server.cache, key=CACHES.index)
 
     @property
     def pattern(self) -> str:

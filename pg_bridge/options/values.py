@@ -16,9 +16,13 @@ Reorder = Literal["rows and columns", "rows", "none"]
 Place = Literal["planned", "question first", "row first"]
 OnError = Literal["fail", "null"]
 Api = Literal["chat", "completions"]
+Cache = Literal["off", "transaction", "persistent"]
+CacheScope = Literal["server", "role"]
 Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
 
 REORDER: tuple[Reorder, ...] = get_args(Reorder)
+CACHES: tuple[Cache, ...] = get_args(Cache)
+"""From the least that is kept to the most."""
 
 YES_OR_NO = ("yes", "no")
 _DATE = "[0-9]{4}-[01][0-9]-[0-3][0-9]"
@@ -116,7 +120,7 @@ TRUTH = Value("true|false", "true or false", _is_true, "boolean", (bool,))
 RELATION = Value(".+", "the name of a table or view")
 SELECT = Value(_ANY, "one SELECT")
 KEY = Value(".+", "the name of a column that tells the source's rows apart")
-OWN_RELATION = Value("rowset|result|connection|state", "rowset, result, connection or state")
+OWN_RELATION = Value("rowset|result|connection|state|desk", "rowset, result, connection, state or desk")
 QUESTION = Value(_ANY, "a question; {column} names a column of the row")
 LABELS = Value(_ANY, "labels parted by commas, or a JSON array of them", _read_some_labels, "text[]", (list, tuple))
 CHOICES = Value(_ANY, "distinct, non-empty texts", _read_labels, "text[]", (list, tuple))
@@ -134,9 +138,12 @@ TEMPERATURE = Value(
     "double precision",
     (str, int, float),
 )
+AGE = Value(r"[0-9]{1,10}(\.[0-9]{1,6})?", "a number of seconds", float, "double precision", (str, int, float))
 REORDERING = _one_of(REORDER)
 PLACEMENT = _one_of(get_args(Place))
 ON_ERROR = _one_of(get_args(OnError))
+CACHE = _one_of(get_args(Cache))
+CACHE_SCOPE = _one_of(get_args(CacheScope))
 KIND = _one_of(get_args(Kind))
 
 

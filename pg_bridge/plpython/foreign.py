@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -28,7 +29,7 @@ from pg_bridge.foreign.importing import TableToCreate, find_tables
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import DEEPEST, Relation, enum_labels, quote_name, too_deep
-from pg_bridge.plpython.functions import find_server
+from pg_bridge.plpython.functions import find_server, open_account
 from pg_bridge.plpython.request import Shown, is_known, qual_of, sort_of
 from pg_bridge.plpython.source import PlpySource
 from pg_bridge.plpython.spi import describe_failure
@@ -246,6 +247,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _ForeignTable, source: 
         lambda: Engine(server, check_interrupts=Interrupts().check),
         table.learned_for(asked),
         every_row=asked.get("every_row", False),
+        account=SESSION.find_account(asked["statement"], server, partial(open_account, plpy)),
     )
 
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from pg_bridge import __version__
 from pg_bridge.asking.together import answer_calls
-from pg_bridge.backend import postgres
+from pg_bridge.backend import ledger, postgres
 from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.interrupts import Interrupts
-from pg_bridge.backend.session import SESSION, one_row, start_run
+from pg_bridge.backend.session import SESSION, ServerOf, one_row, start_run
 from pg_bridge.engine import Engine
 from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
 from pg_bridge.plpython.spi import QueryRows, describe_failure, run_prepared
 
 ResultRow = tuple[int | None, str | None, str | None, str | None, Fault | None]
 CompleteRow = tuple[str | None, str | None, Fault | None]
 
-_SERVERS = "SELECT server, usable, options::text FROM llm._servers($1)"
+_SERVERS = "SELECT server, usable, options::text, owned, owner FROM llm._servers($1)"
 
 
 def connect(plpy: Any, role: str) -> None:
@@ -33,7 +35,8 @@ def connect(plpy: Any, role: str) -> None:
     _load_module(plpy)
     SESSION.forget(role)
     for row in run_prepared(plpy, _SERVERS, ["pg_catalog.name"], [role]):
-        SESSION.connect(role, row["server"], usable=row["usable"], options=row["options"])
+        server = ServerOf(row["options"], row["usable"], row["owned"], int(row["owner"]))
+        SESSION.connect(role, row["server"], server)
 
 
 def map_rows(
@@ -48,7 +51,10 @@ def map_rows(
         call = Call.from_arguments(_parse_json(options))
         _require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        for answer in start_run(fetch, columns, prompt, call, server, Interrupts().check, every_row=bool(every_row)):
+        check, account = Interrupts().check, open_account(plpy, server)
+        for answer in start_run(
+            fetch, columns, prompt, call, server, check, every_row=bool(every_row), account=account
+        ):
             yield *answer, None
     except Exception as error:
         yield None, None, None, None, describe_failure(plpy, error)
@@ -64,7 +70,8 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         call = Call.from_arguments(_parse_json(options))
         server = find_server(plpy, call.server)
         _say_that_it_is_alone(plpy)
-        run = start_run(*one_row(prompt, row), prompt, call, server, Interrupts().check)
+        check, account = Interrupts().check, open_account(plpy, server)
+        run = start_run(*one_row(prompt, row), prompt, call, server, check, account=account)
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
         return [(None, None, describe_failure(plpy, error))]
@@ -107,10 +114,13 @@ def batch(
         for values, places in places_by_values(options).items():
             call = Call.from_arguments(common | dict(zip(names, parse_each(values), strict=True)))
             server = find_server(plpy, call.server, statement)
+            account = SESSION.find_account(statement, server, partial(open_account, plpy))
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
                 engine = Engine(server, check_interrupts=Interrupts().check)
-                found = answer_calls(memory, node, [asked[i] for i in part], [rows[i] for i in part], call, engine)
+                found = answer_calls(
+                    memory, node, [asked[i] for i in part], [rows[i] for i in part], call, engine, account
+                )
                 for place, answer in zip(part, found, strict=True):
                     answers[place] = answer
         return [(answers, None)]
@@ -122,6 +132,12 @@ def report(statement: int, node: int) -> list[str]:
     """Say what the calls of a plan node did so far; the body of `llm._report`."""
     run = SESSION.report(statement, node)
     return run.as_report() if run else []
+
+
+def reply(plpy: Any, request: str | None) -> str:
+    """Answer a request to the ledger; the body of `llm._reply`."""
+    plpy.execute("SELECT llm._connect(current_user)")
+    return ledger.reply(request, postgres.current_role())
 
 
 def session_state() -> list[tuple[str, str | None]]:
@@ -194,6 +210,11 @@ def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
         return SESSION.server(postgres.current_role(), name)
 
     return look_up() if statement is None else SESSION.find_server(statement, name, look_up)
+
+
+def open_account(plpy: Any, server: Server) -> Account | None:
+    """The current role's account of a statement with a server."""
+    return ledger.open_account(server, lambda message, hint: plpy.warning(message, hint=hint))
 
 
 def parse_each(texts: Sequence[str | None]) -> list[Any]:

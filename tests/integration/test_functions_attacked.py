@@ -50,6 +50,8 @@ TEXTS = (
     '\'{"server": "vllm"}\'',
     '\'{"server": 5, "max_tokens": "x"}\'',
     "'{\"internal\": true}'",
+    '\'{"do": "usage_reset"}\'',
+    '\'{"do": "cache_clear", "server": "hidden"}\'',
     '\'{"table": 1259, "statement": 1, "node": 1, "cursor": "x", "needed": [], "quals": [], "sort": []}\'',
     "'{\"table\": -1}'",
     "(SELECT json_build_object('table', c.oid::bigint, 'needed', '[]'::json, 'quals', '[]'::json, 'sort', '[]'::json,"
@@ -74,6 +76,12 @@ JSONS = (
     "json_build_object('a', repeat('x', 1000000))",
     "(repeat('[', 2000) || repeat(']', 2000))::json",
     "'{\"\\u0000\": 1}'::json",
+    '\'{"do": "usage_reset"}\'::json',
+    '\'{"do": "cache_clear"}\'::json',
+    '\'{"do": "cache_clear", "server": "hidden", "older_than_s": "x"}\'::json',
+    '\'{"do": "cache_clear", "server": ["hidden"], "older_than_s": -1}\'::json',
+    '\'{"do": "usage", "role": 10}\'::json',
+    "'{\"do\": {}}'::json",
 )
 ELEMENTS = {"json": JSONS[:10], "text": TEXTS[:12]}
 
@@ -104,6 +112,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "bigint": (*NUMBERS, "9223372036854775807", "(-9223372036854775808)"),
     "double precision": (*NUMBERS, "'NaN'::float8", "'Infinity'::float8", "'-Infinity'::float8", "1e308", "0.5"),
     "boolean": ("NULL", "true", "false"),
+    "interval": ("NULL", "'0'", "'-1 day'", "'1 year 2 mons'", "'178000000 years'"),
     "json": JSONS,
     "jsonb": tuple(each.replace("::json", "::jsonb") for each in JSONS[:-1]),
     "text[]": arrays("text", ELEMENTS["text"]),

@@ -34,7 +34,10 @@ OWN_PATH = {
 }
 """Functions without a fixed path whose bodies are texts. The test looks at them: all in them is qualified."""
 
-SECURITY_DEFINER = {"_connect": "reads user mappings, whose secrets stay in the backend's Python"}
+SECURITY_DEFINER = {
+    "_connect": "reads user mappings, whose secrets stay in the backend's Python",
+    "usage_reset": "may be granted, and is to nobody; behind it stands a check for superusers",
+}
 
 EXECUTED_BY_ALL = {
     "_connect": "every role puts its own servers into the session; it returns nothing",
@@ -47,6 +50,8 @@ EXECUTED_BY_ALL = {
     "_map": "llm.map calls it; it asks as the caller",
     "_complete": "_ask calls it; it asks as the caller",
     "_ask": "llm.complete and its kin call it; it asks as the caller",
+    "_ledger": "llm.cache_stats and its kin call it; behind it stand checks by the current role",
+    "_reply": "as _ledger, which raises what it replies",
     "_session": "llm.last_run and llm.version call it; it tells of the current role's runs",
     "_stage": "_map calls it; what it stages belongs to the current role",
     "_fetch": "Python and _stage call it; it is no more than FETCH",
@@ -64,7 +69,7 @@ EXECUTED_BY_ALL = {
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
 
-READ_BY_ALL = {"batch_function", "result", "rowset", "_state"}
+READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk"}
 WRITTEN_BY_ALL = {"rowset": "row sets go in by INSERT, and belong to role and transaction"}
 NOT_STRICT = {
     "_source_table": "checks its arguments, which Python leaves NULL",

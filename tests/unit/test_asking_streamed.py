@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.asking import memory
+from pg_bridge.asking import inquiry
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Fetch, ask
 from pg_bridge.engine import Completion, Portion, Sampling, Usage
@@ -32,7 +32,7 @@ class Oracle:
         self.checks += 1
 
     def complete_portions(
-        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool
+        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool, landed: object = None
     ) -> Iterator[Completion | None]:
         held: list[Completion] = []
         index = 0
@@ -88,7 +88,7 @@ def test_every_row_gets_its_answer_once(
     run = Run()
     call = Call(window_rows=window, dedup=dedup)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "REMEMBERED_ANSWERS", remembered)
+        patch.setattr(inquiry, "REMEMBERED_ANSWERS", remembered)
         answers = list(ask(fetcher(rows), ["a", "b", "n"], "About {a} and {b}", call, engine, run, every_row=every_row))
     assert sorted(answer.row_id for answer in answers) == list(range(1, len(rows) + 1))
     for answer in answers:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.asking import memory as of_memory
+from pg_bridge.asking import inquiry
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.together import answer_calls
 from pg_bridge.engine import Completion, Engine, Portion, Sampling, Usage
@@ -30,7 +30,7 @@ class Oracle:
         pass
 
     def complete_portions(
-        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool
+        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool, landed: object = None
     ) -> Iterator[Completion]:
         assert eager
         given = [prompt for portion in portions for prompt in portion.prompts]
@@ -80,7 +80,7 @@ def test_every_call_gets_its_answer_and_nothing_is_asked_twice(
     asked: list[str] = []
     statement = Memory()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_memory, "REMEMBERED_ANSWERS", remembered)
+        patch.setattr(inquiry, "REMEMBERED_ANSWERS", remembered)
         for window in windows:
             before = len(asked)
             rows = [None if row is None else json.dumps(row, ensure_ascii=False) for _, row in window]

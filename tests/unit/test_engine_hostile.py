@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pg_bridge.asking.memory import outcome_of
+from pg_bridge.asking.inquiry import outcome_of
 from pg_bridge.engine import Completion, Engine, Sampling
 from pg_bridge.engine.metrics import read_counters
 from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload

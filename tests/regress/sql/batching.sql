@@ -1,5 +1,5 @@
 -- Where calls are gathered into batches: the plan of each kind of query.
-CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint');
+CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint', cache 'transaction');
 \set QUIET on
 CREATE TABLE products (product_id int PRIMARY KEY, name text, sold boolean);
 CREATE TABLE reviews (id int PRIMARY KEY, product_id int, stars int, review text, created date);

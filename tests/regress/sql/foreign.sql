@@ -1,5 +1,5 @@
 -- Foreign tables: rows of a source, with columns that a model answers.
-CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint' :wrapper);
+CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint', cache 'transaction' :wrapper);
 CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres');
 CREATE TABLE reviews (review_id bigint PRIMARY KEY, title text, stars int, review text, seen date);
 INSERT INTO reviews VALUES

@@ -1,6 +1,6 @@
 -- What EXPLAIN shows of foreign tables. Each host has its own golden file: Multicorn has PostgreSQL apply every condition
 -- again, the native module those only that the source does not decide.
-CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint' :wrapper);
+CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint :'endpoint', cache 'transaction' :wrapper);
 CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres');
 CREATE TABLE reviews (review_id bigint PRIMARY KEY, title text, stars int, review text, seen date);
 INSERT INTO reviews VALUES

@@ -1,0 +1,117 @@
+"""What a run reads of the ledger before it asks, and writes into it as answers land.
+
+In: questions and their rows' digests; completions. Out: outcomes that nobody need ask for. Where there is no account it
+does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pg_bridge.asking.inquiry import Inquiry, Outcome
+from pg_bridge.asking.run import Run
+from pg_bridge.engine import Engine
+from pg_bridge.errors import EngineTimeout, EngineUnreachable
+from pg_bridge.ledger.account import Account
+from pg_bridge.ledger.usage import Figures
+from pg_bridge.options import Call
+
+
+class Books:
+    """The books of one run.
+
+    Args:
+        account: Of the statement and its server; None for none.
+        engine: Tells which model answers.
+        run: Counts what the ledger answered.
+    """
+
+    def __init__(self, account: Account | None, engine: Engine, run: Run) -> None:
+        self._account = account
+        self._engine = engine
+        self._run = run
+        self._failures = 0
+        self._counted = Figures()
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether prompts are written, too."""
+        return self._account is not None and self._account.server.cache_prompts
+
+    def remembers(self, call: Call) -> bool:
+        """Whether an answer to a call is found again in the same statement."""
+        return call.dedup and (self._account is None or call.cache_at(self._account.server) != "off")
+
+    def recall(self, inquiry: Inquiry, keys: Iterable[bytes]) -> None:
+        """Learn what the ledger knows of some rows, and the inquiry does not.
+
+        Raises:
+            EngineError: The engine does not tell which model answers.
+        """
+        context = self._context(inquiry)
+        if context is None or self._account is None:
+            return
+        unknown = [key for key in keys if key not in inquiry.outcomes]
+        if unknown:
+            known = self._account.recall(context, unknown, inquiry.call.max_age)
+            inquiry.outcomes |= {key: (answer, None) for key, answer in known.items()}
+            self._run.from_cache += len(known)
+
+    def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str | None]]) -> None:
+        """Write what has landed: (question, row, outcome, prompt)."""
+        if self._account is None:
+            return
+        kept = []
+        for inquiry, key, (answer, error), prompt in landed:
+            if error is not None or answer is None:
+                self._failures += 1
+            elif inquiry.context is not None:
+                kept.append((inquiry.context, key, answer, prompt))
+        self._account.keep(kept)
+        self._write()
+
+    def close(self) -> None:
+        """Write the rest, at a moment when the user cannot be told of trouble."""
+        self._write(quietly=True)
+
+    def _write(self, *, quietly: bool = False) -> None:
+        if self._account is None:
+            return
+        run, usage = self._run, self._run.usage
+        figures = Figures(
+            rows=run.rows,
+            questions=run.unique_prompts,
+            from_cache=run.from_cache,
+            requests=usage.requests,
+            retries=usage.retries,
+            failures=self._failures,
+            prompt_tokens=usage.prompt_tokens or 0,
+            cached_tokens=usage.cached_tokens or 0,
+            completion_tokens=usage.completion_tokens or 0,
+            seconds=usage.wait_s,
+        )
+        self._account.count(figures.less(self._counted))
+        self._counted = figures
+        self._account.flush(quietly=quietly)
+
+    def _context(self, inquiry: Inquiry) -> bytes | None:
+        """What the answers to a question depend on, but for the row; None if they are not kept."""
+        account, call = self._account, inquiry.call
+        if account is None or call.cache_at(account.server) != "persistent":
+            return None
+        if inquiry.context is None:
+            scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))
+            inquiry.context = account.context(
+                scope,
+                [
+                    inquiry.question.text,
+                    call.placement,
+                    call.max_tokens,
+                    call.temperature,
+                    call.system_prompt,
+                    call.choices,
+                    call.pattern,
+                    call.schema,
+                ],
+            )
+        return inquiry.context

@@ -1,0 +1,89 @@
+"""One question under its options, and what it has been answered about which rows.
+
+In: a prompt and a call; rows. Out: what is known of them. A row is known by a digest of its cells, whatever their
+order, so that what is held is answers and no rows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import count
+
+from pg_bridge.asking.prompt import Question
+from pg_bridge.engine import Completion, Sampling
+from pg_bridge.options import Call
+from pg_bridge.rows.table import Table
+
+REMEMBERED_ANSWERS = 100_000
+
+Outcome = tuple[str | None, str | None]
+"""The answer's text, and why there is none: one of the two is None."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_DIGEST_BYTES = 20  # nobody finds two rows of one digest, not even who chooses the rows
+_NUMBERS = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A prompt and the options to ask it with."""
+
+    prompt: str | None
+    call: Call
+
+
+@dataclass(slots=True, eq=False)
+class Inquiry:
+    """One question under one set of options.
+
+    Attributes:
+        question: The parsed prompt.
+        call: The options.
+        sampling: What they say of the answers.
+        outcomes: By the row's digest, the oldest first.
+        context: A digest of all that its answers depend on, but for the row, if they are kept in the ledger.
+    """
+
+    question: Question
+    call: Call
+    sampling: Sampling
+    outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+    context: bytes | None = None
+
+    def forget(self) -> None:
+        """Keep the latest outcomes only."""
+        while len(self.outcomes) > REMEMBERED_ANSWERS:
+            del self.outcomes[next(iter(self.outcomes))]
+
+
+def digest_rows(table: Table, *, remembered: bool = True) -> list[bytes]:
+    """A digest of each row's columns and cells, whatever their order.
+
+    PostgreSQL's text has no NUL, so joined cells cannot be taken for others.
+
+    Args:
+        table: The rows.
+        remembered: Whether equal rows are one; if not, no digest comes twice, in this table or any other.
+    """
+    names = sorted(table.columns)
+    key = blake2b("\0".join(names).encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+    digests = [
+        blake2b("\0".join(cells).encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES, key=key).digest()
+        for cells in table.select(names).cells()
+    ]
+    return digests if remembered else [digest + next(_NUMBERS).to_bytes(8) for digest in digests]
+
+
+def outcome_of(completion: Completion) -> Outcome:
+    """What an answer says; one that PostgreSQL could not hold is its row's failure."""
+    text = completion.text or ""
+    if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
+        return completion.text, completion.error
+    return None, "the answer holds a character that PostgreSQL's text type cannot"
+
+
+def sampling_of(call: Call) -> Sampling:
+    """How the engine is to answer the prompts of a call."""
+    return Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices, call.pattern, call.schema)

@@ -1,0 +1,119 @@
+"""The backend's way to the ledger: where its files are, the accounts of statements, and what SQL may ask of it.
+
+In: servers, and requests of `llm._ledger` as JSON. Out: accounts; replies as JSON. Whoever sends a request, what he may
+see or do is decided here, by the role that is current and the servers that were put into the session for it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pg_bridge.backend import postgres
+from pg_bridge.backend.faults import describe_error
+from pg_bridge.backend.session import SESSION, ServerOf
+from pg_bridge.errors import NotPermitted, OptionError
+from pg_bridge.ledger.account import Account, Asker, Ledger
+from pg_bridge.options import Server
+
+Warn = Callable[[str, str], None]
+Servers = Mapping[str, ServerOf]
+
+_LEDGERS: dict[tuple[str, int], Ledger] = {}  # one, unless a setting has been changed
+
+
+def open_ledger() -> Ledger | None:
+    """The cluster's ledger; None if it is switched off."""
+    folder, most_bytes = postgres.ledger_folder(), postgres.ledger_bytes()
+    if not folder:
+        return None
+    key = (folder, most_bytes)
+    if key not in _LEDGERS:
+        _LEDGERS.clear()
+        _LEDGERS[key] = Ledger(Path(folder), most_bytes)
+    return _LEDGERS[key]
+
+
+def open_account(server: Server, warn: Warn) -> Account | None:
+    """The current role's account of a statement with a server; None without a ledger.
+
+    Args:
+        server: The server.
+        warn: Tells the user (message, hint).
+    """
+    ledger = open_ledger()
+    if ledger is None:
+        return None
+    return Account(ledger, Asker(postgres.database(), postgres.current_role_oid(), server.owner), server, warn)
+
+
+def reply(request: str | None, role: Hashable) -> str:
+    """Answer a request of `llm._ledger`: {"answer": …} or {"fault": […]}.
+
+    Args:
+        request: JSON.
+        role: The current role, as the host has put its servers into the session.
+    """
+    try:
+        asked = json.loads(request or "null")
+        verb = VERBS.get(str(asked.get("do"))) if isinstance(asked, dict) else None
+        if verb is None:
+            raise OptionError(
+                "this is no request to the ledger", hint="Call llm.cache_stats, llm.usage and their kin instead."
+            )
+        return json.dumps({"answer": verb(asked, SESSION.servers_of(role))})
+    except Exception as error:
+        return json.dumps({"fault": describe_error(error)})
+
+
+def _cache_stats(_: Mapping[str, Any], known: Servers) -> list[dict[str, object]]:
+    ledger = open_ledger()
+    servers = [name for name, server in known.items() if server.usable]
+    return [asdict(each) for each in ledger.stats(postgres.database(), servers)] if ledger else []
+
+
+def _cache_clear(asked: Mapping[str, Any], known: Servers) -> int:
+    """Forget answers of a server, or of all; only its owner may."""
+    wanted, age_s = asked.get("server"), asked.get("older_than_s")
+    if not isinstance(wanted, str | None) or not isinstance(age_s, int | float | None):
+        raise OptionError("the server is no text, or older_than no interval")
+    owned = [name for name, server in known.items() if server.owned]
+    if wanted is not None and wanted not in owned and not postgres.is_superuser():
+        raise NotPermitted(
+            f'must be owner of foreign server "{wanted}" to clear its answers', hint="Its owner calls llm.cache_clear."
+        )
+    servers = [wanted] if wanted is not None else None if postgres.is_superuser() else owned
+    ledger = open_ledger()
+    if ledger is None:
+        return 0
+    count = ledger.clear(postgres.database(), servers, None if age_s is None else time.time() - age_s)
+    if count is None:
+        raise OptionError("the ledger cannot be written at the moment", hint="See the server's log, and try again.")
+    return count
+
+
+def _usage(_: Mapping[str, Any], _known: Servers) -> list[dict[str, object]]:
+    ledger = open_ledger()
+    role = None if postgres.reads_all_stats() else postgres.current_role_oid()
+    return ledger.listed(postgres.database(), role) if ledger else []
+
+
+def _usage_reset(_: Mapping[str, Any], _known: Servers) -> int:
+    if not postgres.is_superuser():
+        raise NotPermitted(
+            "permission denied to reset usage", hint="Daily budgets count by it; call llm.usage_reset(), if you may."
+        )
+    ledger = open_ledger()
+    return ledger.reset_usage(postgres.database()) if ledger else 0
+
+
+VERBS: dict[str, Callable[[Mapping[str, Any], Servers], object]] = {
+    "cache_stats": _cache_stats,
+    "cache_clear": _cache_clear,
+    "usage": _usage,
+    "usage_reset": _usage_reset,
+}
