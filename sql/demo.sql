@@ -99,6 +99,19 @@ GROUP BY film ORDER BY film;
 SELECT format('>> %s calls were %s questions, asked in %s request(s).', rows, unique_prompts, requests)
 FROM llm.last_run();
 \pset tuples_only off
+\echo '   Ten films more, and the same question: only what is new is asked, whatever became of the statement before.'
+INSERT INTO review SELECT 'Ten Empty Rooms', 'Ada Brandt', 1998, 'horror', opinion FROM opinion WHERE number < 10;
+\set ECHO queries
+
+SELECT film, count(*) AS praised FROM review AS r
+WHERE year < 2000 AND llm.classify('What is the sentiment of {review}: positive, negative or mixed?', r,
+                                   '{positive,negative,mixed}') = 'positive'
+GROUP BY film ORDER BY film;
+
+\set ECHO none
+\pset tuples_only on
+SELECT format('>> %s question(s) asked, %s answered from the ledger.', unique_prompts, from_cache) FROM llm.last_run();
+\pset tuples_only off
 \echo '4. One row at a time, for trying a prompt out.'
 \set ECHO queries
 
