@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,39 @@ def test_its_files_are_the_server_s_alone(conn: Conn) -> None:
     assert set(files.values()) == {0o600}
     written = b"".join(path.read_bytes() for path in folder(conn).iterdir())
     assert b"discreet" not in written
+
+
+def test_nobody_else_says_where_it_is(
+    conn: Conn, asked: Callable[[], int], role: Callable[[str], Conn], tmp_path: Path
+) -> None:
+    conn.execute("GRANT USAGE ON FOREIGN SERVER vllm TO PUBLIC")
+    conn.execute(MAP)
+    asked()
+    reader = role("reader")
+    # Without the module it is a name like any other, and says nothing; with it, it cannot be set.
+    with suppress(psycopg.errors.CantChangeRuntimeParam, psycopg.errors.InsufficientPrivilege):
+        reader.execute("SELECT set_config('pg_bridge.ledger_directory', %s, false)", [str(tmp_path)])
+    reader.execute(MAP)
+    assert asked() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_nothing_is_kept(conn: Conn, asked: Callable[[], int], database: Database) -> None:
+    if not database.cluster.has_module:
+        pytest.skip("the setting is the native module's")
+    conn.execute("LOAD 'pg_bridge'")
+    conn.execute("ALTER SYSTEM SET pg_bridge.ledger_directory = ''")
+    try:
+        conn.execute("SELECT pg_reload_conf()")
+        until = time.monotonic() + 30
+        while conn.execute("SHOW pg_bridge.ledger_directory").fetchone() != ("",) and time.monotonic() < until:
+            pass
+        for _ in range(2):
+            conn.execute(MAP)
+            assert asked() == 50
+    finally:
+        conn.execute("ALTER SYSTEM RESET pg_bridge.ledger_directory")
+        conn.execute("SELECT pg_reload_conf()")
 
 
 def test_prompts_are_kept_on_demand(conn: Conn) -> None:
