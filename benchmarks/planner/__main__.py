@@ -32,7 +32,6 @@ from benchmarks.planner.kept import (
     peaks,
 )
 from benchmarks.planner.lines import (
-    budget_lines,
     kept_lines,
     quality_lines,
     sent_lines,
@@ -42,16 +41,15 @@ from benchmarks.planner.lines import (
 )
 from benchmarks.planner.prefixes import BOUNDED_CACHE
 from benchmarks.planner.prompts import TOKENIZER
-from benchmarks.planner.results import Budgeted, Contest, Results
-from benchmarks.planner.scaling import budgets, costs, sizes
+from benchmarks.planner.results import Contest, Results
+from benchmarks.planner.scaling import costs, sizes
 from benchmarks.planner.sent import recorder
-from benchmarks.planner.tables import REVIEWS, TABLES, load, missing
+from benchmarks.planner.tables import TABLES, load, missing
 from benchmarks.planner.verdicts import verdicts
 from benchmarks.report import Report, parser_of
 from pg_bridge.testing.cluster import Cluster
 
 PROCESSES = 2
-BUDGETED = ("pdmx", "beer", REVIEWS)
 
 QUALITY = f"""
 Hit rates in percent of whole prompts: system prompt, question and row as one text, equal rows asked once.
@@ -82,9 +80,6 @@ Seconds on one core, from text in memory to an ordering, encoding included; a pr
 JSON of row_to_json, as the product gets it; from columns: lists of cells. peak: memory beyond that text, and over its
 size in UTF-8. rows hit: shared characters of the rows alone. beer+1: the beers and a tenth column, the alcohol by
 volume, a number that the beer determines.
-"""
-BUDGETS = """
-What more seconds buy: budget_s of plan(); chars as above.
 """
 
 
@@ -121,13 +116,10 @@ def run(report: Report, chosen: Sequence[str], arguments: argparse.Namespace, fo
     """Measure and print."""
     measured: dict[str, dict[str, Measured]] = {}
     orderings: dict[str, dict[str, str]] = {}
-    spent: list[Budgeted] = []
     for name in chosen:
         _say(f"{name}: seconds and memory")
         made = load(name, arguments.rows, arguments.seed)
         measured[name], orderings[name] = costs(made, folder)
-        if name in BUDGETED:
-            spent += budgets(made, measured[name][OURS], folder)
     _say("scaling")
     grown = list(sizes(chosen, arguments.rows, arguments.seed, folder))
     _say("an engine with a speed, and memory")
@@ -147,9 +139,7 @@ def run(report: Report, chosen: Sequence[str], arguments: argparse.Namespace, fo
     report.add(*KEPT.splitlines(), "", *kept_lines(asked, held))
     if grown:
         report.add(*SCALING.splitlines(), "", *size_lines(grown))
-    if spent:
-        report.add(*BUDGETS.splitlines(), "", *budget_lines(spent))
-    return Results(contests, grown, spent, asked, held)
+    return Results(contests, grown, asked, held)
 
 
 def _contests(entries: dict[str, Entry], measured: dict[str, dict[str, Measured]], folder: Path) -> list[Contest]:

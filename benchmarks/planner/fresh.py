@@ -51,14 +51,12 @@ class Task:
         texts: The file: column names, then columns or rows.
         form: What of the two.
         strategy: One of `STRATEGIES`.
-        budget_s: Of the planner.
         ordering: Where to write the ordering.
     """
 
     texts: str
     form: Form
     strategy: str
-    budget_s: float | None = None
     ordering: str | None = None
 
 

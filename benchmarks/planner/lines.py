@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.planner.fresh import GGR, OURS
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Size
+from benchmarks.planner.results import MEASURES, Contest, Kept, Peak, Quality, Size
 from benchmarks.planner.verdicts import best_other, points_above
 
 _MIB = 2**20
@@ -142,18 +142,6 @@ def kept_lines(kept: Sequence[Kept], peaks: Sequence[Peak]) -> Iterator[str]:
         yield (
             f"{each.way:<16}{each.prompts:>9,}{1000 * each.first_s:>10.1f}{each.busy_s:>9.2f}{each.idle_s:>9.3f}"
             f"{each.idle_share:>9.2%}{by_way.get(each.way, ''):>9}".rstrip()
-        )
-
-
-def budget_lines(budgets: Sequence[Budgeted]) -> Iterator[str]:
-    """What more seconds buy."""
-    yield f"{'table':<14}{'budget_s':>9}{'s':>9}{'chars':>8}{'gain':>8}  strategy"
-    default = {each.table: each.hit_rate for each in budgets if each.budget_s is None}
-    for each in budgets:
-        shown = "default" if each.budget_s is None else f"{each.budget_s:g}"
-        yield (
-            f"{each.table:<14}{shown:>9}{each.cost.seconds:>9.2f}{100 * each.hit_rate:>8.2f}"
-            f"{100 * (each.hit_rate - default[each.table]):>+8.3f}  {each.cost.chosen}"
         )
 
 

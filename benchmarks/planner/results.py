@@ -107,23 +107,6 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Budgeted:
-    """The planner with some seconds to spend.
-
-    Attributes:
-        table: Its name.
-        budget_s: None is the default.
-        cost: What it took.
-        hit_rate: Shared characters of all characters of the prompts.
-    """
-
-    table: str
-    budget_s: float | None
-    cost: Measured
-    hit_rate: float
-
-
-@dataclass(frozen=True, slots=True)
 class Kept:
     """An engine of a given speed, while one statement asks it.
 
@@ -171,6 +154,5 @@ class Results:
 
     contests: list[Contest]
     sizes: list[Size]
-    budgets: list[Budgeted]
     kept: list[Kept]
     peaks: list[Peak]

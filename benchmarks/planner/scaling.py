@@ -1,4 +1,4 @@
-"""What planning costs: every strategy at the tables' size, the planner as rows grow, and what more seconds buy.
+"""What planning costs: every strategy at the tables' size, and the planner as rows grow.
 
 In: tables. Out: `Measured` figures, each of a process of its own, one after another, so that none disturbs another.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.paper_tables import PaperTable, make
 from benchmarks.planner.fresh import OURS, STRATEGIES, Form, Measured, Task, measure
-from benchmarks.planner.results import Budgeted, Size
+from benchmarks.planner.results import Size
 from benchmarks.planner.tables import widened
-from pg_bridge.rows.dedup import dedup
 
 SIZES = (("beer", 30_000), ("pdmx", 10_000), ("beer+1", 10_000), ("beer+1", 100_000), ("beer+1", 1_000_000))
 """Tables and rows; `beer+1` are the beers with one column more."""
 
 FORMS: tuple[Form, ...] = ("rows", "columns")
-BUDGETS_S = (0.5, 2.0, 8.0, 32.0)
 
 
 def write_texts(made: PaperTable, form: Form, path: Path) -> int:
@@ -73,15 +70,3 @@ def sizes(chosen: Sequence[str], most_rows: int | None, seed: int, folder: Path)
             by_form[form] = measure(Task(str(path), form, OURS))
             path.unlink()
         yield Size(name, promised_rows, rows, len(made.columns), text_bytes, by_form)
-
-
-def budgets(made: PaperTable, default: Measured, folder: Path) -> Iterator[Budgeted]:
-    """Plan one table with some seconds to spend; `costs` has written its text."""
-    rows = dedup(made.table()).table.rows
-    head_chars = len(made.system_prompt) + len(made.question) + 2  # each with a line break
-    task = Task(str(folder / f"{made.name}.json"), "columns", OURS)
-    for budget_s in (None, *BUDGETS_S):
-        cost = default if budget_s is None else measure(replace(task, budget_s=budget_s))
-        shared, total = cost.shared_chars or 0, cost.total_chars or 0
-        hit_rate = (shared + head_chars * (rows - 1)) / (total + head_chars * rows)
-        yield Budgeted(made.name, budget_s, cost, hit_rate)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from benchmarks.planner.fresh import GGR, OURS
 from benchmarks.planner.kept import COLUMNS, PEAK_ROWS, ROWS, TOKENS_PER_S
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Results, Size
+from benchmarks.planner.results import MEASURES, Contest, Kept, Peak, Quality, Results, Size
 
 POINTS_ABOVE_GGR = 3.0
 POINTS_LOST_ON_THE_WAY = 0.3  # of what the whole table's plan shares
@@ -59,7 +59,7 @@ def verdicts(results: Results) -> list[Verdict]:
             _never_below(qualities),
             _neighbours(qualities),
             _above_ggr_on_average(qualities),
-            _above_ggr_where_there_is_room(qualities, results.budgets),
+            _above_ggr_where_there_is_room(qualities),
             _bound(qualities),
             *(_on_the_wire(qualities, way) for way in qualities[0].sent),
             _ahead_of_what_is_sent(qualities),
@@ -122,7 +122,7 @@ def _above_ggr_on_average(qualities: Sequence[Quality]) -> Verdict:
     )
 
 
-def _above_ggr_where_there_is_room(qualities: Sequence[Quality], budgets: Sequence[Budgeted]) -> Verdict:
+def _above_ggr_where_there_is_room(qualities: Sequence[Quality]) -> Verdict:
     roomy = [quality for quality in qualities if has_room(quality)]
     less = []
     for quality in roomy:
@@ -130,21 +130,12 @@ def _above_ggr_where_there_is_room(qualities: Sequence[Quality], budgets: Sequen
         few = [f"{MEASURES[each]} {value:+.2f}" for each, value in points.items() if value < POINTS_ABOVE_GGR]
         if few:
             room = 100 * (quality.bound - quality.rate(GGR, "chars"))
-            more = [each for each in budgets if each.table == quality.table and each.budget_s is not None]
-            less.append(f"{quality.table} {' '.join(few)} (room for {room:.1f}{_with_time(quality, more)})")
+            less.append(f"{quality.table} {' '.join(few)} (room for {room:.1f})")
     return Verdict(
         f"at least {POINTS_ABOVE_GGR:g} points above GGR wherever the bound leaves them, by every rate",
         not less,
         _listed(less, f"less on {len(less)} of {len(roomy)} tables with room"),
     )
-
-
-def _with_time(quality: Quality, budgets: Sequence[Budgeted]) -> str:
-    """What the largest budget reaches."""
-    if not budgets:
-        return ""
-    most = max(budgets, key=lambda each: each.budget_s or 0.0)
-    return f"; chars {100 * (most.hit_rate - quality.rate(GGR, 'chars')):+.2f} with budget_s={most.budget_s:g}"
 
 
 def _bound(qualities: Sequence[Quality]) -> Verdict:

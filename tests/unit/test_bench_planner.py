@@ -15,7 +15,6 @@ from benchmarks.planner import tables
 from benchmarks.planner.fresh import GGR, OURS, STRATEGIES, Measured
 from benchmarks.planner.kept import CONTROL, CONTROL_ROWS, PEAK_ROWS, ROWS
 from benchmarks.planner.lines import (
-    budget_lines,
     kept_lines,
     quality_lines,
     sent_lines,
@@ -24,7 +23,7 @@ from benchmarks.planner.lines import (
     table_lines,
 )
 from benchmarks.planner.prefixes import Rates, bounded, rates
-from benchmarks.planner.results import MEASURES, Budgeted, Contest, Kept, Peak, Quality, Results, Size, StandIn
+from benchmarks.planner.results import MEASURES, Contest, Kept, Peak, Quality, Results, Size, StandIn
 from benchmarks.planner.scaling import FORMS, SIZES
 from benchmarks.planner.sent import WAYS
 from benchmarks.planner.verdicts import Verdict, has_room, verdicts
@@ -71,7 +70,7 @@ def judge(
     kept: list[Kept] | None = None,
     peaks: list[Peak] | None = None,
 ) -> dict[str, Verdict]:
-    judged = verdicts(Results(contests, sizes or [], [], kept or [], peaks or []))
+    judged = verdicts(Results(contests, sizes or [], kept or [], peaks or []))
     return {verdict.promise: verdict for verdict in judged}
 
 
@@ -263,7 +262,6 @@ def test_the_cost_of_a_scaled_run_is_not_judged() -> None:
 
 def test_lines_are_no_longer_than_the_page() -> None:
     contests = [contest_of("reviews+films", 0.9, 0.8), contest_of("movies", 0.9, 0.8)]
-    budgets = [Budgeted("beer", None, COST, 0.5), Budgeted("beer", 2.0, COST, 0.6)]
     judged = judge(contests, sizes_of(), kept_of(), peaks_of())
     lines = [
         *table_lines(contests),
@@ -272,8 +270,6 @@ def test_lines_are_no_longer_than_the_page() -> None:
         *sent_lines(contests),
         *kept_lines(kept_of(), peaks_of()),
         *size_lines(sizes_of()),
-        *budget_lines(budgets),
         *(line for verdict in judged.values() for line in str(verdict).splitlines()),
     ]
     assert max(map(len, lines)) <= 120
-    assert any("+10.000" in line for line in lines)
