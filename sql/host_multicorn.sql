@@ -1,4 +1,4 @@
--- The Multicorn host: two foreign tables for users, two for the extension itself, all in the memory of one backend.
+-- The Multicorn host: two foreign tables for users, three for the extension itself, all in the memory of one backend.
 
 CREATE FOREIGN DATA WRAPPER pg_bridge HANDLER multicorn_handler VALIDATOR llm._validate;
 COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak the OpenAI API';
@@ -25,6 +25,14 @@ CREATE FOREIGN TABLE llm.result (
 COMMENT ON FOREIGN TABLE llm.result IS
     'the answers to a prompt about each row of a row set: WHERE rowset = … AND prompt = … [AND options = ''{"server": …}'']';
 
+-- The same rows. Into this one llm.map stages all of a query's but the first, for with an INSERT into llm.rowset the
+-- servers of the role are looked up.
+CREATE FOREIGN TABLE llm._further_rows (
+    rowset text NOT NULL,
+    row_id bigint,
+    input  json
+) SERVER pg_bridge_session OPTIONS (relation 'rowset');
+
 CREATE FOREIGN TABLE llm._connection (
     role    oid,
     server  text,
@@ -46,6 +54,7 @@ CREATE FOREIGN TABLE llm._desk (
 ) SERVER pg_bridge_session OPTIONS (relation 'desk');
 
 GRANT SELECT, INSERT ON llm.rowset TO PUBLIC;
+GRANT INSERT ON llm._further_rows TO PUBLIC;
 GRANT SELECT ON llm.result, llm._state, llm._desk TO PUBLIC;
 
 -- Puts the servers that `role` may use into this backend's Python, secrets included. It returns nothing and Python
@@ -70,9 +79,9 @@ REVOKE ALL ON FUNCTION llm._connect_current FROM PUBLIC;
 CREATE TRIGGER connect BEFORE INSERT ON llm.rowset FOR EACH STATEMENT EXECUTE FUNCTION llm._connect_current();
 
 -- Stages the rows of a cursor and returns the new row set's name. Row 0 holds the column names, so that an empty row
--- set has them too. The rows go in by statements of some thousands: Multicorn keeps what it converts until the end of
--- a statement, about five times the rows' size. The first statement has row 0, too, for with each the servers are looked
--- up. It runs the caller's query and keeps his path, as llm._fetch does.
+-- set has them too; with it the servers are looked up, once. The rows go in by statements of some thousands: Multicorn
+-- keeps what it converts until the end of a statement, about five times the rows' size. It runs the caller's query and
+-- keeps his path, as llm._fetch does.
 CREATE FUNCTION llm._stage(rows refcursor, columns text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -80,12 +89,11 @@ DECLARE
     at_once CONSTANT pg_catalog.int4 := 10000;
     staged pg_catalog.int4;
 BEGIN
-    INSERT INTO llm.rowset (rowset, row_id, input)
-        SELECT name, 0, pg_catalog.to_json(columns) UNION ALL SELECT name, NULL, f FROM llm._fetch(rows, at_once) AS f;
+    INSERT INTO llm.rowset (rowset, row_id, input) VALUES (name, 0, pg_catalog.to_json(columns));
     LOOP
+        INSERT INTO llm._further_rows (rowset, input) SELECT name, f FROM llm._fetch(rows, at_once) AS f;
         GET DIAGNOSTICS staged = ROW_COUNT;
         EXIT WHEN staged OPERATOR(pg_catalog.<) at_once;
-        INSERT INTO llm.rowset (rowset, input) SELECT name, f FROM llm._fetch(rows, at_once) AS f;
     END LOOP;
     CLOSE rows;
     RETURN name;

@@ -66,7 +66,7 @@ class OwnRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no
 
 
 class RowSetRelation(OwnRelation):
-    """`llm.rowset`: rows go in by INSERT."""
+    """`llm.rowset` and `llm._further_rows`: rows go in by INSERT."""
 
     def bulk_insert(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Stage rows. row_id 0 carries the column names; other rows are numbered as they come."""

@@ -39,16 +39,22 @@ class Staging:
             rowset.close()
 
     def begin_subtransaction(self, level: int) -> None:
-        """Mark where each row set stands; `level` is PostgreSQL's nesting level, 2 for the outermost."""
-        self._marks[level] = {name: len(rowset) for name, rowset in self.rowsets.items()}
+        """Mark where each row set stands; `level` is PostgreSQL's nesting level, 2 for the outermost.
+
+        Each foreign table that rows go in by tells of every subtransaction: the first that does so counts.
+        """
+        if level not in self._marks:
+            self._marks[level] = {name: len(rowset) for name, rowset in self.rowsets.items()}
 
     def commit_subtransaction(self, level: int) -> None:
         """Forget the mark: the rows are the parent's now."""
         self._marks.pop(level, None)
 
     def abort_subtransaction(self, level: int) -> None:
-        """Go back to the mark."""
-        kept = self._marks.pop(level, {})
+        """Go back to the mark; one of the foreign tables has done so already where there is none."""
+        kept = self._marks.pop(level, None)
+        if kept is None:
+            return
         for name in list(self.rowsets):
             if name not in kept:
                 self.drop(name)

@@ -72,6 +72,9 @@ def test_llm_map_looks_its_server_up_once(conn: Conn) -> None:
     with counted(conn):
         conn.execute("SELECT FROM llm.map('SELECT i FROM generate_series(1, 3000) AS i', 'a {i}', window_rows => 100)")
         assert calls_of(conn, "_connect") == 1
+        # More than Multicorn stages at once.
+        conn.execute("SELECT FROM llm.map('SELECT i % 9 AS n FROM generate_series(1, 25000) AS i', 'a {n}')")
+        assert calls_of(conn, "_connect") == 2
 
 
 def test_the_next_statement_of_a_transaction_sees_what_has_changed(

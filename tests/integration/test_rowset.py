@@ -91,6 +91,16 @@ def test_staged_rows_go_with_the_transaction(conn: Conn) -> None:
     assert staged(conn) == 0
 
 
+def test_an_aborted_llm_map_leaves_rows_that_were_staged_before(conn: Conn) -> None:
+    with conn.transaction():
+        stage(conn, 3)
+        with pytest.raises(psycopg.errors.DivisionByZero), conn.transaction():
+            stage(conn, 2)
+            conn.execute("SELECT count(*) FROM llm.map('SELECT i FROM generate_series(1, 5) AS i', '{i}')")
+            conn.execute("SELECT 1 / 0")
+        assert staged(conn) == 3
+
+
 def test_an_aborted_subtransaction_takes_its_rows_along(conn: Conn) -> None:
     with conn.transaction():
         stage(conn, 3)

@@ -70,7 +70,10 @@ EXECUTED_BY_ALL = {
 own functions are among them, by their names: the executor checks that the caller may execute them."""
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk"}
-WRITTEN_BY_ALL = {"rowset": "row sets go in by INSERT, and belong to role and transaction"}
+WRITTEN_BY_ALL = {
+    "rowset": "row sets go in by INSERT, and belong to role and transaction",
+    "_further_rows": "as rowset: llm.map stages rows there as the caller",
+}
 NOT_STRICT = {
     "_source_table": "checks its arguments, which Python leaves NULL",
     "_source_columns": "as _source_table",

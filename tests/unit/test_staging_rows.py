@@ -56,6 +56,21 @@ def test_marks_nest() -> None:
     assert area.rowsets == {}
 
 
+def test_a_subtransaction_of_which_two_tables_tell_is_marked_once() -> None:
+    area = Staging()
+    area.rowset((10, "a")).extend(["1"])
+    area.begin_subtransaction(2)
+    area.rowset((10, "a")).extend(["2"])
+    area.rowset((10, "b")).extend(["3"])
+    area.begin_subtransaction(2)
+    area.rowset((10, "b")).extend(["4"])
+    area.abort_subtransaction(2)
+    area.abort_subtransaction(2)
+    assert list(area.rowsets) == [(10, "a")]
+    assert area.rowset((10, "a")).fetch(0, 9) == ["1"]
+    area.end_transaction()
+
+
 def test_a_role_sees_its_own_row_sets_only() -> None:
     area = Staging()
     area.rowset((10, "a")).extend(["mine"])
