@@ -1,6 +1,6 @@
 /*
  * multicorn_guard.c
- *	  Scans by Multicorn whose conditions have values that are known only at run time.
+ *	  Scans by Multicorn: values that are known only at run time, and cancels.
  *
  * Multicorn 3.2 leaves such a value unevaluated for EXPLAIN, as it should, and then reads it as if it were there: of a type
  * that is passed by reference that is a null pointer, and the server goes down, whoever asked. Each scan in execution has a
@@ -10,18 +10,24 @@
  *
  * That is about the tables of any wrapper. Of pg_bridge's own, one that stands behind a security barrier asks no model: Multicorn
  * hands over what it knows of the conditions without their order.
+ *
+ * An error of Multicorn's has no SQLSTATE. Where Python stops because the statement is to, PostgreSQL says so itself, in its own
+ * words and with 57014: pg_bridge's scans, and the look at a source that comes with planning, run in PG_TRY.
  */
 #include "foreign_scan.h"
 
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
+#include "optimizer/plancat.h"
 #include "utils/lsyscache.h"
 
 static ExecutorStart_hook_type next_start;
+static get_relation_info_hook_type next_info;
 static set_rel_pathlist_hook_type next_paths;
 
 /* Of the values in a scan's conditions */
@@ -88,6 +94,53 @@ is_of_multicorn(Oid server)
 	return handler && strcmp(handler, "multicorn_handler") == 0;
 }
 
+static bool
+is_ours(Oid server)
+{
+	return strcmp(GetForeignDataWrapper(GetForeignServer(server)->fdwid)->fdwname, "pg_bridge") == 0;
+}
+
+/* Instead of an error that has been caught, if the statement is to stop. */
+static void
+raise_cancel(void)
+{
+	if (QueryCancelPending || ProcDiePending)
+		CHECK_FOR_INTERRUPTS();
+}
+
+static TupleTableSlot *
+iterate_or_cancel(ForeignScanState *node)
+{
+	TupleTableSlot *slot = NULL;
+
+	PG_TRY();
+	{
+		slot = GetFdwRoutineForRelation(node->ss.ss_currentRelation, false)->IterateForeignScan(node);
+	}
+	PG_CATCH();
+	{
+		raise_cancel();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return slot;
+}
+
+static void
+size_or_cancel(PlannerInfo *root, RelOptInfo *rel, Oid table)
+{
+	PG_TRY();
+	{
+		GetFdwRoutineByRelId(table)->GetForeignRelSize(root, rel, table);
+	}
+	PG_CATCH();
+	{
+		raise_cancel();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 static void
 explain_without_values(ForeignScanState *node, ExplainState *es)
 {
@@ -100,7 +153,11 @@ guard(ForeignScanState *state, bool is_run)
 	ForeignScan *scan = (ForeignScan *) state->ss.ps.plan;
 	Values		values = values_of(scan->fdw_exprs);
 
-	if (scan->scan.scanrelid == 0 || !values.cannot_be_explained || !is_of_multicorn(scan->fs_server))
+	if (scan->scan.scanrelid == 0 || !is_of_multicorn(scan->fs_server))
+		return;
+	if (is_ours(scan->fs_server))
+		state->fdwroutine->IterateForeignScan = iterate_or_cancel;
+	if (!values.cannot_be_explained)
 		return;
 	if (values.cannot_be_read && is_run)
 		ereport(ERROR,
@@ -141,13 +198,25 @@ check_paths(PlannerInfo *root, RelOptInfo *rel, Index number, RangeTblEntry *ent
 		next_paths(root, rel, number, entry);
 	if (entry->rtekind != RTE_RELATION || entry->relkind != RELKIND_FOREIGN_TABLE || !is_of_multicorn(rel->serverid))
 		return;
-	if (strcmp(GetForeignDataWrapper(GetForeignServer(rel->serverid)->fdwid)->fdwname, "pg_bridge") == 0)
+	if (is_ours(rel->serverid))
 		check_barrier_of_multicorn(root, rel, entry->relid);
+}
+
+/* As a scan in execution has, a relation in a plan has a copy of its wrapper's functions for itself. */
+static void
+guard_size(PlannerInfo *root, Oid table, bool inhparent, RelOptInfo *rel)
+{
+	if (next_info)
+		next_info(root, table, inhparent, rel);
+	if (rel->fdwroutine && is_of_multicorn(rel->serverid) && is_ours(rel->serverid))
+		rel->fdwroutine->GetForeignRelSize = size_or_cancel;
 }
 
 void
 multicorn_guard_init(void)
 {
+	next_info = get_relation_info_hook;
+	get_relation_info_hook = guard_size;
 	next_paths = set_rel_pathlist_hook;
 	set_rel_pathlist_hook = check_paths;
 	next_start = ExecutorStart_hook;

@@ -1,5 +1,7 @@
 """Errors in the one form that Multicorn passes on with its hint. It cannot carry a SQLSTATE.
 
+Of a cancel PostgreSQL says so itself, where it has the native module: see native/multicorn_guard.c.
+
 In: any exception. Out: Multicorn's own, which it raises after it has left Python.
 """
 

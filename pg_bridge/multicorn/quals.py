@@ -44,11 +44,6 @@ def translate(given: Any, type_: ColumnType, times: Sequence[date] = ()) -> list
     return _of_value(name, operator, value, type_, times)
 
 
-def refuses_null(given: Any) -> bool:
-    """Whether no row that is NULL in the qual's column satisfies it."""
-    return given.operator not in ("IS", "IS NOT") and given.value is not None and given.value != []
-
-
 def _of_list(
     name: str, operator: str, value: Any, type_: ColumnType, quantifier: Any, times: Sequence[date]
 ) -> list[Qual]:

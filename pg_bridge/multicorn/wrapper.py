@@ -12,13 +12,12 @@ from multicorn import ColumnDefinition, ForeignDataWrapper, TableDefinition
 
 from pg_bridge.backend.postgres import load_module
 from pg_bridge.backend.transaction import until_its_end
-from pg_bridge.errors import Cancelled, OptionError
+from pg_bridge.errors import OptionError
 from pg_bridge.foreign.importing import find_tables
 from pg_bridge.foreign.scan import Scan
 from pg_bridge.multicorn.errors import refuse, refusing, warn
 from pg_bridge.multicorn.foreign_table import ROWS_ALONE, STARTUP_COST, ForeignTable, source_for
 from pg_bridge.multicorn.own import ConnectionRelation, DeskRelation, ResultRelation, RowSetRelation, StateRelation
-from pg_bridge.multicorn.quals import refuses_null
 
 
 class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has no type information
@@ -69,17 +68,12 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
         self, quals: Sequence[Any], columns: Iterable[str], sortkeys: Sequence[Any] = (), **_: Any
     ) -> Iterator[Sequence[str | None]]:
         """Run a scan."""
-        scan = self._table.scan(quals, columns, sortkeys, to_run=True)
-        return self._rows(scan, is_strict=any(map(refuses_null, quals)))
+        return self._rows(self._table.scan(quals, columns, sortkeys, to_run=True))
 
-    def _rows(self, scan: Scan, *, is_strict: bool) -> Iterator[Sequence[str | None]]:
+    def _rows(self, scan: Scan) -> Iterator[Sequence[str | None]]:
         try:
             yield from until_its_end(self._table.rows(scan, warn))
-        except Cancelled as error:
-            if is_strict:  # as in _scan: PostgreSQL drops this row, and then raises the cancel in its own words
-                yield (None,) * self._table.width
-            refuse(error)
-        except Exception as error:
+        except Exception as error:  # a cancel too: in its stead native/multicorn_guard.c has PostgreSQL raise its own
             refuse(error)
 
 

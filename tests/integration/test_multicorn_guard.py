@@ -9,6 +9,7 @@ import pytest
 from psycopg import errors, sql
 
 from tests.conftest import Connect, Database
+from tests.integration.test_faults import once
 
 Conn = psycopg.Connection[Any]
 
@@ -78,6 +79,26 @@ def test_any_role_may_explain_a_scan_of_results(batching: Database, db: Conn, co
         query = "EXPLAIN SELECT * FROM llm.result WHERE rowset = 'x' AND prompt = (SELECT 'a'::text)"
         assert "known only at run time" in str(nobody.execute(query).fetchall())
     db.execute("DROP ROLE nobody_much")
+
+
+@pytest.mark.parametrize("query", ["SELECT kind FROM books", "SELECT kind FROM books WHERE id > 3"])
+@pytest.mark.parametrize("phase", ["planning", "execution"])
+def test_a_cancel_before_the_first_row_is_raised_by_postgresql(
+    books: Conn, foreign: Conn, connect: Connect, phase: str, query: str
+) -> None:
+    books.execute("SET plan_cache_mode = force_generic_plan")
+    books.execute(f"PREPARE ask AS {query}")
+    answers = books.execute("EXECUTE ask").fetchall()
+    watching = connect()
+
+    def waits() -> bool:
+        return watching.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
+
+    with foreign.transaction(force_rollback=True):
+        foreign.execute("LOCK TABLE shelf")  # which the connection to the source waits for, three seconds at most
+        with once(waits, books.cancel), pytest.raises(errors.QueryCanceled, match="due to user request"):
+            books.execute(query if phase == "planning" else "EXECUTE ask")
+    assert books.execute("EXECUTE ask").fetchall() == answers
 
 
 @pytest.mark.parametrize(
