@@ -322,6 +322,8 @@ def test_the_settings_of_functions_are_not_shown_as_a_session_s(own: Conn) -> No
     shown = "SELECT name FROM pg_settings WHERE name LIKE 'pg_bridge.%'"
     assert {name for (name,) in own.execute(shown.encode()).fetchall()} == {
         "pg_bridge.batching",
+        "pg_bridge.ledger_directory",
+        "pg_bridge.ledger_size",
         "pg_bridge.window_rows",
     }
     with pytest.raises(psycopg.Error, match="cannot be changed"):
