@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +39,34 @@ def test_versions_are_written_once_in_the_installation() -> None:
     assert commands.count("PG=") == 1
     assert "3.11/" not in commands
     assert "postgresql/1" not in text.replace("postgresql/$PG", "")
+
+
+def test_commands_reach_the_cluster_that_is_meant_where_there_are_two() -> None:
+    commands = documented.script(ROOT / "docs/install.md")[1]
+    clients = re.findall(r"^.*\b(?:psql|createdb|dropdb|createuser|pg_dump)\b .*$", commands, re.M)
+    assert len(clients) > 3
+    for line in clients:
+        assert '--cluster "$PG/main"' in line, line
+    assert all("port=" in dsn for dsn in re.findall(r"--dsn (.*)", commands))
+
+
+@pytest.mark.skipif(shutil.which("pg_conftool") is None, reason="pg_conftool is Debian's")
+def test_the_doctor_of_the_installation_is_told_the_port_of_its_cluster(tmp_path: Path) -> None:
+    for version, port in (("15", 5432), ("17", 5433)):
+        folder = tmp_path / version / "main"
+        folder.mkdir(parents=True)
+        (folder / "postgresql.conf").write_text(f"port = {port}  # as pg_createcluster writes it\n")
+    commands = documented.script(ROOT / "docs/install.md")[1]
+    (port_of_it,) = re.findall(r"^PORT=.*$", commands, re.M)
+    (dsn,) = re.findall(r"--dsn (.*)", commands)
+    said = subprocess.run(
+        ["bash", "-euc", f"PG=17\n{port_of_it}\nprintf '%s' {dsn}"],
+        env={**os.environ, "PG_CLUSTER_CONF_ROOT": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout == "dbname=shop port=5433"
 
 
 @pytest.mark.parametrize("second", ["sid", "12"])
