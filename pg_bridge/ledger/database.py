@@ -55,6 +55,7 @@ class Database:
         version: Of the schema; a file of another one is not touched if it is newer, and begun anew if it is older.
         warnings: Where trouble is noted.
         synchronous: SQLite's setting: NORMAL loses the last moments when the machine dies, OFF may lose the file.
+        busy_s: How long SQLite waits for another process; nothing can interrupt it.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Database:
         version: int,
         warnings: Warnings,
         synchronous: Literal["NORMAL", "OFF"] = "NORMAL",
+        busy_s: float = BUSY_S,
     ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
         self._warnings = warnings
         self._synchronous = synchronous
+        self._busy_s = busy_s
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._not_before = 0.0
@@ -137,7 +140,7 @@ class Database:
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._inode = os.fstat(fd).st_ino
         os.close(fd)
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
         try:
             with self._alone():
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
