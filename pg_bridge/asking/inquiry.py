@@ -86,4 +86,12 @@ def outcome_of(completion: Completion) -> Outcome:
 
 def sampling_of(call: Call) -> Sampling:
     """How the engine is to answer the prompts of a call."""
-    return Sampling(call.max_tokens, call.temperature, call.system_prompt, call.choices, call.pattern, call.schema)
+    return Sampling(
+        call.max_tokens,
+        call.temperature,
+        call.system_prompt,
+        call.choices,
+        call.pattern,
+        call.schema,
+        call.priority,
+    )

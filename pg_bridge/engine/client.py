@@ -1,7 +1,8 @@
 """The asynchronous HTTP client: one request at a time, sent again while that can help.
 
 In: a path and a body. Out: the answer's bytes, or an exception. Connection errors are retried until
-`connect_timeout_s` after the last sign of life, 429 and 5xx up to `max_retries` times. It watches for the
+`connect_timeout_s` after the last sign of life, 429 and 5xx up to `max_retries` times; who is told when to come again
+comes again then, for as long as an engine may be silent (`request_timeout_s`). It watches for the
 engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never
 reads what is in a body, never more of one than can be an answer, and goes nowhere that a redirect points to: the API
 key is in its session's headers only, and goes to the endpoint only.
@@ -16,7 +17,9 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
-from pg_bridge.engine.failures import RETRIED_STATUSES, Refused, connection_reason, unreachable
+from pg_bridge.engine.failures import RETRIED_STATUSES, Refused, connection_reason, impatient, unreachable
+from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
+from pg_bridge.engine.patience import told_to_wait_s, used_up_s
 from pg_bridge.engine.records import Usage
 from pg_bridge.options import Server
 
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 8.0
-LONGEST_RETRY_AFTER_S = 60.0
+LONGEST_TOLD_BACKOFF_S = 1.0  # where the engine says when to come again, and means moments
+HERD_SHARE = 0.1  # of a wait that many were told, by which they come at different moments
 IDLE_CONNECTION_S = 4.0  # below the 5 s after which vLLM's server closes an idle connection
 LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
 LARGEST_REFUSAL_BYTES = 1 << 16
@@ -73,16 +77,19 @@ class Client:
         server: Where the engine is.
         usage: The run's record; its `requests` and `retries` are kept here.
         clock: The driven seconds of the loop that runs this client.
+        gate: Is told when the engine asks for patience, and of requests that are sent again.
     """
 
-    def __init__(self, server: Server, usage: Usage, clock: DrivenClock) -> None:
+    def __init__(self, server: Server, usage: Usage, clock: DrivenClock, gate: Gate) -> None:
         self._server = server
         self._usage = usage
         self._clock = clock
+        self._gate = gate
         self._session: aiohttp.ClientSession | None = None
         self._awaiting = 0  # requests sent and not yet answered
         self._quiet_since_s = 0.0  # driven time of the last sign of life, or of the first request after none
         self._trouble_since_s: float | None = None  # driven time since which no connection was got
+        self._told_since_s: float | None = None  # driven time since which all that came was to come again later
 
     async def open(self) -> None:
         """Open the pool; connects to nothing yet.
@@ -126,6 +133,7 @@ class Client:
         Raises:
             Refused: A status that is not 200 and does not go away.
             EngineUnreachable: No connection.
+            EngineError: The engine asked for patience for too long.
             Oversized: The answer has more bytes than `most_bytes`.
         """
         return await self._retried("POST", path, body, most_bytes)
@@ -145,22 +153,49 @@ class Client:
         return status, page
 
     async def _retried(self, method: str, path: str, body: bytes | None, most_bytes: int) -> bytes:
-        """One exchange, tried again while the engine asks for patience."""
-        resent = 0
+        """One exchange, tried again while the engine asks for patience; who was told when to come has not failed."""
+        failed = told = 0
         while True:
             self._usage.requests += body is not None
-            status, answer, retry_after = await self._connected(method, path, body, most_bytes)
+            status, answer, told_s = await self._connected(method, path, body, most_bytes)
             if status == 200:
+                self._told_since_s = None
                 return answer
-            if status not in RETRIED_STATUSES or resent >= self._server.max_retries:
+            if status in RETRIED_STATUSES and told_s > 0:
+                self._be_patient(status, told_s)
+                told += 1
+            elif status not in RETRIED_STATUSES or failed >= self._server.max_retries:
                 raise Refused(status, answer)
-            await asyncio.sleep(_pause_s(resent, retry_after))
-            resent += 1
-            self._usage.retries += body is not None
+            else:
+                failed += 1
+            await self._pause(_pause_s(failed + told - 1, told_s))
+            self._send_again(body)
 
-    async def _connected(
-        self, method: str, path: str, body: bytes | None, most_bytes: int
-    ) -> tuple[int, bytes, str | None]:
+    def _be_patient(self, status: int, told_s: float) -> None:
+        """Tell the gate that everybody is to wait.
+
+        Raises:
+            EngineError: This run has heard nothing else for too long.
+        """
+        now_s = self._clock.now_s()
+        if self._told_since_s is None:
+            self._told_since_s = now_s
+        if now_s - self._told_since_s > self._server.request_timeout_s:
+            raise impatient(self._server, status, told_s)
+        self._gate.slow_down(told_s)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before a request is sent again, and as long as the gate is shut."""
+        while pause_s > 0:
+            await asyncio.sleep(pause_s)
+            pause_s = self._gate.shut_s() * random.uniform(1.0, 1.0 + HERD_SHARE)
+
+    def _send_again(self, body: bytes | None) -> None:
+        if body is not None:
+            self._usage.retries += 1
+            self._gate.spend(1)
+
+    async def _connected(self, method: str, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes, float]:
         """One exchange, tried again while the connection is the trouble."""
         import aiohttp  # noqa: PLC0415 - see open()
 
@@ -182,14 +217,12 @@ class Client:
             # While others are answered, a request that is dropped each time would go on for ever: count.
             if hopeless or left_s <= 0 or drops > self._server.max_retries + 1:
                 raise unreachable(self._server, reason) from None
-            await asyncio.sleep(min(_pause_s(drops, None), left_s))
-            if body is not None:
-                self._usage.requests += 1
-                self._usage.retries += 1
+            await asyncio.sleep(min(_pause_s(drops), left_s))
+            self._usage.requests += body is not None
+            self._send_again(body)
 
-    async def _exchange(
-        self, method: str, path: str, body: bytes | None, most_bytes: int
-    ) -> tuple[int, bytes, str | None]:
+    async def _exchange(self, method: str, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes, float]:
+        """Send once; returns the status, the answer, and the seconds after which to come again if it says so."""
         if self._session is None:
             raise RuntimeError("the client is closed")
         if not self._awaiting:
@@ -201,7 +234,9 @@ class Client:
                 self._alive()
                 answer = await _read(response, most_bytes)
                 self._alive()
-                return response.status, answer, response.headers.get("Retry-After")
+                if (used_up := used_up_s(response.headers)) > 0:
+                    self._gate.slow_down(used_up)
+                return response.status, answer, told_to_wait_s(response.headers)
         finally:
             self._awaiting -= 1
 
@@ -237,11 +272,8 @@ async def quietly(awaitable: Awaitable[_T], limit_s: float) -> _T | None:
     return None
 
 
-def _pause_s(attempt: int, retry_after: str | None) -> float:
+def _pause_s(attempt: int, told_s: float = 0.0) -> float:
     """Seconds until the next attempt: doubling, with jitter so that many clients do not come back at once."""
-    backoff_s = min(FIRST_BACKOFF_S * 2.0**attempt, LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0)
-    try:
-        asked_s = float(retry_after or 0)
-    except ValueError:
-        asked_s = 0.0  # the header's other form, a date, is not used by any engine known
-    return max(backoff_s, min(asked_s, LONGEST_RETRY_AFTER_S)) if asked_s >= 0 else backoff_s
+    longest_s = LONGEST_TOLD_BACKOFF_S if told_s else LONGEST_BACKOFF_S
+    backoff_s = min(FIRST_BACKOFF_S * 2.0 ** min(attempt, 10), longest_s) * random.uniform(0.5, 1.0)
+    return max(backoff_s, min(told_s, LONGEST_WAIT_S) * random.uniform(1.0, 1.0 + HERD_SHARE))

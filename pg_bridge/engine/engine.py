@@ -9,16 +9,20 @@ caller's `check_interrupts` is called between turns and stops the run by raising
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from pg_bridge.engine.client import Client, DrivenClock, Oversized
+from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import malformed, silent
 from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model
+from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
 from pg_bridge.engine.pace import Pace
@@ -28,6 +32,7 @@ from pg_bridge.options import Server
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
 SENDING_S = 0.002  # a request is on the wire by then, before the consumer takes its time over the answers at hand
 WORK_EVERY_S = 0.002  # while prompts are made
+LEAST_S = 0.001  # of a turn that only waits
 AHEAD_PROMPTS = 4096  # an engine of a thousand prompts a second has enough of them for as long as planning takes
 
 _T = TypeVar("_T")
@@ -37,12 +42,23 @@ def _never() -> None:
     """No interrupts."""
 
 
+class _OfThisThread(threading.local):
+    """The engines whose runs are on; a run that asks may itself be waited for by another that made way for it."""
+
+    def __init__(self) -> None:
+        self.engines: WeakSet[Engine] = WeakSet()
+
+
+_RUNNING = _OfThisThread()
+
+
 class _Source:
     """The prompts that wait for room, numbered as they are pulled."""
 
     def __init__(self, portions: Iterator[Portion]) -> None:
         self._portions = portions
         self._made: deque[Iterator[str]] = deque()
+        self._put_back: Numbered = []
         self._index = 0
         self.waiting = 0
         self.is_ahead = False
@@ -59,8 +75,12 @@ class _Source:
             self.is_ahead = portion.is_ahead
 
     def pull(self, most: int) -> Numbered:
-        """Take at most so many of the prompts that wait."""
-        batch: Numbered = []
+        """Take at most so many of the prompts that wait; first those that were put back, and no others with them."""
+        if self._put_back:
+            batch, self._put_back = self._put_back[:most], self._put_back[most:]
+            self.waiting = max(0, self.waiting - len(batch))
+            return batch
+        batch = []
         while self._made and len(batch) < most:
             prompt = next(self._made[0], None)
             if prompt is None:
@@ -71,14 +91,25 @@ class _Source:
         self.waiting = max(0, self.waiting - len(batch)) if self._made else 0
         return batch
 
+    def put_back(self, batch: Numbered) -> None:
+        """Let prompts that were pulled wait again, before all others."""
+        self._put_back[:0] = batch
+        self.waiting += len(batch)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether prompts wait that were to be sent already."""
+        return bool(self._put_back)
+
     @property
     def is_dry(self) -> bool:
         """Whether no portion is left that may have a prompt."""
-        return not self._made
+        return not (self._made or self._put_back)
 
     def is_ready(self, most: int, eager: bool) -> bool:
         """Whether prompts should be sent now; where all will be asked, requests are filled."""
-        return not self.is_dry and (not eager or self.ended or self.is_ahead or self.waiting >= most)
+        whole = not eager or self.ended or self.is_ahead or self.is_stopped or self.waiting >= most
+        return whole and not self.is_dry
 
 
 class Engine:
@@ -87,13 +118,16 @@ class Engine:
     Args:
         server: Where the engine is and how to talk to it.
         check_interrupts: Called at least every 20 ms while waiting; raises to stop the run.
+        gate: Says how much of what could be sent may be, for the sake of others; without it all.
 
     Attributes:
         usage: The engine's own figures of what this object asked it.
         check_interrupts: As given.
     """
 
-    def __init__(self, server: Server, *, check_interrupts: Callable[[], None] = _never) -> None:
+    def __init__(
+        self, server: Server, *, check_interrupts: Callable[[], None] = _never, gate: Gate | None = None
+    ) -> None:
         self.usage = Usage()
         self._server = server
         self.check_interrupts = check_interrupts
@@ -101,6 +135,9 @@ class Engine:
         self._clock = DrivenClock()
         self._turns: TurnLoop | None = None
         self._client: Client | None = None
+        self._gate = gate or OpenGate()
+        self._estimate = Estimate()
+        self._ask_gate_at = 0.0
         self._has_batch_endpoint = True
         self._source: _Source | None = None
         self._flight: Flight | None = None  # of the run that is on
@@ -172,13 +209,17 @@ class Engine:
             turns,
             self._tally,
             sampling_of,
+            self._gate,
+            self._estimate,
             has_batch_endpoint=self._has_batch_endpoint,
             eager=eager,
             model=self._model,
         )
         self._wait_for(flight.prepare(many=len(first) > 1))
         self._flight = flight
-        flight.send(first)
+        self._ask_gate_at = 0.0
+        _RUNNING.engines.add(self)
+        source.put_back(first)
         while True:
             # Prompts are sent, and then made, before the next answers are handed over: the engine works meanwhile.
             sent = self._send_more()
@@ -190,12 +231,15 @@ class Engine:
                 sent = self._send_more()
                 if not eager or source.is_ahead or source.waiting >= flight.pace.batch_size:
                     break
-            if not made and not flight.in_flight and not flight.landed:
+            if not made and not flight.in_flight and not flight.landed and not source.is_stopped:
                 break
             if flight.landed or made:
                 self._turn(SENDING_S if sent else 0)
             else:
-                self._turn(POLL_S)
+                self._turn(self._until_next_look())
+            self._gate.tend()
+            if flight.landed:
+                self._ask_gate_at = 0.0  # what made room may be ours
             # All that has landed, if more was made meanwhile: rows that wait for an answer are held as long as they do.
             for _ in range(len(flight.landed) if made else min(1, len(flight.landed))):
                 for completion in flight.take():
@@ -219,6 +263,7 @@ class Engine:
             self.check_interrupts()
         else:
             self._turn(SENDING_S if self._send_more() else 0)
+            self._gate.tend()
         self._next_work = time.perf_counter() + WORK_EVERY_S
 
     def _send_more(self) -> bool:
@@ -228,13 +273,34 @@ class Engine:
         assert source is not None  # noqa: S101 - as above
         sent = False
         while room := flight.pace.room(flight.in_flight, flight.landed_count):
-            if not source.is_ready(room, flight.pace.eager):
+            if not source.is_ready(room, flight.pace.eager) or time.perf_counter() < self._ask_gate_at:
                 break
             batch = source.pull(room)
             if batch:
-                flight.send(batch)
-                sent = True
+                requests, tokens_each = flight.cost(batch)
+                granted, wait_s = self._gate.take(len(batch), requests, tokens_each)
+                if granted:
+                    flight.send(batch[:granted], tokens_each)
+                    sent = True
+                if granted < len(batch):
+                    source.put_back(batch[granted:])
+                    self._ask_gate_at = time.perf_counter() + wait_s
+        if source.is_stopped and not flight.in_flight:
+            self._let_others_land()
         return sent
+
+    def _until_next_look(self) -> float:
+        """Seconds for which there is nothing to do but to wait, at most a turn's."""
+        assert self._source is not None  # noqa: S101 - as below
+        wait_s = self._ask_gate_at - time.perf_counter() if self._source.is_stopped else POLL_S
+        return min(max(wait_s, LEAST_S), POLL_S)
+
+    def _let_others_land(self) -> None:
+        """Receive what has come for the other runs of this thread, which hold what this one needs and stand still."""
+        for other in list(_RUNNING.engines):
+            if other is not self and other._turns is not None and other._flight is not None:
+                other._turns.turn(0)
+                other._gate.tend()
 
     def _wants_more(self) -> bool:
         """Whether it is time to make the next portion."""
@@ -277,8 +343,10 @@ class Engine:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""
         turns, client = self._turns, self._client
         self._turns = self._client = self._flight = self._source = self._landed = None
+        _RUNNING.engines.discard(self)
         if turns is not None and client is not None:
             turns.close(client.close())
+            self._gate.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -291,7 +359,7 @@ class Engine:
     def _open(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
             self._turns = TurnLoop(self._server.endpoint, self._clock)
-            self._client = Client(self._server, self.usage, self._clock)
+            self._client = Client(self._server, self.usage, self._clock, self._gate)
             self._wait_for(self._client.open())
         return self._turns, self._client
 

@@ -111,6 +111,31 @@ def silent(server: Server) -> EngineTimeout:
     )
 
 
+def impatient(server: Server, status: int, told_s: float) -> EngineError:
+    """The error of a run that was told to come again later, and nothing else, for too long."""
+    return EngineError(
+        f'the engine of server "{server.name}" has answered for {server.request_timeout_s:g} s'
+        f" that it must be asked later (HTTP status {status})",
+        detail=f"The endpoint is {server.endpoint}. At last it asked for {min(told_s, 1e6):g} s.",
+        hint="Ask later, lower the server's requests_per_minute, tokens_per_minute or max_in_flight, "
+        "or raise its request_timeout_s.",
+    )
+
+
+def no_priorities(server: Server) -> EngineError:
+    """The error of a run whose engine does not take the field `priority`."""
+    return EngineError(
+        f'the engine of server "{server.name}" takes no priority',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="Leave the option priority out; vLLM takes it if it was started with --scheduling-policy priority.",
+    )
+
+
+def is_about_priority(refused: Refused, prompts: Sequence[str]) -> bool:
+    """Whether a refusal is about the field `priority`, and not about a prompt in which the word stands."""
+    return "priority" in _message(refused.body).lower() and not any("priority" in each.lower() for each in prompts)
+
+
 def malformed(server: Server, what: str) -> EngineError:
     """The error of a run that got an answer it cannot read."""
     return EngineError(

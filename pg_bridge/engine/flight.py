@@ -12,19 +12,23 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from pg_bridge.engine.client import Client, Oversized, quietly
+from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     NO_ENDPOINT_STATUSES,
     OWN_MERITS_STATUSES,
     Refused,
+    is_about_priority,
     malformed,
+    no_priorities,
     refused_run,
     safe_reason,
     unknown_model,
 )
+from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
 from pg_bridge.engine.pace import Pace
-from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload
+from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens
 from pg_bridge.engine.records import Completion, Model, Sampling
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
@@ -57,6 +61,8 @@ class Flight:
         turns: The loop that the requests run in.
         tally: Where the engine's own figures go.
         sampling_of: How each prompt is answered.
+        gate: Is told what is no longer in flight, and what it took.
+        estimate: What is known of the tokens that prompts take; learns from these.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
         eager: As for `Pace`.
         model: Which model is asked, if that is known already.
@@ -77,6 +83,8 @@ class Flight:
         turns: TurnLoop,
         tally: TokenTally,
         sampling_of: SamplingOf,
+        gate: Gate,
+        estimate: Estimate,
         *,
         has_batch_endpoint: bool,
         eager: bool = False,
@@ -95,6 +103,8 @@ class Flight:
         self._tally = tally
         self._model = model
         self._sampling_of = sampling_of
+        self._gate = gate
+        self._estimate = estimate
         self._payloads: dict[Sampling, Payload] = {}
 
     async def prepare(self, *, many: bool) -> None:
@@ -112,14 +122,26 @@ class Flight:
             await asyncio.sleep(SETTLE_STEP_S)
             waited_s += SETTLE_STEP_S
 
-    def send(self, prompts: Numbered) -> None:
-        """Put prompts in flight, as one request for all that are answered alike where that can be."""
+    def cost(self, prompts: Numbered) -> tuple[int, int]:
+        """How many requests it takes to send prompts, and how many tokens each of them will take on average."""
+        requests, tokens = 0, 0
+        for part in self._alike(prompts):
+            sampling = self._sampling_of(part[0][0])
+            chars = sum(len(prompt) for _, prompt in part) + len(part) * len(sampling.system_prompt)
+            tokens += self._estimate.tokens(chars, 0) + len(part) * self._estimate.tokens(0, sampling.max_tokens)
+            requests += 1 if self.has_batch_endpoint else len(part)
+        return requests, tokens // len(prompts)
+
+    def send(self, prompts: Numbered, tokens_each: int) -> None:
+        """Put prompts in flight, as one request for all that are answered alike where that can be.
+
+        Args:
+            prompts: The prompts.
+            tokens_each: What the gate has been told that each will take.
+        """
         self.in_flight += len(prompts)
-        alike: dict[int, Numbered] = {}  # by the identity of the sampling: hashing it for every prompt would cost more
-        for prompt in prompts:
-            alike.setdefault(id(self._sampling_of(prompt[0])), []).append(prompt)
-        for part in alike.values():
-            self._start(part)
+        for part in self._alike(prompts):
+            self._start(part, tokens_each)
 
     def take(self) -> list[Completion]:
         """Take the completions of the request that landed first."""
@@ -127,24 +149,36 @@ class Flight:
         self.landed_count -= len(completions)
         return completions
 
-    def _start(self, prompts: Numbered) -> None:
-        parts = [prompts] if self.has_batch_endpoint else [[prompt] for prompt in prompts]
-        for part in parts:
-            self._turns.start(self._ask(part))
+    def _alike(self, prompts: Numbered) -> list[Numbered]:
+        """Prompts that are answered alike, together."""
+        alike: dict[int, Numbered] = {}  # by the identity of the sampling: hashing it for every prompt would cost more
+        for prompt in prompts:
+            alike.setdefault(id(self._sampling_of(prompt[0])), []).append(prompt)
+        return list(alike.values())
 
-    def _land(self, completions: list[Completion]) -> None:
+    def _start(self, prompts: Numbered, tokens_each: int, *, again: bool = False) -> None:
+        parts = [prompts] if self.has_batch_endpoint else [[prompt] for prompt in prompts]
+        if again:
+            self._gate.spend(len(parts))
+        for part in parts:
+            self._turns.start(self._ask(part, tokens_each))
+
+    def _land(self, completions: list[Completion], more_tokens: int) -> None:
+        """Take in answers, for which so many more tokens were used than the gate has been told."""
+        self._gate.give_back(len(completions), more_tokens)
         self.in_flight -= len(completions)
         self.landed_count += len(completions)
         self.landed.append(completions)
         self.fresh += completions
 
-    async def _ask(self, prompts: Numbered) -> None:
+    async def _ask(self, prompts: Numbered, tokens_each: int) -> None:
         try:
-            await self._ask_once(prompts)
+            await self._ask_once(prompts, tokens_each)
         except Exception as error:
+            self._gate.give_back(len(prompts))
             self.failure = self.failure or error
 
-    async def _ask_once(self, prompts: Numbered) -> None:
+    async def _ask_once(self, prompts: Numbered, tokens_each: int) -> None:
         size = len(prompts)
         payload = self._payload_for(self._sampling_of(prompts[0][0]))
         path = payload.path(size)
@@ -154,16 +188,17 @@ class Flight:
             answer = await self._client.post(path, body, _most_bytes(body, size, payload.max_tokens))
             answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
-            self._split(prompts, NOT_UNICODE)
+            self._split(prompts, NOT_UNICODE, tokens_each)
             return
         except Refused as refused:
-            await self._refused(prompts, path, refused)
+            await self._refused(prompts, path, refused, tokens_each)
             return
         except (MalformedAnswer, Oversized) as error:
             raise malformed(self._server, str(error)) from None
         self._tally.add(tokens)
         self.pace.adapt(size, self._turns.clock.now_s() - started_s)
-        self._land([Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)])
+        completions = [Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        self._land(completions, self._more_than(size * tokens_each, prompts, tokens))
 
     def _payload_for(self, sampling: Sampling) -> Payload:
         if sampling not in self._payloads:
@@ -171,10 +206,22 @@ class Flight:
             self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling)
         return self._payloads[sampling]
 
-    async def _refused(self, prompts: Numbered, path: str, refused: Refused) -> None:
+    def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:
+        """How many more tokens than that an answered request took; learns from it."""
+        if tokens.prompt is None or tokens.completion is None:
+            return 0
+        system = len(self._sampling_of(prompts[0][0]).system_prompt)
+        chars = sum(len(prompt) for _, prompt in prompts) + len(prompts) * system
+        self._estimate.learn(chars, len(prompts), tokens.prompt, tokens.completion)
+        return tokens.prompt + tokens.completion - told
+
+    async def _refused(self, prompts: Numbered, path: str, refused: Refused, tokens_each: int) -> None:
         if refused.status in OWN_MERITS_STATUSES:
+            asked_for = self._sampling_of(prompts[0][0]).priority is not None
+            if asked_for and is_about_priority(refused, [prompt for _, prompt in prompts]):
+                raise no_priorities(self._server)
             reason = "" if len(prompts) > 1 else safe_reason(refused.status, refused.body, prompts[0][1], self._server)
-            self._split(prompts, reason)
+            self._split(prompts, reason, tokens_each)
         elif refused.status in NO_ENDPOINT_STATUSES:
             # Either the model or the path is missing; the list of models tells which.
             served = [model.name for model in await list_models(self._server, self._client)]
@@ -183,18 +230,18 @@ class Flight:
             if not path.endswith("/batch"):
                 raise refused_run(self._server, refused)
             self.has_batch_endpoint = False
-            self._start(prompts)
+            self._start(prompts, tokens_each, again=True)
         else:
             raise refused_run(self._server, refused)
 
-    def _split(self, prompts: Numbered, reason: str) -> None:
+    def _split(self, prompts: Numbered, reason: str, tokens_each: int) -> None:
         """Send both halves again; a prompt alone has failed for this reason."""
         if len(prompts) == 1:
-            self._land([Completion(prompts[0][0], None, reason)])
+            self._land([Completion(prompts[0][0], None, reason)], -tokens_each)
             return
         middle = len(prompts) // 2
-        self._start(prompts[:middle])
-        self._start(prompts[middle:])
+        self._start(prompts[:middle], tokens_each, again=True)
+        self._start(prompts[middle:], tokens_each, again=True)
 
     async def _counters(self) -> CacheCounters | None:
         try:

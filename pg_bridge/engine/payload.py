@@ -78,6 +78,8 @@ class Payload:
             constant["structured_outputs"] = {"regex": sampling.pattern}
         elif self._schema is not None:
             constant["structured_outputs"] = {"json": self._schema}
+        if sampling.priority is not None:
+            constant["priority"] = sampling.priority
         key = "messages" if self._chat else "prompt"
         self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
         system = sampling.system_prompt

@@ -22,6 +22,7 @@ class Sampling:
         choices: The only answers allowed; empty for free text.
         pattern: A regular expression for the whole answer; empty for free text.
         schema: The JSON schema of the answer, as JSON text; empty for free text.
+        priority: Whose turn it is at an engine that goes by it, the lowest first; None leaves it to the engine.
     """
 
     max_tokens: int
@@ -30,6 +31,7 @@ class Sampling:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     schema: str = ""
+    priority: int | None = None
 
 
 class Model(NamedTuple):

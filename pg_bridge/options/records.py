@@ -62,18 +62,40 @@ class Server:
         SERVER,
         "`chat`: the batch chat endpoint, or one request a row where there is none; or `completions`",
     )
-    max_in_flight: int = option(256, values.PROMPTS, SERVER, "prompts that may await an answer at one time")
+    max_in_flight: int = option(
+        256,
+        values.PROMPTS,
+        SERVER,
+        "prompts that may await an answer at one time, of [all sessions together](limits.md)",
+    )
+    requests_per_minute: int | None = option(
+        None,
+        values.PER_MINUTE,
+        SERVER,
+        "HTTP requests with prompts that may be sent in a minute, by all sessions together; without it no limit",
+    )
+    tokens_per_minute: int | None = option(
+        None,
+        values.PER_MINUTE,
+        SERVER,
+        "tokens of prompts and answers that may be used in a minute, by all sessions together; without it no limit",
+    )
     connect_timeout_s: float = option(
         5.0, values.SECONDS, SERVER, "longest time without a connection before the statement fails"
     )
     request_timeout_s: float = option(
-        300.0, values.SECONDS, SERVER, "longest silence of the engine while requests are in flight"
+        300.0,
+        values.SECONDS,
+        SERVER,
+        "longest silence of the engine while requests are in flight, and longest time for which it says nothing but "
+        "to come again later",
     )
     max_retries: int = option(
         4,
         values.RETRIES,
         SERVER,
-        "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never",
+        "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never; not counted where the "
+        "engine says when to come again",
     )
     cache: Cache = option(
         "persistent",
@@ -254,6 +276,12 @@ class Call:
     )
     max_age: float | None = option(
         None, values.AGE, EVERY_CALL | COLUMN, "how old an answer that is found again may be, in seconds"
+    )
+    priority: int | None = option(
+        None,
+        values.PRIORITY,
+        EVERY_CALL | COLUMN,
+        "whose turn it is at an [engine that goes by it](limits.md#priority), the lowest first; NULL sends none",
     )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)

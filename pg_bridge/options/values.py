@@ -109,6 +109,7 @@ URL = Value(rf"https?://[^\s{_CONTROL}?#@]+", "an http:// or https:// URL withou
 MODEL = Value(_LINE, "the name of a model that the engine serves, one line")
 API = Value("chat|completions", "chat or completions")
 PROMPTS = Value(_POSITIVE, "a positive number of prompts", int)
+PER_MINUTE = Value(_POSITIVE, "a positive number a minute", int)
 SECONDS = Value(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?", "a positive number of seconds", float)
 RETRIES = Value(r"[0-9]{1,9}", "a number of retries, 0 for none", int)
 API_KEY = Value(_LINE, "the engine's API key, without line breaks or control characters")
@@ -130,6 +131,7 @@ NAME = Value(r"(.|\n)*", "a text")
 INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
 ROWS = TOKENS
+PRIORITY = Value(r"-?[0-9]{1,9}", "an integer of at most nine digits", int, "integer", (int,))
 # The last is how PostgreSQL and Python write what is less than 0.0001. JSON has no NaN, so SQL hands over a text.
 TEMPERATURE = Value(
     r"[01](\.[0-9]+)?|2(\.0+)?|[0-9](\.[0-9]+)?e-[0-9]{1,3}",

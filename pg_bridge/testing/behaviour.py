@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
@@ -32,9 +32,11 @@ class Behaviour:
         fail_first: So many of the next requests get `fail_status`; counts down.
         fail_status: The HTTP status of a failed request.
         retry_after_s: If set, failed requests carry it as `Retry-After`.
+        headers: Headers of every answer to a request that may carry prompts, and of every failed request.
         drop_first: So many of the next requests have their connection dropped; counts down.
         reject_marker: A request with a prompt that holds this text gets 400; empty for none.
         reject_echo: Whether that 400 quotes the prompt, as some engines' messages do.
+        refuse_fields: A request that has one of these fields gets OpenAI's 400 for it.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
         ignore_choices: Answer freely where choices, a pattern or a schema were asked for.
@@ -56,9 +58,11 @@ class Behaviour:
     fail_first: int = 0
     fail_status: int = 503
     retry_after_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     drop_first: int = 0
     reject_marker: str = ""
     reject_echo: bool = False
+    refuse_fields: Sequence[str] = ()
     max_prompt_chars: int = 0
     malformed: bool = False
     ignore_choices: bool = False

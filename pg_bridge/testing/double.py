@@ -56,6 +56,8 @@ class Received:
         bodies: The parsed JSON of every request but its prompts.
         answered: Prompts answered.
         in_flight: Requests taken and neither answered nor aborted.
+        prompts_in_flight: Their prompts.
+        peak_prompts: The most that these ever were.
         aborted: Requests whose client went away before the answer.
         queue: When prompts came and when their work was done, on the clock of `time.monotonic`.
     """
@@ -66,6 +68,8 @@ class Received:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     answered: int = 0
     in_flight: int = 0
+    prompts_in_flight: int = 0
+    peak_prompts: int = 0
     aborted: int = 0
     queue: Queue = field(default_factory=Queue)
 
@@ -186,6 +190,8 @@ class EngineDouble:
             received.conversations += conversations
             received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt"}})
         received.in_flight += 1
+        received.prompts_in_flight += len(prompts)
+        received.peak_prompts = max(received.peak_prompts, received.prompts_in_flight)
         try:
             refusal = await self._refuse(request, body, prompts)
             if refusal is not None:
@@ -200,9 +206,10 @@ class EngineDouble:
             raise
         finally:
             received.in_flight -= 1
+            received.prompts_in_flight -= len(prompts)
         text = wire.answer(behaviour, self.cache, request.path, body, prompts, conversations)
         received.answered += len(prompts)
-        return web.Response(text=text, content_type="application/json")
+        return web.Response(text=text, content_type="application/json", headers=behaviour.headers)
 
     async def _refuse(
         self, request: web.Request, body: dict[str, Any], prompts: Sequence[str]
@@ -232,7 +239,7 @@ class EngineDouble:
             behaviour.fail_first -= 1
             after = behaviour.retry_after_s
             headers = {} if after is None else {"Retry-After": f"{after:g}"}
-            return _error(behaviour.fail_status, "told to fail", headers)
+            return _error(behaviour.fail_status, "told to fail", {**behaviour.headers, **headers})
         return None
 
     def _denied(self, request: web.Request) -> web.Response | None:
@@ -261,6 +268,7 @@ class EngineDouble:
                 "prompts": sum(count for _, count in received.requests),
                 "answered": received.answered,
                 "aborted": received.aborted,
+                "peak_prompts": received.peak_prompts,
                 "queried_tokens": self.cache.queried_tokens,
                 "hit_tokens": self.cache.hit_tokens,
                 "began_s": received.queue.began_s,

@@ -38,6 +38,9 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) 
     """The status and the message that the request earns by what it holds, if any."""
     if body.get("model") not in behaviour.models:
         return 404, f"The model `{body.get('model')}` does not exist."
+    for name in behaviour.refuse_fields:
+        if name in body:
+            return 400, f"Unrecognized request argument supplied: {name}"
     for prompt in prompts if behaviour.reject_marker else ():
         if behaviour.reject_marker in prompt:
             return 400, f"bad prompt: {prompt!r}" if behaviour.reject_echo else "bad prompt"
