@@ -10,32 +10,18 @@ import json
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import describe_error
+from pg_bridge.backend.opened import open_ledger
 from pg_bridge.backend.session import SESSION, ServerOf
 from pg_bridge.errors import NotPermitted, OptionError
-from pg_bridge.ledger.account import Account, Asker, Ledger
+from pg_bridge.ledger.account import Account, Asker
 from pg_bridge.options import Server
 
 Warn = Callable[[str, str], None]
 Servers = Mapping[str, ServerOf]
-
-_LEDGERS: dict[tuple[str, int], Ledger] = {}  # one, unless a setting has been changed
-
-
-def open_ledger() -> Ledger | None:
-    """The cluster's ledger; None if it is switched off."""
-    folder, most_bytes = postgres.ledger_folder(), postgres.ledger_bytes()
-    if not folder:
-        return None
-    key = (folder, most_bytes)
-    if key not in _LEDGERS:
-        _LEDGERS.clear()
-        _LEDGERS[key] = Ledger(Path(folder), most_bytes)
-    return _LEDGERS[key]
 
 
 def open_account(server: Server, warn: Warn) -> Account | None:

@@ -16,8 +16,8 @@ from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Answer, Fetch, ask
 from pg_bridge.backend import postgres
+from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
-from pg_bridge.engine import Engine
 from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
@@ -188,7 +188,6 @@ def start_run(
     prompt: str | None,
     call: Call,
     server: Server,
-    check_interrupts: Callable[[], None],
     *,
     every_row: bool = False,
     account: Account | None = None,
@@ -196,8 +195,7 @@ def start_run(
     """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `streamed.ask`."""
     run = Run()
     SESSION.begin_run(run)
-    engine = Engine(server, check_interrupts=check_interrupts)
-    answers = ask(fetch, columns, prompt, call, engine, run, every_row=every_row, account=account)
+    answers = ask(fetch, columns, prompt, call, new_engine(server), run, every_row=every_row, account=account)
     return until_its_end(answers)
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.ledger import answers, usage
+from pg_bridge.ledger import answers, leases, usage
 from pg_bridge.ledger.answers import KEY_BYTES, Scope, Stats
 from pg_bridge.ledger.database import Database, Warnings
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Server
 
 VERSION = 1
+RUNNING_BUSY_S = 0.005  # whoever waits for a place asks again anyway
 ROOM_EVERY = 2000  # answers between two looks at how much room they take
 MOST_WAITING = 50_000  # answers that wait for a ledger which cannot be written; then they are let go
 
@@ -34,12 +35,16 @@ class Ledger:
     Args:
         folder: Where its files are.
         most_bytes: What the answers may take.
+
+    Attributes:
+        running: The file that tells what runs now.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self.warnings = Warnings()
         self.most_bytes = most_bytes
         self._database = Database(folder / "ledger.db", f"{answers.SCHEMA};{usage.SCHEMA}", VERSION, self.warnings)
+        self.running = Database(folder / "running.db", leases.SCHEMA, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
         self._written = 0
 
     def look(self) -> None:

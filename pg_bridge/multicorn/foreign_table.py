@@ -14,11 +14,10 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from pg_bridge.backend import postgres
+from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import broken_import
-from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.ledger import Warn, open_account
 from pg_bridge.backend.session import SESSION
-from pg_bridge.engine import Engine
 from pg_bridge.errors import ServerDenied, SourceDenied
 from pg_bridge.foreign import explain
 from pg_bridge.foreign.answers import (
@@ -161,7 +160,7 @@ class ForeignTable:
         return scan.rows(
             SESSION.statement(number),
             next(_NODES),
-            lambda: Engine(server, check_interrupts=Interrupts().check),
+            partial(new_engine, server),
             self.learned,
             # Of a table that this transaction made nobody knows the server, and so neither what may be recalled.
             account=SESSION.find_account(number, server, partial(open_account, warn=warn)) if self._itself else None,

@@ -22,7 +22,6 @@ from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import check_installation, describe_error
-from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, ServerOf, start_run
@@ -199,7 +198,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)
         account = open_account(server, warn)
-        for answer in start_run(_fetch(rowset), columns, prompt, call, server, Interrupts().check, account=account):
+        for answer in start_run(_fetch(rowset), columns, prompt, call, server, account=account):
             yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches

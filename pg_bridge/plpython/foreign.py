@@ -16,11 +16,10 @@ from operator import itemgetter
 from typing import Any
 
 from pg_bridge.backend import postgres
+from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import Fault
-from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
-from pg_bridge.engine import Engine
 from pg_bridge.errors import OptionError, SourceError, UnknownColumn
 from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
@@ -244,7 +243,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _ForeignTable, source: 
     return scan.windows(
         memory,
         asked["node"],
-        lambda: Engine(server, check_interrupts=Interrupts().check),
+        partial(new_engine, server),
         table.learned_for(asked),
         every_row=asked.get("every_row", False),
         account=SESSION.find_account(asked["statement"], server, partial(open_account, plpy)),

@@ -15,10 +15,9 @@ from typing import Any
 from pg_bridge import __version__
 from pg_bridge.asking.together import answer_calls
 from pg_bridge.backend import ledger, postgres
+from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import Fault, check_installation
-from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.session import SESSION, ServerOf, one_row, start_run
-from pg_bridge.engine import Engine
 from pg_bridge.errors import BrokenInstallation, OptionError
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
@@ -51,10 +50,8 @@ def map_rows(
         call = Call.from_arguments(_parse_json(options))
         _require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        check, account = Interrupts().check, open_account(plpy, server)
-        for answer in start_run(
-            fetch, columns, prompt, call, server, check, every_row=bool(every_row), account=account
-        ):
+        account = open_account(plpy, server)
+        for answer in start_run(fetch, columns, prompt, call, server, every_row=bool(every_row), account=account):
             yield *answer, None
     except Exception as error:
         yield None, None, None, None, describe_failure(plpy, error)
@@ -70,8 +67,7 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         call = Call.from_arguments(_parse_json(options))
         server = find_server(plpy, call.server)
         _say_that_it_is_alone(plpy)
-        check, account = Interrupts().check, open_account(plpy, server)
-        run = start_run(*one_row(prompt, row), prompt, call, server, check, account=account)
+        run = start_run(*one_row(prompt, row), prompt, call, server, account=open_account(plpy, server))
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
         return [(None, None, describe_failure(plpy, error))]
@@ -117,9 +113,8 @@ def batch(
             account = SESSION.find_account(statement, server, partial(open_account, plpy))
             for start in range(0, len(places), call.window_rows):
                 part = places[start : start + call.window_rows]
-                engine = Engine(server, check_interrupts=Interrupts().check)
                 found = answer_calls(
-                    memory, node, [asked[i] for i in part], [rows[i] for i in part], call, engine, account
+                    memory, node, [asked[i] for i in part], [rows[i] for i in part], call, new_engine(server), account
                 )
                 for place, answer in zip(part, found, strict=True):
                     answers[place] = answer

@@ -1,0 +1,35 @@
+"""The files of the ledger, opened once a process: where they are, PostgreSQL says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pg_bridge.backend import postgres
+from pg_bridge.ledger.account import Ledger
+from pg_bridge.ledger.running import Running
+
+_LEDGERS: dict[tuple[str, int], Ledger] = {}  # one, unless a setting has been changed
+_RUNNING: dict[Ledger | None, Running] = {}  # of that one
+
+
+def open_ledger() -> Ledger | None:
+    """The cluster's ledger; None if it is switched off."""
+    folder, most_bytes = postgres.ledger_folder(), postgres.ledger_bytes()
+    if not folder:
+        return None
+    key = (folder, most_bytes)
+    if key not in _LEDGERS:
+        _LEDGERS.clear()
+        _LEDGERS[key] = Ledger(Path(folder), most_bytes)
+    return _LEDGERS[key]
+
+
+def open_running() -> Running:
+    """What runs now in the cluster; in this process only, if the ledger is switched off."""
+    ledger = open_ledger()
+    if ledger not in _RUNNING:
+        _RUNNING.clear()
+        _RUNNING[ledger] = Running(ledger.running, ledger.warnings.add) if ledger else Running()
+    if ledger is not None:
+        ledger.running.look()
+    return _RUNNING[ledger]
