@@ -203,3 +203,21 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $$;
 REVOKE ALL ON FUNCTION llm.usage_reset FROM PUBLIC;
 COMMENT ON FUNCTION llm.usage_reset IS 'forgets the usage of this database';
+
+CREATE FUNCTION llm.progress()
+RETURNS TABLE (
+    pid integer, role name, database name, server text, started timestamptz, rows_read bigint, asked bigint,
+    answered bigint, from_cache bigint, in_flight bigint, prompt_tokens bigint, cached_tokens bigint,
+    completion_tokens bigint, prefix_hit_rate double precision, cost double precision, expected_end timestamptz
+)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.pid, r.role_name, r.database, r.server, to_timestamp(r.started), r.rows_read, r.asked, r.answered,
+           r.from_cache, r.in_flight, r.prompt_tokens, r.cached_tokens, r.completion_tokens,
+           r.cached_tokens::double precision / nullif(r.prompt_tokens, 0), r.cost, to_timestamp(r.expected_end)
+    FROM json_to_recordset(llm._ledger('{"do": "progress"}')) AS r (
+        pid integer, role_name name, database name, server text, started double precision, rows_read bigint,
+        asked bigint, answered bigint, from_cache bigint, in_flight bigint, prompt_tokens bigint,
+        cached_tokens bigint, completion_tokens bigint, cost double precision, expected_end double precision)
+$$;
+COMMENT ON FUNCTION llm.progress IS
+    'how far your running statements are; those of all roles and databases for members of pg_read_all_stats';

@@ -1,20 +1,56 @@
 """What a run reads of the ledger before it asks, and writes into it as answers land.
 
-In: questions and their rows' digests; completions. Out: outcomes that nobody need ask for. Where there is no account it
-does nothing.
+In: questions and their rows' digests; completions. Out: outcomes that nobody need ask for, and where the run stands,
+for other sessions to see. Where there is no account it does nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 from pg_bridge.asking.inquiry import Inquiry, Outcome
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Engine
 from pg_bridge.errors import EngineTimeout, EngineUnreachable
 from pg_bridge.ledger.account import Account
+from pg_bridge.ledger.progress import Standing
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Call
+
+T = TypeVar("T")
+
+
+@contextmanager
+def telling(account: Account | None) -> Iterator[Callable[[int], None]]:
+    """Tell others how far the statement is, until the block ends; gives a function that counts rows as read."""
+    if account is None:
+        yield lambda _: None
+        return
+    job = account.job
+
+    def count(rows: int) -> None:
+        job.rows_read += rows
+
+    try:
+        yield count
+    finally:
+        job.end()
+
+
+@contextmanager
+def reading(account: Account | None, fetch: Callable[[int], list[T]]) -> Iterator[Callable[[int], list[T]]]:
+    """The same, with a function that gives the rows that another gives, and counts them."""
+    with telling(account) as count:
+
+        def fetch_and_count(wanted: int) -> list[T]:
+            rows = fetch(wanted)
+            count(len(rows))
+            return rows
+
+        yield fetch_and_count
 
 
 class Books:
@@ -22,7 +58,7 @@ class Books:
 
     Args:
         account: Of the statement and its server; None for none.
-        engine: Tells which model answers.
+        engine: Tells which model answers, and what is in flight.
         run: Counts what the ledger answered.
     """
 
@@ -30,8 +66,11 @@ class Books:
         self._account = account
         self._engine = engine
         self._run = run
+        self._answered = 0
         self._failures = 0
         self._counted = Figures()
+        if account is not None:
+            engine.watch = partial(account.job.tick, self._stand)
 
     @property
     def keeps_prompts(self) -> bool:
@@ -63,6 +102,7 @@ class Books:
             return
         kept = []
         for inquiry, key, (answer, error), prompt in landed:
+            self._answered += 1
             if error is not None or answer is None:
                 self._failures += 1
             elif inquiry.context is not None:
@@ -73,6 +113,8 @@ class Books:
     def close(self) -> None:
         """Write the rest, at a moment when the user cannot be told of trouble."""
         self._write(quietly=True)
+        if self._account is not None:
+            self._account.job.add(self._stand())
 
     def _write(self, *, quietly: bool = False) -> None:
         if self._account is None:
@@ -93,6 +135,20 @@ class Books:
         self._account.count(figures.less(self._counted))
         self._counted = figures
         self._account.flush(quietly=quietly)
+
+    def _stand(self) -> Standing:
+        run, usage = self._run, self._run.usage
+        return Standing(
+            asked=run.unique_prompts,
+            answered=self._answered,
+            from_cache=run.from_cache,
+            in_flight=self._engine.in_flight,
+            left=self._engine.left,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+            cost=None,
+        )
 
     def _context(self, inquiry: Inquiry) -> bytes | None:
         """What the answers to a question depend on, but for the row; None if they are not kept."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pg_bridge.asking.books import Books
+from pg_bridge.asking.books import Books, reading
 from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
@@ -92,7 +92,7 @@ def ask(
     inquiry = memory.inquiry(Ask(prompt, call))
     portions = Portions(memory, run, Books(account, engine, run), engine.work)
     stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), portions, every_row)
-    return stream.answers(fetch, engine)
+    return stream.answers(fetch, engine, account)
 
 
 @dataclass(slots=True, eq=False)
@@ -120,8 +120,12 @@ class _Stream:
         self._ready: deque[tuple[_Rows, int, Outcome]] = deque()
         self._waiting: dict[bytes, list[tuple[_Rows, int]]] = {}  # by what is being asked: who waits for the answer
 
-    def answers(self, fetch: Fetch, engine: Engine) -> Iterator[Answer]:
+    def answers(self, fetch: Fetch, engine: Engine, account: Account | None) -> Iterator[Answer]:
         """Ask, and hand each row its answer."""
+        with reading(account, fetch) as counted:
+            yield from self._answers(counted, engine)
+
+    def _answers(self, fetch: Fetch, engine: Engine) -> Iterator[Answer]:
         run = self._portions.run
         run.usage = engine.usage
         try:

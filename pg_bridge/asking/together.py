@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
-from pg_bridge.asking.books import Books
+from pg_bridge.asking.books import Books, telling
 from pg_bridge.asking.inquiry import Ask, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
@@ -67,7 +67,9 @@ def answer_calls(
                 yield Group([inquiry], table, remembered=books.remembers(call))
 
     answers: list[str | None] = [None] * len(rows)
-    groups = _answer(memory, node, len(rows), make_groups, engine, account)
+    with telling(account) as count:
+        count(len(rows))
+        groups = _answer(memory, node, len(rows), make_groups, engine, account)
     for group, of_group in zip(groups, places, strict=True):
         for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
             if error is not None and call.on_error == "fail":

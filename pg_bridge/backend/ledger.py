@@ -17,24 +17,30 @@ from pg_bridge.backend.faults import describe_error
 from pg_bridge.backend.opened import open_ledger
 from pg_bridge.backend.session import SESSION, ServerOf
 from pg_bridge.errors import NotPermitted, OptionError
+from pg_bridge.ledger import progress
 from pg_bridge.ledger.account import Account, Asker
+from pg_bridge.ledger.progress import Job, Owner
 from pg_bridge.options import Server
 
 Warn = Callable[[str, str], None]
 Servers = Mapping[str, ServerOf]
 
 
-def open_account(server: Server, warn: Warn) -> Account | None:
+def open_account(server: Server, warn: Warn, reader: int | None = None) -> Account | None:
     """The current role's account of a statement with a server; None without a ledger.
 
     Args:
         server: The server.
         warn: Tells the user (message, hint).
+        reader: The role whose statement it is, if that is not the current one; it sees how far the statement is.
     """
     ledger = open_ledger()
     if ledger is None:
         return None
-    return Account(ledger, Asker(postgres.database(), postgres.current_role_oid(), server.owner), server, warn)
+    database, role = postgres.database(), postgres.current_role_oid()
+    seen_by = role if reader is None else reader
+    job = Job(ledger.running, Owner(seen_by, postgres.role_name(seen_by), database, server.name))
+    return Account(ledger, Asker(database, role, server.owner), server, warn, job)
 
 
 def reply(request: str | None, role: Hashable) -> str:
@@ -97,9 +103,21 @@ def _usage_reset(_: Mapping[str, Any], _known: Servers) -> int:
     return ledger.reset_usage(postgres.database()) if ledger else 0
 
 
+def _progress(_: Mapping[str, Any], _known: Servers) -> list[dict[str, object]]:
+    ledger = open_ledger()
+    if ledger is None:
+        return []
+    sees_all = postgres.reads_all_stats()
+    role = None if sees_all else postgres.current_role_oid()
+    database = None if sees_all else postgres.database()
+    ledger.running.look()
+    return ledger.running.read(lambda connection: progress.listed(connection, role, database), [])
+
+
 VERBS: dict[str, Callable[[Mapping[str, Any], Servers], object]] = {
     "cache_stats": _cache_stats,
     "cache_clear": _cache_clear,
     "usage": _usage,
     "usage_reset": _usage_reset,
+    "progress": _progress,
 }

@@ -28,10 +28,15 @@ def setting(name: str) -> str:
 
 def current_role() -> str:
     """The name of the role whose rights count now."""
+    return role_name(current_role_oid())
+
+
+def role_name(role: int) -> str:
+    """The name of a role by its oid; empty if there is none."""
     function = _BACKEND.GetUserNameFromId
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_uint32, ctypes.c_bool]
-    return str((function(current_role_oid(), True) or b"").decode())
+    return str((function(role, True) or b"").decode())
 
 
 def current_role_oid() -> int:

@@ -123,12 +123,14 @@ class Engine:
     Attributes:
         usage: The engine's own figures of what this object asked it.
         check_interrupts: As given.
+        watch: Called about as often, also while prompts are made; may be set at any time, and must not raise.
     """
 
     def __init__(
         self, server: Server, *, check_interrupts: Callable[[], None] = _never, gate: Gate | None = None
     ) -> None:
         self.usage = Usage()
+        self.watch: Callable[[], None] = _never
         self._server = server
         self.check_interrupts = check_interrupts
         self._tally = TokenTally(self.usage)
@@ -251,6 +253,18 @@ class Engine:
         if self._tally.wants_counters:
             self._wait_for(flight.settle())
 
+    @property
+    def in_flight(self) -> int:
+        """Prompts that the engine has been sent and has not answered."""
+        return self._flight.in_flight if self._flight is not None else 0
+
+    @property
+    def left(self) -> int | None:
+        """Prompts that have no answer yet; None while more of them may be made."""
+        if self._source is None:
+            return 0
+        return self._source.waiting + self.in_flight if self._source.ended else None
+
     def work(self) -> None:
         """Send what waits and receive what has come; for who makes prompts, or rows, while the engine waits for them.
 
@@ -261,6 +275,7 @@ class Engine:
             return
         if self._flight is None:
             self.check_interrupts()
+            self.watch()
         else:
             self._turn(SENDING_S if self._send_more() else 0)
             self._gate.tend()
@@ -374,6 +389,7 @@ class Engine:
         assert self._turns is not None  # noqa: S101 - as above
         assert self._client is not None  # noqa: S101 - as above
         self.check_interrupts()
+        self.watch()
         self._turns.turn(longest_s)
         self.usage.wait_s = self._clock.now_s()
         if self._client.silence_s > self._server.request_timeout_s:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pg_bridge.asking.books import reading
 from pg_bridge.asking.inquiry import Ask, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
@@ -26,7 +27,7 @@ from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
-from pg_bridge.foreign.source import Relation, Rows, Select, SortKey, SourceRow
+from pg_bridge.foreign.source import Relation, Select, SortKey, SourceRow
 from pg_bridge.ledger.account import Account
 from pg_bridge.rows.table import Table
 
@@ -145,8 +146,11 @@ class Scan:
         columns = self.relation.definition.columns
         statement = self.statement
         where = {name: place for place, name in enumerate(self.shown)}
-        with self.relation.source.rows(statement.sql, statement.parameters) as source:
-            for window in self._windows(source, memory.run, every_row=every_row):
+        with (
+            self.relation.source.rows(statement.sql, statement.parameters) as source,
+            reading(account, source.fetch) as fetch,
+        ):
+            for window in self._windows(fetch, memory.run, every_row=every_row):
                 places, answers = asking.answered(Table.from_json([cells[-1] for cells in window], self.sent))
                 yield [
                     [
@@ -160,14 +164,16 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
-    def _windows(self, source: Rows, run: Run, *, every_row: bool) -> Iterator[list[SourceRow]]:
+    def _windows(
+        self, fetch: Callable[[int], list[SourceRow]], run: Run, *, every_row: bool
+    ) -> Iterator[list[SourceRow]]:
         most = self.relation.definition.window_rows
         if len(self.predicates) > 1:  # the first rows tell which predicate is better asked first
             every_row = False
         if self.asked:
-            read = read_windows(source.fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
+            read = read_windows(fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
         else:  # nothing is gained by more rows at one time
-            read = read_windows(source.fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
+            read = read_windows(fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
         return (window.rows for window in read)
 
 

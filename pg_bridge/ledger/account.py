@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.ledger import answers, leases, usage
+from pg_bridge.ledger import answers, leases, progress, usage
 from pg_bridge.ledger.answers import KEY_BYTES, Scope, Stats
 from pg_bridge.ledger.database import Database, Warnings
+from pg_bridge.ledger.progress import Job
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Server
 
@@ -44,7 +45,8 @@ class Ledger:
         self.warnings = Warnings()
         self.most_bytes = most_bytes
         self._database = Database(folder / "ledger.db", f"{answers.SCHEMA};{usage.SCHEMA}", VERSION, self.warnings)
-        self.running = Database(folder / "running.db", leases.SCHEMA, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
+        schema = f"{leases.SCHEMA};{progress.SCHEMA}"
+        self.running = Database(folder / "running.db", schema, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
         self._written = 0
 
     def look(self) -> None:
@@ -139,10 +141,18 @@ class Account:
         asker: Who asks.
         server: The server.
         warn: Tells the user (message, hint), at moments when that can be done.
+        job: Tells others how far the statement is.
+
+    Attributes:
+        server: As given.
+        job: As given.
     """
 
-    def __init__(self, ledger: Ledger, asker: Asker, server: Server, warn: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, asker: Asker, server: Server, warn: Callable[[str, str], None], job: Job
+    ) -> None:
         self.server = server
+        self.job = job
         self._ledger = ledger
         self._asker = asker
         self._warn = warn

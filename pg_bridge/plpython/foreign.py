@@ -246,7 +246,7 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _ForeignTable, source: 
         partial(new_engine, server),
         table.learned_for(asked),
         every_row=asked.get("every_row", False),
-        account=SESSION.find_account(asked["statement"], server, partial(open_account, plpy)),
+        account=SESSION.find_account(asked["statement"], server, partial(open_account, plpy, reader=asked["reader"])),
     )
 
 
