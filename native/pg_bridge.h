@@ -23,7 +23,7 @@
  * A call that is not foreseen stays in its expression and is made as always.
  *
  * The module is also a foreign data wrapper, which foreign_scan.h tells about, and multicorn_guard.c keeps scans by
- * Multicorn from crashing the server.
+ * Multicorn from crashing the server. wait_event.c names what a backend waits for.
  */
 #ifndef PG_BRIDGE_H
 #define PG_BRIDGE_H
@@ -140,6 +140,9 @@ extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_
 extern bool reads_foreign_tables(PlannedStmt *stmt);
 extern void look_ahead_for_keys(PlannedStmt *stmt);
 extern void foreign_keys_init(void);
+
+/* wait_event.c */
+extern PGDLLEXPORT uint32 pg_bridge_wait_event(void);
 
 /* multicorn_guard.c */
 extern void multicorn_guard_init(void);

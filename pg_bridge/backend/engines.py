@@ -1,4 +1,6 @@
-"""Engines as a backend needs them: they stop when the statement should, and keep to what holds for all sessions."""
+"""Engines as a backend needs them: they stop when the statement should, keep to what holds for all sessions, and their
+waits can be seen.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from hashlib import blake2b
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running
+from pg_bridge.backend.waits import EngineWait
 from pg_bridge.engine import Engine
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
@@ -15,7 +18,7 @@ from pg_bridge.options import Server
 
 def new_engine(server: Server) -> Engine:
     """A way to a server's engine, for one run."""
-    return Engine(server, check_interrupts=Interrupts().check, gate=_gate(server))
+    return Engine(server, check_interrupts=Interrupts().check, gate=_gate(server), waiting=EngineWait())
 
 
 def _gate(server: Server) -> ServerGate:

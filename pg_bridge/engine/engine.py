@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -34,6 +34,8 @@ SENDING_S = 0.002  # a request is on the wire by then, before the consumer takes
 WORK_EVERY_S = 0.002  # while prompts are made
 LEAST_S = 0.001  # of a turn that only waits
 AHEAD_PROMPTS = 4096  # an engine of a thousand prompts a second has enough of them for as long as planning takes
+
+_NOTHING: AbstractContextManager[object] = nullcontext()
 
 _T = TypeVar("_T")
 
@@ -119,6 +121,7 @@ class Engine:
         server: Where the engine is and how to talk to it.
         check_interrupts: Called at least every 20 ms while waiting; raises to stop the run.
         gate: Says how much of what could be sent may be, for the sake of others; without it all.
+        waiting: Entered whenever the engine is waited for, and left before anything else is done.
 
     Attributes:
         usage: The engine's own figures of what this object asked it.
@@ -127,12 +130,18 @@ class Engine:
     """
 
     def __init__(
-        self, server: Server, *, check_interrupts: Callable[[], None] = _never, gate: Gate | None = None
+        self,
+        server: Server,
+        *,
+        check_interrupts: Callable[[], None] = _never,
+        gate: Gate | None = None,
+        waiting: AbstractContextManager[object] = _NOTHING,
     ) -> None:
         self.usage = Usage()
         self.watch: Callable[[], None] = _never
         self._server = server
         self.check_interrupts = check_interrupts
+        self._waiting = waiting
         self._tally = TokenTally(self.usage)
         self._clock = DrivenClock()
         self._turns: TurnLoop | None = None
@@ -373,7 +382,7 @@ class Engine:
 
     def _open(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
-            self._turns = TurnLoop(self._server.endpoint, self._clock)
+            self._turns = TurnLoop(self._server.endpoint, self._clock, self._waiting)
             self._client = Client(self._server, self.usage, self._clock, self._gate)
             self._wait_for(self._client.open())
         return self._turns, self._client

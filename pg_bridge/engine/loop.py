@@ -14,6 +14,7 @@ import ipaddress
 import signal
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,10 +31,12 @@ class TurnLoop:
     Args:
         endpoint: A resolver thread is started only if this URL's host is a name.
         clock: Started and stopped with every turn.
+        waiting: Entered for every turn.
     """
 
-    def __init__(self, endpoint: str, clock: DrivenClock) -> None:
+    def __init__(self, endpoint: str, clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
         self.clock = clock
+        self._waiting = waiting
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks weakly
         if _has_name(endpoint):
@@ -54,7 +57,8 @@ class TurnLoop:
             stop = self._loop.call_soon(self._loop.stop)
         self.clock.start()
         try:
-            self._loop.run_forever()
+            with self._waiting:
+                self._loop.run_forever()
         finally:
             self.clock.stop()
             stop.cancel()

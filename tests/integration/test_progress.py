@@ -242,3 +242,33 @@ def is_up(database: Database) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+# -- what it waits for
+
+
+def test_the_wait_for_the_engine_is_a_wait_event(
+    asker: Conn, connect: Connect, engine: EngineDouble, way: str, database: Database
+) -> None:
+    watching, pid = connect(), asker.info.backend_pid
+    has_name = database.cluster.has_module and watching.info.server_version >= 170000
+    name = "PgBridgeEngine" if has_name else "Extension"
+
+    def waits() -> bool:
+        event = "SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE pid = %s"
+        return watching.execute(event, [pid]).fetchone() == ("Extension", name)
+
+    engine.behaviour.hang_after = 1
+    with running(asker, WAYS[way]) as result:
+        assert eventually(waits)
+        asker.cancel_safe()
+        assert "canceling statement" in str(result())
+    assert not waits()
+
+
+def test_the_wait_is_over_when_the_answers_are_there(asker: Conn) -> None:
+    statement = (
+        f"SELECT m.count, a.wait_event FROM ({WAYS['map']}) AS m CROSS JOIN LATERAL "
+        "(SELECT wait_event FROM pg_stat_activity WHERE pid = pg_backend_pid() AND m.count > 0 OFFSET 0) AS a"
+    )
+    assert asker.execute(statement.encode()).fetchone() == (ROWS, None)

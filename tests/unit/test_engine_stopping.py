@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -23,6 +24,21 @@ SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")
 
 class Stop(Exception):  # stands for a cancelled statement
     pass
+
+
+class Waiting:
+    """Counts how often it is entered, and knows whether it is left."""
+
+    entered = 0
+    is_on = False
+
+    def __enter__(self) -> None:
+        assert not self.is_on
+        self.entered += 1
+        self.is_on = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_on = False
 
 
 def server(engine: EngineDouble, **options: object) -> Server:
@@ -234,7 +250,7 @@ def test_the_resolver_thread_takes_no_signal() -> None:
     async def nothing() -> None:
         pass
 
-    turns = TurnLoop("http://localhost:1", DrivenClock())
+    turns = TurnLoop("http://localhost:1", DrivenClock(), nullcontext())
     try:
         task = turns.start(mask_of_the_thread())
         while not task.done():
@@ -274,3 +290,35 @@ def test_no_signal_handler_is_touched() -> None:
             assert handlers() == before
     assert handlers() == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_only_the_wait_for_the_engine_is_told_as_one(engine: EngineDouble) -> None:
+    waiting = Waiting()
+    told: list[tuple[bool, int, int | None]] = []
+    with Engine(Server("double", engine.url), waiting=waiting) as asking:
+        asking.watch = lambda: told.append((waiting.is_on, asking.in_flight, asking.left))
+        answers = asking.complete((f"prompt {i}" for i in range(300)), SAMPLING, eager=True)
+        for _ in answers:
+            assert not waiting.is_on  # while the consumer works
+    assert waiting.entered >= 3
+    assert not any(is_on for is_on, _, _ in told)
+    assert max(in_flight for _, in_flight, _ in told) > 100
+    assert told[-1][1:] == (0, 0)
+    assert (asking.in_flight, asking.left) == (0, 0)
+
+
+def test_a_wait_that_fails_is_over(engine: EngineDouble) -> None:
+    waiting = Waiting()
+
+    def stop() -> None:
+        if waiting.entered > 2:
+            raise Stop
+
+    engine.behaviour.hang = True
+    with (
+        Engine(Server("double", engine.url), waiting=waiting, check_interrupts=stop) as asking,
+        pytest.raises(Stop),
+    ):
+        list(asking.complete(iter(["x"]), SAMPLING))
+    assert waiting.entered == 3
+    assert not waiting.is_on

@@ -28,6 +28,6 @@ def test_only_what_postgresql_looks_up_is_seen() -> None:
     names = {line.split()[0] for line in listed.splitlines()}
     functions = {name.removeprefix("pg_finfo_") for name in names if name.startswith("pg_finfo_")}
     assert functions  # SQL calls some
-    settings = {"pg_bridge_ledger_directory", "pg_bridge_ledger_size"}  # which Python reads
-    assert names == {"Pg_magic_func", "_PG_init"} | settings | functions | {f"pg_finfo_{name}" for name in functions}
+    for_python = {"pg_bridge_ledger_directory", "pg_bridge_ledger_size", "pg_bridge_wait_event"}
+    assert names == {"Pg_magic_func", "_PG_init"} | for_python | functions | {f"pg_finfo_{name}" for name in functions}
     assert all(name.startswith("pg_bridge_") for name in functions)
