@@ -221,3 +221,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION llm.progress IS
     'how far your running statements are; those of all roles and databases for members of pg_read_all_stats';
+
+CREATE FUNCTION llm.last_errors()
+RETURNS TABLE (at timestamptz, server text, question text, row_id bigint, key text, reason text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_timestamp(r.at), r.server, r.question, r.row_id, r.key, r.reason
+    FROM json_to_recordset(llm._ledger('{"do": "last_errors"}')) AS r (
+        at double precision, server text, question text, row_id bigint, key text, reason text)
+$$;
+COMMENT ON FUNCTION llm.last_errors IS
+    'why questions of this session as the current role have no answer: the latest 1,000, the latest first';

@@ -72,11 +72,6 @@ class Books:
         if account is not None:
             engine.watch = partial(account.job.tick, self._stand)
 
-    @property
-    def keeps_prompts(self) -> bool:
-        """Whether prompts are written, too."""
-        return self._account is not None and self._account.server.cache_prompts
-
     def remembers(self, call: Call) -> bool:
         """Whether an answer to a call is found again in the same statement."""
         return call.dedup and (self._account is None or call.cache_at(self._account.server) != "off")
@@ -96,7 +91,7 @@ class Books:
             inquiry.outcomes |= {key: (answer, None) for key, answer in known.items()}
             self._run.from_cache += len(known)
 
-    def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str | None]]) -> None:
+    def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str]]) -> None:
         """Write what has landed: (question, row, outcome, prompt)."""
         if self._account is None:
             return

@@ -43,6 +43,7 @@ class Inquiry:
         call: The options.
         sampling: What they say of the answers.
         outcomes: By the row's digest, the oldest first.
+        failed: The digests of the prompts that failed, by the row's digest.
         context: A digest of all that its answers depend on, but for the row, if they are kept in the ledger.
     """
 
@@ -50,12 +51,15 @@ class Inquiry:
     call: Call
     sampling: Sampling
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+    failed: dict[bytes, str] = field(default_factory=dict)
     context: bytes | None = None
 
     def forget(self) -> None:
         """Keep the latest outcomes only."""
         while len(self.outcomes) > REMEMBERED_ANSWERS:
-            del self.outcomes[next(iter(self.outcomes))]
+            oldest = next(iter(self.outcomes))
+            del self.outcomes[oldest]
+            self.failed.pop(oldest, None)
 
 
 def digest_rows(table: Table, *, remembered: bool = True) -> list[bytes]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.books import Books
+from pg_bridge.asking.failures import digest_prompt
 from pg_bridge.asking.inquiry import Inquiry, Outcome, digest_rows, outcome_of
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import render_questions
@@ -46,6 +47,11 @@ class Group:
         self._unique = dedup(table, enabled=self.call.dedup)
         self.table = self._unique.table
         self.keys = digest_rows(self.table, remembered=remembered)
+
+    def failed(self) -> list[str | None]:
+        """(n,) the digest of each input row's prompt if it failed, of the first question; None where none is known."""
+        digests = list(map(self.inquiries[0].failed.get, self.keys))
+        return [digests[u] for u in self._unique.inverse.tolist()]
 
     def fan_out(self) -> tuple[list[int], list[int]]:
         """(offsets, members): the input rows of unique row u are `members[offsets[u]:offsets[u + 1]]`."""
@@ -78,19 +84,20 @@ class Portions:
     run: Run
     books: Books
     work: Callable[[], None]
-    # By the number of the prompt, whose text is here only if it is to be written into the books.
-    _expected: dict[int, tuple[Inquiry, bytes, str | None]] = field(default_factory=dict)
+    _expected: dict[int, tuple[Inquiry, bytes, str]] = field(default_factory=dict)  # by the number of the prompt
     _numbers: Iterator[int] = field(default_factory=count)
 
     def sampling_of(self, index: int) -> Sampling:
         """How the prompt of an index is to be answered."""
         return self._expected[index][0].sampling
 
-    def learn(self, completion: Completion) -> tuple[bytes, Outcome]:
+    def learn(self, completion: Completion) -> tuple[Inquiry, bytes, Outcome]:
         """Remember what an answer says; returns whose it is, too."""
-        inquiry, key, _ = self._expected.pop(completion.index)
+        inquiry, key, prompt = self._expected.pop(completion.index)
         outcome = inquiry.outcomes[key] = outcome_of(completion)
-        return key, outcome
+        if outcome[1] is not None:
+            inquiry.failed[key] = digest_prompt(prompt)
+        return inquiry, key, outcome
 
     def land(self, completions: Sequence[Completion]) -> None:
         """Write answers into the books, before anybody learns them."""
@@ -180,8 +187,7 @@ class Portions:
         keys = [group.keys[row] for row in rows[ordering.row_order].tolist()]
         table = group.table.take(rows)
         for place, number, text in render_questions(questions, table, ordering, group.call.placement):
-            kept = text if self.books.keeps_prompts else None
-            self._expected[next(self._numbers)] = inquiries[number], keys[place], kept
+            self._expected[next(self._numbers)] = inquiries[number], keys[place], text
             self.run.unique_prompts += 1
             yield text
 

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pg_bridge.asking.failures import Failures
 from pg_bridge.engine import Usage
 
 
 @dataclass(slots=True)
 class Run:
-    """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none."""
+    """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
+
+    Attributes:
+        failures: Where it notes which questions have no answer, with those of other runs.
+    """
 
     rows: int = 0
     unique_prompts: int = 0
@@ -22,6 +27,7 @@ class Run:
     plan_s: float = 0.0
     return_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
+    failures: Failures = field(default_factory=Failures)
 
     @property
     def prefix_hit_rate(self) -> float | None:

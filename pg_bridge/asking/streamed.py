@@ -104,6 +104,7 @@ class _Rows:
     """
 
     window: Window[str | None]
+    keys: list[bytes]
     offsets: list[int]
     members: list[int]
 
@@ -116,6 +117,7 @@ class _Stream:
         self._columns = columns
         self._portions = portions
         self._every_row = every_row
+        self._server_name = ""
         self._remembers = portions.books.remembers(inquiry.call)
         self._ready: deque[tuple[_Rows, int, Outcome]] = deque()
         self._waiting: dict[bytes, list[tuple[_Rows, int]]] = {}  # by what is being asked: who waits for the answer
@@ -128,12 +130,13 @@ class _Stream:
     def _answers(self, fetch: Fetch, engine: Engine) -> Iterator[Answer]:
         run = self._portions.run
         run.usage = engine.usage
+        self._server_name = engine.server_name
         try:
             for completion in engine.complete_portions(
                 self._made(fetch), self._inquiry.sampling, eager=self._every_row, landed=self._portions.land
             ):
                 if completion is not None:
-                    key, outcome = self._portions.learn(completion)
+                    _, key, outcome = self._portions.learn(completion)
                     self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
                     self._inquiry.forget()
                 returned = time.perf_counter()
@@ -148,8 +151,11 @@ class _Stream:
         text, error = outcome
         for i in rows.members[rows.offsets[u] : rows.offsets[u + 1]]:
             row_id = rows.window.first_row_id + i
-            if error is not None and self._inquiry.call.on_error == "fail":
-                raise RowError(row_id, error)
+            if error is not None:
+                question = self._inquiry.failed.get(rows.keys[u])
+                self._portions.run.failures.add(self._server_name, question, error, row_id=row_id)
+                if self._inquiry.call.on_error == "fail":
+                    raise RowError(row_id, error)
             yield Answer(row_id, rows.window.rows[i], text, error)
 
     def _made(self, fetch: Fetch) -> Iterator[Portion]:
@@ -169,7 +175,7 @@ class _Stream:
             if not window.ahead_of:
                 portions.run.rows += len(window.rows)
                 fresh: list[int] = []
-                rows_of = _Rows(window, *group.fan_out())
+                rows_of = _Rows(window, group.keys, *group.fan_out())
                 for start in range(0, len(group.keys), RECALLED_ROWS):
                     fresh += self._find_fresh(rows_of, group, range(start, min(start + RECALLED_ROWS, len(group.keys))))
                     if self._ready:

@@ -69,7 +69,7 @@ def answer_calls(
     answers: list[str | None] = [None] * len(rows)
     with telling(account) as count:
         count(len(rows))
-        groups = _answer(memory, node, len(rows), make_groups, engine, account)
+        groups = _answer(memory, node, len(rows), make_groups, engine, account, note_failures=True)
     for group, of_group in zip(groups, places, strict=True):
         for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
             if error is not None and call.on_error == "fail":
@@ -148,6 +148,25 @@ def find_known(
     return group.known()
 
 
+def find_failed(memory: Memory, asks: Sequence[Ask], table: Table) -> list[str | None]:
+    """Tell which prompts about some rows have failed.
+
+    Args:
+        memory: Of the statement.
+        asks: Questions that need the same columns; the first that failed for a row counts.
+        table: The n rows, with all columns that they may name.
+
+    Returns:
+        (n,) digests of the prompts; None where none is known.
+    """
+    found: list[str | None] = [None] * table.rows
+    for inquiry in map(memory.inquiry, reversed(asks)):
+        needed = table.select(resolve_columns(inquiry.question, table.columns))
+        failed = Group([inquiry], needed, remembered=True).failed()
+        found = [digest or known for digest, known in zip(failed, found, strict=True)]
+    return found
+
+
 def _answer(
     memory: Memory,
     node: int,
@@ -155,6 +174,8 @@ def _answer(
     make_groups: Callable[[Books], Iterator[Group]],
     engine: Engine,
     account: Account | None,
+    *,
+    note_failures: bool = False,
 ) -> list[Group]:
     """Make groups, then ask what they have to ask; their outcomes are known afterwards."""
     run = Run(rows=rows, usage=engine.usage)
@@ -165,7 +186,9 @@ def _answer(
         made = chain.from_iterable(map(portions.of_group, groups))
         for completion in engine.complete_portions(made, portions.sampling_of, eager=True, landed=portions.land):
             if completion is not None:
-                portions.learn(completion)
+                inquiry, key, (_, error) = portions.learn(completion)
+                if error is not None and note_failures:
+                    memory.run.failures.add(engine.server_name, inquiry.failed[key], error)
     finally:
         engine.close()
         portions.books.close()

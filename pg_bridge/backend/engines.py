@@ -1,6 +1,4 @@
-"""Engines as a backend needs them: they stop when the statement should, keep to what holds for all sessions, and their
-waits can be seen.
-"""
+"""Engines as a backend needs them: stopped with the statement, held to what holds for all sessions, and seen waiting."""
 
 from __future__ import annotations
 

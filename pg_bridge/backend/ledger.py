@@ -114,10 +114,15 @@ def _progress(_: Mapping[str, Any], _known: Servers) -> list[dict[str, object]]:
     return ledger.running.read(lambda connection: progress.listed(connection, role, database), [])
 
 
+def _last_errors(_: Mapping[str, Any], _known: Servers) -> list[dict[str, object]]:
+    return SESSION.last_errors()
+
+
 VERBS: dict[str, Callable[[Mapping[str, Any], Servers], object]] = {
     "cache_stats": _cache_stats,
     "cache_clear": _cache_clear,
     "usage": _usage,
     "usage_reset": _usage_reset,
     "progress": _progress,
+    "last_errors": _last_errors,
 }

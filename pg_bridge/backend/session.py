@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+from pg_bridge.asking.failures import Failures
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.run import Run
@@ -70,6 +71,7 @@ class Session:
     _servers: dict[Hashable, dict[str, ServerOf]] = field(default_factory=dict, repr=False)
     _statements: dict[tuple[int, int], _Known] = field(default_factory=dict, repr=False)  # by role and number
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
+    _failures: dict[int, Failures] = field(default_factory=dict, repr=False)  # by role
 
     def forget(self, role: Hashable) -> None:
         """Forget the servers of a role, before they are listed anew; all go with the transaction."""
@@ -171,12 +173,19 @@ class Session:
 
     def begin_run(self, run: Run, reader: int | None = None) -> None:
         """Make a run the latest of a role, which is the current one if none is named."""
-        self._last_runs[postgres.current_role_oid() if reader is None else reader] = run
+        role = postgres.current_role_oid() if reader is None else reader
+        self._last_runs[role] = run
+        run.failures = self._failures.setdefault(role, Failures())
 
     def last_run_json(self) -> str | None:
         """The current role's latest run as `llm.last_run()` reads it, or None before the first."""
         run = self._last_runs.get(postgres.current_role_oid())
         return json.dumps(run.as_dict()) if run else None
+
+    def last_errors(self) -> list[dict[str, object]]:
+        """The current role's latest failures as `llm.last_errors()` reads them, the latest first."""
+        failures = self._failures.get(postgres.current_role_oid(), Failures())
+        return [asdict(failure) for failure in reversed(failures.latest)]
 
 
 SESSION = Session()

@@ -263,6 +263,11 @@ class Engine:
             self._wait_for(flight.settle())
 
     @property
+    def server_name(self) -> str:
+        """The name of the server."""
+        return self._server.name
+
+    @property
     def in_flight(self) -> int:
         """Prompts that the engine has been sent and has not answered."""
         return self._flight.in_flight if self._flight is not None else 0

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pg_bridge.asking.books import reading
+from pg_bridge.asking.failures import MOST_FAILURES
 from pg_bridge.asking.inquiry import Ask, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
-from pg_bridge.asking.together import answer_columns, find_known
+from pg_bridge.asking.together import answer_columns, find_failed, find_known
 from pg_bridge.asking.windows import FETCHED_ROWS, read_windows
 from pg_bridge.engine import UNFIT, Engine
 from pg_bridge.errors import AnswerError
@@ -37,6 +39,7 @@ _NOT_OF_THE_TYPE = "the answer is no value of the column's type"
 _WORTH_ANOTHER_TRY = UNFIT | {_NOT_OF_THE_TYPE}
 
 Row = list[str | None]
+KeyOf = Callable[[int], str | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +112,7 @@ class Scan:
         *,
         every_row: bool = False,
         account: Account | None = None,
+        shows_keys: bool = False,
     ) -> Iterator[Row]:
         """Run it.
 
@@ -119,6 +123,7 @@ class Scan:
             learned: Of this foreign table; read and added to.
             every_row: Whether all rows will be taken.
             account: The statement's with the ledger.
+            shows_keys: Whether who reads may be told the keys of rows that failed, where the query reads them.
 
         Yields:
             Rows of the foreign table, every column in its place; those that are not needed are None.
@@ -128,7 +133,9 @@ class Scan:
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
-        for window in self.windows(memory, node, new_engine, learned, every_row=every_row, account=account):
+        for window in self.windows(
+            memory, node, new_engine, learned, every_row=every_row, account=account, shows_keys=shows_keys
+        ):
             yield from window
 
     def windows(
@@ -140,6 +147,7 @@ class Scan:
         *,
         every_row: bool = False,
         account: Account | None = None,
+        shows_keys: bool = False,
     ) -> Iterator[list[Row]]:
         """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned, account)
@@ -151,7 +159,8 @@ class Scan:
             reading(account, source.fetch) as fetch,
         ):
             for window in self._windows(fetch, memory.run, every_row=every_row):
-                places, answers = asking.answered(Table.from_json([cells[-1] for cells in window], self.sent))
+                table = Table.from_json([cells[-1] for cells in window], self.sent)
+                places, answers = asking.answered(table, self._keys(window) if shows_keys else _no_key)
                 yield [
                     [
                         answers[column.name][i]
@@ -164,6 +173,14 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
+    def _keys(self, window: Sequence[SourceRow]) -> KeyOf:
+        """The keys of a window's rows, if the query reads them."""
+        key = self.relation.definition.key
+        if key not in self.shown:
+            return _no_key
+        column = self.shown.index(key)
+        return lambda place: window[place][column]
+
     def _windows(
         self, fetch: Callable[[int], list[SourceRow]], run: Run, *, every_row: bool
     ) -> Iterator[list[SourceRow]]:
@@ -175,6 +192,10 @@ class Scan:
         else:  # nothing is gained by more rows at one time
             read = read_windows(fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
         return (window.rows for window in read)
+
+
+def _no_key(_: int) -> None:
+    """No key is known."""
 
 
 def _chars_held(cells: SourceRow) -> int:
@@ -202,16 +223,20 @@ class _Asking:
         self._predicates = scan.predicates
         self._others = [column for column in scan.asked if column.name not in self._predicates]
         self._bytewise = scan.relation.bytewise
+        self._server_name = ""
+        self._key_of: KeyOf = _no_key
 
-    def answered(self, table: Table) -> tuple[list[int], dict[str, Row]]:
+    def answered(self, table: Table, key_of: KeyOf) -> tuple[list[int], dict[str, Row]]:
         """Ask about one window.
 
         Args:
             table: Its rows, with all columns that are sent.
+            key_of: The key of the row at a place.
 
         Returns:
             The places of the rows that are left, and of each model column its values for them.
         """
+        self._key_of = key_of
         places = np.arange(table.rows, dtype=np.intp)
         answers: dict[str, Row] = {}
         in_turn = self._scan.in_turn(self._learned, _mean_chars(table))
@@ -221,12 +246,12 @@ class _Asking:
         for column in in_turn:
             if not places.size:
                 break
-            values, kept = self._filtered(column, table.take(places))
+            values, kept = self._filtered(column, table, places)
             answers = {name: [row[i] for i in kept] for name, row in answers.items()}
             answers[column.name] = [values[i] for i in kept]
             places = places[kept]
         if self._others and places.size:
-            values_of = self._values(self._others, table.take(places))
+            values_of = self._values(self._others, table, places)
             answers |= {column.name: values for column, values in zip(self._others, values_of, strict=True)}
         return places.tolist(), answers
 
@@ -243,20 +268,23 @@ class _Asking:
         quals = self._predicates[column.name]
         return error is None and any(surely_fails(qual, column.type, value, bytewise=self._bytewise) for qual in quals)
 
-    def _filtered(self, column: ModelColumn, table: Table) -> tuple[Row, list[int]]:
+    def _filtered(self, column: ModelColumn, table: Table, places: NDArray[np.intp]) -> tuple[Row, list[int]]:
         quals = self._predicates[column.name]
         questions = self._memory.run.unique_prompts
-        (values,) = self._values([column], table)
+        (values,) = self._values([column], table, places)
         fails = {value: self._fails(column, (value, None)) for value in set(values)}
         kept = [i for i, value in enumerate(values) if not fails[value]]
-        self._learned.add(quals, table.rows, len(kept), self._memory.run.unique_prompts - questions)
+        self._learned.add(quals, len(values), len(kept), self._memory.run.unique_prompts - questions)
         return values, kept
 
-    def _values(self, columns: Sequence[ModelColumn], table: Table) -> list[Row]:
-        outcomes = self._ask([column.ask for column in columns], table)
-        return [self._decoded(column, table, of_column) for column, of_column in zip(columns, outcomes, strict=True)]
+    def _values(self, columns: Sequence[ModelColumn], table: Table, places: NDArray[np.intp]) -> list[Row]:
+        asked = table.take(places)
+        outcomes = self._ask([column.ask for column in columns], asked)
+        return [
+            self._decoded(column, asked, places, of_column) for column, of_column in zip(columns, outcomes, strict=True)
+        ]
 
-    def _decoded(self, column: ModelColumn, table: Table, outcomes: Sequence[Outcome]) -> Row:
+    def _decoded(self, column: ModelColumn, table: Table, places: NDArray[np.intp], outcomes: Sequence[Outcome]) -> Row:
         """Turn answers into values; ask once more where an answer is no value."""
         known = {outcome: _value(column, outcome) for outcome in set(outcomes)}
         again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _WORTH_ANOTHER_TRY]
@@ -265,14 +293,26 @@ class _Asking:
             (second,) = self._ask([column.again], table.take(np.array(again, np.intp)))
             for i, outcome in zip(again, second, strict=True):
                 results[i] = _value(column, outcome)
-        if not column.on_error_null:
-            for _, error in results:
-                if error is not None:
-                    raise AnswerError(column.name, error)
+        failing = [i for i, (_, error) in enumerate(results) if error is not None]
+        if failing:
+            self._note_failures(column, table, places, {i: results[i][1] or "" for i in failing})
+            if not column.on_error_null:
+                raise AnswerError(column.name, results[failing[0]][1] or "")
         return [value for value, _ in results]
 
+    def _note_failures(
+        self, column: ModelColumn, table: Table, places: NDArray[np.intp], reasons: dict[int, str]
+    ) -> None:
+        rows = list(reasons)[-MOST_FAILURES:]
+        prompts = find_failed(self._memory, [column.again, column.ask], table.take(np.array(rows, np.intp)))
+        for i, prompt in zip(rows, prompts, strict=True):
+            reason = f'column "{column.name}": {reasons[i]}'
+            self._memory.run.failures.add(self._server_name, prompt, reason, key=self._key_of(int(places[i])))
+
     def _ask(self, asks: Sequence[Ask], table: Table) -> list[list[Outcome]]:
-        return answer_columns(self._memory, self._node, asks, table, self._new_engine(), self._account)
+        engine = self._new_engine()
+        self._server_name = engine.server_name
+        return answer_columns(self._memory, self._node, asks, table, engine, self._account)
 
 
 def _mean_chars(table: Table) -> float:

@@ -164,6 +164,7 @@ class ForeignTable:
             self.learned,
             # Of a table that this transaction made nobody knows the server, and so neither what may be recalled.
             account=SESSION.find_account(number, server, partial(open_account, warn=warn)) if self._itself else None,
+            shows_keys=self._reader_may(),
         )
 
     def size(self, scan: Scan) -> tuple[int, int]:
@@ -173,8 +174,7 @@ class ForeignTable:
 
     def explain(self, scan: Scan, *, verbose: bool) -> Iterator[str]:
         """Lines of EXPLAIN; figures of the source's rows are for those only who may do what the table's owner may."""
-        sample = not self._itself or any(found.reader_may for found in self._itself)
-        return explain.lines(scan, self.learned, verbose=verbose, sample=sample)
+        return explain.lines(scan, self.learned, verbose=verbose, sample=self._reader_may())
 
     def sortable(self, keys: Sequence[Any]) -> list[Any]:
         """The longest beginning of a sort order that the source can sort by."""
@@ -205,6 +205,10 @@ class ForeignTable:
         made = any(column.type.oid >= _FIRST_MADE and column.name not in relation.enums for column in self._columns)
         if made and self._itself and not any(found.owner_may_here for found in self._itself):
             raise _denied(self._itself[0].owner, postgres.current_role())
+
+    def _reader_may(self) -> bool:
+        """Whether the current role may do what the table's owner may."""
+        return not self._itself or any(found.reader_may for found in self._itself)
 
     def _owner_may(self) -> bool:
         return not self._itself or any(found.owner_may for found in self._itself)

@@ -247,6 +247,8 @@ def _windows(plpy: Any, asked: Mapping[str, Any], table: _ForeignTable, source: 
         table.learned_for(asked),
         every_row=asked.get("every_row", False),
         account=SESSION.find_account(asked["statement"], server, partial(open_account, plpy, reader=asked["reader"])),
+        # Through a view of somebody else's he may read a key that the reader may not.
+        shows_keys=asked["reader"] == postgres.current_role_oid() and not asked.get("discreet", False),
     )
 
 

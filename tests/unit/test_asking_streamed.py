@@ -21,6 +21,8 @@ from pg_bridge.options import Call
 class Oracle:
     """Stands where an `Engine` stands: answers with the prompt's own cells, some prompts late and out of order."""
 
+    server_name = "oracle"
+
     def __init__(self, late: int) -> None:
         self.usage = Usage()
         self.prompts: list[str] = []

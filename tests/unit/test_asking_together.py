@@ -21,6 +21,8 @@ from pg_bridge.options import Call
 class Oracle:
     """Stands where an `Engine` stands: answers with the prompt's own question and cells, the latest prompt first."""
 
+    server_name = "oracle"
+
     def __init__(self, asked: list[str]) -> None:
         self.usage = Usage(requests=1, prompt_tokens=10, cached_tokens=None)
         self.asked = asked

@@ -70,6 +70,8 @@ class Source:
 class Oracle:
     """Stands where an `Engine` stands; the latest prompt is answered first."""
 
+    server_name = "oracle"
+
     def __init__(self, answer: Callable[[str, int], str], asked: list[str]) -> None:
         self.usage = Usage()
         self._answer = answer
