@@ -4,6 +4,10 @@ PostgreSQL's signal handlers only set flags; the C code acts on them at its own 
 for an engine reaches no such point, so it reads the flags itself and raises an ordinary exception. Calling
 PostgreSQL's own `CHECK_FOR_INTERRUPTS` from here would jump over Python's frames and leave the interpreter broken.
 
+One kind of interrupt must be acted on at once: from version 15 on DROP DATABASE, and what is like it, waits until every
+backend of the cluster has closed its files when it is told to, and would wait for the engine. That is PostgreSQL's own
+function, which raises no error.
+
 A client that closed its connection sets no flag unless `client_connection_check_interval` is on (it is off by
 default), so the client's socket is looked at too, in the way that PostgreSQL itself does.
 """
@@ -29,6 +33,10 @@ class Interrupts:
         backend = ctypes.CDLL(None)
         self._cancel = ctypes.c_int.in_dll(backend, "QueryCancelPending")
         self._die = ctypes.c_int.in_dll(backend, "ProcDiePending")
+        self._barrier = ctypes.c_int.in_dll(backend, "ProcSignalBarrierPending")
+        self._held_off = ctypes.c_uint32.in_dll(backend, "InterruptHoldoffCount")
+        self._pass_barrier = backend.ProcessProcSignalBarrier
+        self._pass_barrier.restype, self._pass_barrier.argtypes = None, []
         port = ctypes.c_void_p.in_dll(backend, "MyProcPort").value
         # The socket is the first member of struct Port in every supported version.
         self._socket = ctypes.c_int.from_address(port).value if port else -1
@@ -51,6 +59,8 @@ class Interrupts:
         """
         if self.pending:
             raise Cancelled("canceling statement due to user request or timeout")
+        if self._barrier.value and not self._held_off.value:
+            self._pass_barrier()
         now = time.monotonic()
         if now >= self._next_client_check:
             self._next_client_check = now + _CLIENT_CHECK_INTERVAL_S

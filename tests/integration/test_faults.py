@@ -120,6 +120,29 @@ def test_llm_complete_can_be_cancelled(conn: Conn, connect: Connect, engine: Eng
     assert_sound(conn, engine)
 
 
+def test_dropping_another_database_does_not_wait_for_the_engine(
+    conn: Conn, connect: Connect, engine: EngineDouble
+) -> None:
+    engine.behaviour.hang = True
+    other = connect()
+    other.execute("CREATE DATABASE doomed")
+    other.execute("SET statement_timeout = '60s'")
+
+    def drop_and_cancel() -> None:
+        try:
+            other.execute("DROP DATABASE doomed")
+        finally:
+            conn.cancel_safe()
+
+    with once(asked(engine), drop_and_cancel), pytest.raises(psycopg.errors.QueryCanceled):
+        ask(conn, MANY, "{i}")
+    databases = other.execute("SELECT count(*) FROM pg_database WHERE datname = 'doomed'").fetchone()
+    other.execute("RESET statement_timeout")
+    other.execute("DROP DATABASE IF EXISTS doomed")
+    assert databases == (0,)
+    assert_sound(conn, engine)
+
+
 def test_a_closed_client_stops_the_statement(fresh: Conn, connect: Connect, engine: EngineDouble) -> None:
     engine.behaviour.hang = True
     leaving = connect()
