@@ -1,4 +1,4 @@
-"""Engines as a backend needs them: stopped with the statement, held to what holds for all sessions, and seen waiting."""
+"""Engines as a backend needs them: stopped with the statement, within what holds for all sessions, and seen waiting."""
 
 from __future__ import annotations
 
