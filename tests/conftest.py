@@ -8,6 +8,7 @@ Multicorn2.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -42,13 +43,17 @@ Connect = Callable[..., psycopg.Connection[Any]]
 
 # A machine may be slow or busy: a test fails for what is wrong, never for what takes long.
 UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("quick", max_examples=25, **UNTIMED)
+settings.register_profile("quick", max_examples=15, **UNTIMED)
 settings.register_profile("thorough", max_examples=300, **UNTIMED)
 settings.load_profile("quick")
 
 
 def pytest_configure() -> None:
     use_memory()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported and collected stays, and need not be looked through at every garbage collection
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

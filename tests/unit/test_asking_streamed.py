@@ -109,7 +109,7 @@ def test_every_row_gets_its_answer_once(
 
 @pytest.mark.parametrize("every_row", [True, False])
 @pytest.mark.parametrize(
-    ("rows", "distinct", "late"), [(1024, 1024, 0), (6000, 5000, 40), (6000, 37, 3000), (3000, 1, 1)]
+    ("rows", "distinct", "late"), [(1024, 1024, 0), (3000, 2500, 40), (3000, 37, 1500), (3000, 1, 1)]
 )
 def test_rows_that_go_ahead_are_asked_once_and_answered_in_their_place(
     rows: int, distinct: int, late: int, every_row: bool
@@ -153,7 +153,7 @@ def test_an_unknown_column_is_known_before_anything_is_fetched() -> None:
         ask(fetch, ["a"], "{b}", Call(), engine, Run())
 
 
-def test_a_million_duplicates_are_not_kept() -> None:
+def test_duplicates_are_not_kept() -> None:
     """Rows whose answer is known are handed over before the next window is read."""
     engine: Any = Oracle(0)
     read = 0
@@ -161,7 +161,7 @@ def test_a_million_duplicates_are_not_kept() -> None:
     def fetch(count: int) -> list[str | None]:
         nonlocal read
         read += count
-        return ['{"a": "x"}'] * count if read < 200_000 else []
+        return ['{"a": "x"}'] * count if read < 50_000 else []
 
     answers = ask(fetch, ["a"], "{a}", Call(window_rows=1000), engine, Run())
     for taken, _ in enumerate(answers, 1):

@@ -24,6 +24,8 @@ from pg_bridge.options import Server
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 from tests.unit.test_engine_faults import everything_said
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 KEY = "sk-Very/Secret+key=42 ü"
 SAMPLING = Sampling(max_tokens=64, temperature=0.0, system_prompt="")
 
@@ -206,7 +208,7 @@ def test_a_page_without_end_is_not_read_to_the_end(path: str) -> None:
 def test_what_is_compressed_is_not_unpacked() -> None:
     import gzip  # noqa: PLC0415
 
-    bomb = gzip.compress(b" " * (64 << 20))
+    bomb = gzip.compress(b" " * (16 << 20))
 
     def packs(request: Request) -> Reply:
         assert request.headers["Accept-Encoding"] == "identity"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pg_bridge import ordering
 from pg_bridge.ordering import plan
 from pg_bridge.ordering.cells import Cells
 from pg_bridge.ordering.fixed import _count_paid_by_others, count_fixed, divide_in_camps
+from pg_bridge.ordering.measured import SMALL_CELLS
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
@@ -24,6 +26,10 @@ def popular_and_rare() -> Table:
     marks = [f"mark {i:03}" * 3 for i in range(500)] + [f"mark of {i % 4}" * 3 for i in range(400)]
     notes = [f"note {i % 7}" for i in range(900)]
     return Table.from_cells(["thing", "mark", "note"], [list(map(json.dumps, each)) for each in (things, marks, notes)])
+
+
+def beers() -> Table:
+    return dedup(make("beer", 9_000, 0).table()).table
 
 
 def test_rows_of_rare_values_share_by_another_order() -> None:
@@ -78,10 +84,19 @@ def test_interrupts_end_it() -> None:
         divide_in_camps(cells, [0, 1, 2], shared)
 
 
-def test_beer_is_planned_in_camps(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = dedup(make("beer", 9_000, 0).table()).table
+@pytest.mark.parametrize(
+    ("make_table", "small_cells"),
+    [(popular_and_rare, 2_000), pytest.param(beers, SMALL_CELLS, marks=pytest.mark.slow)],
+    ids=["made", "beer"],
+)
+def test_a_plan_gains_by_camps(
+    make_table: Callable[[], Table], small_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table()
+    k = len(table.columns)
+    monkeypatch.setattr(ordering, "SMALL_CELLS", small_cells)
     planned = plan(table)
-    assert (np.sort(planned.column_order, axis=1) == np.arange(9)).all()
+    assert (np.sort(planned.column_order, axis=1) == np.arange(k)).all()
     assert sorted(planned.row_order.tolist()) == list(range(table.rows))
     monkeypatch.setattr(ordering, "divide_in_camps", lambda *_: [])
     assert planned.shared_chars > 1.004 * plan(table).shared_chars

@@ -172,9 +172,10 @@ def test_equal_rows_stay_together() -> None:
     assert (after, won) == ([[0, 1]] * 3, 0)
 
 
+@pytest.mark.parametrize("rows", [400, pytest.param(1_200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["fever", "squad", pytest.param("pdmx", marks=pytest.mark.slow)])
-def test_a_plan_gains_by_moving_branches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = make(name, rows=1_200).table()
+def test_a_plan_gains_by_moving_branches(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = make(name, rows).table()
     with_moves = plan(table).shared_chars
     monkeypatch.setattr("pg_bridge.ordering.MOST_SWEEPS", 0)
     assert with_moves > plan(table).shared_chars

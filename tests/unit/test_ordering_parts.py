@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.ordering.cells import Cells, sort_texts
 from pg_bridge.ordering.fixed import count_fixed, order_greedily, order_v1, refine_order
+from pg_bridge.ordering.measured import CHUNK_ROWS
 from pg_bridge.ordering.partition import NONE, Partition, descend, divide, sort_order, split, walk
 from pg_bridge.ordering.sent import Sent
 from pg_bridge.ordering.tree import grow
@@ -91,9 +92,12 @@ def test_texts_are_sorted_and_share_their_common_prefix_with_the_text_before(ali
     assert_alphabetical(list(dict.fromkeys([same + "b", same, same[: alike // 2] + "z", same + "ab", "", same + "a"])))
 
 
+@pytest.mark.parametrize("chunk", [64, pytest.param(CHUNK_ROWS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rare", ["x", "ł"])
-def test_many_texts_are_sorted_as_few_are(rare: str) -> None:
-    texts = [f"{i // 3:06d} and {i * 7919 % 131_080}" for i in range(131_080)]
+def test_many_texts_are_sorted_as_few_are(rare: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pg_bridge.ordering.cells.CHUNK_ROWS", chunk)
+    n = 2 * chunk + 8
+    texts = [f"{i // 3:06d} and {i * 7919 % n}" for i in range(n)]
     assert_alphabetical([*texts[::-1], rare])
 
 
@@ -166,9 +170,10 @@ def test_ranks_are_wide_enough_for_every_cell(distinct: int, dtype: type[np.inte
 @pytest.mark.parametrize("groups", [1, 300, 65_536, 65_537, 70_000])
 def test_sorting_by_group_and_rank_is_stable(ranks: int, groups: int) -> None:
     chance = chance_of(ranks)
-    group = np.sort(np.append(chance.integers(0, groups, 75_000), groups - 1))
+    n = 33_000  # enough for the largest keys and their places to need more than 63 bits
+    group = np.sort(np.append(chance.integers(0, groups, n), groups - 1))
     dtype: type[np.integer] = np.uint16 if ranks <= 65_536 else np.int32
-    rank: NDArray[np.integer] = np.append(chance.integers(0, ranks, 75_000), ranks - 1).astype(dtype)
+    rank: NDArray[np.integer] = np.append(chance.integers(0, ranks, n), ranks - 1).astype(dtype)
     expected = np.lexsort((rank, group))
     assert np.array_equal(sort_order(group, rank, ranks), expected)
     assert np.array_equal(sort_order(group, rank), expected)
@@ -220,11 +225,18 @@ def test_groups_split_as_their_texts_sort(seed: int) -> None:
     assert_split(table, Cells(table), partition, [seed % 3] * partition.count)
 
 
-@pytest.mark.parametrize("columns", [[1, 1, 1], [1, 0, 1]])
-def test_groups_of_many_distinct_cells_split_as_their_texts_sort(columns: list[int]) -> None:
-    n = 70_000
-    many = [f'"{i * 7919 % n:05d}"' for i in range(n - 100)]
-    table = Table.from_cells(["few", "many"], [[f"{i % 7}" for i in range(n)], many + many[:100]])
+@pytest.mark.parametrize(
+    ("n", "largest_short", "chunk"),
+    [(700, 255, 64), pytest.param(70_000, np.iinfo(np.uint16).max, CHUNK_ROWS, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("columns", [[1, 0, 1], [1, 1, 1]])
+def test_groups_of_many_distinct_cells_split_as_their_texts_sort(
+    columns: list[int], n: int, largest_short: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pg_bridge.ordering.cells._LARGEST_SHORT", largest_short)
+    monkeypatch.setattr("pg_bridge.ordering.partition.CHUNK_ROWS", chunk)
+    many = [f'"{i * 7919 % n:05d}"' for i in range(n - n // 7)]
+    table = Table.from_cells(["few", "many"], [[f"{i % 7}" for i in range(n)], many + many[: n // 7]])
     assert_split(table, Cells(table), random_partition(chance_of(0), n, 3), columns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from os import path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,17 +65,21 @@ def two_columns(first: list[str], second: list[str]) -> Table:
     return Table.from_cells(["film", "city"], [first, second])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "pdmx" else name for name in PAPER_TABLES]
-)
-def test_carrying_from_window_to_window_never_costs_hits(name: str) -> None:
-    table = make(name, rows=1_200)
-    windows = windows_of(list(table.columns), [list(column) for column in table.cells], [200, 400, 600])
+def tables(*fast: str) -> list[Any]:
+    """All tables; those that are not named take part in `make test-slow` only."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in PAPER_TABLES]
+
+
+@pytest.mark.parametrize("sizes", [[40, 80, 120], pytest.param([200, 400, 600], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", tables("bird", "beer", "fever"))
+def test_carrying_from_window_to_window_never_costs_hits(name: str, sizes: list[int]) -> None:
+    table = make(name, rows=sum(sizes))
+    windows = windows_of(list(table.columns), [list(column) for column in table.cells], sizes)
     carried, alone = (shared_in_a_tree(sent_texts(windows, planned(windows, carry=carry))) for carry in (True, False))
     assert carried >= alone
 
 
-@pytest.mark.parametrize("name", PAPER_TABLES)
+@pytest.mark.parametrize("name", tables("movies", "products", "fever"))
 def test_no_single_order_shares_more_with_what_was_sent(name: str) -> None:
     table = make(name, rows=500)
     first, rest = windows_of(list(table.columns), [list(column) for column in table.cells], [64, 436])
@@ -192,8 +197,8 @@ def test_a_plan_for_itself_remembers_nothing() -> None:
 
 
 def test_the_same_windows_are_planned_the_same() -> None:
-    table = make("movies", rows=900)
-    windows = windows_of(list(table.columns), [list(column) for column in table.cells], [100, 400, 400])
+    table = make("movies", rows=200)
+    windows = windows_of(list(table.columns), [list(column) for column in table.cells], [50, 70, 80])
     for one, other in zip(planned(windows), planned(windows), strict=True):
         assert np.array_equal(one.row_order, other.row_order)
         assert np.array_equal(one.column_order, other.column_order)

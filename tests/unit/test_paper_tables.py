@@ -44,6 +44,7 @@ def test_the_tables_are_the_papers() -> None:
     assert list(COLUMNS) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["movies", "products", "bird"])
 def test_at_full_size_the_published_figures_hold(name: str) -> None:
     table = make(name).table()
@@ -55,7 +56,7 @@ def test_at_full_size_the_published_figures_hold(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_table_keeps_the_shape(name: str) -> None:
     spec = PAPER_TABLES[name]
-    rows = 1500
+    rows = 500
     table = make(name, rows).table()
     assert (table.rows, len(table.columns)) == (rows, COLUMNS[name])
     found = cardinalities(table)

@@ -132,9 +132,9 @@ def test_a_long_cell_is_cut() -> None:
 
 
 def test_of_many_columns_that_the_same_rows_share_the_last_box_tells_how_many() -> None:
-    table = table_of([f"c{j}" for j in range(400)], [["same"] * 399 + [f"{i}"] for i in range(3)])
+    table = table_of([f"c{j}" for j in range(200)], [["same"] * 199 + [f"{i}"] for i in range(3)])
     said = texts(drawn(table))
-    assert "… and 396 more cells" in said
+    assert "… and 196 more cells" in said
     assert [text for text in said if text.startswith("row ")] == ["row 0", "row 1", "row 2"]
 
 

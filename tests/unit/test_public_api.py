@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import pg_bridge
+from pg_bridge.errors import EngineDenied
 from pg_bridge.testing.double import EngineDouble
 from tests.typing import api
 
@@ -33,6 +34,7 @@ def test_the_names_do_what_their_types_say() -> None:
     assert sorted(ordering.row_order.tolist()) == [0, 1, 2]
     with EngineDouble() as engine:
         assert len(api.ask_an_engine(api.name_a_server(engine.url), iter(["a", "b"]))) == 2
-    sqlstate, _, hint = api.say_what_went_wrong("http://127.0.0.1:9")
-    assert sqlstate == "08001"
+    with EngineDouble(api_key="another") as engine:
+        sqlstate, _, hint = api.say_what_went_wrong(engine.url)
+    assert sqlstate == EngineDenied.sqlstate
     assert hint

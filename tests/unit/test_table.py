@@ -43,7 +43,7 @@ def test_the_last_of_equal_keys_counts_in_every_row() -> None:
     ]
 
 
-MANY = 1000  # rows enough for a pattern of their layout to be compiled
+MANY = 200  # rows enough for a pattern of their layout to be compiled
 
 
 @pytest.mark.parametrize("columns", [["a", "b"], ["b", "a"], ["b"], ["a", "missing"], ["missing"]])
@@ -149,18 +149,21 @@ def test_codes_lie_column_by_column_and_number_first_appearances() -> None:
     assert table.values == (['"y"', '"x"'], ["1", "2"])
 
 
+@pytest.mark.parametrize(("n", "looked_at"), [(5_000, 1 << 11), pytest.param(40_000, 1 << 14, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("repeats", ["none", "few", "late", "many late", "all alike at the start"])
-def test_columns_of_hardly_repeated_cells_are_coded_as_others_are(repeats: str) -> None:
-    n = 40_000
-    numbers = np.arange(n)
+def test_columns_of_hardly_repeated_cells_are_coded_as_others_are(
+    repeats: str, n: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pg_bridge.rows.table._LOOKED_AT_ROWS", looked_at)
+    numbers, half = np.arange(n), n // 2
     if repeats == "few":
         numbers[::1_000] = 7
     elif repeats == "late":
-        numbers[30_000:30_100] = numbers[:100]
+        numbers[-100:] = numbers[:100]
     elif repeats == "many late":
-        numbers[20_000:] = numbers[:20_000] // 2
+        numbers[half:] = numbers[:half] // 2
     elif repeats == "all alike at the start":
-        numbers[:20_000] = 0
+        numbers[:half] = 0
     texts = [f'"{number * 7_919 % 40_009}"' for number in numbers.tolist()]
     code_of: dict[str, int] = {}
     codes = [code_of.setdefault(text, len(code_of)) for text in texts]
