@@ -219,11 +219,12 @@ def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Call
         asking = psycopg.connect(database.dsn, autocommit=True)
         create_server(asking, engine.url)
         pid = asking.info.backend_pid
-        with running(asking, WAYS["map"]) as result:
-            with closing(psycopg.connect(database.dsn, autocommit=True)) as watching:
-                assert eventually(answered(watching, pid))
+        watching = psycopg.connect(database.dsn, autocommit=True)
+        with running(asking, WAYS["map"]) as result, closing(watching):
+            assert eventually(answered(watching, pid))
             os.kill(pid, signal.SIGKILL)
             assert isinstance(result(), psycopg.OperationalError)
+            assert eventually(lambda: is_ended(watching))  # by now PostgreSQL knows of it
         asking.close()
         assert eventually(lambda: is_up(database))
         with closing(psycopg.connect(database.dsn, autocommit=True)) as watching:
@@ -234,6 +235,14 @@ def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Call
                 assert eventually(answered(other, watching.info.backend_pid))
                 assert other.execute("SELECT count(*) FROM llm.progress()").fetchone() == (1,)
                 engine.behaviour.delay_s = 0
+
+
+def is_ended(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def is_up(database: Database) -> bool:
