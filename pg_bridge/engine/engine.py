@@ -248,7 +248,8 @@ class Engine:
                 self._turn(SENDING_S if sent else 0)
             else:
                 self._turn(self._until_next_look())
-            self._gate.tend()
+            if not (eager and flight.landed) or source.is_dry:  # else more is asked for at once, which tells it, too
+                self._gate.tend()
             if flight.landed:
                 self._ask_gate_at = 0.0  # what made room may be ours
             # All that has landed, if more was made meanwhile: rows that wait for an answer are held as long as they do.

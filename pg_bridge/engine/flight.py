@@ -123,7 +123,12 @@ class Flight:
             waited_s += SETTLE_STEP_S
 
     def cost(self, prompts: Numbered) -> tuple[int, int]:
-        """How many requests it takes to send prompts, and how many tokens each of them will take on average."""
+        """How many requests it takes to send prompts, and how many tokens each of them will take on average.
+
+        Where the server limits neither, nobody needs to know.
+        """
+        if self._server.requests_per_minute is None and self._server.tokens_per_minute is None:
+            return 1, 0
         requests, tokens = 0, 0
         for part in self._alike(prompts):
             sampling = self._sampling_of(part[0][0])
@@ -208,7 +213,7 @@ class Flight:
 
     def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:
         """How many more tokens than that an answered request took; learns from it."""
-        if tokens.prompt is None or tokens.completion is None:
+        if self._server.tokens_per_minute is None or tokens.prompt is None or tokens.completion is None:
             return 0
         system = len(self._sampling_of(prompts[0][0]).system_prompt)
         chars = sum(len(prompt) for _, prompt in prompts) + len(prompts) * system

@@ -138,6 +138,7 @@ class ServerGate:
         self._limits = limits
         self._own = _Own()
         self._told_at = 0.0
+        self._told_held = 0
         self._bury_at = 0.0
         self._tend_at = 0.0
         self._locked_since: float | None = None
@@ -145,6 +146,12 @@ class ServerGate:
     def take(self, prompts: int, requests: int, tokens_each: int) -> tuple[int, float]:
         """Ask to send prompts now; returns how many may be, and after how many seconds to ask again for the others."""
         wish, now = _Wish(prompts, requests, tokens_each), self._running.clock()
+        if self._has_places_for(prompts) and now < self._told_at + BEAT_S:
+            found = self._store.read(lambda connection: self._look(connection, wish, now), None)
+            if found is not None and found[0].granted == prompts:  # which nobody else waits for
+                held = self._own.held + prompts
+                self._own = replace(self._own, held=held, is_told=held == self._told_held)
+                return found[0]
         if self._own.waits_since is not None and self._own.is_told and now < min(self._told_at + MARK_S, self._bury_at):
             found = self._store.read(lambda connection: self._look(connection, wish, now), None)
             if found is not None and not found[0].granted:
@@ -189,6 +196,11 @@ class ServerGate:
             self.tend()
             if not self._own.is_told:
                 self._running.left.append(self._holder)
+
+    def _has_places_for(self, prompts: int) -> bool:
+        """Whether the store counts more as held than is, so that more may be held without a word to anybody."""
+        is_rated = self._limits.requests_per_minute is not None or self._limits.tokens_per_minute is not None
+        return not is_rated and self._own.waits_since is None and self._own.held + prompts <= self._told_held
 
     def _take(self, connection: sqlite3.Connection, wish: _Wish) -> tuple[_Own, _Answer]:
         now = self._running.clock()  # after the wait for the lock: moments in the store go up
@@ -271,7 +283,7 @@ class ServerGate:
             return None
         own, answer = done
         self._own = replace(own, requests=0, tokens=0, is_told=True)
-        self._told_at, self._locked_since = now, None
+        self._told_at, self._told_held, self._locked_since = now, own.held, None
         self._running.left.clear()
         return answer
 

@@ -134,7 +134,7 @@ def test_what_is_in_flight_is_given_back_when_a_run_ends_before_its_end() -> Non
 def test_requests_are_counted_as_they_are_sent(batch_endpoint: bool) -> None:
     gate = ScriptedGate()
     with EngineDouble(reject_marker="row 7", fail_first=2, batch_endpoint=batch_endpoint) as engine:
-        caller = Engine(server(engine), gate=gate)
+        caller = Engine(server(engine, requests_per_minute=10**6), gate=gate)
         ask(caller, 40)
     assert gate.requests + gate.spent == caller.usage.requests
 
@@ -142,7 +142,7 @@ def test_requests_are_counted_as_they_are_sent(batch_endpoint: bool) -> None:
 def test_tokens_are_counted_as_they_were_used() -> None:
     gate = ScriptedGate()
     with EngineDouble() as engine:
-        caller = Engine(server(engine), gate=gate)
+        caller = Engine(server(engine, tokens_per_minute=10**8), gate=gate)
         ask(caller, 100)
         assert gate.tokens == (caller.usage.prompt_tokens or 0) + (caller.usage.completion_tokens or 0) > 0
 

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,8 @@ from pg_bridge.ledger.process import Process, this_process
 from pg_bridge.ledger.running import LOCKED_OUT_S, Running, ServerGate
 from pg_bridge.ledger.sharing import PART_OF_SHARE, Claim, affordable, share_places
 from tests.takers import BUSY_S, open_running, take
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -89,6 +92,29 @@ def test_who_comes_late_gets_its_share_as_answers_come_in(sessions: Sessions) ->
     late.leave()
     give_back(early, 4)
     assert early.take(8, 1, 0)[0] == 8  # alone it has all
+
+
+def test_who_is_alone_writes_seldom_and_makes_way_for_another(sessions: Sessions) -> None:
+    writes = 0
+
+    class Counting(Database):
+        def run(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
+            nonlocal writes
+            writes += 1
+            return super().run(work, default)
+
+    database = Counting(sessions.path, SCHEMA, 1, sessions.warnings, "OFF", BUSY_S)
+    early = Running(database, sessions.warnings.add, sessions.clock).gate("vllm", Limits(8))
+    assert early.take(8, 1, 0)[0] == 8
+    for _ in range(100):
+        early.give_back(4)
+        assert early.take(4, 1, 0)[0] == 4
+    assert writes == 1
+    late = sessions.gate()
+    assert late.take(8, 1, 0)[0] == 0
+    early.give_back(3)
+    assert early.take(3, 1, 0)[0] == 0
+    assert late.take(8, 1, 0)[0] == 3
 
 
 def test_more_sessions_than_places_take_turns(sessions: Sessions) -> None:
