@@ -5,6 +5,11 @@
  * A batch function gets one json array an argument, an element a call, and returns an array of results, an element a
  * call. A batch ends where its arrays would become larger than BATCH_BYTES, so that with the arguments that they are made
  * of, and what the batch function makes of them, some multiple of that is held at one time.
+ *
+ * One that takes parts is told by a boolean whether more calls of the window follow. Until none do it holds them, as it
+ * likes, and its result is not looked at; then it returns the results of the first calls that it holds, and is called
+ * without calls for those of the others. So the arguments of a part only are held here, and that much is held by the batch
+ * function as WINDOW_BYTES says. The first call of a window is gathered while the rows are read.
  */
 #include "batch_scan.h"
 
@@ -24,6 +29,9 @@
 #include "utils/regproc.h"
 
 #define BATCH_BYTES (32 * 1024 * 1024)
+#define PART_BYTES (1024 * 1024)
+#define PART_ROWS 1024
+#define WINDOW_BYTES 128000000	/* as WINDOW_CHARS in asking/windows.py */
 
 int			inside_batch_function = 0;
 
@@ -123,7 +131,8 @@ begin_functions(CallState *call, FuncExpr *expr, Oid batch, Oid report)
 	check_may_execute(batch);
 	call->is_strict = func_strict(expr->funcid);
 	fmgr_info(batch, &call->batch);
-	if (call->batch.fn_nargs != call->nargs + 2)
+	call->takes_parts = call->batch.fn_nargs == call->nargs + 3;
+	if (!call->takes_parts && call->batch.fn_nargs != call->nargs + 2)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("batch function %s takes %d arguments instead of %d",
@@ -159,16 +168,24 @@ begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid 
 
 /* -- batches */
 
-/* The arguments gathered for one call of a batch function. */
-typedef struct Gathered
+/*
+ * The calls that wait for their results, and the arguments of those that have not been passed to the batch function: all of
+ * them, unless it takes parts.
+ */
+struct Gathered
 {
 	int			count;
 	int			room;
-	Size		bytes;			/* of the arrays that they will be, and of the answer that may come */
 	int		   *rows;			/* the row of each */
+	Size		bytes;			/* of their arguments, of those that are the same for all but once */
+	int			answered;		/* have their results */
+
+	int			part_count;
+	int			part_room;
+	Size		part_bytes;		/* of the arrays that they will be, and of the answer that may come */
 	Datum	  **values;			/* of each argument */
 	bool	  **nulls;
-} Gathered;
+};
 
 static void
 call_report(BatchScanState *state, CallState *call)
@@ -178,12 +195,12 @@ call_report(BatchScanState *state, CallState *call)
 	int			count;
 	int			i;
 	CallState  *owner;
-	MemoryContext old;
+	MemoryContext old = MemoryContextSwitchTo(state->part_context);
 
 	result = FunctionCall2(&call->report, Int64GetDatum(state->statement),
 						   Int32GetDatum(state->css.ss.ps.plan->plan_node_id));
 	deconstruct_array(DatumGetArrayTypeP(result), TEXTOID, -1, false, TYPALIGN_INT, &texts, NULL, &count);
-	old = MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
+	MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
 	owner = state->calls;		/* a report is of the node: the first call that has this function keeps it */
 	while (owner->report.fn_oid != call->report.fn_oid)
 		owner++;
@@ -192,29 +209,39 @@ call_report(BatchScanState *state, CallState *call)
 	for (i = 0; i < count; i++)
 		owner->reported = lappend(owner->reported, TextDatumGetCString(texts[i]));
 	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->part_context);
 }
 
-/* One call of the batch function; the answer lives in the batch's context. */
+/* The arguments of a part as an array. */
+static Datum
+array_of(Gathered *gathered, int argument)
+{
+	int			lower = 1;
+
+	if (gathered->part_count == 0)
+		return PointerGetDatum(construct_empty_array(JSONOID));
+	return PointerGetDatum(construct_md_array(gathered->values[argument], gathered->nulls[argument], 1,
+											  &gathered->part_count, &lower, JSONOID, -1, false, TYPALIGN_INT));
+}
+
+/* One call of the batch function. */
 static ArrayType *
-call_batch_function(BatchScanState *state, CallState *call, Gathered *gathered)
+call_batch_function(BatchScanState *state, CallState *call, Gathered *gathered, bool more)
 {
 	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
-	int			lower = 1;
+	int			nargs = 0;
 	Datum		answer;
 	int			i;
 
-	InitFunctionCallInfoData(*fcinfo, &call->batch, call->nargs + 2, ((FuncExpr *) call->expr)->inputcollid, NULL, NULL);
-	fcinfo->args[0].value = Int64GetDatum(state->statement);
-	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = Int32GetDatum(state->css.ss.ps.plan->plan_node_id);
-	fcinfo->args[1].isnull = false;
+	InitFunctionCallInfoData(*fcinfo, &call->batch, call->batch.fn_nargs, ((FuncExpr *) call->expr)->inputcollid, NULL, NULL);
+	fcinfo->args[nargs++].value = Int64GetDatum(state->statement);
+	fcinfo->args[nargs++].value = Int32GetDatum(state->css.ss.ps.plan->plan_node_id);
+	if (call->takes_parts)
+		fcinfo->args[nargs++].value = BoolGetDatum(more);
 	for (i = 0; i < call->nargs; i++)
-	{
-		fcinfo->args[i + 2].value = PointerGetDatum(
-			construct_md_array(gathered->values[i], gathered->nulls[i], 1, &gathered->count, &lower,
-							   JSONOID, -1, false, TYPALIGN_INT));
-		fcinfo->args[i + 2].isnull = false;
-	}
+		fcinfo->args[nargs++].value = array_of(gathered, i);
+	for (i = 0; i < nargs; i++)
+		fcinfo->args[i].isnull = false;
 	inside_batch_function++;
 	PG_TRY();
 	{
@@ -228,17 +255,17 @@ call_batch_function(BatchScanState *state, CallState *call, Gathered *gathered)
 	return fcinfo->isnull ? NULL : DatumGetArrayTypeP(answer);
 }
 
-static void
-call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
+/* Put an answer's results beside their rows; false if it is not one for the calls that wait. */
+static bool
+keep_answer(CallState *call, Gathered *gathered, ArrayType *answer, int *count)
 {
-	MemoryContext old = MemoryContextSwitchTo(state->batch_context);
-	ArrayType  *answer = call_batch_function(state, call, gathered);
 	Oid			type = exprType((Node *) call->expr);
 	Datum	   *results = NULL;
 	bool	   *nulls = NULL;
-	int			count = 0;
+	int			wanted = gathered->count - gathered->answered;
 	int			i;
 
+	*count = 0;
 	if (answer && ARR_ELEMTYPE(answer) != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
@@ -246,28 +273,49 @@ call_batch(BatchScanState *state, CallState *call, Gathered *gathered)
 						format_procedure(call->batch.fn_oid), format_type_be(ARR_ELEMTYPE(answer)),
 						format_type_be(type))));
 	if (answer)
-		deconstruct_array(answer, type, call->typlen, call->typbyval, call->typalign, &results, &nulls, &count);
-	if (count != gathered->count)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
-				 errmsg("batch function %s returned %d results for %d calls",
-						format_procedure(call->batch.fn_oid), count, gathered->count)));
-	for (i = 0; i < count; i++)
-		keep_result(call, gathered->rows[i], results[i], nulls[i]);
-	call->answer_bytes = VARSIZE(answer) / count;
-	if (state->css.ss.ps.instrument && OidIsValid(call->report.fn_oid))
+		deconstruct_array(answer, type, call->typlen, call->typbyval, call->typalign, &results, &nulls, count);
+	if (*count == 0 || *count > wanted || (*count < wanted && !call->takes_parts))
+		return false;
+	for (i = 0; i < *count; i++)
+		keep_result(call, gathered->rows[gathered->answered++], results[i], nulls[i]);
+	call->answer_bytes = VARSIZE(answer) / *count;
+	return true;
+}
+
+/* Pass the part at hand to the batch function; once no more follow, all calls that wait get their results. */
+static void
+pass_part(BatchScanState *state, CallState *call, Gathered *gathered, bool more)
+{
+	do
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->part_context);
+		ArrayType  *answer = call_batch_function(state, call, gathered, more);
+		int			count;
+
+		if (!more && !keep_answer(call, gathered, answer, &count))
+			ereport(ERROR,
+					(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
+					 errmsg("batch function %s returned %d results for %d calls",
+							format_procedure(call->batch.fn_oid), count, gathered->count - gathered->answered)));
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(state->part_context);
+		gathered->part_count = gathered->part_room = 0;
+		gathered->part_bytes = 0;
+	} while (!more && gathered->answered < gathered->count);
+	if (!more && state->css.ss.ps.instrument && OidIsValid(call->report.fn_oid))
 		call_report(state, call);
-	MemoryContextSwitchTo(old);
 }
 
 /* -- arguments */
 
-static Gathered *
+/* Begin to gather the calls of a window; one kind of call is gathered at one time. */
+Gathered *
 start_gathering(BatchScanState *state, CallState *call)
 {
 	Gathered   *gathered;
 
 	MemoryContextReset(state->batch_context);
+	MemoryContextReset(state->part_context);
 	gathered = MemoryContextAllocZero(state->batch_context, sizeof(Gathered));
 	gathered->values = MemoryContextAllocZero(state->batch_context, call->nargs * sizeof(Datum *));
 	gathered->nulls = MemoryContextAllocZero(state->batch_context, call->nargs * sizeof(bool *));
@@ -275,26 +323,38 @@ start_gathering(BatchScanState *state, CallState *call)
 }
 
 static void *
-larger(MemoryContext context, void *array, Size bytes)
+larger(MemoryContext context, void *array, Size bytes, bool is_new)
 {
-	return array ? repalloc(array, bytes) : MemoryContextAlloc(context, bytes);
+	return is_new ? MemoryContextAlloc(context, bytes) : repalloc(array, bytes);
+}
+
+static int
+twice(int room)
+{
+	return Max(2 * room, 64);
 }
 
 static void
 make_room(BatchScanState *state, CallState *call, Gathered *gathered)
 {
-	MemoryContext context = state->batch_context;
+	MemoryContext context = state->part_context;
+	bool		is_new = gathered->part_room == 0;
 	int			room;
 	int			i;
 
-	if (gathered->count < gathered->room)
+	if (gathered->count == gathered->room)
+	{
+		room = twice(gathered->room);
+		gathered->rows = larger(state->batch_context, gathered->rows, room * sizeof(int), gathered->room == 0);
+		gathered->room = room;
+	}
+	if (gathered->part_count < gathered->part_room)
 		return;
-	room = gathered->room = Min(Max(2 * gathered->room, 64), state->nrows);
-	gathered->rows = larger(context, gathered->rows, room * sizeof(int));
+	room = gathered->part_room = twice(gathered->part_room);
 	for (i = 0; i < call->nargs; i++)
 	{
-		gathered->values[i] = larger(context, gathered->values[i], room * sizeof(Datum));
-		gathered->nulls[i] = larger(context, gathered->nulls[i], room * sizeof(bool));
+		gathered->values[i] = larger(context, gathered->values[i], room * sizeof(Datum), is_new);
+		gathered->nulls[i] = larger(context, gathered->nulls[i], room * sizeof(bool), is_new);
 	}
 }
 
@@ -332,7 +392,7 @@ argument(BatchScanState *state, CallState *call, int i, bool *is_null)
 static void
 gather(BatchScanState *state, CallState *call, int row, Gathered *gathered)
 {
-	int			place = gathered->count;
+	int			place = gathered->part_count;
 	int			i;
 
 	make_room(state, call, gathered);
@@ -341,16 +401,30 @@ gather(BatchScanState *state, CallState *call, int row, Gathered *gathered)
 	for (i = 0; i < call->nargs; i++)
 		if (call->is_strict && gathered->nulls[i][place])
 			return;
-	gathered->bytes += sizeof(int) + call->nargs * (sizeof(Datum) + sizeof(bool)) + call->answer_bytes;
+	gathered->bytes += sizeof(int) + call->answer_bytes;
+	gathered->part_bytes += sizeof(int) + call->nargs * (sizeof(Datum) + sizeof(bool)) + call->answer_bytes;
 	for (i = 0; i < call->nargs; i++)
 	{
+		Size		bytes;
+
 		if (gathered->nulls[i][place])
 			continue;
 		if (!call->is_constant[i])
-			gathered->values[i][place] = kept_json(state->batch_context, gathered->values[i][place]);
-		gathered->bytes += INTALIGN(VARSIZE(DatumGetPointer(gathered->values[i][place])));
+			gathered->values[i][place] = kept_json(state->part_context, gathered->values[i][place]);
+		bytes = INTALIGN(VARSIZE(DatumGetPointer(gathered->values[i][place])));
+		gathered->part_bytes += bytes;
+		if (!call->is_constant[i])
+			gathered->bytes += bytes;
 	}
+	gathered->part_count++;
 	gathered->rows[gathered->count++] = row;
+}
+
+/* Has as much been gathered as is answered at one time? */
+bool
+is_all_gathered(CallState *call, Gathered *gathered)
+{
+	return call->takes_parts ? gathered->bytes >= WINDOW_BYTES : gathered->part_bytes > BATCH_BYTES;
 }
 
 /* -- calls */
@@ -374,11 +448,65 @@ computed(BatchScanState *state, CallState *call)
 	return call->plain;
 }
 
+/* The call whose rows can be gathered while they are read: the first of the first stage, if it takes parts. */
+CallState *
+call_to_gather(BatchScanState *state)
+{
+	List	   *needs = state->stages[state->order[0]].needs;
+	CallState  *call = needs ? &state->calls[linitial_int(needs)] : NULL;
+
+	return call && call->takes_parts && computed(state, call) == NULL ? call : NULL;
+}
+
+/* Make a call for a loaded row, or gather it, if its guard holds. */
+static void
+make_call_for_row(BatchScanState *state, CallState *call, ExprState *each, Gathered *gathered, int row,
+				  TupleTableSlot *slot)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	MemoryContext old;
+
+	if (call->guard && !row_passes(state, slot, call->guard))
+		return;
+	ResetExprContext(econtext);
+	econtext->ecxt_scantuple = slot;
+	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	if (each)
+	{
+		bool		is_null;
+		Datum		value = ExecEvalExpr(each, econtext, &is_null);
+
+		keep_result(call, row, value, is_null);
+	}
+	else
+		gather(state, call, row, gathered);
+	MemoryContextSwitchTo(old);
+}
+
+/* Gather the call of a row that has just been read, and pass on what has been gathered before, if that is a part. */
+void
+gather_row(BatchScanState *state, CallState *call, Gathered *gathered, int row, TupleTableSlot *slot)
+{
+	if (gathered->part_count == PART_ROWS || gathered->part_bytes > PART_BYTES)
+		pass_part(state, call, gathered, true);
+	make_call_for_row(state, call, NULL, gathered, row, slot);
+}
+
+/* All rows of the window have been gathered. */
+void
+end_gathering(BatchScanState *state, CallState *call, Gathered *gathered)
+{
+	start_results(state, call);
+	if (gathered->count > 0)
+		pass_part(state, call, gathered, false);
+	MemoryContextReset(state->batch_context);
+	end_results(state, call);
+}
+
 /* Make a call for all rows of the window that are alive and whose guard holds. */
 static void
 make_call(BatchScanState *state, CallState *call)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	ExprState  *each = computed(state, call);
 	Gathered   *gathered = each ? NULL : start_gathering(state, call);
 	int			row;
@@ -388,32 +516,22 @@ make_call(BatchScanState *state, CallState *call)
 	for (row = 0; row < state->nrows; row++)
 	{
 		TupleTableSlot *slot = load_row(state, row);
-		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (slot == NULL || (call->guard && !row_passes(state, slot, call->guard)))
+		if (slot == NULL)
 			continue;
-		ResetExprContext(econtext);
-		econtext->ecxt_scantuple = slot;
-		old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-		if (each)
+		if (gathered && is_all_gathered(call, gathered))
 		{
-			bool		is_null;
-			Datum		value = ExecEvalExpr(each, econtext, &is_null);
-
-			keep_result(call, row, value, is_null);
-		}
-		else
-			gather(state, call, row, gathered);
-		MemoryContextSwitchTo(old);
-		if (gathered && gathered->bytes > BATCH_BYTES)
-		{
-			call_batch(state, call, gathered);
+			pass_part(state, call, gathered, false);
 			gathered = start_gathering(state, call);
 		}
+		if (gathered && call->takes_parts)
+			gather_row(state, call, gathered, row, slot);
+		else
+			make_call_for_row(state, call, each, gathered, row, slot);
 	}
 	if (gathered && gathered->count > 0)
-		call_batch(state, call, gathered);
+		pass_part(state, call, gathered, false);
 	MemoryContextReset(state->batch_context);
 	end_results(state, call);
 }

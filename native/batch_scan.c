@@ -191,7 +191,8 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 		return;
 	state->statement = statement_number(estate);
 	state->window_context = AllocSetContextCreate(estate->es_query_cxt, "LLM Batch window", ALLOCSET_DEFAULT_SIZES);
-	state->batch_context = AllocSetContextCreate(estate->es_query_cxt, "LLM Batch arguments", ALLOCSET_DEFAULT_SIZES);
+	state->batch_context = AllocSetContextCreate(estate->es_query_cxt, "LLM Batch calls", ALLOCSET_DEFAULT_SIZES);
+	state->part_context = AllocSetContextCreate(estate->es_query_cxt, "LLM Batch arguments", ALLOCSET_DEFAULT_SIZES);
 }
 
 /* -- windows */
@@ -311,12 +312,55 @@ any_alive(BatchScanState *state)
 	return memchr(state->alive, true, state->nrows * sizeof(bool)) != NULL;
 }
 
+/* An empty store for the next window. */
+static void
+clear_rows(BatchScanState *state)
+{
+	MemoryContext old;
+
+	if (state->rows)
+	{
+		tuplestore_clear(state->rows);
+		return;
+	}
+	old = MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
+	state->rows = tuplestore_begin_heap(true, false, work_mem);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Pull the rows of a window, and gather the first call as they come, so that there is an answer to work at before all have
+ * been read. The window ends where as much of it has been gathered as is answered at one time.
+ */
+static void
+read_window(BatchScanState *state, CallState *call, Gathered *gathered)
+{
+	int			most = most_rows(state);
+
+	while (state->nrows < most)
+	{
+		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
+
+		if (TupIsNull(slot))
+		{
+			state->exhausted = true;
+			break;
+		}
+		tuplestore_puttupleslot(state->rows, slot);
+		if (gathered)
+			gather_row(state, call, gathered, state->nrows, load_row_of(state, slot));
+		state->nrows++;
+		if (gathered && is_all_gathered(call, gathered))
+			break;
+	}
+}
+
 /* Pull the next window and make its calls; false at the end. */
 static bool
 next_window(BatchScanState *state)
 {
-	PlanState  *child = outerPlanState(state);
-	int			most = most_rows(state);
+	CallState  *gathering;
+	Gathered   *gathered;
 	int			i;
 
 	if (state->exhausted)
@@ -325,27 +369,14 @@ next_window(BatchScanState *state)
 	MemoryContextReset(state->window_context);
 	for (i = 0; i < state->ncalls; i++)
 		state->calls[i].made = false;
-	if (state->rows)
-		tuplestore_clear(state->rows);
-	else
-	{
-		MemoryContext old = MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
+	clear_rows(state);
 
-		state->rows = tuplestore_begin_heap(true, false, work_mem);
-		MemoryContextSwitchTo(old);
-	}
-	while (state->nrows < most)
-	{
-		TupleTableSlot *slot = ExecProcNode(child);
-
-		if (TupIsNull(slot))
-		{
-			state->exhausted = true;
-			break;
-		}
-		tuplestore_puttupleslot(state->rows, slot);
-		state->nrows++;
-	}
+	/* The planner's order is by price; rows that have been seen tell more. */
+	if (state->may_reorder && state->all_windows > 0)
+		reorder_quals(state);
+	gathering = call_to_gather(state);
+	gathered = gathering ? start_gathering(state, gathering) : NULL;
+	read_window(state, gathering, gathered);
 	if (state->nrows == 0)
 		return false;
 	state->pulled += state->nrows;
@@ -354,10 +385,8 @@ next_window(BatchScanState *state)
 	state->window_rows = Min(state->window_rows * 2, pg_bridge_window_rows);
 	state->alive = MemoryContextAlloc(state->window_context, state->nrows * sizeof(bool));
 	memset(state->alive, true, state->nrows * sizeof(bool));
-
-	/* The planner's order is by price; rows that have been seen tell more. */
-	if (state->may_reorder && state->all_windows > 1)
-		reorder_quals(state);
+	if (gathered)
+		end_gathering(state, gathering, gathered);
 	for (i = 0; i < state->nstages - 1 && any_alive(state); i++)
 		apply_qual(state, &state->stages[state->order[i]]);
 	if (any_alive(state))

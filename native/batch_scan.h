@@ -18,6 +18,7 @@ typedef struct CallState
 	ExprState  *guard;			/* NULL where it is made for every row */
 	ExprState  *value;			/* NULL for a call; else all of it but the results */
 	int			nargs;
+	bool		takes_parts;	/* the batch function may be given calls before all are there */
 	bool		is_strict;		/* NULL, and not made, where an argument is NULL */
 	ExprState **args;			/* each as json */
 	bool	   *is_constant;	/* the same for all rows of a scan */
@@ -43,6 +44,8 @@ typedef struct CallState
 	List	   *reported;		/* of char *, label and value in turn */
 } CallState;
 
+typedef struct Gathered Gathered;
+
 /* The quals, in the plan's order; the target list is the last stage and has none. */
 typedef struct Stage
 {
@@ -59,7 +62,8 @@ typedef struct BatchScanState
 	TupleTableSlot *child_slot;
 	Tuplestorestate *rows;
 	MemoryContext window_context;
-	MemoryContext batch_context;
+	MemoryContext batch_context;	/* which calls wait for their results */
+	MemoryContext part_context; /* their arguments, and the results as they come */
 	int			ncalls;
 	CallState  *calls;
 	int			nstages;		/* quals and the target list */
@@ -89,11 +93,17 @@ extern void keep_result(CallState *call, int row, Datum value, bool is_null);
 extern void end_results(BatchScanState *state, CallState *call);
 extern void end_store(CallState *call);
 extern void start_pass(BatchScanState *state);
+extern TupleTableSlot *load_row_of(BatchScanState *state, TupleTableSlot *child);
 extern TupleTableSlot *load_row(BatchScanState *state, int row);
 extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
 
 /* batch_calls.c */
 extern void begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid batch, Oid report);
+extern CallState *call_to_gather(BatchScanState *state);
+extern Gathered *start_gathering(BatchScanState *state, CallState *call);
+extern void gather_row(BatchScanState *state, CallState *call, Gathered *gathered, int row, TupleTableSlot *slot);
+extern bool is_all_gathered(CallState *call, Gathered *gathered);
+extern void end_gathering(BatchScanState *state, CallState *call, Gathered *gathered);
 extern void make_calls(BatchScanState *state, List *numbers);
 
 #endif

@@ -109,6 +109,32 @@ read_result(CallState *call, int row, bool *is_null)
 	return call->results[row];
 }
 
+static TupleTableSlot *
+take_columns(TupleTableSlot *slot, TupleTableSlot *child, int columns)
+{
+	slot_getallattrs(child);
+	memcpy(slot->tts_values, child->tts_values, columns * sizeof(Datum));
+	memcpy(slot->tts_isnull, child->tts_isnull, columns * sizeof(bool));
+	return ExecStoreVirtualTuple(slot);
+}
+
+/* A row as the child gives it, as the scan tuple: no call has been made. */
+TupleTableSlot *
+load_row_of(BatchScanState *state, TupleTableSlot *child)
+{
+	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
+	int			columns = state->child_slot->tts_tupleDescriptor->natts;
+	int			i;
+
+	ExecClearTuple(slot);
+	for (i = 0; i < state->ncalls; i++)
+	{
+		slot->tts_values[columns + i] = (Datum) 0;
+		slot->tts_isnull[columns + i] = true;
+	}
+	return take_columns(slot, child, columns);
+}
+
 /*
  * Read the next row of a pass over the window's store into the scan tuple, with the results known so far; NULL if a qual
  * has thrown it out.
@@ -125,12 +151,7 @@ load_row(BatchScanState *state, int row)
 		elog(ERROR, "a window has lost its rows");
 	for (i = 0; i < state->ncalls; i++)
 		slot->tts_values[columns + i] = read_result(&state->calls[i], row, &slot->tts_isnull[columns + i]);
-	if (!state->alive[row])
-		return NULL;
-	slot_getallattrs(state->child_slot);
-	memcpy(slot->tts_values, state->child_slot->tts_values, columns * sizeof(Datum));
-	memcpy(slot->tts_isnull, state->child_slot->tts_isnull, columns * sizeof(bool));
-	return ExecStoreVirtualTuple(slot);
+	return state->alive[row] ? take_columns(slot, state->child_slot, columns) : NULL;
 }
 
 /* Does a qual hold for a loaded row? */

@@ -43,7 +43,7 @@ extern int	pg_bridge_window_rows;
 typedef struct BatchFunction
 {
 	Oid			function;		/* the function that statements call */
-	Oid			batch;			/* answers many calls: (bigint, integer, json[], …) -> result[] */
+	Oid			batch;			/* answers many calls: (bigint, integer, [boolean,] json[], …) -> result[] */
 	Oid			report;			/* tells what it did: (bigint, integer) -> text[]; may be InvalidOid */
 } BatchFunction;
 

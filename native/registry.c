@@ -8,6 +8,9 @@
  * about it as about the function's body, and PostgreSQL plans anew what was planned before: the plan cache looks at
  * every function that a plan mentions. What such a plan does not know of is looked at here.
  *
+ * A batch function may have a boolean before its arrays, and is then given the calls of a window in parts. Where there are
+ * both of a name, this one counts.
+ *
  * A name that leads to no function, or to one that does not fit, is no error: calls are made one by one.
  * llm._misfit() in sql/batching.sql says the same as fits() here, in words.
  */
@@ -128,8 +131,25 @@ find_answering(const char *name, Oid *arguments, int nargs, Form_pg_proc called,
 			ReleaseSysCache(tuple);
 		}
 	}
-	missing_function |= !OidIsValid(found);
 	return found;
+}
+
+/* Find a function's batch function. */
+static Oid
+find_batch(const char *name, Form_pg_proc called, Oid result)
+{
+	Oid			arguments[FUNC_MAX_ARGS + 1] = {INT8OID, INT4OID, BOOLOID};
+	Oid			found = InvalidOid;
+	int			i;
+
+	for (i = 0; i < called->pronargs; i++)
+		arguments[i + 3] = JSONARRAYOID;
+	if (called->pronargs + 3 <= FUNC_MAX_ARGS)
+		found = find_answering(name, arguments, called->pronargs + 3, called, result);
+	if (OidIsValid(found))
+		return found;
+	arguments[2] = JSONARRAYOID;
+	return find_answering(name, arguments, called->pronargs + 2, called, result);
 }
 
 /* The type that a function's batch function returns; InvalidOid if its calls cannot be answered in batches. */
@@ -146,12 +166,11 @@ static void
 look_up(BatchFunction *entry)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(entry->function));
-	Oid			arguments[FUNC_MAX_ARGS] = {INT8OID, INT4OID};
+	Oid			of_report[] = {INT8OID, INT4OID};
 	Form_pg_proc called;
 	Oid			result;
 	char	   *batch;
 	char	   *report;
-	int			i;
 
 	if (!HeapTupleIsValid(tuple))
 		return;					/* dropped meanwhile: whoever calls it will say so */
@@ -160,11 +179,10 @@ look_up(BatchFunction *entry)
 	report = setting_of(tuple, "pg_bridge.report");
 	if (batch && OidIsValid(result = batch_result(called)))
 	{
-		for (i = 0; i < called->pronargs; i++)
-			arguments[i + 2] = JSONARRAYOID;
-		entry->batch = find_answering(batch, arguments, called->pronargs + 2, called, result);
+		entry->batch = find_batch(batch, called, result);
 		if (OidIsValid(entry->batch) && report)
-			entry->report = find_answering(report, arguments, 2, called, TEXTARRAYOID);
+			entry->report = find_answering(report, of_report, 2, called, TEXTARRAYOID);
+		missing_function |= !OidIsValid(entry->batch) || (report && !OidIsValid(entry->report));
 	}
 	ReleaseSysCache(tuple);
 }

@@ -31,10 +31,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
          CROSS JOIN pg_proc AS a
          JOIN pg_roles AS o ON o.oid = a.proowner
          CROSS JOIN LATERAL (
-             SELECT ARRAY[20, 23]::oid[] || array_fill(199::oid, ARRAY[f.pronargs::integer]), llm._batch_result(f.oid)
+             SELECT ARRAY[20, 23]::oid[] || CASE WHEN a.proargtypes[2] = 16 THEN ARRAY[16]::oid[] END
+                    || array_fill(199::oid, ARRAY[f.pronargs::integer]), llm._batch_result(f.oid)
              WHERE place = 'batch'
              UNION ALL SELECT ARRAY[20, 23]::oid[], 1009::oid WHERE place = 'report'
-         ) AS w (arguments, result)  -- the oids of bigint, integer, json[] and text[]
+         ) AS w (arguments, result)  -- the oids of bigint, integer, boolean, json[] and text[]
     WHERE f.oid = function AND a.oid = answering
 $$;
 
@@ -52,6 +53,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
          JOIN pg_namespace AS n ON n.nspname = parsed.parts[1]
          JOIN pg_proc AS a ON a.pronamespace = n.oid AND a.proname = parsed.parts[2]
     WHERE llm._batch_result(function) IS NOT NULL AND llm._misfit(function, a.oid, place) IS NULL
+    ORDER BY a.pronargs DESC LIMIT 1  -- one that takes parts goes first
 $$;
 
 CREATE VIEW llm.batch_function AS
@@ -103,7 +105,7 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION llm.register_batch IS
-    'lets a batch function answer many calls of a function at once: (bigint, integer, json[] an argument) returns result[]';
+    'lets a batch function answer many calls of a function at once: (bigint, integer, [boolean,] json[] an argument) returns result[]';
 
 CREATE FUNCTION llm.unregister_batch(function regprocedure) RETURNS boolean
 LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
