@@ -120,21 +120,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION llm.unregister_batch IS 'takes back llm.register_batch; false if there was nothing to take back';
 
--- The answers to questions about rows, in their order; `names` and `options` are those that differ from call to call.
+-- Takes calls of a window, questions about rows; the answers, in their order, once no more follow. `names` and `options` are
+-- those that differ from call to call.
 CREATE FUNCTION llm._batch(
-    statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
+    statement bigint, node integer, more boolean, prompt json[], input json[], fixed json, names text[], options json[]
 ) RETURNS TABLE (answers text[], fault text[])
 LANGUAGE plpython3u VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions
-return functions.batch(plpy, statement, node, prompt, input, fixed, names, options)
+return functions.batch(plpy, statement, node, more, prompt, input, fixed, names, options)
 $$;
 
 CREATE FUNCTION llm._answers(
-    statement bigint, node integer, prompt json[], input json[], fixed json, names text[], options json[]
+    statement bigint, node integer, more boolean, prompt json[], input json[], fixed json, names text[], options json[]
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN b.fault IS NULL THEN b.answers ELSE ARRAY[llm._raise(b.fault)] END
-    FROM llm._batch($1, $2, $3, $4, $5, $6, $7) AS b
+    FROM llm._batch($1, $2, $3, $4, $5, $6, $7, $8) AS b
 $$;
 
 CREATE FUNCTION llm._report(statement bigint, node integer) RETURNS text[]
@@ -146,51 +147,51 @@ $$;
 -- Options are written here as in surface.sql: as `arrays`, which are arguments, and as `names` alone.
 
 CREATE FUNCTION llm._complete_batch(
-    statement bigint, node integer, prompt json[], input json[], @complete.arrays@
+    statement bigint, node integer, more boolean, prompt json[], input json[], @complete.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt, input, '{}',
+    SELECT llm._answers(statement, node, more, prompt, input, '{}',
                         '{@complete.names@}', ARRAY[@complete.names@])
 $$;
 
 CREATE FUNCTION llm._complete_batch(
-    statement bigint, node integer, prompt json[], @complete_alone.arrays@
+    statement bigint, node integer, more boolean, prompt json[], @complete_alone.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt,
+    SELECT llm._answers(statement, node, more, prompt,
                         pg_catalog.array_fill('{}'::json, ARRAY[pg_catalog.cardinality(prompt)]), '{}',
                         '{@complete_alone.names@}', ARRAY[@complete_alone.names@])
 $$;
 
 CREATE FUNCTION llm._is_true_batch(
-    statement bigint, node integer, prompt json[], input json[], @is_true.arrays@
+    statement bigint, node integer, more boolean, prompt json[], input json[], @is_true.arrays@
 ) RETURNS boolean[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt, input, '{"kind": "boolean"}',
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "boolean"}',
                         '{@is_true.names@}', ARRAY[@is_true.names@])::boolean[]
 $$;
 
 CREATE FUNCTION llm._classify_batch(
-    statement bigint, node integer, prompt json[], input json[], labels json[], @classify.arrays@
+    statement bigint, node integer, more boolean, prompt json[], input json[], labels json[], @classify.arrays@
 ) RETURNS text[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt, input, '{"kind": "label"}',
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "label"}',
                         '{choices,@classify.names@}', ARRAY[labels, @classify.names@])
 $$;
 
 CREATE FUNCTION llm._score_batch(
-    statement bigint, node integer, prompt json[], input json[], @score.arrays@
+    statement bigint, node integer, more boolean, prompt json[], input json[], @score.arrays@
 ) RETURNS double precision[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt, input, '{"kind": "number"}',
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "number"}',
                         '{@score.names@}', ARRAY[@score.names@])::double precision[]
 $$;
 
 CREATE FUNCTION llm._extract_batch(
-    statement bigint, node integer, prompt json[], input json[], schema json[], @extract.arrays@
+    statement bigint, node integer, more boolean, prompt json[], input json[], schema json[], @extract.arrays@
 ) RETURNS jsonb[]
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, prompt, input, '{"kind": "json"}',
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "json"}',
                         '{schema,@extract.names@}', ARRAY[schema, @extract.names@])::jsonb[]
 $$;
 
@@ -202,7 +203,7 @@ BEGIN
         SELECT f.oid::regprocedure AS function, b.oid::regprocedure AS batch
         FROM pg_catalog.pg_proc AS f
              JOIN pg_catalog.pg_proc AS b ON b.pronamespace = f.pronamespace AND b.proname = '_' || f.proname || '_batch'
-                                             AND b.pronargs = f.pronargs + 2
+                                             AND b.pronargs = f.pronargs + 3
         WHERE f.pronamespace = 'llm'::regnamespace
     LOOP
         PERFORM llm.register_batch(own.function, own.batch, 'llm._report(bigint, integer)');

@@ -30,6 +30,8 @@ _LEAD_FROM_ROWS = 512  # fewer are planned at once, in some hundredths of a seco
 _LEAD_SHARE = 64  # of so many rows one goes ahead
 _LARGE_ROWS = 1 << 16  # from here on one of half as many, for the others take longer to plan than these to answer
 _MOST_LEAD_ROWS = 4096
+_AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
+_LARGE_READ_ROWS = 1 << 15  # from here on one of half as many, for reading and cutting them all takes longer
 
 
 class Group:
@@ -85,6 +87,7 @@ class Portions:
     books: Books
     work: Callable[[], None]
     _expected: dict[int, tuple[Inquiry, bytes, str]] = field(default_factory=dict)  # by the number of the prompt
+    _ahead: set[tuple[Inquiry, bytes]] = field(default_factory=set)  # asked ahead, and not answered yet
     _numbers: Iterator[int] = field(default_factory=count)
 
     def sampling_of(self, index: int) -> Sampling:
@@ -94,7 +97,8 @@ class Portions:
     def learn(self, completion: Completion) -> tuple[Inquiry, bytes, Outcome]:
         """Remember what an answer says; returns whose it is, too."""
         inquiry, key, prompt = self._expected.pop(completion.index)
-        outcome = inquiry.outcomes[key] = outcome_of(completion)
+        self._ahead.discard((inquiry, key))
+        outcome = inquiry.outcomes.setdefault(key, outcome_of(completion))  # the first one holds for the statement
         if outcome[1] is not None:
             inquiry.failed[key] = digest_prompt(prompt)
         return inquiry, key, outcome
@@ -112,7 +116,7 @@ class Portions:
         unknown: dict[tuple[int, ...], list[Inquiry]] = {}  # the questions of which the same rows are unknown
         for inquiry in dict.fromkeys(group.inquiries):
             self.books.recall(inquiry, group.keys)
-            rows = tuple(u for u, key in enumerate(group.keys) if key not in inquiry.outcomes)
+            rows = tuple(self._fresh_of(group, inquiry))
             if rows:
                 unknown.setdefault(rows, []).append(inquiry)
         for rows, inquiries in unknown.items():
@@ -137,15 +141,36 @@ class Portions:
             rows = np.delete(rows, lead)
         yield self._portion(group, inquiries, rows, quick=quick)
 
-    def ahead(self, group: Group, rows: Sequence[int], most: int) -> tuple[Portion, list[int]]:
+    def fresh(self, group: Group) -> list[int]:
+        """The unique rows of a group of which no question has been asked, or is known."""
+        for inquiry in group.inquiries:
+            self.books.recall(inquiry, group.keys)
+        return sorted(set.intersection(*(set(self._fresh_of(group, inquiry)) for inquiry in group.inquiries)))
+
+    def ahead(
+        self, group: Group, rows: Sequence[int], read: int, most: int = _MOST_LEAD_ROWS
+    ) -> tuple[Portion, list[int]]:
         """Ask about a few of some unique rows, of a group of which more rows are still being read.
+
+        Args:
+            group: The group, whose answers are remembered: its rows are to be found again by what they are.
+            rows: Places in its table.
+            read: How many rows have been read so far.
+            most: Rows to ask about at most.
 
         Returns:
             The portion, and the rows that are asked about.
         """
+        share = _AHEAD_SHARE if read < _LARGE_READ_ROWS else _AHEAD_SHARE // 2
         chosen = np.array(rows, np.intp)
-        chosen = chosen[self._lead(group, chosen, most)]
-        return self._portion(group, group.inquiries, chosen, is_ahead=True), chosen.tolist()
+        chosen = chosen[self._lead(group, chosen, min(most, read // share))]
+        asked = chosen.tolist()
+        self._ahead.update((inquiry, group.keys[u]) for inquiry in group.inquiries for u in asked)
+        return self._portion(group, group.inquiries, chosen, is_ahead=True), asked
+
+    def _fresh_of(self, group: Group, inquiry: Inquiry) -> Iterator[int]:
+        outcomes, ahead = inquiry.outcomes, self._ahead
+        return (u for u, key in enumerate(group.keys) if key not in outcomes and (inquiry, key) not in ahead)
 
     def _lead(self, group: Group, rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
         """Places in `rows` of a few that share much with each other: neighbours in an order that is soon found."""

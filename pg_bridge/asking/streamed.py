@@ -29,9 +29,7 @@ from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
 
-_AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
 RECALLED_ROWS = 1 << 13  # looked up in the ledger at a time, and handed over before the next
-_LARGE_ROWS = 1 << 15  # from here on one of half as many, for reading and cutting them all takes longer
 
 Fetch = Callable[[int], list[str | None]]
 """At most n more rows, each the text of a JSON object; fewer at the end only."""
@@ -193,8 +191,7 @@ class _Stream:
             u for u, key in enumerate(group.keys) if key not in self._waiting and key not in self._inquiry.outcomes
         ]
         if fresh:
-            share = _AHEAD_SHARE if window.ahead_of < _LARGE_ROWS else _AHEAD_SHARE // 2
-            portion, asked = self._portions.ahead(group, fresh, window.ahead_of // share)
+            portion, asked = self._portions.ahead(group, fresh, window.ahead_of)
             for u in asked:
                 self._waiting[group.keys[u]] = []
             yield portion

@@ -1,6 +1,6 @@
 """The same road, all at once: rows in, all their answers out, for who waits for the whole window.
 
-    calls of one window → Table → unique rows → Ordering → prompts → completions → answers in the calls' order
+    rows of one window → Table → unique rows → Ordering → prompts → completions → answers in the rows' order
 
 In: questions about rows, as a batch node's calls or a foreign table's columns ask them, a statement's memory and an
 engine. Out: all answers at once; what the statement has been answered before, in any of its nodes, is not asked again.
@@ -9,88 +9,185 @@ It knows neither PostgreSQL nor HTTP.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from contextlib import ExitStack
 
 from pg_bridge.asking.books import Books, telling
-from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
-from pg_bridge.asking.prompt import Question, resolve_columns
+from pg_bridge.asking.prompt import resolve_columns
 from pg_bridge.asking.run import Run
-from pg_bridge.engine import Engine
-from pg_bridge.errors import CallError, OptionError
+from pg_bridge.engine import AHEAD_PROMPTS, Completion, Engine, Portion
 from pg_bridge.ledger.account import Account
-from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
 
 
-def answer_calls(
-    memory: Memory,
-    node: int,
-    prompts: Sequence[str | None],
-    rows: Sequence[str | None],
-    call: Call,
-    engine: Engine,
-    account: Account | None = None,
-) -> list[str | None]:
-    """Ask about the rows of one window, each row its own prompt.
+class Round:
+    """Questions that are asked together; a few of them may go ahead, while the rows of the others are being read.
 
-    Args:
-        memory: Of the statement.
-        node: The plan node that the calls belong to.
-        prompts: (n,) the prompt of each call.
-        rows: (n,) the row of each call, JSON text or None.
-        call: The options that all of them have.
-        engine: Where the prompts go; closed at the end.
-        account: The statement's with the ledger.
-
-    Returns:
-        (n,) the answers; None for a row that failed, if `call.on_error` is `null`.
-
-    Raises:
-        TemplateError: A prompt does not parse or names an unknown column.
-        OptionError: A row is no JSON object.
-        CallError: A row failed and `call.on_error` is `fail`.
-        EngineError: The engine failed as a whole.
-    """
-    places_of: dict[str | None, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        places_of.setdefault(prompt, []).append(place)
-    places: list[list[int]] = []  # of each group
-
-    def make_groups(books: Books) -> Iterator[Group]:
-        for prompt, of_prompt in places_of.items():
-            inquiry = memory.inquiry(Ask(prompt, call))
-            for members, table in _cut(inquiry.question, [rows[i] for i in of_prompt]):
-                places.append([of_prompt[i] for i in members])
-                yield Group([inquiry], table, remembered=books.remembers(call))
-
-    answers: list[str | None] = [None] * len(rows)
-    with telling(account) as count:
-        count(len(rows))
-        groups = _answer(memory, node, len(rows), make_groups, engine, account, note_failures=True)
-    for group, of_group in zip(groups, places, strict=True):
-        for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
-            if error is not None and call.on_error == "fail":
-                raise CallError(error)
-            answers[place] = text
-    _forget(groups)
-    return answers
-
-
-def answer_columns(
-    memory: Memory, node: int, asks: Sequence[Ask], table: Table, engine: Engine, account: Account | None = None
-) -> list[list[Outcome]]:
-    """Ask several questions about the same rows; those that need the same columns share the work on them.
+    Whoever makes one sees that it is closed.
 
     Args:
         memory: Of the statement.
         node: The plan node that asks.
-        asks: The questions.
-        table: The n rows, with all columns that a question may name.
         engine: Where the prompts go; closed at the end.
         account: The statement's with the ledger.
+        tells: Whether it tells how far it is, and which prompts have failed; else who asks does so.
+    """
+
+    def __init__(
+        self, memory: Memory, node: int, engine: Engine, account: Account | None = None, *, tells: bool = False
+    ) -> None:
+        self._memory = memory
+        self._node = node
+        self._engine = engine
+        self._run = Run(usage=engine.usage)
+        self._books = Books(account, engine, self._run)
+        self._portions = Portions(memory, self._run, self._books, engine.work)
+        self._ahead: deque[Portion] = deque()
+        self._unanswered = 0  # of those that went ahead
+        self._groups: list[Group] | None = None
+        self._completions = engine.complete_portions(
+            self._made(), self._portions.sampling_of, eager=True, landed=self._portions.land
+        )
+        self._is_closed = False
+        self._tells = tells
+        self._telling = ExitStack()
+        self._count = self._telling.enter_context(telling(account if tells else None))
+        self._counted = 0
+
+    def work(self) -> None:
+        """Send what waits and receive what has come; for who reads or cuts rows meanwhile."""
+        self._engine.work()
+
+    def group(self, inquiries: Sequence[Inquiry], table: Table) -> Group:
+        """Make a group of rows and the questions about them, as for `Group`."""
+        return Group(inquiries, table, remembered=self._books.remembers(inquiries[0].call))
+
+    def ask_ahead(self, make_group: Callable[[], Group], read: int) -> None:
+        """Ask about a few rows of a group, of which more are still being read.
+
+        Args:
+            make_group: Makes the group of some rows that have been read.
+            read: How many have been read so far.
+
+        Raises:
+            EngineError: The engine failed as a whole.
+        """
+        self._count_rows(read)
+        with self._run.planning():
+            group = make_group()
+        if not self._books.remembers(group.call):  # else a row cannot be found again by what it is
+            return
+        # So that it is never waited for room: more would have to be answered first.
+        room = (AHEAD_PROMPTS - 1 - self._unanswered) // len(group.inquiries)
+        fresh = self._portions.fresh(group)
+        if fresh and room > 0:
+            portion, _ = self._portions.ahead(group, fresh, read, room)
+            self._unanswered += portion.size
+            self._ahead.append(portion)
+            self._send()
+
+    def ask(self, rows: int, make_groups: Callable[[], Iterator[Group]]) -> list[Group]:
+        """Make groups, then ask what they have to ask; their outcomes are known afterwards.
+
+        Args:
+            rows: How many rows there are in all.
+            make_groups: Makes the groups; called once.
+
+        Raises:
+            EngineError: The engine failed as a whole.
+        """
+        self._run.rows = rows
+        self._count_rows(rows)
+        try:
+            with self._run.planning():
+                self._groups = list(make_groups())
+            for completion in self._completions:
+                if completion is not None:
+                    self._learn(completion)
+        finally:
+            self.close()
+        return self._groups
+
+    def close(self) -> None:
+        """Abort what is in flight, and count what was done; may be called at any time, also twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._engine.close()
+        self._books.close()
+        self._telling.close()
+        self._memory.run.add(self._run)
+        self._memory.nodes.setdefault(self._node, Run()).add(self._run)
+        self._completions.close()
+
+    def _send(self) -> None:
+        """Have what goes ahead sent, and learn what has come."""
+        is_made = False  # the first portion of all is sent at the next turn
+        for completion in self._completions:
+            if completion is not None:
+                self._learn(completion)
+                self._unanswered -= 1
+            elif is_made:
+                break
+            else:
+                is_made = not self._ahead
+
+    def _learn(self, completion: Completion) -> None:
+        inquiry, key, (_, error) = self._portions.learn(completion)
+        if error is not None and self._tells:
+            self._memory.run.failures.add(self._engine.server_name, inquiry.failed[key], error)
+
+    def _count_rows(self, read: int) -> None:
+        self._count(max(0, read - self._counted))
+        self._counted = max(read, self._counted)
+
+    def _made(self) -> Iterator[Portion]:
+        while self._groups is None:
+            yield self._ahead.popleft() if self._ahead else Portion(iter(()), is_ahead=True)
+        for group in self._groups:
+            yield from self._portions.of_group(group)
+
+
+def group_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Round) -> list[tuple[list[int], Group]]:
+    """Gather questions about the same rows that need the same columns: they share the work on them.
+
+    Args:
+        memory: Of the statement.
+        asks: The questions.
+        table: The rows, with all columns that a question may name.
+        asking: What is going to ask.
+
+    Returns:
+        Numbers of questions, and what they ask about.
+
+    Raises:
+        TemplateError: A prompt does not parse or names an unknown column.
+    """
+    numbers: dict[tuple[object, ...], list[int]] = {}  # of the questions that go together
+    for number, ask in enumerate(asks):
+        needed = resolve_columns(memory.inquiry(ask).question, table.columns)
+        call = ask.call
+        numbers.setdefault((needed, call.reorder, call.dedup, call.cache), []).append(number)
+    groups = []
+    for together in numbers.values():
+        inquiries = [memory.inquiry(asks[number]) for number in together]
+        needed = resolve_columns(inquiries[0].question, table.columns)
+        groups.append((together, asking.group(inquiries, table.select(needed))))
+    return groups
+
+
+def answer_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Round) -> list[list[Outcome]]:
+    """Ask several questions about the same rows.
+
+    Args:
+        memory: Of the statement.
+        asks: The questions.
+        table: The n rows, with all columns that a question may name.
+        asking: What asks; ended by it.
 
     Returns:
         For each question (n,) outcomes.
@@ -99,24 +196,19 @@ def answer_columns(
         TemplateError: A prompt does not parse or names an unknown column.
         EngineError: The engine failed as a whole.
     """
-    numbers: dict[tuple[object, ...], list[int]] = {}  # of the questions that go together
-    for number, ask in enumerate(asks):
-        needed = resolve_columns(memory.inquiry(ask).question, table.columns)
-        call = ask.call
-        numbers.setdefault((needed, call.reorder, call.dedup, call.cache), []).append(number)
+    numbers: list[list[int]] = []
 
-    def make_groups(books: Books) -> Iterator[Group]:
-        for together in numbers.values():
-            inquiries = [memory.inquiry(asks[number]) for number in together]
-            needed = resolve_columns(inquiries[0].question, table.columns)
-            yield Group(inquiries, table.select(needed), remembered=books.remembers(inquiries[0].call))
+    def make_groups() -> Iterator[Group]:
+        for together, group in group_columns(memory, asks, table, asking):
+            numbers.append(together)
+            yield group
 
     answers: list[list[Outcome]] = [[] for _ in asks]
-    groups = _answer(memory, node, table.rows, make_groups, engine, account)
-    for group, together in zip(groups, numbers.values(), strict=True):
+    groups = asking.ask(table.rows, make_groups)
+    for group, together in zip(groups, numbers, strict=True):
         for place, number in enumerate(together):
             answers[number] = group.outcomes(place)
-    _forget(groups)
+    forget(groups)
     return answers
 
 
@@ -167,53 +259,8 @@ def find_failed(memory: Memory, asks: Sequence[Ask], table: Table) -> list[str |
     return found
 
 
-def _answer(
-    memory: Memory,
-    node: int,
-    rows: int,
-    make_groups: Callable[[Books], Iterator[Group]],
-    engine: Engine,
-    account: Account | None,
-    *,
-    note_failures: bool = False,
-) -> list[Group]:
-    """Make groups, then ask what they have to ask; their outcomes are known afterwards."""
-    run = Run(rows=rows, usage=engine.usage)
-    portions = Portions(memory, run, Books(account, engine, run), engine.work)
-    try:
-        with run.planning():
-            groups = list(make_groups(portions.books))
-        made = chain.from_iterable(map(portions.of_group, groups))
-        for completion in engine.complete_portions(made, portions.sampling_of, eager=True, landed=portions.land):
-            if completion is not None:
-                inquiry, key, (_, error) = portions.learn(completion)
-                if error is not None and note_failures:
-                    memory.run.failures.add(engine.server_name, inquiry.failed[key], error)
-    finally:
-        engine.close()
-        portions.books.close()
-        memory.run.add(run)
-        memory.nodes.setdefault(node, Run()).add(run)
-    return groups
-
-
-def _forget(groups: Sequence[Group]) -> None:
+def forget(groups: Sequence[Group]) -> None:
+    """Keep the latest outcomes of the groups' questions only."""
     for group in groups:
         for inquiry in group.inquiries:
             inquiry.forget()
-
-
-def _cut(question: Question, rows: Sequence[str | None]) -> list[tuple[list[int], Table]]:
-    """The places and the table of the rows that have the same columns to send.
-
-    A NULL row has the columns that the prompt names.
-    """
-    try:
-        return Table.group_json(
-            rows, lambda columns: resolve_columns(question, question.columns if columns is None else columns)
-        )
-    except ValueError:
-        raise OptionError(
-            "the input is neither a row nor a JSON object",
-            hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
-        ) from None

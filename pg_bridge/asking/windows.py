@@ -40,6 +40,20 @@ class Window(Generic[Row]):
     is_small: bool = False
 
 
+class Lookout:
+    """Tells when rows of a window are to be asked about while more come: each time when they are twice as many."""
+
+    def __init__(self) -> None:
+        self._looked_at = 0
+
+    def latest(self, rows: int) -> int:
+        """Of how many of the latest of so many rows some are to be asked about now; 0 for none."""
+        if rows < max(1, 2 * self._looked_at):
+            return 0
+        self._looked_at = rows
+        return min(rows, max(FETCHED_ROWS, rows // 8))
+
+
 def read_windows(
     fetch: Callable[[int], list[Row]],
     chars_of: Callable[[Row], int],
@@ -68,7 +82,7 @@ def read_windows(
     first_row_id, is_last = 1, False
     while not is_last:
         rows: list[Row] = []
-        chars = looked_at = 0
+        chars, lookout = 0, Lookout()
         size = min(size, most_rows)
         while len(rows) < size and chars < WINDOW_CHARS and not is_last:
             started, waited_s = time.perf_counter(), run.usage.wait_s
@@ -79,9 +93,8 @@ def read_windows(
             rows += fetched
             work()
             run.read_s += time.perf_counter() - started - (run.usage.wait_s - waited_s)
-            if size > LAST_SMALL_WINDOW_ROWS and ahead and not is_last and len(rows) >= 2 * looked_at:
-                looked_at = len(rows)
-                yield Window(first_row_id, rows[-max(FETCHED_ROWS, looked_at // 8) :], ahead_of=looked_at)
+            if size > LAST_SMALL_WINDOW_ROWS and ahead and not is_last and (latest := lookout.latest(len(rows))):
+                yield Window(first_row_id, rows[-latest:], ahead_of=len(rows))
         if rows:
             yield Window(first_row_id, rows, is_small=size < most_rows and not is_last)
         first_row_id += len(rows)

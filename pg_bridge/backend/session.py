@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.failures import Failures
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import parse_question
@@ -18,7 +19,7 @@ from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Answer, Fetch, ask
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
-from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
+from pg_bridge.backend.transaction import call_at_end_of_transaction, end_with_transaction, until_its_end
 from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
@@ -70,6 +71,7 @@ class Session:
     module: str | None = None
     _servers: dict[Hashable, dict[str, ServerOf]] = field(default_factory=dict, repr=False)
     _statements: dict[tuple[int, int], _Known] = field(default_factory=dict, repr=False)  # by role and number
+    _calls: dict[tuple[int, int, int], Calls] = field(default_factory=dict, repr=False)  # by role, number and node
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
     _failures: dict[int, Failures] = field(default_factory=dict, repr=False)  # by role
 
@@ -165,6 +167,28 @@ class Session:
         while len(self._statements) > _STATEMENTS:
             del self._statements[next(iter(self._statements))]
         return found
+
+    def calls(self, number: int, node: int, begin: Callable[[], Calls]) -> Calls:
+        """The calls of the window that a batch node is reading; they end with the transaction or subtransaction.
+
+        Args:
+            number: As for `statement`; only the role that began a window can go on with it.
+            node: The plan node.
+            begin: Begins a window, if none is begun.
+        """
+        key = (postgres.current_role_oid(), number, node)
+        found = self._calls.get(key)
+        if found is None or found.is_closed:
+            self._calls = {each: calls for each, calls in self._calls.items() if not calls.is_closed}
+            found = self._calls[key] = begin()
+            end_with_transaction(found)
+        return found
+
+    def end_calls(self, number: int, node: int) -> None:
+        """The window of a batch node has been answered, or has failed."""
+        calls = self._calls.pop((postgres.current_role_oid(), number, node), None)
+        if calls is not None:
+            calls.close()
 
     def report(self, number: int, node: int) -> Run | None:
         """What a plan node of one of the current role's statements did so far; None where it did nothing."""

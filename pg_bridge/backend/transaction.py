@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from pg_bridge.errors import RunEnded
@@ -21,20 +21,28 @@ T = TypeVar("T")
 _COMMIT, _ABORT = 0, 2  # XACT_EVENT_COMMIT, XACT_EVENT_ABORT
 _ABORT_SUB = 2  # SUBXACT_EVENT_ABORT_SUB
 
+
+class Closable(Protocol):
+    """What can be left half done: a generator, say."""
+
+    def close(self) -> None:
+        """End it; it may have ended already."""
+
+
 _XactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 _SubXactCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p)
 
 _last_calls: list[Callable[[], None]] = []
-_live: WeakKeyDictionary[Iterator[Any], int] = WeakKeyDictionary()
-_ended: WeakSet[Iterator[Any]] = WeakSet()  # those that were not at their end
+_live: WeakKeyDictionary[Closable, int] = WeakKeyDictionary()
+_ended: WeakSet[Closable] = WeakSet()  # those that were not at their end
 _backend = ctypes.CDLL(None)
 _registered: list[Any] = []  # keeps the callbacks alive for the life of the backend
 
 
-def end_with_transaction(generator: Iterator[Any]) -> None:
-    """Close a generator at the end of the current transaction or subtransaction, if it is still about then."""
+def end_with_transaction(begun: Closable) -> None:
+    """Close something at the end of the current transaction or subtransaction, if it is still about then."""
     _register()
-    _live[generator] = _nesting_level()
+    _live[begun] = _nesting_level()
 
 
 def until_its_end(generator: Iterator[T]) -> Iterator[T]:
@@ -43,9 +51,10 @@ def until_its_end(generator: Iterator[T]) -> Iterator[T]:
     Raises:
         RunEnded: It was ended by a subtransaction, and more is wanted of it.
     """
-    end_with_transaction(generator)
+    begun = cast("Closable", generator)
+    end_with_transaction(begun)
     yield from generator
-    if generator in _ended:
+    if begun in _ended:
         raise RunEnded
 
 
@@ -79,8 +88,8 @@ def _nesting_level() -> int:
 
 
 def _close_from(level: int) -> None:
-    for generator, began_at in list(_live.items()):
+    for begun, began_at in list(_live.items()):
         if began_at >= level:
-            _ended.add(generator)
+            _ended.add(begun)
             with suppress(Exception):  # a generator that is running, under a FATAL error, cannot be closed
-                generator.close()  # type: ignore[attr-defined]
+                begun.close()

@@ -1,7 +1,7 @@
 """The engine room's last door: prompts go to vLLM over HTTP, completions and its own figures come back."""
 
-from pg_bridge.engine.engine import Engine
+from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.payload import UNFIT
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 
-__all__ = ["UNFIT", "Completion", "Engine", "Model", "Portion", "Sampling", "Usage"]
+__all__ = ["AHEAD_PROMPTS", "UNFIT", "Completion", "Engine", "Model", "Portion", "Sampling", "Usage"]

@@ -12,6 +12,7 @@ embedding nor HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ from pg_bridge.asking.failures import MOST_FAILURES
 from pg_bridge.asking.inquiry import Ask, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
-from pg_bridge.asking.together import answer_columns, find_failed, find_known
-from pg_bridge.asking.windows import FETCHED_ROWS, read_windows
+from pg_bridge.asking.together import Round, answer_columns, find_failed, find_known, group_columns
+from pg_bridge.asking.windows import FETCHED_ROWS, Window, read_windows
 from pg_bridge.engine import UNFIT, Engine
 from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
@@ -103,7 +104,7 @@ class Scan:
 
         return [model[name] for name in sorted(predicates, key=rank)]
 
-    def rows(
+    def windows(
         self,
         memory: Memory,
         node: int,
@@ -113,7 +114,7 @@ class Scan:
         every_row: bool = False,
         account: Account | None = None,
         shows_keys: bool = False,
-    ) -> Iterator[Row]:
+    ) -> Iterator[list[Row]]:
         """Run it.
 
         Args:
@@ -126,30 +127,14 @@ class Scan:
             shows_keys: Whether who reads may be told the keys of rows that failed, where the query reads them.
 
         Yields:
-            Rows of the foreign table, every column in its place; those that are not needed are None.
+            Those rows of the foreign table that are ready at one time, every column in its place; columns that are not
+            needed are None.
 
         Raises:
             SourceError: The source failed.
             AnswerError: A row has no answer, and its column's `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
-        for window in self.windows(
-            memory, node, new_engine, learned, every_row=every_row, account=account, shows_keys=shows_keys
-        ):
-            yield from window
-
-    def windows(
-        self,
-        memory: Memory,
-        node: int,
-        new_engine: Callable[[], Engine],
-        learned: Learned,
-        *,
-        every_row: bool = False,
-        account: Account | None = None,
-        shows_keys: bool = False,
-    ) -> Iterator[list[Row]]:
-        """Run it, and yield the rows that are ready at one time together; the rest as for `rows`."""
         asking = _Asking(self, memory, node, new_engine, learned, account)
         columns = self.relation.definition.columns
         statement = self.statement
@@ -157,15 +142,20 @@ class Scan:
         with (
             self.relation.source.rows(statement.sql, statement.parameters) as source,
             reading(account, source.fetch) as fetch,
+            closing(asking),
         ):
-            for window in self._windows(fetch, memory.run, every_row=every_row):
-                table = Table.from_json([cells[-1] for cells in window], self.sent)
-                places, answers = asking.answered(table, self._keys(window) if shows_keys else _no_key)
+            for window in self._windows(fetch, memory.run, asking.work, every_row=every_row):
+                rows = window.rows
+                table = Table.from_json([cells[-1] for cells in rows], self.sent, asking.work)
+                if window.ahead_of:
+                    asking.ask_ahead(table, window.ahead_of)
+                    continue
+                places, answers = asking.answered(table, self._keys(rows) if shows_keys else _no_key)
                 yield [
                     [
                         answers[column.name][i]
                         if column.name in answers
-                        else window[place][where[column.name]]
+                        else rows[place][where[column.name]]
                         if column.name in where
                         else None
                         for column in columns
@@ -173,25 +163,25 @@ class Scan:
                     for i, place in enumerate(places)
                 ]
 
-    def _keys(self, window: Sequence[SourceRow]) -> KeyOf:
+    def _keys(self, rows: Sequence[SourceRow]) -> KeyOf:
         """The keys of a window's rows, if the query reads them."""
         key = self.relation.definition.key
         if key not in self.shown:
             return _no_key
         column = self.shown.index(key)
-        return lambda place: window[place][column]
+        return lambda place: rows[place][column]
 
     def _windows(
-        self, fetch: Callable[[int], list[SourceRow]], run: Run, *, every_row: bool
-    ) -> Iterator[list[SourceRow]]:
+        self, fetch: Callable[[int], list[SourceRow]], run: Run, work: Callable[[], None], *, every_row: bool
+    ) -> Iterator[Window[SourceRow]]:
         most = self.relation.definition.window_rows
-        if len(self.predicates) > 1:  # the first rows tell which predicate is better asked first
-            every_row = False
+        is_one = len(self.predicates) <= 1  # of several the first rows tell which is better asked first
         if self.asked:
-            read = read_windows(fetch, _chars_held, run, every_row=every_row, most_rows=most, ahead=False)
-        else:  # nothing is gained by more rows at one time
-            read = read_windows(fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
-        return (window.rows for window in read)
+            return read_windows(
+                fetch, _chars_held, run, every_row=every_row and is_one, most_rows=most, work=work, ahead=is_one
+            )
+        # Nothing is gained by more rows at one time.
+        return read_windows(fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
 
 
 def _no_key(_: int) -> None:
@@ -225,6 +215,31 @@ class _Asking:
         self._bytewise = scan.relation.bytewise
         self._server_name = ""
         self._key_of: KeyOf = _no_key
+        self._ahead: Round | None = None  # of the questions that are asked first
+
+    def work(self) -> None:
+        """Let the engine work; for who reads or cuts rows meanwhile."""
+        if self._ahead is not None:
+            self._ahead.work()
+
+    def ask_ahead(self, table: Table, read: int) -> None:
+        """Ask about a few rows, while more of their window are read.
+
+        Args:
+            table: The rows, with all columns that are sent.
+            read: How many have been read.
+        """
+        first = self._scan.in_turn(self._learned) or self._others
+        if self._ahead is None:
+            self._ahead = self._new_round()
+        asks = [column.ask for column in first]
+        asking = self._ahead
+        asking.ask_ahead(lambda: group_columns(self._memory, asks, table, asking)[0][1], read)
+
+    def close(self) -> None:
+        """Abort what is in flight."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def answered(self, table: Table, key_of: KeyOf) -> tuple[list[int], dict[str, Row]]:
         """Ask about one window.
@@ -310,9 +325,13 @@ class _Asking:
             self._memory.run.failures.add(self._server_name, prompt, reason, key=self._key_of(int(places[i])))
 
     def _ask(self, asks: Sequence[Ask], table: Table) -> list[list[Outcome]]:
+        asking, self._ahead = self._ahead or self._new_round(), None
+        return answer_columns(self._memory, asks, table, asking)
+
+    def _new_round(self) -> Round:
         engine = self._new_engine()
         self._server_name = engine.server_name
-        return answer_columns(self._memory, self._node, asks, table, engine, self._account)
+        return Round(self._memory, self._node, engine, self._account)
 
 
 def _mean_chars(table: Table) -> float:

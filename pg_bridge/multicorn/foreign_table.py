@@ -151,13 +151,13 @@ class ForeignTable:
         keys = tuple(SortKey(key.attname, key.is_reversed, key.nulls_first) for key in sort)
         return Scan(relation, frozenset(columns), translated, keys)
 
-    def rows(self, scan: Scan, warn: Warn) -> Iterator[Row]:
-        """Run a scan, which tells the user of trouble that does not end it."""
+    def windows(self, scan: Scan, warn: Warn) -> Iterator[list[Row]]:
+        """Run a scan, which tells the user of trouble that does not end it; rows that are ready at one time."""
         self._check_usage()
         owner = next((found.server_owner for found in self._itself), 0)
         server = Server.from_options(self._server_name(), self._of_server | self._of_user, owner)
         number = postgres.statement_number()
-        return scan.rows(
+        return scan.windows(
             SESSION.statement(number),
             next(_NODES),
             partial(new_engine, server),

@@ -72,7 +72,8 @@ class ModelRelation(ForeignDataWrapper):  # type: ignore[misc]  # Multicorn has 
 
     def _rows(self, scan: Scan) -> Iterator[Sequence[str | None]]:
         try:
-            yield from until_its_end(self._table.rows(scan, warn))
+            for window in until_its_end(self._table.windows(scan, warn)):
+                yield from window
         except Exception as error:  # a cancel too: in its stead native/multicorn_guard.c has PostgreSQL raise its own
             refuse(error)
 

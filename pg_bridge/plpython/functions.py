@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from pg_bridge import __version__
-from pg_bridge.asking.together import answer_calls
+from pg_bridge.asking.calls import Calls
+from pg_bridge.asking.together import Round
 from pg_bridge.backend import ledger, postgres
 from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import Fault, check_installation
@@ -77,18 +78,20 @@ def batch(
     plpy: Any,
     statement: int,
     node: int,
+    more: bool,
     prompts: list[str | None],
     rows: list[str | None],
     fixed: str,
     names: list[str],
     options: list[list[str | None]],
 ) -> list[tuple[list[str | None] | None, Fault | None]]:
-    """Answer the calls of one window; the body of `llm._batch`.
+    """Take calls of a window, and answer all that were taken, once no more follow; the body of `llm._batch`.
 
     Args:
         plpy: PL/Python's module.
         statement: A number that the calls of one statement share.
         node: The plan node that the calls belong to.
+        more: Whether more calls of the window follow.
         prompts: (n,) JSON texts.
         rows: (n,) JSON texts.
         fixed: Options that are the same for all calls, a JSON object.
@@ -96,31 +99,43 @@ def batch(
         options: For each of them its value in every call, JSON text.
 
     Returns:
-        One (answers, fault).
+        One (answers, fault): no answers while more calls follow, then those of the first calls, some at a time.
     """
     try:
         common = _parse_json(fixed)
         _require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
-        _require(is_flat(names) and None not in names and len(names) == len(options))
+        _require(is_flat(names) and None not in names)
+        _require(len(options) == (len(names) if prompts else 0))  # an array of empty arrays is empty
         _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
-        memory = SESSION.statement(statement)
-        answers: list[str | None] = [None] * len(prompts)
         asked = parse_each(prompts)
         _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
+        places_of: dict[Call, list[int]] = {}
         for values, places in places_by_values(options).items():
             call = Call.from_arguments(common | dict(zip(names, parse_each(values), strict=True)))
-            server = find_server(plpy, call.server, statement)
-            account = SESSION.find_account(statement, server, partial(open_account, plpy))
-            for start in range(0, len(places), call.window_rows):
-                part = places[start : start + call.window_rows]
-                found = answer_calls(
-                    memory, node, [asked[i] for i in part], [rows[i] for i in part], call, new_engine(server), account
-                )
-                for place, answer in zip(part, found, strict=True):
-                    answers[place] = answer
+            places_of.setdefault(call, []).extend(places)
+        calls = SESSION.calls(statement, node, lambda: _begin_calls(plpy, statement, node))
+        calls.add(asked, rows, places_of)
+        if more:
+            calls.ask_ahead()
+            return [(None, None)]
+        answers = calls.take()
+        if calls.are_taken:
+            SESSION.end_calls(statement, node)
         return [(answers, None)]
     except Exception as error:
+        SESSION.end_calls(statement, node)
         return [(None, describe_failure(plpy, error))]
+
+
+def _begin_calls(plpy: Any, statement: int, node: int) -> Calls:
+    memory = SESSION.statement(statement)
+
+    def begin(call: Call) -> Round:
+        server = find_server(plpy, call.server, statement)
+        account = SESSION.find_account(statement, server, partial(open_account, plpy))
+        return Round(memory, node, new_engine(server), account, tells=True)
+
+    return Calls(memory, begin)
 
 
 def report(statement: int, node: int) -> list[str]:

@@ -73,13 +73,16 @@ class Table:
         return building.table(len(rows))
 
     @classmethod
-    def group_json(cls, rows: Sequence[str | None], choose: Choose) -> list[tuple[list[int], Table]]:
+    def group_json(
+        cls, rows: Sequence[str | None], choose: Choose, check_interrupts: Callable[[], None] = lambda: None
+    ) -> list[tuple[list[int], Table]]:
         """Cut rows of JSON text that may have columns of their own, each once.
 
         Args:
             rows: As for `from_json`.
             choose: From a row's columns, None for a row that is None, to those of them to keep, each once; called once
                 for each layout that there is.
+            check_interrupts: As for `from_json`.
 
         Returns:
             For each set of columns kept, the places of its rows, ascending, and their table. Rows that have the same
@@ -106,6 +109,7 @@ class Table:
             if len(pending) == _CHUNK_ROWS:
                 building.add(pending)
                 pending.clear()
+                check_interrupts()
         for building, _, pending in groups.values():
             building.add(pending)
         return [(places, building.table(len(places))) for building, places, _ in groups.values()]

@@ -61,7 +61,7 @@ def test_a_million_rows_of_a_foreign_table(foreign: psycopg.Connection[Any], eng
 def test_a_million_rows_of_calls(
     batching: Database, conn: psycopg.Connection[Any], engine: EngineDouble, rows: int
 ) -> None:
-    """One window holds all rows: it stands on disk, and only the arguments of one batch are in memory."""
+    """The rows of a window stand on disk; in memory are its calls' arguments, of as many rows as a window may have."""
     if batching.host != "plpython":
         pytest.skip("the functions that are batched are those of the PL/Python host")
     engine.behaviour.record = False

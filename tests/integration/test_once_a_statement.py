@@ -125,7 +125,7 @@ def test_a_number_by_hand_is_of_no_use_in_the_next_transaction(conn: Conn, conne
         conn.execute("GRANT USAGE ON FOREIGN SERVER vllm TO forger")
         forging = connect(user="forger")
         forged = (
-            "SELECT fault[1] FROM llm._batch(7, 1, ARRAY['\"q\"'::json], ARRAY['{}'::json], '{}', '{server}', "
+            "SELECT fault[1] FROM llm._batch(7, 1, false, ARRAY['\"q\"'::json], ARRAY['{}'::json], '{}', '{server}', "
             "ARRAY[ARRAY['\"vllm\"'::json]])"
         )
         assert forging.execute(forged).fetchone() == (None,)

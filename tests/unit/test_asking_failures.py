@@ -98,7 +98,7 @@ def scan_rows(needed: set[str], *, shows_keys: bool, **options: str) -> Memory:
     def engine() -> Engine:
         return cast("Engine", foreign.Oracle(lambda _, i: "perhaps" if i == 3 else "no", []))
 
-    list(scan.rows(memory, 1, engine, Learned(), shows_keys=shows_keys))
+    list(scan.windows(memory, 1, engine, Learned(), shows_keys=shows_keys))
     return memory
 
 
@@ -123,5 +123,5 @@ def test_a_scan_that_ends_at_a_failure_has_noted_it() -> None:
         return cast("Engine", foreign.Oracle(lambda _, i: "perhaps" if i == 3 else "no", []))
 
     with pytest.raises(AnswerError):
-        list(scan.rows(memory, 1, engine, Learned(), shows_keys=True))
+        list(scan.windows(memory, 1, engine, Learned(), shows_keys=True))
     assert [key for _, _, _, key, _ in told(memory.run.failures)] == ["3"]

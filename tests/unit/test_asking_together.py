@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bridge.asking import inquiry
+from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.together import answer_calls
+from pg_bridge.asking.together import Round
 from pg_bridge.engine import Completion, Engine, Portion, Sampling, Usage
 from pg_bridge.errors import CallError, NullPrompt, OptionError, UnknownColumn
 from pg_bridge.options import Call
@@ -52,9 +53,11 @@ def ask(
 ) -> list[str | None]:
     engine = Oracle(asked)
     try:
-        return answer_calls(statement, node, prompts, rows, call, cast("Engine", engine))
+        calls = Calls(statement, lambda _: Round(statement, node, cast("Engine", engine), tells=True))
+        calls.add(prompts, rows, {call: list(range(len(rows)))})
+        return calls.take()
     finally:
-        assert engine.closed
+        assert engine.closed or not rows
 
 
 cells = st.one_of(
@@ -127,7 +130,7 @@ def test_a_failed_row_fails_the_window_or_is_null() -> None:
 def test_errors(prompt: str | None, row: str, error: type[Exception]) -> None:
     asked: list[str] = []
     with pytest.raises(error):
-        answer_calls(Memory(), 1, ["Look.", prompt], ['{"a": 1}', row], Call(), cast("Engine", Oracle(asked)))
+        ask(Memory(), ["Look.", prompt], ['{"a": 1}', row], Call(), asked)
     assert asked == []
 
 

@@ -107,7 +107,8 @@ def run(
     def engine() -> Engine:
         return cast("Engine", Oracle(answer, asked))
 
-    return scan.rows(Memory(), 1, engine, learned or Learned())
+    for window in scan.windows(Memory(), 1, engine, learned or Learned()):
+        yield from window
 
 
 SAID = {"small": (YES, {"prompt": "Is {i} small?"}), "name": (TXT, {"prompt": "Name {i}."})}

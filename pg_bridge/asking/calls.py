@@ -1,0 +1,192 @@
+"""A batch node's calls, which come in parts as the rows of a window are read: asked once all have come, a few ahead.
+
+In: parts of a window's calls, each call with its prompt, its row and its options; a statement's memory.
+Out: all answers, in the calls' order, some at a time. It knows neither PostgreSQL nor HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pg_bridge.asking.inquiry import Ask
+from pg_bridge.asking.memory import Memory
+from pg_bridge.asking.portions import Group
+from pg_bridge.asking.prompt import Question, resolve_columns
+from pg_bridge.asking.together import Round, forget
+from pg_bridge.asking.windows import Lookout
+from pg_bridge.errors import CallError, OptionError
+from pg_bridge.options import Call
+from pg_bridge.rows.table import Table
+
+ANSWER_CHARS = 1 << 23  # handed over at one time; PostgreSQL must hold them in one array
+_CHARS_BESIDES = 16  # what an answer takes in it besides its text
+
+
+@dataclass(slots=True, eq=False)
+class _Alike:
+    """Calls that have the same options: the place of each in the window, its prompt and its row."""
+
+    places: list[int] = field(default_factory=list)
+    prompts: list[str | None] = field(default_factory=list)
+    rows: list[str | None] = field(default_factory=list)
+
+
+class Calls:
+    """The calls of one window.
+
+    Args:
+        memory: Of the statement.
+        begin: From a call's options to what asks with them.
+
+    Attributes:
+        is_closed: Whether nothing is left of it.
+    """
+
+    def __init__(self, memory: Memory, begin: Callable[[Call], Round]) -> None:
+        self._memory = memory
+        self._begin = begin
+        self._count = 0
+        self._alike: dict[Call, _Alike] = {}
+        self._prompts: dict[str | None, str | None] = {}  # each once: they may be long
+        self._lookout = Lookout()
+        self._ahead: Round | None = None  # of the first options
+        self._answers: list[str | None] | None = None
+        self._taken = 0
+        self.is_closed = False
+
+    def add(
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], places_of: Mapping[Call, list[int]]
+    ) -> None:
+        """Add a part.
+
+        Args:
+            prompts: (n,) the prompt of each call.
+            rows: (n,) the row of each call, JSON text or None.
+            places_of: The options, and which calls of the part have them.
+        """
+        for call, places in places_of.items():
+            alike = self._alike.setdefault(call, _Alike())
+            alike.places += [self._count + i for i in places]
+            alike.prompts += [self._prompts.setdefault(prompts[i], prompts[i]) for i in places]
+            alike.rows += [rows[i] for i in places]
+        self._count += len(rows)
+
+    def ask_ahead(self) -> None:
+        """Ask about a few calls now and then, and let the engine work; for who reads the rows of more.
+
+        Only calls that have the first one's options go ahead.
+
+        Raises:
+            TemplateError: A prompt does not parse or names an unknown column.
+            OptionError: A row is no JSON object.
+            EngineError: The engine failed as a whole.
+        """
+        if self._ahead is not None:
+            self._ahead.work()
+        call, alike = next(iter(self._alike.items()), (Call(), _Alike()))
+        read = len(alike.rows)
+        if read > call.window_rows or not call.dedup or not (latest := self._lookout.latest(read)):
+            return
+        if self._ahead is None:
+            self._ahead = self._begin(call)
+        asking = self._ahead
+        asking.ask_ahead(lambda: self._largest_group(alike.prompts[-latest:], alike.rows[-latest:], call, asking), read)
+
+    def take(self) -> list[str | None]:
+        """Ask, at the first time, and take some answers: those of the first calls of which none have been taken.
+
+        Returns:
+            At least one, if any is left; None for a row that failed, if its call's `on_error` is `null`.
+
+        Raises:
+            CallError: A row failed, and its call's `on_error` is `fail`; the other errors as for `ask_ahead`.
+        """
+        if self._answers is None:
+            self._answers = self._ask_all()
+        start, chars = self._taken, 0
+        while self._taken < self._count and chars < ANSWER_CHARS:
+            chars += _CHARS_BESIDES + len(self._answers[self._taken] or "")
+            self._taken += 1
+        return self._answers[start : self._taken]
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether all answers have been taken."""
+        return self._answers is not None and self._taken == self._count
+
+    def close(self) -> None:
+        """Abort what is in flight and forget the calls; may be called at any time, also twice."""
+        self.is_closed = True
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+        self._alike.clear()
+        self._prompts.clear()
+        self._answers = []
+
+    def _ask_all(self) -> list[str | None]:
+        answers: list[str | None] = [None] * self._count
+        for call, alike in self._alike.items():
+            for start in range(0, len(alike.rows), call.window_rows):
+                part = slice(start, start + call.window_rows)
+                asking, self._ahead = self._ahead or self._begin(call), None
+                found = self._answer(alike.prompts[part], alike.rows[part], call, asking)
+                for place, answer in zip(alike.places[part], found, strict=True):
+                    answers[place] = answer
+        return answers
+
+    def _answer(
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
+    ) -> list[str | None]:
+        places_of = _places_of(prompts)
+        places: list[list[int]] = []  # of each group
+
+        def make_groups() -> Iterator[Group]:
+            for prompt, of_prompt in places_of.items():
+                inquiry = self._memory.inquiry(Ask(prompt, call))
+                for members, table in _cut(inquiry.question, [rows[i] for i in of_prompt], asking.work):
+                    places.append([of_prompt[i] for i in members])
+                    yield asking.group([inquiry], table)
+
+        answers: list[str | None] = [None] * len(rows)
+        groups = asking.ask(len(rows), make_groups)
+        for group, of_group in zip(groups, places, strict=True):
+            for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
+                if error is not None and call.on_error == "fail":
+                    raise CallError(error)
+                answers[place] = text
+        forget(groups)
+        return answers
+
+    def _largest_group(
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
+    ) -> Group:
+        """Of some calls those that have the same prompt, and the same columns to send, as most others."""
+        prompt, places = max(_places_of(prompts).items(), key=lambda item: len(item[1]))
+        inquiry = self._memory.inquiry(Ask(prompt, call))
+        _, table = max(_cut(inquiry.question, [rows[i] for i in places], asking.work), key=lambda cut: len(cut[0]))
+        return asking.group([inquiry], table)
+
+
+def _places_of(prompts: Sequence[str | None]) -> dict[str | None, list[int]]:
+    places_of: dict[str | None, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        places_of.setdefault(prompt, []).append(place)
+    return places_of
+
+
+def _cut(question: Question, rows: Sequence[str | None], work: Callable[[], None]) -> list[tuple[list[int], Table]]:
+    """The places and the table of the rows that have the same columns to send.
+
+    A NULL row has the columns that the prompt names.
+    """
+    try:
+        return Table.group_json(
+            rows, lambda columns: resolve_columns(question, question.columns if columns is None else columns), work
+        )
+    except ValueError:
+        raise OptionError(
+            "the input is neither a row nor a JSON object",
+            hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
+        ) from None
