@@ -112,6 +112,16 @@ class Server:
     cache_prompts: bool = option(
         False, values.TRUTH, SERVER, "whether prompts are kept beside their answers, and not their digests alone"
     )
+    price_prompt: float | None = option(
+        None,
+        values.PRICE,
+        SERVER,
+        "price of a million prompt tokens, in whatever currency: [what it costs](estimate.md)",
+    )
+    price_cached: float | None = option(
+        None, values.PRICE, SERVER, "the same of those that come from the prefix cache; without it they cost the same"
+    )
+    price_completion: float | None = option(None, values.PRICE, SERVER, "the same of answers")
     api_key: str | None = option(
         None,
         values.API_KEY,
