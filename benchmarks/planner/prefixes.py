@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.analysis.prefix_cache import PrefixCache
+from pg_bridge.asking.prefix_cache import PrefixCache
 
 BOUNDED_CACHE = 0.1
 """The bounded cache, as a share of the prompts' tokens."""

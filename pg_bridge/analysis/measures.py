@@ -36,8 +36,8 @@ from pg_bridge.analysis.figures import (
     TokenFigures,
     points,
 )
-from pg_bridge.analysis.prefix_cache import PrefixCache, characters
 from pg_bridge.analysis.tokenizer import Tokenizer
+from pg_bridge.asking.prefix_cache import PrefixCache, characters
 from pg_bridge.asking.prompt import First, Question, place_questions, render
 from pg_bridge.ordering import STRATEGIES, Ordering, order_by, plan
 from pg_bridge.ordering.cells import Cells

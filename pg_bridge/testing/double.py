@@ -36,7 +36,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from pg_bridge.analysis.prefix_cache import PrefixCache
+from pg_bridge.asking.prefix_cache import PrefixCache
 from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.queue import Queue

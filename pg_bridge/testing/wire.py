@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pg_bridge.analysis.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
+from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
 from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"

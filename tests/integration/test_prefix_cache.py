@@ -1,4 +1,4 @@
-"""What the prefix cache of `pg_bridge.analysis.prefix_cache` foretells is what vLLM's own counters say afterwards."""
+"""What the prefix cache of `pg_bridge.asking.prefix_cache` foretells is what vLLM's own counters say afterwards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import count
 
 import pytest
 
-from pg_bridge.analysis.prefix_cache import PrefixCache
 from pg_bridge.analysis.tokenizer import load_tokenizer
+from pg_bridge.asking.prefix_cache import PrefixCache
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.engine import Engine, Sampling
 from pg_bridge.options import Server

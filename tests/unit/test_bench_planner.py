@@ -28,7 +28,7 @@ from benchmarks.planner.scaling import FORMS, SIZES
 from benchmarks.planner.sent import WAYS
 from benchmarks.planner.verdicts import Verdict, has_room, verdicts
 from pg_bridge.analysis.dependencies import functional_dependencies
-from pg_bridge.analysis.prefix_cache import PrefixCache
+from pg_bridge.asking.prefix_cache import PrefixCache
 
 COST = Measured(0.1, 0.05, 0.05, 1000, "tree", 5, 10)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pg_bridge.analysis.prefix_cache import characters
+from pg_bridge.asking.prefix_cache import characters
 from pg_bridge.testing.behaviour import default_answer
 from pg_bridge.testing.double import EngineDouble
 

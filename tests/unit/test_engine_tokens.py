@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pg_bridge.analysis.prefix_cache import characters
+from pg_bridge.asking.prefix_cache import characters
 from pg_bridge.engine import Engine, Sampling, Usage
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.options import Server

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bridge.analysis.prefix_cache import PrefixCache, characters
+from pg_bridge.asking.prefix_cache import PrefixCache, characters
 
 
 def test_blocks_of_two() -> None:
@@ -150,7 +150,7 @@ def test_a_shorter_last_token_is_another_one() -> None:
 
 def test_no_hash_seed_and_no_process_shows() -> None:
     program = (
-        "import numpy as np; from pg_bridge.analysis.prefix_cache import PrefixCache, characters;"
+        "import numpy as np; from pg_bridge.asking.prefix_cache import PrefixCache, characters;"
         "rng = np.random.default_rng(1); cache = PrefixCache(2, 40);"
         "found = [cache.query(rng.integers(0, 2, rng.integers(20))) for _ in range(500)];"
         "print(found, len(cache), characters('a row').tolist())"

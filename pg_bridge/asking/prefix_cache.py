@@ -108,7 +108,18 @@ class PrefixCache:
         Returns:
             How many of the tokens were found.
         """
-        keys = self._keys(tokens)
+        return self.look_up(self._keys(tokens), len(tokens))
+
+    def look_up(self, keys: Sequence[int], tokens: int) -> int:
+        """Look a prompt up whose blocks have keys already, and remember them.
+
+        Args:
+            keys: One for each whole block; equal for what begins equally only.
+            tokens: How many tokens the prompt has.
+
+        Returns:
+            How many of the tokens were found.
+        """
         blocks = self._blocks
         found = 0
         for key in keys:
@@ -123,8 +134,8 @@ class PrefixCache:
                 blocks.move_to_end(key)
             while len(blocks) > self.capacity:
                 blocks.popitem(last=False)
-        hits = min(found, max(len(tokens) - 1, 0) // self.block_size) * self.block_size
-        self.queried_tokens += len(tokens)
+        hits = min(found, max(tokens - 1, 0) // self.block_size) * self.block_size
+        self.queried_tokens += tokens
         self.hit_tokens += hits
         return hits
 
