@@ -3,5 +3,18 @@
 from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.payload import UNFIT
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
+from pg_bridge.engine.survey import EngineFacts, EngineTokenizer, survey
 
-__all__ = ["AHEAD_PROMPTS", "UNFIT", "Completion", "Engine", "Model", "Portion", "Sampling", "Usage"]
+__all__ = [
+    "AHEAD_PROMPTS",
+    "UNFIT",
+    "Completion",
+    "Engine",
+    "EngineFacts",
+    "EngineTokenizer",
+    "Model",
+    "Portion",
+    "Sampling",
+    "Usage",
+    "survey",
+]

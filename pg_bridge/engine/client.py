@@ -142,14 +142,23 @@ class Client:
         """Fetch a page that the run cannot do without; raises as `post` does."""
         return await self._retried("GET", path, None, LARGEST_PAGE_BYTES)
 
-    async def glance(self, path: str) -> tuple[int, bytes]:
+    async def glance(
+        self, path: str, body: bytes | None = None, most_bytes: int = LARGEST_PAGE_BYTES
+    ) -> tuple[int, bytes]:
         """Fetch a page once, whatever its status; returns the status and the bytes.
+
+        Args:
+            path: The page.
+            body: What the page is about, where that is told in a body; no prompt that is to be answered.
+            most_bytes: How large it may be.
 
         Raises:
             EngineUnreachable: No connection.
-            Oversized: The page has more bytes than a page may have.
+            Oversized: The page has more bytes than it may have.
         """
-        status, page, _ = await self._connected("GET", path, None, LARGEST_PAGE_BYTES)
+        status, page, _ = await self._connected(
+            "GET" if body is None else "POST", path, body, most_bytes, is_counted=False
+        )
         return status, page
 
     async def _retried(self, method: str, path: str, body: bytes | None, most_bytes: int) -> bytes:
@@ -157,7 +166,7 @@ class Client:
         failed = told = 0
         while True:
             self._usage.requests += body is not None
-            status, answer, told_s = await self._connected(method, path, body, most_bytes)
+            status, answer, told_s = await self._connected(method, path, body, most_bytes, is_counted=body is not None)
             if status == 200:
                 self._told_since_s = None
                 return answer
@@ -195,8 +204,10 @@ class Client:
             self._usage.retries += 1
             self._gate.spend(1)
 
-    async def _connected(self, method: str, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes, float]:
-        """One exchange, tried again while the connection is the trouble."""
+    async def _connected(
+        self, method: str, path: str, body: bytes | None, most_bytes: int, *, is_counted: bool
+    ) -> tuple[int, bytes, float]:
+        """One exchange, tried again while the connection is the trouble; some count as requests."""
         import aiohttp  # noqa: PLC0415 - see open()
 
         drops = 0
@@ -218,8 +229,9 @@ class Client:
             if hopeless or left_s <= 0 or drops > self._server.max_retries + 1:
                 raise unreachable(self._server, reason) from None
             await asyncio.sleep(min(_pause_s(drops), left_s))
-            self._usage.requests += body is not None
-            self._send_again(body)
+            if is_counted:
+                self._usage.requests += 1
+                self._send_again(body)
 
     async def _exchange(self, method: str, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes, float]:
         """Send once; returns the status, the answer, and the seconds after which to come again if it says so."""

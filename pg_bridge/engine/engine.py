@@ -9,16 +9,17 @@ caller's `check_interrupts` is called between turns and stops the run by raising
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from pg_bridge.engine.client import Client, DrivenClock, Oversized
+from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock, Oversized
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import malformed, silent
 from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model
@@ -33,6 +34,7 @@ POLL_S = 0.02  # longest turn: an interrupt is seen this soon
 SENDING_S = 0.002  # a request is on the wire by then, before the consumer takes its time over the answers at hand
 WORK_EVERY_S = 0.002  # while prompts are made
 LEAST_S = 0.001  # of a turn that only waits
+PAGES_AT_ONCE = 16
 AHEAD_PROMPTS = 4096  # an engine of a thousand prompts a second has enough of them for as long as planning takes
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
@@ -368,6 +370,33 @@ class Engine:
         except Oversized as error:
             raise malformed(self._server, str(error)) from None
         return status, page.decode(errors="replace")
+
+    def fetch_each(self, path: str, bodies: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """Fetch a page about each of some bodies, none of which has the model answer anything.
+
+        Returns:
+            The status and the bytes of each.
+
+        Raises:
+            EngineUnreachable: No connection within `connect_timeout_s`.
+            EngineTimeout: No answer within `request_timeout_s`.
+            EngineError: A page is too large for one.
+        """
+        _, client = self._open()
+
+        async def some(part: Sequence[bytes]) -> list[tuple[int, bytes]]:
+            return await asyncio.gather(
+                *(client.glance(path, body, LARGEST_PAGE_BYTES + 16 * len(body)) for body in part)
+            )
+
+        try:
+            return [
+                page
+                for start in range(0, len(bodies), PAGES_AT_ONCE)
+                for page in self._wait_for(some(bodies[start : start + PAGES_AT_ONCE]))
+            ]
+        except Oversized as error:
+            raise malformed(self._server, str(error)) from None
 
     def close(self) -> None:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""

@@ -28,6 +28,7 @@ NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema, or was cut off by max_tokens"
 UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA))
 """Why an answer of an engine that did not do as told is none; another attempt may be better."""
+_TO_BE_ANSWERED = '"add_generation_prompt": true'
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Payload:
             constant["structured_outputs"] = {"json": self._schema}
         if sampling.priority is not None:
             constant["priority"] = sampling.priority
+        self._named = f'{{"model": {json.dumps(model)}, ' if model else "{"
         key = "messages" if self._chat else "prompt"
         self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
         system = sampling.system_prompt
@@ -111,6 +113,17 @@ class Payload:
             pieces = [f"{before}{encode_basestring(prompt)[1:-1]}{after}" for prompt in prompts]
         joined = pieces[0] if len(pieces) == 1 else f"[{', '.join(pieces)}]"
         return f"{self._head}{joined}}}".encode()
+
+    def tokenized(self, prompt: str) -> bytes:
+        """The body that asks how the whole of a prompt, with all that is sent around it, is cut into tokens.
+
+        Raises:
+            UnicodeEncodeError: As for `body`.
+        """
+        before, after = self._before, self._after
+        if self._chat:
+            return f'{self._named}"messages": {before}{encode_basestring(prompt)}{after}, {_TO_BE_ANSWERED}}}'.encode()
+        return f'{self._named}"prompt": {before}{encode_basestring(prompt)[1:-1]}{after}}}'.encode()
 
     def parse(self, body: bytes, prompt_count: int) -> tuple[list[tuple[str | None, str | None]], Tokens]:
         """Read an answer.

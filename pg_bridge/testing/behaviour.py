@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(slots=True)
 class Behaviour:
@@ -23,6 +26,8 @@ class Behaviour:
         api_key: If set, requests without it get 401.
         batch_endpoint: Whether `/v1/chat/completions/batch` exists.
         metrics: Whether `/metrics` exists.
+        tokenize: Whether `/tokenize` exists.
+        tokenizer: From a text to its tokens; None takes every 4 characters for one.
         prompt_tokens_details: Whether cached tokens stand in `usage`, as with vLLM's flag of that name.
         delay_s: Seconds that every request waits before it is answered.
         delay_per_prompt_s: Seconds more for each of its prompts.
@@ -49,6 +54,8 @@ class Behaviour:
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True
+    tokenize: bool = True
+    tokenizer: Callable[[str], NDArray[np.integer[Any]]] | None = None
     prompt_tokens_details: bool = True
     delay_s: float = 0.0
     delay_per_prompt_s: float = 0.0
@@ -75,7 +82,7 @@ class Behaviour:
         Raises:
             ValueError: There is no such field, or it cannot be set this way.
         """
-        names = {each.name for each in fields(self)} - {"answer"}
+        names = {each.name for each in fields(self)} - {"answer", "tokenizer"}
         unknown = sorted(changes.keys() - names)
         if unknown:
             raise ValueError(f"no setting {unknown[0]!r}; there are: {', '.join(sorted(names))}")

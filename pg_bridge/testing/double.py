@@ -55,6 +55,7 @@ class Received:
         conversations: The whole rendered text of each of them.
         bodies: The parsed JSON of every request but its prompts.
         answered: Prompts answered.
+        tokenized: Texts that `/tokenize` has cut.
         in_flight: Requests taken and neither answered nor aborted.
         prompts_in_flight: Their prompts.
         peak_prompts: The most that these ever were.
@@ -67,6 +68,7 @@ class Received:
     conversations: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     answered: int = 0
+    tokenized: int = 0
     in_flight: int = 0
     prompts_in_flight: int = 0
     peak_prompts: int = 0
@@ -170,6 +172,8 @@ class EngineDouble:
         application = web.Application(client_max_size=_LARGEST_BODY_BYTES)
         for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS):
             application.router.add_post(path, self._complete)
+        application.router.add_get(wire.BATCH, self._no_page)
+        application.router.add_post("/tokenize", self._tokenize)
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/health", self._health)
         application.router.add_get("/metrics", self._metrics)
@@ -251,6 +255,19 @@ class EngineDouble:
     async def _models(self, request: web.Request) -> web.Response:
         models = [{"id": model, "object": "model"} for model in self.behaviour.models]
         return self._trouble(request) or web.json_response({"object": "list", "data": models})
+
+    async def _no_page(self, _: web.Request) -> web.Response:
+        status, detail = (405, "Method Not Allowed") if self.behaviour.batch_endpoint else (404, "Not Found")
+        return web.json_response({"detail": detail}, status=status)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        if (trouble := self._trouble(request)) is not None:
+            return trouble
+        if not self.behaviour.tokenize:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        self.received.tokenized += 1
+        body = await request.json(loads=json.loads)
+        return web.Response(text=wire.tokenized(self.behaviour, body), content_type="application/json")
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()

@@ -9,6 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
 from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer
 
@@ -29,8 +32,20 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
     return prompts, rendered
 
 
+def tokenize(behaviour: Behaviour, text: str) -> NDArray[np.integer[Any]]:
+    """What tokens the double takes a text for."""
+    return (behaviour.tokenizer or characters)(text)
+
+
+def tokenized(behaviour: Behaviour, body: dict[str, Any]) -> str:
+    """The answer's body to a request of /tokenize, in vLLM's form."""
+    _, (text,) = read(CHAT if "messages" in body else COMPLETIONS, body)
+    tokens = [int(token) & 0x1FFFFFFF for token in tokenize(behaviour, text)]
+    return json.dumps({"count": len(tokens), "max_model_len": 1 << 20, "tokens": tokens, "token_strs": None})
+
+
 def count_tokens(conversations: Sequence[str]) -> int:
-    """How many tokens the prefix cache takes conversations for."""
+    """How many tokens conversations have, as far as the time to compute them goes."""
     return sum(-(-len(conversation) // CHARS_PER_TOKEN) for conversation in conversations)
 
 
@@ -68,13 +83,13 @@ def answer(
     choices: list[dict[str, Any]] = []
     prompt_tokens = completion_tokens = cached_tokens = 0
     for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
-        tokens = characters(conversation)
+        tokens = tokenize(behaviour, conversation)
         cached_tokens = cache.query(tokens)
         prompt_tokens += len(tokens)
         text = answer_as_demanded(prompt, demanded, from_prompt)
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
-        completion_tokens += len(characters(text)) or 1
+        completion_tokens += len(tokenize(behaviour, text)) or 1
         said = None if behaviour.no_text else text
         content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
         choices.append({"index": index, **content, "finish_reason": finish})
@@ -90,10 +105,15 @@ def answer(
 
 
 def metrics(behaviour: Behaviour, cache: PrefixCache) -> str:
-    """The page `/metrics`, with the two counters that matter."""
+    """The page `/metrics`, with the two counters that matter and what the cache is like."""
     model = behaviour.models[0] if behaviour.models else ""
     lines = []
     for name, value in {"queries": cache.queried_tokens, "hits": cache.hit_tokens}.items():
         lines.append(f"# TYPE vllm:prefix_cache_{name}_total counter")
         lines.append(f'vllm:prefix_cache_{name}_total{{engine="0",model_name="{model}"}} {float(value)}')
+    lines.append("# TYPE vllm:cache_config_info gauge")
+    config = (
+        f'block_size="{cache.block_size}",enable_prefix_caching="True",engine="0",num_gpu_blocks="{cache.capacity}"'
+    )
+    lines.append(f"vllm:cache_config_info{{{config}}} 1.0")
     return "\n".join(lines) + "\n"
