@@ -113,6 +113,18 @@ BEGIN ATOMIC
       AND r.options = (SELECT pg_catalog.jsonb_set($4::pg_catalog.jsonb, '{internal}', 'true')::pg_catalog.text);
 END;
 
+CREATE FUNCTION llm._estimate(rows refcursor, columns text[], prompt text, options text)
+RETURNS TABLE (found text, fault text[])
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT r.output, CASE WHEN r.row_id IS NULL THEN r.error::pg_catalog.text[] END
+    FROM llm.result AS r
+    WHERE r.rowset = (SELECT llm._stage($1, $2))
+      AND r.prompt = $3
+      AND r.options = (SELECT pg_catalog.jsonb_set(
+              pg_catalog.jsonb_set($4::pg_catalog.jsonb, '{internal}', 'true'), '{estimate}', 'true')::pg_catalog.text);
+END;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

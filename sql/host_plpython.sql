@@ -20,6 +20,13 @@ from pg_bridge.plpython import functions
 return functions.map_rows(plpy, rows, columns, prompt, options, every_row)
 $$;
 
+CREATE FUNCTION llm._estimate(rows refcursor, columns text[], prompt text, options text)
+RETURNS TABLE (found text, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import functions
+return functions.estimate_rows(plpy, rows, columns, prompt, options)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

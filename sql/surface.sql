@@ -33,6 +33,31 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
 
+CREATE FUNCTION llm.estimate(
+    query         text,
+    prompt        text,
+    @map.arguments@
+) RETURNS TABLE (
+    rows bigint, unique_prompts bigint, already_answered bigint, requests bigint, prompt_tokens bigint,
+    cached_tokens bigint, completion_tokens bigint, seconds double precision, cost double precision, counted_by text,
+    answers_by text
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._estimate(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
+              @map.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;\s]+$', '')) AS o) AS e,
+         pg_catalog.json_to_record(
+             CASE WHEN e.fault IS NULL THEN e.found ELSE llm._raise(e.fault) END::pg_catalog.json
+         ) AS r (
+             rows pg_catalog.int8, unique_prompts pg_catalog.int8, already_answered pg_catalog.int8,
+             requests pg_catalog.int8, prompt_tokens pg_catalog.int8, cached_tokens pg_catalog.int8,
+             completion_tokens pg_catalog.int8, seconds pg_catalog.float8, cost pg_catalog.float8,
+             counted_by pg_catalog.text, answers_by pg_catalog.text);
+END;
+COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model is asked anything';
+
 CREATE FUNCTION llm._row(input json) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ from pg_bridge.rows.table import Table
 
 GAUGED_ROWS = 10_000  # are planned before the first is counted, if there are so many
 _CHUNK_ROWS = 1024
+
+AnswersBy = Literal["at_most", "as_seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Estimate:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    answers_by: str = "at_most"
+    answers_by: AnswersBy | None = None
     seconds: float | None = None
     cost: float | None = None
     counted_by: CountedBy | None = None
@@ -290,11 +293,13 @@ class _Counting:
             self._cache.look_up(block_keys(text, ends[: length // size]), length)
 
 
-def _answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, str]:
+def _answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, AnswersBy | None]:
     """Tokens of so many answers, and whether that is what earlier ones took or the most that they may."""
+    if not asked:
+        return 0, None
     most = sampling.max_tokens
     if sampling.choices:  # no token is shorter than a byte, and one ends the answer
         most = min(most, 1 + max(len(choice.encode(errors="replace")) for choice in sampling.choices))
-    if not asked or not seen.answers or not seen.completion_tokens:
+    if not seen.answers or not seen.completion_tokens:
         return asked * most, "at_most"
     return round(asked * min(most, seen.completion_tokens / seen.answers)), "as_seen"

@@ -19,6 +19,11 @@ def new_engine(server: Server) -> Engine:
     return Engine(server, check_interrupts=Interrupts().check, gate=_gate(server), waiting=EngineWait())
 
 
+def new_onlooker(server: Server) -> Engine:
+    """A way to what the engine tells of itself; nothing is asked on it, so it is held to no limit."""
+    return Engine(server, check_interrupts=Interrupts().check, waiting=EngineWait())
+
+
 def _gate(server: Server) -> ServerGate:
     """The way in that all sessions share which ask the same endpoint by the same server."""
     named = "\0".join([postgres.database(), str(server.owner), server.name, server.endpoint])

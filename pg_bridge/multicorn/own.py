@@ -21,6 +21,7 @@ from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
+from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.rowsets import RowSet
@@ -179,13 +180,15 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     """One scan of llm.result.
 
     A scan from inside llm.map or llm.complete has the option `internal`: it gets errors as a last row without row_id,
-    which SQL raises with its SQLSTATE, and its row set goes with it.
+    which SQL raises with its SQLSTATE, and its row set goes with it. With the option `estimate` its one answer is what
+    a run would ask and take.
     """
     internal = False
     role = postgres.current_role_oid()
     try:
         arguments = _parse_options(options)
         internal = bool(arguments.pop("internal", False))
+        is_estimate = bool(arguments.pop("estimate", False))
         call = Call.from_arguments(arguments)
         if (role, name) not in _STAGING.rowsets:
             raise OptionError(
@@ -198,6 +201,10 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)
         account = open_account(server, warn)
+        if is_estimate:
+            found = foresee(_fetch(rowset), columns, prompt, call, server, every_row=False, account=account)
+            yield name, prompt, options, 1, None, found, None
+            return
         for answer in start_run(_fetch(rowset), columns, prompt, call, server, account=account):
             yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
     except Cancelled as error:

@@ -17,6 +17,7 @@ from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.together import Round
 from pg_bridge.backend import ledger, postgres
 from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.session import SESSION, ServerOf, one_row, start_run
 from pg_bridge.errors import BrokenInstallation, OptionError
@@ -56,6 +57,26 @@ def map_rows(
             yield *answer, None
     except Exception as error:
         yield None, None, None, None, describe_failure(plpy, error)
+
+
+def estimate_rows(
+    plpy: Any, cursor: str, columns: list[str], prompt: str | None, options: str
+) -> list[tuple[str | None, Fault | None]]:
+    """Foresee a run over the rows of a cursor that `llm._open` has opened; the body of `llm._estimate`.
+
+    Returns:
+        One (estimate as JSON, fault).
+    """
+    try:
+        call = Call.from_arguments(_parse_json(options))
+        _require(cursor is not None and is_flat(columns) and None not in columns)
+        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
+        account = open_account(plpy, server)
+        every_row = bool(postgres.setting("pg_bridge.batching"))  # with the module a run knows when it has all rows
+        found = foresee(fetch, columns, prompt, call, server, every_row=every_row, account=account)
+        return [(found, None)]
+    except Exception as error:
+        return [(None, describe_failure(plpy, error))]
 
 
 def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> list[CompleteRow]:

@@ -32,7 +32,7 @@ class Behaviour:
         delay_s: Seconds that every request waits before it is answered.
         delay_per_prompt_s: Seconds more for each of its prompts.
         tokens_per_s: Prompt tokens that it computes a second, one request after another; 0 for no limit.
-        hang: Take requests and never answer them.
+        hang: Take requests, those of `/tokenize` too, and never answer them.
         hang_after: Answer so many more requests, then `hang`; counts down; negative for never.
         fail_first: So many of the next requests get `fail_status`; counts down.
         fail_status: The HTTP status of a failed request.

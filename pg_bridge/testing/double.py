@@ -266,6 +266,8 @@ class EngineDouble:
         if not self.behaviour.tokenize:
             return web.json_response({"detail": "Not Found"}, status=404)
         self.received.tokenized += 1
+        if self.behaviour.hang:
+            await asyncio.Event().wait()
         body = await request.json(loads=json.loads)
         return web.Response(text=wire.tokenized(self.behaviour, body), content_type="application/json")
 

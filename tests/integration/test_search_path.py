@@ -105,6 +105,7 @@ def test_llm_map_steps_into_no_trap(trapped: Conn) -> None:
     for query in ("SELECT i, w FROM t", "TABLE t ; ", "SELECT i FROM public.t"):
         assert len(trapped.execute("SELECT * FROM llm.map(%s, 'say {i}')", [query]).fetchall()) == 3
         assert len(trapped.execute("SELECT (llm.map(%s, 'say {i}')).*", [query]).fetchall()) == 3
+        assert trapped.execute("SELECT rows FROM llm.estimate(%s, 'say {i}')", [query]).fetchone() == (3,)
     refused: tuple[tuple[str | None, str], ...] = (
         (None, "22004"),
         ("", "42601"),

@@ -36,7 +36,9 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
     script = extension_files(MORE)["pg_bridge--0.1.sql"]
     found = functions_with("top_p", script)
     calls = {name for name in FUNCTIONS if name != "complete_alone"}
-    assert found.keys() == calls | {f"_{name}_batch" for name in calls - {"map"}} | {"_validate"}
+    assert found.keys() == calls | {f"_{name}_batch" for name in calls - {"map"}} | {"_validate", "estimate"}
+    assert len(found["estimate"]) == len(found["map"])
+    assert found["estimate"][0] == found["map"][0]
     for name in calls:
         forms = 2 if name == "complete" else 1
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")

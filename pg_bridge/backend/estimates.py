@@ -1,0 +1,46 @@
+"""What a statement would ask and take: `llm.estimate`, inside a backend.
+
+In: rows, a prompt, a call, a server that the current role may use. Out: an `Estimate` as JSON. Nothing is asked of a
+model, nothing is remembered, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pg_bridge.asking.books import Books
+from pg_bridge.asking.estimate import Engineering, estimate
+from pg_bridge.asking.inquiry import sampling_of
+from pg_bridge.asking.run import Run
+from pg_bridge.asking.streamed import Fetch
+from pg_bridge.backend.engines import new_onlooker
+from pg_bridge.engine import EngineTokenizer, survey
+from pg_bridge.ledger.account import Account
+from pg_bridge.options import Call, Server
+
+
+def foresee(
+    fetch: Fetch,
+    columns: Sequence[str],
+    prompt: str | None,
+    call: Call,
+    server: Server,
+    *,
+    every_row: bool,
+    account: Account | None,
+) -> str:
+    """Estimate a run; arguments as for `session.start_run`."""
+    with new_onlooker(server) as engine:
+        found = estimate(
+            fetch,
+            columns,
+            prompt,
+            call,
+            Engineering(server, lambda: survey(engine, server), EngineTokenizer(engine, server, sampling_of(call))),
+            Books(account, engine, Run()),
+            every_row=every_row,
+            work=engine.work,
+        )
+    return json.dumps(asdict(found))
