@@ -13,11 +13,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
-#include "commands/explain.h"
-#if PG_VERSION_NUM >= 180000
-#include "commands/explain_format.h"
-#include "commands/explain_state.h"
-#endif
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/extensible.h"
@@ -28,7 +23,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 #define FIRST_WINDOW_ROWS 16	/* where the consumer may stop early */
@@ -41,7 +35,6 @@ static void begin_scan(CustomScanState *node, EState *estate, int eflags);
 static TupleTableSlot *exec_scan(CustomScanState *node);
 static void end_scan(CustomScanState *node);
 static void rescan(CustomScanState *node);
-static void explain_scan(CustomScanState *node, List *ancestors, ExplainState *es);
 
 static CustomScanMethods scan_methods = {"LLM Batch", create_state};
 static CustomExecMethods exec_methods = {
@@ -50,7 +43,7 @@ static CustomExecMethods exec_methods = {
 	.ExecCustomScan = exec_scan,
 	.EndCustomScan = end_scan,
 	.ReScanCustomScan = rescan,
-	.ExplainCustomScan = explain_scan,
+	.ExplainCustomScan = explain_batch_scan,
 };
 
 void
@@ -454,48 +447,4 @@ rescan(CustomScanState *node)
 	start(state);
 	if (outerPlanState(node)->chgParam == NULL)
 		ExecReScan(outerPlanState(node));
-}
-
-/* -- EXPLAIN */
-
-static void
-explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
-{
-	BatchScanState *state = (BatchScanState *) node;
-	List	   *context = set_deparse_context_plan(es->deparse_cxt, node->ss.ps.plan, ancestors);
-	bool		prefix = list_length(es->rtable) > 1 || es->verbose;
-	List	   *calls = NIL;
-	int			i;
-
-	for (i = 0; i < state->ncalls; i++)
-	{
-		FuncExpr   *call = (FuncExpr *) state->calls[i].expr;
-
-		if (state->calls[i].value)
-			continue;
-		if (es->verbose)
-			calls = lappend(calls, deparse_expression((Node *) call, context, prefix, false));
-		else
-			calls = list_append_unique(calls, makeString(quote_qualified_identifier(
-				get_namespace_name(get_func_namespace(call->funcid)), get_func_name(call->funcid))));
-	}
-	if (!es->verbose)
-	{
-		ListCell   *cell;
-
-		foreach(cell, calls)
-			lfirst(cell) = strVal(lfirst(cell));
-	}
-	ExplainPropertyList("Calls", calls, es);
-	if (!es->analyze)
-		return;
-	ExplainPropertyFloat("Windows", NULL, state->all_windows, 0, es);
-	for (i = 0; i < state->ncalls; i++)
-	{
-		List	   *reported = state->calls[i].reported;
-		int			place;
-
-		for (place = 0; place + 1 < list_length(reported); place += 2)
-			ExplainPropertyText(list_nth(reported, place), list_nth(reported, place + 1), es);
-	}
 }

@@ -97,6 +97,10 @@ extern TupleTableSlot *load_row_of(BatchScanState *state, TupleTableSlot *child)
 extern TupleTableSlot *load_row(BatchScanState *state, int row);
 extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *qual);
 
+/* batch_explain.c */
+struct ExplainState;
+extern void explain_batch_scan(CustomScanState *node, List *ancestors, struct ExplainState *es);
+
 /* batch_calls.c */
 extern void begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid batch, Oid report);
 extern CallState *call_to_gather(BatchScanState *state);

@@ -47,8 +47,8 @@ append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *e
 }
 
 /* Show lines "label: value". */
-static void
-show(Datum lines, ExplainState *es)
+void
+show_lines(Datum lines, ExplainState *es)
 {
 	ListCell   *cell;
 
@@ -117,14 +117,15 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	append_columns(&request, table, plan->needed);
 	append_sort(&request, table, plan->sort);
 	append_quals_to_show(&request, node, es);
-	appendStringInfo(&request, ", \"verbose\": %s, \"discreet\": %s}", es->verbose ? "true" : "false",
-					 discreet ? "true" : "false");
+	/* Figures of what is expected belong to a plan's costs; what happened is told by the report. */
+	appendStringInfo(&request, ", \"verbose\": %s, \"discreet\": %s, \"costs\": %s}", es->verbose ? "true" : "false",
+					 discreet ? "true" : "false", es->costs && !es->analyze ? "true" : "false");
 	/* The owner's code runs with the owner's rights, whoever explains and whatever the table says of its scans. */
 	source = new_source(owner_of(table), node->ss.ps.state->es_snapshot);
 	before = become(foreign_scan_user(node), 0);
 	ask("_foreign_explain", request.data, source, 1, &lines, &is_null);
 	close_source(source);
-	show(lines, es);
+	show_lines(lines, es);
 	if (es->analyze && foreign_scan_has_run(node, &statement))
 		show_report(node, statement, es);	/* as the role that ran the scan: the memory of a statement is its own */
 	resume(before);

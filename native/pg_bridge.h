@@ -19,6 +19,7 @@
  *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
  *						batch_calls.c	each call's arguments, the batch function, the results
  *						batch_window.c	the results of a window, and one row of it
+ *	  EXPLAIN			batch_explain.c	the calls, and what they would take or did
  *
  * A call that is not foreseen stays in its expression and is made as always.
  *

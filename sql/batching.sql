@@ -144,6 +144,14 @@ from pg_bridge.plpython import functions
 return functions.report(statement, node)
 $$;
 
+-- What calls would ask and take, in lines `label: value`, for EXPLAIN.
+CREATE FUNCTION llm._estimate_calls(request text, OUT lines text[], OUT fault text[])
+LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+from pg_bridge.plpython import estimates
+return estimates.estimate_calls(plpy, request)
+$$;
+REVOKE ALL ON FUNCTION llm._estimate_calls FROM PUBLIC;
+
 -- Options are written here as in surface.sql: as `arrays`, which are arguments, and as `names` alone.
 
 CREATE FUNCTION llm._complete_batch(

@@ -73,6 +73,9 @@ class Seen:
         return computed_tokens * self.seconds / self.computed_tokens if self.computed_tokens else None
 
 
+NOTHING_SEEN = Seen()
+
+
 @dataclass(frozen=True, slots=True)
 class Engineering:
     """What an estimate has to know of the engine.
@@ -87,7 +90,7 @@ class Engineering:
     server: Server
     survey: Callable[[], EngineFacts]
     tokenizer: Tokenizer
-    seen: Seen = Seen()
+    seen: Seen = NOTHING_SEEN
 
 
 @dataclass(slots=True)
@@ -162,7 +165,7 @@ def estimate(
         counting.add(waiting)
     counting.fill(found)
     asked = found.unique_prompts - found.already_answered
-    found.completion_tokens, found.answers_by = _answer_tokens(asked, inquiry.sampling, engine.seen)
+    found.completion_tokens, found.answers_by = answer_tokens(asked, inquiry.sampling, engine.seen)
     found.seconds = engine.seen.seconds_for(found.prompt_tokens - found.cached_tokens)
     found.cost = cost_of(found, engine.server)
     return found
@@ -293,7 +296,7 @@ class _Counting:
             self._cache.look_up(block_keys(text, ends[: length // size]), length)
 
 
-def _answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, AnswersBy | None]:
+def answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, AnswersBy | None]:
     """Tokens of so many answers, and whether that is what earlier ones took or the most that they may."""
     if not asked:
         return 0, None

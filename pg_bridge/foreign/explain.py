@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
+from pg_bridge.asking.estimate import NOTHING_SEEN, Seen
+from pg_bridge.asking.outline import Outline, chars_of
 from pg_bridge.asking.prompt import parse_question, place_questions, resolve_columns
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens
 from pg_bridge.foreign.scan import Scan
+from pg_bridge.options import Server
 from pg_bridge.ordering import plan
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
@@ -41,14 +45,54 @@ def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
     return rows, width, cost * COST_PER_TOKEN * source_rows / rows
 
 
-def lines(scan: Scan, learned: Learned, *, verbose: bool, sample: bool = True) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who would be asked.
+
+    Attributes:
+        server: His options.
+        seen: What his engine did lately.
+    """
+
+    server: Server
+    seen: Seen = NOTHING_SEEN
+
+
+def estimates(scan: Scan, learned: Learned, asked: Asked) -> Iterator[str]:
+    """What a scan would ask and take, as far as the source's planner knows; its rows are not read.
+
+    Yields:
+        Lines such as `Estimated Questions: 1000 at most`; none where nothing is asked, or the source not looked at.
+    """
+    if not scan.asked or not scan.relation.sql:
+        return
+    predicates, outline, share = scan.predicates, Outline(), 1.0
+    filters = scan.in_turn(learned, _GUESSED_ROW_CHARS)
+    others = [column for column in scan.asked if column.name not in predicates]
+    model = scan.relation.definition.model
+    quals = [qual for qual in scan.quals if qual.column not in model]
+    rows, _ = scan.relation.expect(scan.sent, quals)
+    widths: dict[str, float] = {name: scan.relation.expect([name], quals)[1] for name in scan.sent}
+    for column in [*filters, *others]:
+        question = parse_question(column.ask.prompt)
+        of_row = chars_of({name: widths[name] for name in resolve_columns(question, scan.sent)})
+        outline.add(question, column.ask.call, rows * share, of_row, asked.server, asked.seen)
+        if column.name in predicates:
+            share *= learned.pass_rate(predicates[column.name], column)
+    yield from outline.lines(asked.server, asked.seen)
+
+
+def lines(
+    scan: Scan, learned: Learned, *, verbose: bool, sample: bool = True, asked: Asked | None = None
+) -> Iterator[str]:
     """Describe a scan.
 
     Args:
         scan: The scan.
         learned: Of its foreign table.
         verbose: Whether to show what is sent.
-        sample: Whether to look at the source's first rows, for what would be asked about them.
+        sample: Whether the source's rows may be looked at and counted: the first of them, for what would be asked.
+        asked: Who would be asked, where what it would take is to be told, too.
 
     Yields:
         Lines such as `Source SQL: SELECT …`.
@@ -63,6 +107,9 @@ def lines(scan: Scan, learned: Learned, *, verbose: bool, sample: bool = True) -
     columns = [column for column in scan.asked if column.name not in predicates]
     if columns:
         yield f"Model Columns: {', '.join(column.name for column in columns)}"
+    if sample and asked is not None:
+        with suppress(SourceError):  # as below
+            yield from list(estimates(scan, learned, asked))
     if not verbose or not scan.relation.sql:
         return
     statement = scan.statement

@@ -179,6 +179,13 @@ class Relation:
                 f"s.{quote_name(column.name)}" for column in self.definition.columns if column.name in sent
             )
             shown.append(f"(SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {inner}) AS r)")  # noqa: S608
+        return self._select(shown, quals, sort)
+
+    def expect(self, columns: Sequence[str], quals: Sequence[Qual]) -> tuple[int, int]:
+        """What the source's planner expects of the rows that satisfy quals: (rows, bytes of some columns a row)."""
+        return self.size(self._select([f"s.{quote_name(name)}" for name in columns], quals, ()))
+
+    def _select(self, shown: Sequence[str], quals: Sequence[Qual], sort: Sequence[SortKey]) -> Select:
         parameters: list[str] = []
 
         def parameter(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
@@ -18,7 +19,7 @@ from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.ledger import Warn, open_account
 from pg_bridge.backend.session import SESSION
-from pg_bridge.errors import ServerDenied, SourceDenied
+from pg_bridge.errors import OptionError, ServerDenied, SourceDenied
 from pg_bridge.foreign import explain
 from pg_bridge.foreign.answers import (
     INTEGERS,
@@ -26,6 +27,7 @@ from pg_bridge.foreign.answers import (
     ColumnType,
 )
 from pg_bridge.foreign.definition import Column, Definition
+from pg_bridge.foreign.explain import Asked
 from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
@@ -174,7 +176,10 @@ class ForeignTable:
 
     def explain(self, scan: Scan, *, verbose: bool) -> Iterator[str]:
         """Lines of EXPLAIN; figures of the source's rows are for those only who may do what the table's owner may."""
-        return explain.lines(scan, self.learned, verbose=verbose, sample=self._reader_may())
+        sample = self._reader_may()
+        return explain.lines(
+            scan, self.learned, verbose=verbose, sample=sample, asked=self._who_is_asked() if verbose else None
+        )
 
     def sortable(self, keys: Sequence[Any]) -> list[Any]:
         """The longest beginning of a sort order that the source can sort by."""
@@ -261,6 +266,13 @@ class ForeignTable:
     def _check_usage(self) -> None:
         if self._itself and not any(found.usable for found in self._itself):
             raise ServerDenied(self._itself[0].server)
+
+    def _who_is_asked(self) -> Asked | None:
+        """The server, for who may use it."""
+        with suppress(ServerDenied, OptionError):
+            self._check_usage()
+            return Asked(Server.from_options(self._server_name(), self._of_server | self._of_user))
+        return None
 
     def _has_default_collations(self) -> bool:
         return bool(self._itself) and all(found.default for found in self._itself)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -20,7 +21,7 @@ from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
-from pg_bridge.errors import OptionError, SourceError, UnknownColumn
+from pg_bridge.errors import OptionError, ServerDenied, SourceError, UnknownColumn, UnknownServer
 from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
@@ -134,13 +135,26 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         ]
         scan = Scan(_look_at(table, source), frozenset(asked["needed"]), tuple(known), sort_of(asked["sort"]))
         lines = list(
-            explaining.lines(scan, table.learned_for(asked), verbose=asked["verbose"], sample=not asked["discreet"])
+            explaining.lines(
+                scan,
+                table.learned_for(asked),
+                verbose=asked["verbose"],
+                sample=not asked["discreet"],
+                asked=_who_is_asked(plpy, table.server) if asked.get("costs") else None,
+            )
         )
         if later:
             lines.insert(1, f"Source Filter, Values Not Known Yet: {' AND '.join(later)}")
         return lines, None
     except Exception as error:
         return [], describe_failure(plpy, error)
+
+
+def _who_is_asked(plpy: Any, server: str) -> explaining.Asked | None:
+    """The server, for who may use it."""
+    with suppress(ServerDenied, UnknownServer, OptionError):
+        return explaining.Asked(find_server(plpy, server))
+    return None
 
 
 def scan(plpy: Any, request: str) -> Iterator[tuple[int, Row, Fault | None]]:

@@ -115,3 +115,98 @@ def test_an_engine_that_is_gone_is_an_error_as_for_a_run(fresh: Conn) -> None:
     with pytest.raises(psycopg.Error, match="could not connect to the engine"):
         estimate(fresh)
     assert estimate(fresh, f"SELECT * FROM ({ROWS}) AS r WHERE id < 0")["requests"] == 0  # nothing to ask it about
+
+
+# -- EXPLAIN
+
+REVIEWS = """
+CREATE TABLE review (id int, film text, review text);
+INSERT INTO review SELECT i, 'film ' || i % 9, repeat('so long ', 1 + i % 30) FROM generate_series(1, 300) AS i;
+ANALYZE review;
+CREATE FOREIGN TABLE review_insight (id int, review text, kind boolean OPTIONS (prompt 'Is {review} kind?'))
+    SERVER vllm OPTIONS (source 'public.review')
+"""
+CALLS = "SELECT llm.complete('Sum up {review}', r) FROM review AS r"
+SCAN = "SELECT kind FROM review_insight"
+
+
+def estimated(conn: Conn, query: str, options: str = "VERBOSE") -> dict[str, str]:
+    lines = [line.strip() for (line,) in conn.execute(f"EXPLAIN ({options}) {query}".encode()).fetchall()]
+    lines = [line.removeprefix("Multicorn: ") for line in lines]
+    return dict(line.removeprefix("Estimated ").split(": ", 1) for line in lines if line.startswith("Estimated"))
+
+
+@pytest.fixture
+def ways(fresh: Conn, database: Database) -> list[str]:
+    """Statements whose plans ask."""
+    if database.host == "multicorn":
+        fresh.execute("ALTER SERVER vllm OPTIONS (ADD wrapper 'pg_bridge.multicorn.wrapper.Wrapper')")
+        fresh.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
+        fresh.execute(REVIEWS)
+        return [SCAN]
+    if not database.cluster.has_module:
+        pytest.skip("this PostgreSQL has not the module pg_bridge")
+    fresh.execute("LOAD 'pg_bridge'")
+    fresh.execute("SELECT llm.enable_foreign_tables()")
+    fresh.execute(REVIEWS)
+    return [CALLS, SCAN]
+
+
+def test_explain_tells_what_is_expected_and_asks_nobody(fresh: Conn, engine: EngineDouble, ways: list[str]) -> None:
+    for query in ways:
+        told = estimated(fresh, query)
+        assert told["Questions"] == "300 at most"
+        assert told["Requests"] == "5"
+        sent = int(told["Prompt Tokens"].removesuffix(" by characters"))
+        fresh.execute(query)
+        answered = fresh.execute("SELECT prompt_tokens, unique_prompts FROM llm.last_run()").fetchone()
+        assert answered is not None
+        assert sent / 300 == pytest.approx(answered[0] / answered[1], rel=0.25)
+    assert engine.received.tokenized == 0
+
+
+def test_explain_without_costs_or_with_what_happened_estimates_nothing(
+    fresh: Conn, database: Database, ways: list[str]
+) -> None:
+    for query in ways if database.host == "plpython" else ():  # Multicorn hands over VERBOSE and no more
+        assert estimated(fresh, query, "VERBOSE, COSTS OFF") == {}
+        assert estimated(fresh, query, "ANALYZE") == {}
+
+
+def test_explain_by_who_may_not_use_the_server(fresh: Conn, connect: Connect, ways: list[str]) -> None:
+    with Role(fresh, "reader"):
+        fresh.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        reader = connect(user="reader")
+        assert [estimated(reader, query) for query in ways if query == CALLS] == [{}] * (len(ways) - 1)
+        reader.close()
+
+
+def test_what_explain_cannot_know_is_left_out(fresh: Conn, database: Database, ways: list[str]) -> None:
+    if database.host == "multicorn":
+        pytest.skip("of calls in batches")
+    assert estimated(fresh, "SELECT llm.complete('Sum up {review}', r, server => 'nowhere') FROM review AS r") == {}
+    assert estimated(fresh, "SELECT llm.complete('Sum up {review}', r, server => film) FROM review AS r") == {}
+    assert estimated(fresh, "SELECT llm.complete('{', r) FROM review AS r")["Questions"] == "300 at most"
+
+
+FORGED = (
+    None,
+    "",
+    "{",
+    "7",
+    '{"calls": 7}',
+    '{"calls": [7]}',
+    '{"calls": [{"function": "is_true", "rows": "many", "arguments": {}}]}',
+    '{"calls": [{"function": "is_true", "rows": 1e999, "arguments": {"server": "vllm"}}]}',
+    '{"calls": [{"function": "is_true", "rows": 1, "arguments": {"server": "vllm"}, "widths": [1]}]}',
+    '{"calls": [{"function": "is_true", "rows": 1, "arguments": {"server": "vllm", "max_tokens": "x"}}]}',
+    "[" * 20_000,
+)
+
+
+def test_forged_requests_by_a_superuser(fresh: Conn, database: Database) -> None:
+    if database.host == "multicorn":
+        pytest.skip("of calls in batches")
+    for request in FORGED:
+        found = fresh.execute("SELECT fault FROM llm._estimate_calls(%s)", [request]).fetchall()
+        assert found[0][0][:2] == ["22023", "this is no request of the native module"], request

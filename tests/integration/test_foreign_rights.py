@@ -135,6 +135,7 @@ def test_explain_needs_no_rights_and_shows_no_error(reviews: Conn, stranger: Con
     query = f"SELECT summary FROM {role}.t"
     shown = "\n".join(line for (line,) in reviews.execute(f"EXPLAIN VERBOSE {query}").fetchall())
     assert "Sample" not in shown
+    assert "Estimated" not in shown
     assert "rows=1000 " in shown
     said = failure(reviews, query)  # a superuser could, but the owner may not
     assert (said.sqlstate, said.message_primary) == ("42501", "reading the source: permission denied for table reviews")
@@ -275,6 +276,7 @@ def test_forged_requests_by_a_superuser(reviews: Conn, number: int) -> None:
     """They come back as a fault; the session goes on."""
     oid = reviews.execute("SELECT 'review_insight'::regclass::oid::int8").fetchone()
     real = {"table": (oid or (0,))[0], "quals": [], "needed": ["title"], "sort": [], "verbose": True, "statement": 1}
+    real["costs"] = True
     forged = [*FORGED, {**real, "node": 1, "discreet": False}][number]
     text = forged if forged is None or isinstance(forged, str) else json.dumps(forged)
     for name in ("_foreign_size", "_foreign_explain", "_foreign_scan", "_foreign_import"):
@@ -293,7 +295,7 @@ def explained(conn: Conn, query: str) -> str:
 
 
 def figures(shown: str) -> list[str]:
-    return [line for line in shown.splitlines() if "Sample" in line or "unique prompts" in line]
+    return [line for line in shown.splitlines() if re.search("Sample|unique prompts|Estimated", line)]
 
 
 def rows_of(conn: Conn, query: str) -> int:

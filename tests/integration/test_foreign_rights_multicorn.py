@@ -59,6 +59,7 @@ def test_a_strangers_code_is_not_run_as_the_superuser(reviews: Conn, stranger: C
     for explain in ("EXPLAIN", "EXPLAIN VERBOSE"):
         shown = "\n".join(line for (line,) in reviews.execute(f"{explain} SELECT answer FROM {bait}").fetchall())
         assert "Sample" not in shown
+        assert "Estimated" not in shown
     said = failure(reviews, f"SELECT id FROM {bait}")
     assert "has not the rights" in str(said.message_primary)
     assert "security_invoker" in str(said.message_hint)
@@ -109,9 +110,11 @@ def test_figures_of_the_source_are_for_the_owner(reviews: Conn, stranger: Conn, 
     reviews.execute(f"GRANT SELECT ON review_insight, reviews TO {role}")
     query = "EXPLAIN VERBOSE SELECT summary FROM review_insight"
     assert "Sample" in str(reviews.execute(query).fetchall())
+    assert "Estimated" in str(reviews.execute(query).fetchall())
     shown = str(stranger.execute(query).fetchall())
     assert "Source SQL" in shown
     assert "Sample" not in shown
+    assert "Estimated" not in shown
     assert asked(engine) == {}
 
 

@@ -17,6 +17,17 @@ BEGIN
         RETURN NEXT regexp_replace(line, '[0-9.]+ ms|[0-9]+kB', '…');
     END LOOP;
 END $$;
+-- What EXPLAIN expects of the calls.
+CREATE FUNCTION estimated(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP
+        IF line ~ '(Estimated|Calls)' THEN
+            RETURN NEXT btrim(line);
+        END IF;
+    END LOOP;
+END $$;
 \set QUIET off
 \pset format unaligned
 \pset tuples_only on
@@ -56,6 +67,15 @@ EXPLAIN (COSTS OFF) SELECT id FROM reviews WHERE review = llm.complete('Which te
 -- statements that write
 EXPLAIN (COSTS OFF) UPDATE reviews AS r SET review = llm.complete('Sum up {review}', r) WHERE stars = 1;
 EXPLAIN (COSTS OFF) INSERT INTO reviews (id, review) SELECT -id, llm.complete('Sum up {review}', r) FROM reviews AS r;
+-- what it would take, by the planner's figures; at a price, where there is one
+SELECT estimated($$SELECT llm.complete('Sum up {review}', r) FROM reviews AS r$$);
+ALTER SERVER vllm OPTIONS (ADD price_prompt '2', ADD price_cached '0.5', ADD price_completion '8');
+SELECT estimated($$SELECT llm.complete('Sum up {review}', r) FROM reviews AS r WHERE llm.is_true('Is {review} kind?', r)$$);
+SELECT estimated($$SELECT llm.classify('Which?', jsonb_build_object('s', stars), '{a,b}') FROM reviews$$);
+SELECT estimated($$SELECT llm.complete('Sum up {review}', r, server => 'nowhere') FROM reviews AS r$$);
+SELECT estimated($$SELECT llm.complete(review, r, server => review) FROM reviews AS r$$);
+SELECT estimated($$SELECT llm.complete('{', r) FROM reviews AS r$$);
+ALTER SERVER vllm OPTIONS (DROP price_prompt, DROP price_cached, DROP price_completion);
 -- nothing was asked so far
 SELECT rows IS NULL FROM llm.last_run();
 -- what a run says of itself

@@ -20,4 +20,18 @@ CREATE FOREIGN TABLE review_insight (
 EXPLAIN (COSTS OFF) SELECT title, summary FROM review_insight WHERE stars <= 2 AND spoiler ORDER BY review_id LIMIT 20;
 EXPLAIN (COSTS OFF, VERBOSE) SELECT title, summary, sentiment FROM review_insight WHERE stars <= 2 AND spoiler ORDER BY review_id LIMIT 20;
 EXPLAIN (COSTS OFF) SELECT count(*) FROM review_insight WHERE title LIKE 'U%' AND stars IN (1, 5);
+-- what it would take: with the plan's costs, or (Multicorn) with VERBOSE
+CREATE FUNCTION estimated(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (VERBOSE) ' || query LOOP
+        IF line ~ '(Estimated|Model)' THEN
+            RETURN NEXT btrim(line);
+        END IF;
+    END LOOP;
+END $$;
+ALTER SERVER vllm OPTIONS (ADD price_prompt '2', ADD price_cached '0.5', ADD price_completion '8');
+SELECT estimated('SELECT title, summary FROM review_insight WHERE spoiler');
+SELECT estimated('SELECT title FROM review_insight');
 SELECT rows, unique_prompts FROM llm.last_run();

@@ -1,0 +1,258 @@
+/*
+ * batch_explain.c
+ *	  What EXPLAIN shows of a batch node: its calls; what they would ask and take, or what they did.
+ *
+ * What they would take is worked out by a function of the schema llm, for the extension's own functions, from constants
+ * and from what the planner expects: the rows, and how wide they are. Nothing is evaluated for it, and no code of anybody's
+ * is run. It is no more than the planner's figures tell, which EXPLAIN shows to everybody, too.
+ */
+#include "batch_scan.h"
+#include "foreign_scan.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "commands/extension.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_func.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#define QUAL_DROPS 3.0			/* rows that the planner takes a qual to see for each that passes */
+
+/* -- what calls would take */
+
+/* Is a function one of the extension's? What others do, nobody here knows. */
+static bool
+is_own(Oid function)
+{
+	Oid			extension = get_extension_oid("pg_bridge", true);
+
+	return OidIsValid(extension) && getExtensionOfObject(ProcedureRelationId, function) == extension;
+}
+
+static bool
+can_estimate(void)
+{
+	Oid			types[] = {TEXTOID};
+
+	return OidIsValid(LookupFuncName(list_make2(makeString("llm"), makeString("_estimate_calls")), 1, types, true));
+}
+
+/*
+ * For how many rows is a call made, by the planner's figures? For those that the quals before have left. Where quals were
+ * taken from the child, its figure counts them in; the planner knows nothing of such a qual, and takes a third to pass.
+ */
+static double
+expected_rows(BatchScanState *state, int call)
+{
+	Plan	   *plan = state->css.ss.ps.plan;
+	double		rows = plan->plan_rows;
+	int			stage;
+
+	for (stage = state->nstages - 2; stage >= 0; stage--)
+	{
+		rows *= QUAL_DROPS;
+		if (outerPlan(plan)->plan_rows > plan->plan_rows)
+			rows = Min(rows, outerPlan(plan)->plan_rows);
+		if (list_member_int(state->stages[stage].needs, call))
+			return rows;
+	}
+	return plan->plan_rows;
+}
+
+/* The width of each column of a row type, or of all that the child hands over, in bytes. */
+static void
+append_widths(StringInfo request, BatchScanState *state, Expr *row)
+{
+	Oid			type = exprType((Node *) row);
+	Oid			table = get_typ_typrelid(type);
+	TupleDesc	columns;
+	const char *separator = "";
+	int			i;
+
+	if (!OidIsValid(table))
+	{
+		appendStringInfo(request, ", \"width\": %d", outerPlan(state->css.ss.ps.plan)->plan_width);
+		return;
+	}
+	columns = lookup_rowtype_tupdesc(type, -1);
+	appendStringInfoString(request, ", \"widths\": {");
+	for (i = 0; i < columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(columns, i);
+		int32		width;
+
+		if (column->attisdropped)
+			continue;
+		width = get_attavgwidth(table, column->attnum);
+		if (width <= 0)
+			width = get_typavgwidth(column->atttypid, column->atttypmod);
+		appendStringInfoString(request, separator);
+		append_string(request, NameStr(column->attname));
+		appendStringInfo(request, ": %d", width);
+		separator = ", ";
+	}
+	appendStringInfoChar(request, '}');
+	ReleaseTupleDesc(columns);
+}
+
+/* A constant as text; of the types only that options have, whose output is nobody's code but PostgreSQL's. */
+static void
+append_constant(StringInfo request, Const *constant)
+{
+	Oid			output;
+	bool		is_varlena;
+
+	if (constant->constisnull)
+	{
+		appendStringInfoString(request, "null");
+		return;
+	}
+	getTypeOutputInfo(constant->consttype, &output, &is_varlena);
+	append_string(request, OidOutputFunctionCall(output, constant->constvalue));
+}
+
+static bool
+is_option(Expr *arg)
+{
+	Oid			type = exprType((Node *) arg);
+
+	return IsA(arg, Const) && (type == TEXTOID || type == INT4OID || type == TEXTARRAYOID);
+}
+
+/* The function, its constants by their names, and the row that it is about. */
+static void
+append_call(StringInfo request, BatchScanState *state, int number)
+{
+	FuncExpr   *call = (FuncExpr *) state->calls[number].expr;
+	HeapTuple	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
+	Expr	   *row = NULL;
+	const char *separator = "";
+	Oid		   *types;
+	char	  **names;
+	char	   *modes;
+	int			count;
+	ListCell   *cell;
+
+	if (!HeapTupleIsValid(function))
+		elog(ERROR, "cache lookup failed for function %u", call->funcid);
+	count = get_func_arg_info(function, &types, &names, &modes);
+	appendStringInfoString(request, "{\"function\": ");
+	append_string(request, NameStr(((Form_pg_proc) GETSTRUCT(function))->proname));
+	appendStringInfo(request, ", \"rows\": %.0f, \"arguments\": {", expected_rows(state, number));
+	foreach(cell, call->args)
+	{
+		int			i = foreach_current_index(cell);
+
+		if (names == NULL || i >= count)
+			break;
+		if (strcmp(names[i], "input") == 0)
+			row = lfirst(cell);
+		else if (is_option(lfirst(cell)))
+		{
+			appendStringInfoString(request, separator);
+			append_string(request, names[i]);
+			appendStringInfoString(request, ": ");
+			append_constant(request, lfirst(cell));
+			separator = ", ";
+		}
+	}
+	appendStringInfoChar(request, '}');
+	if (row)
+		append_widths(request, state, row);
+	appendStringInfoChar(request, '}');
+	ReleaseSysCache(function);
+}
+
+static void
+show_estimate(BatchScanState *state, ExplainState *es)
+{
+	StringInfoData request;
+	const char *separator = "";
+	Identity	before;
+	Datum		lines;
+	bool		is_null;
+	int			i;
+
+	/* Nothing is looked up inside a parallel operation; what auto_explain shows of one goes without. */
+	if (IsInParallelMode() || !can_estimate())
+		return;
+	initStringInfo(&request);
+	appendStringInfoString(&request, "{\"calls\": [");
+	for (i = 0; i < state->ncalls; i++)
+	{
+		if (state->calls[i].value || !is_own(((FuncExpr *) state->calls[i].expr)->funcid))
+			continue;
+		appendStringInfoString(&request, separator);
+		append_call(&request, state, i);
+		separator = ", ";
+	}
+	appendStringInfoString(&request, "]}");
+	if (separator[0] == '\0')
+		return;
+	before = become(GetUserId(), 0);
+	ask("_estimate_calls", request.data, NULL, 1, &lines, &is_null);
+	resume(before);
+	show_lines(lines, es);
+}
+
+/* -- the node */
+
+void
+explain_batch_scan(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	BatchScanState *state = (BatchScanState *) node;
+	List	   *context = set_deparse_context_plan(es->deparse_cxt, node->ss.ps.plan, ancestors);
+	bool		prefix = list_length(es->rtable) > 1 || es->verbose;
+	List	   *calls = NIL;
+	int			i;
+
+	for (i = 0; i < state->ncalls; i++)
+	{
+		FuncExpr   *call = (FuncExpr *) state->calls[i].expr;
+
+		if (state->calls[i].value)
+			continue;
+		if (es->verbose)
+			calls = lappend(calls, deparse_expression((Node *) call, context, prefix, false));
+		else
+			calls = list_append_unique(calls, makeString(quote_qualified_identifier(
+				get_namespace_name(get_func_namespace(call->funcid)), get_func_name(call->funcid))));
+	}
+	if (!es->verbose)
+	{
+		ListCell   *cell;
+
+		foreach(cell, calls)
+			lfirst(cell) = strVal(lfirst(cell));
+	}
+	ExplainPropertyList("Calls", calls, es);
+	if (!es->analyze)
+	{
+		if (es->costs)
+			show_estimate(state, es);
+		return;
+	}
+	ExplainPropertyFloat("Windows", NULL, state->all_windows, 0, es);
+	for (i = 0; i < state->ncalls; i++)
+	{
+		List	   *reported = state->calls[i].reported;
+		int			place;
+
+		for (place = 0; place + 1 < list_length(reported); place += 2)
+			ExplainPropertyText(list_nth(reported, place), list_nth(reported, place + 1), es);
+	}
+}

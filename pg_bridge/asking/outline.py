@@ -1,0 +1,84 @@
+"""What can be told of a run whose rows nobody has read, for EXPLAIN: the planner's own figures, in tokens and money.
+
+In: prompts and options, and how many rows of which length PostgreSQL expects. Out: lines `label: value`. Nobody knows
+which rows are equal, which questions are answered already, or what prompts share besides what they begin with: so what
+is counted is the most that would be asked, and the least that would come from the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pg_bridge.asking.estimate import Seen, answer_tokens
+from pg_bridge.asking.gauge import gauge_by_characters
+from pg_bridge.asking.inquiry import sampling_of
+from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
+from pg_bridge.asking.prompt import Question
+from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.survey import BLOCK_SIZE
+from pg_bridge.ledger.prices import cost_of
+from pg_bridge.options import Call, Server
+
+CELL_CHARS = 8  # the quotes around name and text, a colon, a comma and the spaces behind them
+
+
+@dataclass(slots=True)
+class Outline:
+    """The questions of one plan node.
+
+    Attributes:
+        questions: How many there are, at most.
+        prompt_tokens: Of their prompts.
+        cached_tokens: Those of them that the prefix cache holds, at least.
+        completion_tokens: Of their answers.
+    """
+
+    questions: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, question: Question, call: Call, rows: float, row_chars: float, server: Server, seen: Seen) -> None:
+        """Count a question in.
+
+        Args:
+            question: The parsed prompt.
+            call: How it is asked.
+            rows: That it is asked about.
+            row_chars: Characters of each of them in a prompt.
+            server: Where.
+            seen: What its engine did lately.
+        """
+        sampling = sampling_of(call)
+        gauge = gauge_by_characters(question, ("",) if row_chars else (), sampling, server.api)
+        questions = max(1, round(rows))
+        each = gauge.head_tokens + row_chars / CHARS_PER_TOKEN + gauge.tail_tokens
+        self.questions += questions
+        self.prompt_tokens += round(questions * each)
+        self.cached_tokens += (questions - 1) * (int(gauge.head_tokens) // BLOCK_SIZE * BLOCK_SIZE)
+        self.completion_tokens += answer_tokens(questions, sampling, seen)[0]
+
+    def lines(self, server: Server, seen: Seen) -> Iterator[str]:
+        """What EXPLAIN shows; nothing where nothing is asked."""
+        if not self.questions:
+            return
+        yield f"Estimated Questions: {self.questions} at most"
+        yield f"Estimated Prompt Tokens: {self.prompt_tokens} by characters"
+        yield f"Estimated Cached Tokens: {self.cached_tokens} at least"
+        yield f"Estimated Requests: {-(-self.questions // Pace(server.max_in_flight, eager=True).largest_batch)}"
+        seconds = seen.seconds_for(self.prompt_tokens - self.cached_tokens)
+        if seconds is not None:
+            yield f"Estimated Time: {seconds:.1f} s"
+        cost = cost_of(self, server)
+        if cost is not None:
+            yield f"Estimated Cost: {cost:.4g} at most"
+
+
+def chars_of(columns: Mapping[str, float]) -> float:
+    """Characters of a row of columns of some widths, between the braces of its prompt.
+
+    >>> chars_of({"a": 1, "b": 2}) == len('"a": "x", "b": "yz"')
+    True
+    """
+    return sum(len(name) + CELL_CHARS + width for name, width in columns.items()) - 2 * bool(columns)
