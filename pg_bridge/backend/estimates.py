@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, estimate
+from pg_bridge.asking.estimate import Engineering, Seen, estimate
 from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Fetch
-from pg_bridge.backend.engines import new_onlooker
+from pg_bridge.backend import postgres
+from pg_bridge.backend.engines import new_onlooker, seen_here
+from pg_bridge.backend.opened import open_ledger
 from pg_bridge.engine import EngineTokenizer, survey
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
+
+
+def lately(server: Server) -> Seen:
+    """What a server's engine did for the current role.
+
+    Its speed is that in this session, or else on the last day on which it was asked; its answers are that day's.
+    """
+    here = seen_here(server)
+    ledger = open_ledger()
+    if ledger is None:
+        return here
+    day = ledger.latest(postgres.database(), postgres.current_role_oid(), server.name, server.model)
+    seen = here if here.computed_tokens else Seen(day.prompt_tokens - day.cached_tokens, day.seconds)
+    return replace(seen, answers=day.questions - day.failures, completion_tokens=day.completion_tokens)
 
 
 def foresee(
@@ -38,7 +54,12 @@ def foresee(
             columns,
             prompt,
             call,
-            Engineering(server, lambda: survey(engine, server), EngineTokenizer(engine, server, sampling_of(call))),
+            Engineering(
+                server,
+                lambda: survey(engine, server),
+                EngineTokenizer(engine, server, sampling_of(call)),
+                lately(server),
+            ),
             Books(account, engine, Run()),
             every_row=every_row,
             work=engine.work,

@@ -80,6 +80,12 @@ class Ledger:
         """As `usage.spent`."""
         return self._database.read(lambda connection: usage.spent(connection, day, database, role, server), Figures())
 
+    def latest(self, database: str, role: int, server: str, model: str | None) -> Figures:
+        """As `usage.latest`."""
+        return self._database.read(
+            lambda connection: usage.latest(connection, database, role, server, model), Figures()
+        )
+
     def listed(self, database: str, role: int | None) -> list[dict[str, object]]:
         """As `usage.listed`."""
         return self._database.read(lambda connection: usage.listed(connection, database, role), [])

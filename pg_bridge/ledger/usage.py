@@ -83,6 +83,18 @@ def spent(connection: sqlite3.Connection, day: str, database: str, role: int, se
     return Figures(*(value or 0 for value in row))
 
 
+def latest(connection: sqlite3.Connection, database: str, role: int, server: str, model: str | None = None) -> Figures:
+    """What a role asked of a server, of one model or of any, on the last day on which it was answered."""
+    asked = "(database, role, server) = (?, ?, ?) AND (? IS NULL OR model = ?)"
+    given = [database, role, server, model, model]
+    row = connection.execute(
+        f"SELECT {_SUMS} FROM usage WHERE {asked} AND day = "
+        f"(SELECT max(day) FROM usage WHERE {asked} AND questions > failures)",
+        [*given, *given],
+    ).fetchone()
+    return Figures(*(value or 0 for value in row))
+
+
 def listed(connection: sqlite3.Connection, database: str, role: int | None) -> list[dict[str, object]]:
     """All figures of one role of a database, or of all its roles; the latest day first."""
     rows = connection.execute(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.estimates import lately
 from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.ledger import Warn, open_account
 from pg_bridge.backend.session import SESSION
@@ -271,7 +272,8 @@ class ForeignTable:
         """The server, for who may use it."""
         with suppress(ServerDenied, OptionError):
             self._check_usage()
-            return Asked(Server.from_options(self._server_name(), self._of_server | self._of_user))
+            server = Server.from_options(self._server_name(), self._of_server | self._of_user)
+            return Asked(server, lately(server))
         return None
 
     def _has_default_collations(self) -> bool:

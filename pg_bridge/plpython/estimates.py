@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pg_bridge.asking.estimate import NOTHING_SEEN
+from pg_bridge.asking.estimate import Seen
 from pg_bridge.asking.outline import Outline, chars_of
 from pg_bridge.asking.prompt import Question, parse_question
+from pg_bridge.backend.estimates import lately
 from pg_bridge.backend.faults import Fault
 from pg_bridge.errors import OptionError, PgBridgeError, TemplateError
 from pg_bridge.options import YES_OR_NO, Call, Server
@@ -26,14 +27,14 @@ from pg_bridge.plpython.spi import describe_failure
 def estimate_calls(plpy: Any, request: str | None) -> tuple[list[str], Fault | None]:
     """Say what calls would take; the body of `llm._estimate_calls`. What cannot be told is left out."""
     try:
-        outlines: dict[str, tuple[Server, Outline]] = {}
+        outlines: dict[str, tuple[Server, Seen, Outline]] = {}
         for call in _parse_calls(request):
             with suppress(PgBridgeError):  # a server that is not there, or not for this role: calling it will tell
                 _add(plpy, call, outlines)
         lines = []
-        for server, outline in outlines.values():
+        for server, seen, outline in outlines.values():
             at = f"Estimated at {server.name} " if len(outlines) > 1 else "Estimated "
-            lines += [line.replace("Estimated ", at, 1) for line in outline.lines(server, NOTHING_SEEN)]
+            lines += [line.replace("Estimated ", at, 1) for line in outline.lines(server, seen)]
         return lines, None
     except Exception as error:
         return [], describe_failure(plpy, error)
@@ -81,7 +82,7 @@ def _parse_calls(request: str | None) -> list[_Asked]:
     )
 
 
-def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Outline]]) -> None:
+def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Seen, Outline]]) -> None:
     constants = call.constants
     if "server" not in constants:  # another one for each row
         return
@@ -94,10 +95,11 @@ def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Outline]]) -
         options["choices"] = [labels]
     asked = Call.from_arguments(options)
     if asked.server not in outlines:
-        outlines[asked.server] = find_server(plpy, asked.server), Outline()
-    server, outline = outlines[asked.server]
+        server = find_server(plpy, asked.server)
+        outlines[asked.server] = server, lately(server), Outline()
+    server, seen, outline = outlines[asked.server]
     question = _question(constants.get("prompt"))
-    outline.add(question, asked, call.rows, _row_chars(question, call), server, NOTHING_SEEN)
+    outline.add(question, asked, call.rows, _row_chars(question, call), server, seen)
 
 
 def _question(prompt: str | None) -> Question:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.estimates import lately
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
@@ -153,7 +154,8 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
 def _who_is_asked(plpy: Any, server: str) -> explaining.Asked | None:
     """The server, for who may use it."""
     with suppress(ServerDenied, UnknownServer, OptionError):
-        return explaining.Asked(find_server(plpy, server))
+        found = find_server(plpy, server)
+        return explaining.Asked(found, lately(found))
     return None
 
 

@@ -117,6 +117,25 @@ def test_an_engine_that_is_gone_is_an_error_as_for_a_run(fresh: Conn) -> None:
     assert estimate(fresh, f"SELECT * FROM ({ROWS}) AS r WHERE id < 0")["requests"] == 0  # nothing to ask it about
 
 
+def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh: Conn) -> None:
+    unseen = estimate(fresh, max_tokens=50)
+    assert (unseen["seconds"], unseen["completion_tokens"], unseen["answers_by"]) == (None, 45_000, "at_most")
+    fresh.execute("SELECT count(*) FROM llm.map(%s, 'Sum up {review}.')", [ROWS])
+    waited = fresh.execute("SELECT wait_s, prompt_tokens - cached_tokens, completion_tokens FROM llm.last_run()")
+    seconds, computed, completion = waited.fetchone() or (0, 0, 0)
+    seen = estimate(fresh, max_tokens=50)
+    per_token = seconds / computed
+    assert seen["seconds"] == pytest.approx(per_token * (seen["prompt_tokens"] - seen["cached_tokens"]), rel=0.01)
+    assert (seen["completion_tokens"], seen["answers_by"]) == (completion, "as_seen")
+    later = connect()  # the ledger tells
+    assert estimate(later, max_tokens=50)["seconds"] == pytest.approx(seen["seconds"], rel=0.2)
+    with Role(fresh, "reader"):
+        fresh.execute("GRANT USAGE ON FOREIGN SERVER vllm TO reader")
+        reader = connect(user="reader")
+        assert estimate(reader)["seconds"] is None
+        reader.close()
+
+
 # -- EXPLAIN
 
 REVIEWS = """
