@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +35,10 @@ from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prefix_cache import PrefixCache
 from pg_bridge.asking.prompt import render, resolve_columns
 from pg_bridge.asking.run import Run
+from pg_bridge.asking.seen import NOTHING_SEEN, AnswersBy, Seen, answer_tokens
 from pg_bridge.asking.streamed import RECALLED_ROWS, Fetch
 from pg_bridge.asking.windows import read_windows
-from pg_bridge.engine import EngineFacts, Sampling
+from pg_bridge.engine import EngineFacts
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Call, Server
 from pg_bridge.ordering import Ordering
@@ -46,34 +46,6 @@ from pg_bridge.rows.table import Table
 
 GAUGED_ROWS = 10_000  # are planned before the first is counted, if there are so many
 _CHUNK_ROWS = 1024
-
-AnswersBy = Literal["at_most", "as_seen"]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What an engine has been seen to do.
-
-    Attributes:
-        computed_tokens: Prompt tokens that it computed, those that its cache held left out.
-        seconds: What it took for them.
-        answers: That it gave.
-        completion_tokens: Tokens of these answers.
-    """
-
-    computed_tokens: int = 0
-    seconds: float = 0.0
-    answers: int = 0
-    completion_tokens: int = 0
-
-    def seconds_for(self, computed_tokens: int) -> float | None:
-        """Seconds for so many tokens at that speed; None where nothing was seen."""
-        if not computed_tokens:
-            return 0.0
-        return computed_tokens * self.seconds / self.computed_tokens if self.computed_tokens else None
-
-
-NOTHING_SEEN = Seen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +243,16 @@ class _Counting:
         self._gauge = gauge_by_tokenizer(self._engine.tokenizer, question, planned) or gauge_by_characters(
             question, self._columns, self._inquiry.sampling, server.api
         )
-        room = facts.cache_blocks - server.max_in_flight  # each prompt in flight holds a block that nobody else can use
-        self._cache = PrefixCache(facts.block_size, max(room, 0)) if facts.cache_blocks else None
+        if facts.cache_blocks:
+            self._cache = PrefixCache(facts.block_size, self._room(planned[-1], self._gauge))
+
+    def _room(self, planned: Planned, gauge: Gauge) -> int:
+        """Blocks that stay: each prompt in flight holds one for its answer, as long as there is room for it at all."""
+        facts, columns = self._facts, planned.ordering.column_order[:_CHUNK_ROWS]
+        rows = (Pieces(planned).chars(0, _CHUNK_ROWS) * gauge.tokens_per_char[columns]).sum(axis=1)
+        of_prompt = gauge.head_tokens + float(rows.mean()) + gauge.tail_tokens
+        in_flight = int(facts.cache_blocks * facts.block_size / max(of_prompt, 1.0))
+        return max(facts.cache_blocks - 1 - min(in_flight, self._engine.server.max_in_flight), 1)
 
     def _count(self, planned: Planned) -> None:
         gauge, question = self._gauge, self._inquiry.question
@@ -294,15 +274,3 @@ class _Counting:
         cuts = cut_blocks(laid_out, size, int(lengths.max()) // size)
         for text, length, ends in zip(prompts, lengths.tolist(), cuts.tolist(), strict=True):
             self._cache.look_up(block_keys(text, ends[: length // size]), length)
-
-
-def answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, AnswersBy | None]:
-    """Tokens of so many answers, and whether that is what earlier ones took or the most that they may."""
-    if not asked:
-        return 0, None
-    most = sampling.max_tokens
-    if sampling.choices:  # no token is shorter than a byte, and one ends the answer
-        most = min(most, 1 + max(len(choice.encode(errors="replace")) for choice in sampling.choices))
-    if not seen.answers or not seen.completion_tokens:
-        return asked * most, "at_most"
-    return round(asked * min(most, seen.completion_tokens / seen.answers)), "as_seen"

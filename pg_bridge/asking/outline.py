@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pg_bridge.asking.estimate import Seen, answer_tokens
 from pg_bridge.asking.gauge import gauge_by_characters
 from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
+from pg_bridge.asking.seen import Seen, answer_tokens
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.survey import BLOCK_SIZE
 from pg_bridge.ledger.prices import cost_of

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import replace
 from hashlib import blake2b
 
-from pg_bridge.asking.estimate import Seen
+from pg_bridge.asking.seen import Seen
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running

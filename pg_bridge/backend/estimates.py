@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, Seen, estimate
+from pg_bridge.asking.estimate import Engineering, estimate
 from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.run import Run
+from pg_bridge.asking.seen import Seen
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_onlooker, seen_here

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pg_bridge.asking.estimate import NOTHING_SEEN, Seen
 from pg_bridge.asking.outline import Outline, chars_of
 from pg_bridge.asking.prompt import parse_question, place_questions, resolve_columns
+from pg_bridge.asking.seen import NOTHING_SEEN, Seen
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens

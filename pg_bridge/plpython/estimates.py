@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pg_bridge.asking.estimate import Seen
 from pg_bridge.asking.outline import Outline, chars_of
 from pg_bridge.asking.prompt import Question, parse_question
+from pg_bridge.asking.seen import Seen
 from pg_bridge.backend.estimates import lately
 from pg_bridge.backend.faults import Fault
 from pg_bridge.errors import OptionError, PgBridgeError, TemplateError

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, Estimate, Seen, estimate
+from pg_bridge.asking.estimate import Engineering, Estimate, estimate
 from pg_bridge.asking.gauge import SAMPLED_PROMPTS
 from pg_bridge.asking.inquiry import Inquiry
 from pg_bridge.asking.run import Run
+from pg_bridge.asking.seen import Seen
 from pg_bridge.asking.streamed import Fetch, ask
 from pg_bridge.engine import Engine, EngineFacts, EngineTokenizer, Sampling, survey
 from pg_bridge.errors import EngineDenied, EngineUnreachable, UnknownColumn

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from pg_bridge.asking.estimate import Seen
+from pg_bridge.asking.seen import Seen
 from pg_bridge.ledger import usage
 from pg_bridge.ledger.usage import Figures
 
