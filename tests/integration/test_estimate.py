@@ -131,9 +131,9 @@ def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh
     assert estimate(later, max_tokens=50)["seconds"] == pytest.approx(seen["seconds"], rel=0.2)
     with Role(fresh, "reader"):
         fresh.execute("GRANT USAGE ON FOREIGN SERVER vllm TO reader")
-        reader = connect(user="reader")
-        assert estimate(reader)["seconds"] is None
-        reader.close()
+        fresh.execute("SET ROLE reader")
+        assert estimate(fresh)["seconds"] is None
+        fresh.execute("RESET ROLE")
 
 
 # -- EXPLAIN

@@ -130,6 +130,17 @@ def test_without_a_tokenizer_characters_are_counted_and_it_says_so() -> None:
     assert foretold.cached_tokens == pytest.approx(done.usage.cached_tokens, rel=0.15)
 
 
+def test_whole_prompts_set_right_what_cells_alone_have_shown() -> None:
+    def of_context(text: str) -> np.ndarray:
+        return np.repeat(of_words(text), 2 if "<user>" in text else 1)
+
+    rows = make_rows(400)
+    with EngineDouble(tokenizer=of_context) as double:
+        foretold, done = foresee(rows, of(double)), run(rows, of(double))
+    assert foretold.prompt_tokens == pytest.approx(done.usage.prompt_tokens, rel=0.01)
+    assert foretold.cached_tokens == pytest.approx(done.usage.cached_tokens, rel=0.05)
+
+
 @pytest.mark.parametrize("size", [16, 32, 128])
 def test_the_cache_is_the_engines(size: int) -> None:
     rows = make_rows(400)
