@@ -182,6 +182,7 @@ show_estimate(BatchScanState *state, ExplainState *es)
 {
 	StringInfoData request;
 	const char *separator = "";
+	bool		looks;
 	Identity	before;
 	Datum		lines;
 	bool		is_null;
@@ -203,9 +204,11 @@ show_estimate(BatchScanState *state, ExplainState *es)
 	appendStringInfoString(&request, "]}");
 	if (separator[0] == '\0')
 		return;
+	looks = begin_look(state->css.ss.ps.state);
 	before = become(GetUserId(), 0);
 	ask("_estimate_calls", request.data, NULL, 1, &lines, &is_null);
 	resume(before);
+	end_look(looks);
 	show_lines(lines, es);
 }
 

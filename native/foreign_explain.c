@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
 
 static void
 append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *es)
@@ -100,6 +101,23 @@ show_report(ForeignScanState *node, int64 statement, ExplainState *es)
 		ExplainPropertyText(list_nth(report, i), list_nth(report, i + 1), es);
 }
 
+/* auto_explain shows a plan after its run, when no snapshot is active; SQL needs one. */
+bool
+begin_look(EState *estate)
+{
+	if (ActiveSnapshotSet())
+		return false;
+	PushActiveSnapshot(estate->es_snapshot);
+	return true;
+}
+
+void
+end_look(bool begun)
+{
+	if (begun)
+		PopActiveSnapshot();
+}
+
 void
 explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 {
@@ -112,6 +130,7 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	bool		is_null;
 	int64		statement;
 	bool		discreet = plan->discreet || !may_learn_of_all_rows(table, foreign_scan_user(node));
+	bool		looks = begin_look(node->ss.ps.state);
 
 	begin_request(&request, table);
 	append_columns(&request, table, plan->needed);
@@ -129,6 +148,7 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	if (es->analyze && foreign_scan_has_run(node, &statement))
 		show_report(node, statement, es);	/* as the role that ran the scan: the memory of a statement is its own */
 	resume(before);
+	end_look(looks);
 }
 
 List *

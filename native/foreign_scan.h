@@ -127,6 +127,8 @@ extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);
 
 /* foreign_explain.c */
 extern void explain_foreign_scan(ForeignScanState *node, ExplainState *es);
+extern bool begin_look(EState *estate);
+extern void end_look(bool begun);
 extern void show_lines(Datum lines, ExplainState *es);
 extern List *import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid server);
 

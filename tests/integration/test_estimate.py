@@ -229,3 +229,22 @@ def test_forged_requests_by_a_superuser(fresh: Conn, database: Database) -> None
     for request in FORGED:
         found = fresh.execute("SELECT fault FROM llm._estimate_calls(%s)", [request]).fetchall()
         assert found[0][0][:2] == ["22023", "this is no request of the native module"], request
+
+
+def test_auto_explain_shows_it_of_what_was_run(fresh: Conn, database: Database, ways: list[str]) -> None:
+    """It shows a plan when the statement has ended, at COMMIT if a cursor was left open; no snapshot is active then."""
+    if database.host == "multicorn":
+        pytest.skip("Multicorn shows no estimates without VERBOSE")
+    said: list[str] = []
+    fresh.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    fresh.execute("LOAD 'auto_explain'")
+    fresh.execute("SET auto_explain.log_min_duration = 0; SET auto_explain.log_level = notice")
+    for query in ways:
+        said.clear()
+        fresh.execute(query)
+        assert any("Estimated Questions: 300 at most" in each for each in said)
+        said.clear()
+        with fresh.transaction():
+            fresh.execute(f"DECLARE left_open CURSOR FOR {query}".encode())
+            fresh.execute("FETCH 3 FROM left_open")
+        assert any("Estimated Questions: 300 at most" in each for each in said)
