@@ -474,7 +474,7 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         assert len(ana.execute(query.encode()).fetchall()) == ROWS
         conn.execute(
             "REVOKE EXECUTE ON FUNCTION"
-            " llm.complete(text, anyelement, text, int, float8, text, text[], text, text, boolean, int, text, float8)"
+            " llm.complete(text, anyelement, text, int, float8, text, text[], text, text, boolean, int, text, float8, int)"
             " FROM PUBLIC"
         )
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):
