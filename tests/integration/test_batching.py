@@ -473,9 +473,9 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         ana = connect(user="ana")
         assert len(ana.execute(query.encode()).fetchall()) == ROWS
         conn.execute(
-            "REVOKE EXECUTE ON FUNCTION"
-            " llm.complete(text, anyelement, text, int, float8, text, text[], text, text, boolean, int, text, float8, int)"
-            " FROM PUBLIC"
+            "DO $$ BEGIN EXECUTE (SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', oid::regprocedure)"
+            " FROM pg_proc WHERE pronamespace = 'llm'::regnamespace AND proname = 'complete'"
+            " AND 'anyelement'::regtype = ANY (proargtypes)); END $$"
         )
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):
             ana.execute(query.encode())

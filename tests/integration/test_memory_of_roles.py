@@ -37,7 +37,7 @@ def peeker(conn: Conn, connect: Connect) -> Iterator[Conn]:
 def forged(conn: Conn, number: int, name: str) -> Any:
     """A call of the batch function by hand, about one row."""
     found = conn.execute(
-        "SELECT answers FROM llm._batch(%s, 1, ARRAY['\"Is {name} ill?\"'::json], ARRAY[%s::json], '{}', "
+        "SELECT answers FROM llm._batch(%s, 1, false, ARRAY['\"Is {name} ill?\"'::json], ARRAY[%s::json], '{}', "
         "'{server,max_tokens}', ARRAY[ARRAY['\"vllm\"'::json], ARRAY['128'::json]])",
         [number, f'{{"name": "{name}"}}'],
     ).fetchone()
