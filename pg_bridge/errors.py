@@ -15,6 +15,7 @@
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
      ├─ AnswerError          22000  the same of a foreign table's column
+     ├─ BudgetExceeded       53400  more would be asked than a budget allows
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
      ├─ BrokenInstallation   58P01  the server's Python cannot import what pg_bridge needs
      ├─ Cancelled            57014  the statement was cancelled or timed out
@@ -177,6 +178,15 @@ class AnswerError(PgBridgeError):
             hint=f"ALTER FOREIGN TABLE … ALTER {column} OPTIONS (ADD on_error 'null') gives NULL for such rows.",
         )
         self.column = column
+
+
+class BudgetExceeded(PgBridgeError):
+    """More would have to be asked than a budget allows, and `on_budget` is `fail`.
+
+    The SQLSTATE is that of other limits that somebody has set, such as temp_file_limit.
+    """
+
+    sqlstate = "53400"
 
 
 class RunEnded(PgBridgeError):

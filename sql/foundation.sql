@@ -51,6 +51,26 @@ BEGIN
             RAISE EXCEPTION 'invalid value for option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_string_format', HINT = 'It must be ' || known.expects || '.';
         END IF;
+        -- Who may use a server may change and drop his own mapping for it: he may not allow himself more than he has. Of
+        -- which server it is nobody says here, so it is none where he would have more. What stands in his mapping
+        -- comes again with every change, and passes; what he has without it is the server's own.
+        IF catalog_name = 'user mapping' AND given.name LIKE 'daily\_%' AND EXISTS (
+            SELECT FROM pg_foreign_server AS s
+            JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw AND w.fdwname = 'pg_bridge'
+            CROSS JOIN LATERAL (
+                SELECT coalesce((SELECT o.option_value::numeric FROM pg_options_to_table(s.srvoptions) AS o
+                                 WHERE o.option_name = given.name), 'infinity') AS of_server,
+                       (SELECT max(o.option_value::numeric)
+                        FROM pg_user_mappings AS m, pg_options_to_table(m.umoptions) AS o
+                        WHERE m.srvid = s.oid AND m.usename = current_user AND o.option_name = given.name) AS of_mapping
+            ) AS has
+            WHERE has_server_privilege(s.oid, 'USAGE') AND NOT pg_has_role(s.srvowner, 'USAGE')
+                  AND given.value::numeric > greatest(has.of_server, has.of_mapping)
+        ) THEN
+            RAISE EXCEPTION 'permission denied to raise the option "%"', given.name
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = 'You may use a server that allows you less. Its owner, or a superuser, may set it.';
+        END IF;
     END LOOP;
     IF catalog_name = 'column' AND options <> '{}' AND NOT EXISTS (SELECT FROM unnest(options) AS o WHERE o LIKE 'prompt=%') THEN
         RAISE EXCEPTION 'a column that a model answers needs the option "prompt"'

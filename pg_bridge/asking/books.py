@@ -16,6 +16,7 @@ from pg_bridge.asking.run import Run
 from pg_bridge.engine import Engine
 from pg_bridge.errors import EngineTimeout, EngineUnreachable
 from pg_bridge.ledger.account import Account
+from pg_bridge.ledger.prices import cost_of
 from pg_bridge.ledger.progress import Standing
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Call
@@ -126,6 +127,7 @@ class Books:
             cached_tokens=usage.cached_tokens or 0,
             completion_tokens=usage.completion_tokens or 0,
             seconds=usage.wait_s,
+            cost=cost_of(usage, self._account.server) or 0.0,
         )
         self._account.count(figures.less(self._counted))
         self._counted = figures
@@ -142,13 +144,13 @@ class Books:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
-            cost=None,
+            cost=cost_of(usage, self._account.server) if self._account else None,
         )
 
     def _context(self, inquiry: Inquiry) -> bytes | None:
         """What the answers to a question depend on, but for the row; None if they are not kept."""
         account, call = self._account, inquiry.call
-        if account is None or call.cache_at(account.server) != "persistent":
+        if account is None or not account.keeps or call.cache_at(account.server) != "persistent":
             return None
         if inquiry.context is None:
             scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pg_bridge.asking.inquiry import Ask
+from pg_bridge.asking.inquiry import Ask, NotAsked
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
@@ -101,6 +101,7 @@ class Calls:
 
         Raises:
             CallError: A row failed, and its call's `on_error` is `fail`; the other errors as for `ask_ahead`.
+            BudgetExceeded: More would have to be asked than a budget allows, and its call's `on_budget` is `fail`.
         """
         if self._answers is None:
             self._answers = self._ask_all()
@@ -153,7 +154,7 @@ class Calls:
         groups = asking.ask(len(rows), make_groups)
         for group, of_group in zip(groups, places, strict=True):
             for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
-                if error is not None and call.on_error == "fail":
+                if error is not None and call.on_error == "fail" and not isinstance(error, NotAsked):
                     raise CallError(error)
                 answers[place] = text
         forget(groups)

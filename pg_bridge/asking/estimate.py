@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.asking.blocks import LaidOut, block_keys, cut_blocks, lay_out
 from pg_bridge.asking.books import Books
+from pg_bridge.asking.budget import Budget
 from pg_bridge.asking.gauge import (
     CountedBy,
     Gauge,
@@ -147,7 +148,8 @@ class _Planning(Portions):
     """Plans portions, and writes no prompts."""
 
     def __init__(self, books: Books, work: Callable[[], None]) -> None:
-        super().__init__(Memory(), Run(), books, work)
+        run = Run()
+        super().__init__(Memory(), run, books, Budget(None, run), work)
         self.planned: tuple[Table, Ordering] | None = None
 
     def _prompts(

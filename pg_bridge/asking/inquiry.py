@@ -21,6 +21,13 @@ REMEMBERED_ANSWERS = 100_000
 Outcome = tuple[str | None, str | None]
 """The answer's text, and why there is none: one of the two is None."""
 
+
+class NotAsked(str):
+    """Why a question was not asked, in the place of an error: that is no failure of it."""
+
+    __slots__ = ()
+
+
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _DIGEST_BYTES = 20  # nobody finds two rows of one digest, not even who chooses the rows
 _NUMBERS = count()

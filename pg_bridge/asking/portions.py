@@ -8,16 +8,17 @@ the engine has work while the others are planned; which few they are makes hardl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.books import Books
+from pg_bridge.asking.budget import Asked, Budget
 from pg_bridge.asking.failures import digest_prompt
-from pg_bridge.asking.inquiry import Inquiry, Outcome, digest_rows, outcome_of
+from pg_bridge.asking.inquiry import Inquiry, NotAsked, Outcome, digest_rows, outcome_of
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import render_questions
 from pg_bridge.asking.run import Run
@@ -79,16 +80,19 @@ class Portions:
         memory: Of the statement.
         run: Filled in as prompts are made.
         books: Know what need not be asked, and are told what lands.
+        budget: Says what may be asked, and is told what lands.
         work: Called while portions are made; lets the engine work meanwhile.
     """
 
     memory: Memory
     run: Run
     books: Books
+    budget: Budget
     work: Callable[[], None]
     _expected: dict[int, tuple[Inquiry, bytes, str]] = field(default_factory=dict)  # by the number of the prompt
     _ahead: set[tuple[Inquiry, bytes]] = field(default_factory=set)  # asked ahead, and not answered yet
-    _numbers: Iterator[int] = field(default_factory=count)
+    _number: int = 0  # of the next prompt
+    _held: list[tuple[Inquiry, bytes]] = field(default_factory=list)  # what the budget did not allow
 
     def sampling_of(self, index: int) -> Sampling:
         """How the prompt of an index is to be answered."""
@@ -105,14 +109,52 @@ class Portions:
 
     def land(self, completions: Sequence[Completion]) -> None:
         """Write answers into the books, before anybody learns them."""
+        self.budget.land(completions)
         expected = [self._expected[completion.index] for completion in completions]
         self.books.land(
             (inquiry, key, outcome_of(completion), prompt)
             for (inquiry, key, prompt), completion in zip(expected, completions, strict=True)
         )
 
-    def of_group(self, group: Group) -> Iterator[Portion]:
-        """Ask all that is not known of a group."""
+    def learn_held(self) -> Iterator[bytes]:
+        """Remember of what was not asked why not, where calls make do with that; whose it is."""
+        if self._held and not self.budget.is_over:
+            held, self._held = self._held, []
+            for inquiry, key in held:
+                self._ahead.discard((inquiry, key))
+                inquiry.outcomes.setdefault(key, (None, NotAsked(self.budget.why_not(inquiry.call))))
+                yield key
+
+    def close(self) -> None:
+        """Write the rest into the books, at a moment when the user cannot be told of trouble."""
+        self.budget.close()
+        self.books.close()
+
+    def of_groups(self, groups: Sequence[Group]) -> Iterator[Portion]:
+        """Ask all that is not known of some groups, if all of it can be afforded."""
+        unknown: Iterable[tuple[Group, list[Inquiry], NDArray[np.intp]]] = chain.from_iterable(
+            map(self._unknown, groups)
+        )
+        calls = [inquiry.call for group in groups for inquiry in group.inquiries]
+        self.budget.expect(calls)
+        if any(map(self.budget.foresees, calls)):
+            unknown = list(unknown)
+            if not self.affords(unknown):
+                return
+        for group, inquiries, rows in unknown:
+            yield from self.of_rows(group, inquiries, rows)
+
+    def affords(self, unknown: Iterable[tuple[Group, Sequence[Inquiry], NDArray[np.intp]]]) -> bool:
+        """Whether all that is asked of some groups' rows can be afforded; if not, the statement is to end."""
+        return self.budget.allows(
+            Asked(inquiry.call, len(rows), len(rows) * _chars_around(inquiry) + row_chars)
+            for group, inquiries, rows in unknown
+            for row_chars in [_chars_of_rows(group.table, rows)]
+            for inquiry in inquiries
+        )
+
+    def _unknown(self, group: Group) -> Iterator[tuple[Group, list[Inquiry], NDArray[np.intp]]]:
+        """Questions, and the rows of which they are unknown."""
         unknown: dict[tuple[int, ...], list[Inquiry]] = {}  # the questions of which the same rows are unknown
         for inquiry in dict.fromkeys(group.inquiries):
             self.books.recall(inquiry, group.keys)
@@ -120,7 +162,7 @@ class Portions:
             if rows:
                 unknown.setdefault(rows, []).append(inquiry)
         for rows, inquiries in unknown.items():
-            yield from self.of_rows(group, inquiries, np.array(rows, np.intp))
+            yield group, inquiries, np.array(rows, np.intp)
 
     def of_rows(
         self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp], *, quick: bool = False
@@ -134,6 +176,13 @@ class Portions:
             quick: Whether to order them in a way that rows to come are likely to continue.
         """
         self.work()
+        shut = [inquiry for inquiry in inquiries if self.budget.is_shut(inquiry.call)]
+        if shut:
+            self._held += [(inquiry, group.keys[row]) for inquiry in shut for row in rows.tolist()]
+            inquiries = [inquiry for inquiry in inquiries if inquiry not in shut]
+            if not inquiries:
+                yield Portion(iter(()), is_ahead=True)  # to hand over what that is
+                return
         if len(rows) >= _LEAD_FROM_ROWS and not quick:
             share = _LEAD_SHARE if len(rows) < _LARGE_ROWS else _LEAD_SHARE // 2
             lead = self._lead(group, rows, len(rows) // share)
@@ -212,9 +261,25 @@ class Portions:
         keys = [group.keys[row] for row in rows[ordering.row_order].tolist()]
         table = group.table.take(rows)
         for place, number, text in render_questions(questions, table, ordering, group.call.placement):
-            self._expected[next(self._numbers)] = inquiries[number], keys[place], text
+            inquiry = inquiries[number]
+            if not self.budget.admits(inquiry.call, self._number, len(text)):
+                self._held.append((inquiry, keys[place]))
+                continue
+            self._expected[self._number] = inquiry, keys[place], text
+            self._number += 1
             self.run.unique_prompts += 1
             yield text
+
+
+def _chars_around(inquiry: Inquiry) -> int:
+    """The characters of a prompt and its instruction, less those of the row's cells and their names."""
+    return len(inquiry.call.system_prompt) + len(inquiry.question.text) + len("\n{}")
+
+
+def _chars_of_rows(table: Table, rows: NDArray[np.intp]) -> int:
+    """The characters of some rows' cells and their names in prompts."""
+    cells = sum(int(lengths[table.codes[rows, j]].sum()) for j, lengths in enumerate(table.lengths()))
+    return cells + len(rows) * sum(len(label) + len(", ") for label in table.labels())
 
 
 def _find_densest(table: Table, ordering: Ordering, count: int) -> int:

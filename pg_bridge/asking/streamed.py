@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pg_bridge.asking.books import Books, reading
-from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
+from pg_bridge.asking.budget import Budget
+from pg_bridge.asking.inquiry import Ask, Inquiry, NotAsked, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import resolve_columns
 from pg_bridge.asking.run import Run
-from pg_bridge.asking.windows import Window, read_windows
+from pg_bridge.asking.windows import LAST_SMALL_WINDOW_ROWS, Window, read_windows
 from pg_bridge.engine import Engine, Portion
 from pg_bridge.errors import RowError
 from pg_bridge.ledger.account import Account
@@ -84,11 +85,12 @@ def ask(
     Raises:
         TemplateError: The prompt does not parse or names an unknown column.
         RowError: A row failed and `call.on_error` is `fail`.
+        BudgetExceeded: More would have to be asked than a budget allows, and `call.on_budget` is `fail`.
         EngineError: The engine failed as a whole.
     """
     memory = Memory(run)
     inquiry = memory.inquiry(Ask(prompt, call))
-    portions = Portions(memory, run, Books(account, engine, run), engine.work)
+    portions = Portions(memory, run, Books(account, engine, run), Budget(account, run), engine.work)
     stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), portions, every_row)
     return stream.answers(fetch, engine, account)
 
@@ -116,6 +118,7 @@ class _Stream:
         self._portions = portions
         self._every_row = every_row
         self._server_name = ""
+        portions.budget.expect([inquiry.call])
         self._remembers = portions.books.remembers(inquiry.call)
         self._ready: deque[tuple[_Rows, int, Outcome]] = deque()
         self._waiting: dict[bytes, list[tuple[_Rows, int]]] = {}  # by what is being asked: who waits for the answer
@@ -136,20 +139,28 @@ class _Stream:
                 if completion is not None:
                     _, key, outcome = self._portions.learn(completion)
                     self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
-                    self._inquiry.forget()
-                returned = time.perf_counter()
-                while self._ready:
-                    yield from self._of_rows(*self._ready.popleft())
-                run.return_s += time.perf_counter() - returned
+                yield from self._handed_over()
+            yield from self._handed_over()
+            self._portions.budget.check()
         finally:
             engine.close()
-            self._portions.books.close()
+            self._portions.close()
+
+    def _handed_over(self) -> Iterator[Answer]:
+        for key in self._portions.learn_held():
+            outcome = self._inquiry.outcomes[key]
+            self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
+        self._inquiry.forget()
+        returned = time.perf_counter()
+        while self._ready:
+            yield from self._of_rows(*self._ready.popleft())
+        self._portions.run.return_s += time.perf_counter() - returned
 
     def _of_rows(self, rows: _Rows, u: int, outcome: Outcome) -> Iterator[Answer]:
         text, error = outcome
         for i in rows.members[rows.offsets[u] : rows.offsets[u + 1]]:
             row_id = rows.window.first_row_id + i
-            if error is not None:
+            if error is not None and not isinstance(error, NotAsked):
                 question = self._inquiry.failed.get(rows.keys[u])
                 self._portions.run.failures.add(self._server_name, question, error, row_id=row_id)
                 if self._inquiry.call.on_error == "fail":
@@ -158,7 +169,7 @@ class _Stream:
 
     def _made(self, fetch: Fetch) -> Iterator[Portion]:
         """Read the rows and make portions of prompts."""
-        portions = self._portions
+        portions, foresees = self._portions, self._portions.budget.foresees(self._inquiry.call)
         for window in read_windows(
             fetch,
             lambda row: len(row or ""),
@@ -166,7 +177,10 @@ class _Stream:
             every_row=self._every_row,
             most_rows=self._inquiry.call.window_rows,
             work=portions.work,
+            ahead=not foresees,
         ):
+            if portions.budget.is_over:
+                return
             with portions.run.planning():
                 table = Table.from_json(window.rows, self._columns, portions.work)
                 group = Group([self._inquiry], table, remembered=self._remembers)
@@ -181,6 +195,10 @@ class _Stream:
                     self._inquiry.forget()
                 if fresh:
                     rows = np.array(fresh, np.intp)
+                    # Who may stop before the end of a window may need less than all of it.
+                    is_sure = self._every_row or len(window.rows) > LAST_SMALL_WINDOW_ROWS
+                    if is_sure and foresees and not portions.affords([(group, [self._inquiry], rows)]):
+                        return
                     yield from portions.of_rows(group, [self._inquiry], rows, quick=window.is_small)
             elif self._remembers:  # an answer can be found again by its row only where equal rows are one
                 yield from self._ahead(window, group)

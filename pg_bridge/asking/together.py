@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from pg_bridge.asking.books import Books, telling
+from pg_bridge.asking.budget import Budget
 from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
@@ -45,7 +46,8 @@ class Round:
         self._engine = engine
         self._run = Run(usage=engine.usage)
         self._books = Books(account, engine, self._run)
-        self._portions = Portions(memory, self._run, self._books, engine.work)
+        self._budget = Budget(account, self._run)
+        self._portions = Portions(memory, self._run, self._books, self._budget, engine.work)
         self._ahead: deque[Portion] = deque()
         self._unanswered = 0  # of those that went ahead
         self._groups: list[Group] | None = None
@@ -79,6 +81,10 @@ class Round:
         self._count_rows(read)
         with self._run.planning():
             group = make_group()
+        calls = [inquiry.call for inquiry in group.inquiries]
+        self._budget.expect(calls)
+        if any(map(self._budget.foresees, calls)):  # first it must be known what all of it takes
+            return
         if not self._books.remembers(group.call):  # else a row cannot be found again by what it is
             return
         # So that it is never waited for room: more would have to be answered first.
@@ -98,6 +104,7 @@ class Round:
             make_groups: Makes the groups; called once.
 
         Raises:
+            BudgetExceeded: More would have to be asked than a budget allows, and `on_budget` of its call is `fail`.
             EngineError: The engine failed as a whole.
         """
         self._run.rows = rows
@@ -108,6 +115,8 @@ class Round:
             for completion in self._completions:
                 if completion is not None:
                     self._learn(completion)
+            self._learn_held()
+            self._budget.check()
         finally:
             self.close()
         return self._groups
@@ -118,7 +127,7 @@ class Round:
             return
         self._is_closed = True
         self._engine.close()
-        self._books.close()
+        self._portions.close()
         self._telling.close()
         self._memory.run.add(self._run)
         self._memory.nodes.setdefault(self._node, Run()).add(self._run)
@@ -135,11 +144,15 @@ class Round:
                 break
             else:
                 is_made = not self._ahead
+        self._learn_held()
 
     def _learn(self, completion: Completion) -> None:
         inquiry, key, (_, error) = self._portions.learn(completion)
         if error is not None and self._tells:
             self._memory.run.failures.add(self._engine.server_name, inquiry.failed[key], error)
+
+    def _learn_held(self) -> None:
+        self._unanswered -= sum(1 for _ in self._portions.learn_held())
 
     def _count_rows(self, read: int) -> None:
         self._count(max(0, read - self._counted))
@@ -148,8 +161,7 @@ class Round:
     def _made(self) -> Iterator[Portion]:
         while self._groups is None:
             yield self._ahead.popleft() if self._ahead else Portion(iter(()), is_ahead=True)
-        for group in self._groups:
-            yield from self._portions.of_group(group)
+        yield from self._portions.of_groups(self._groups)
 
 
 def group_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Round) -> list[tuple[list[int], Group]]:
@@ -194,6 +206,7 @@ def answer_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Ro
 
     Raises:
         TemplateError: A prompt does not parse or names an unknown column.
+        BudgetExceeded: More would have to be asked than a budget allows, and `on_budget` of its call is `fail`.
         EngineError: The engine failed as a whole.
     """
     numbers: list[list[int]] = []

@@ -18,7 +18,7 @@ from pg_bridge.backend.opened import open_ledger
 from pg_bridge.backend.session import SESSION, ServerOf
 from pg_bridge.errors import NotPermitted, OptionError
 from pg_bridge.ledger import progress
-from pg_bridge.ledger.account import Account, Asker
+from pg_bridge.ledger.account import Account, Asker, Ledger
 from pg_bridge.ledger.progress import Job, Owner
 from pg_bridge.options import Server
 
@@ -26,21 +26,19 @@ Warn = Callable[[str, str], None]
 Servers = Mapping[str, ServerOf]
 
 
-def open_account(server: Server, warn: Warn, reader: int | None = None) -> Account | None:
-    """The current role's account of a statement with a server; None without a ledger.
+def open_account(server: Server, warn: Warn, reader: int | None = None) -> Account:
+    """The current role's account of a statement with a server; without a ledger it keeps nothing.
 
     Args:
         server: The server.
         warn: Tells the user (message, hint).
         reader: The role whose statement it is, if that is not the current one; it sees how far the statement is.
     """
-    ledger = open_ledger()
-    if ledger is None:
-        return None
+    ledger = open_ledger() or Ledger(None)
     database, role = postgres.database(), postgres.current_role_oid()
     seen_by = role if reader is None else reader
     job = Job(ledger.running, Owner(seen_by, postgres.role_name(seen_by), database, server.name))
-    return Account(ledger, Asker(database, role, server.owner), server, warn, job)
+    return Account(ledger, Asker(database, role, server.owner), server, warn, job, SESSION.spending(server.name))
 
 
 def reply(request: str | None, role: Hashable) -> str:

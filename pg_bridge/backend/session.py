@@ -22,6 +22,7 @@ from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.transaction import call_at_end_of_transaction, end_with_transaction, until_its_end
 from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
+from pg_bridge.ledger.spending import Spending
 from pg_bridge.options import Call, Server
 
 _STATEMENTS = 16
@@ -39,7 +40,7 @@ class _Known:
 
     answers: Memory = field(default_factory=Memory)
     servers: dict[str, Server] = field(default_factory=dict, repr=False)
-    accounts: dict[str, Account | None] = field(default_factory=dict, repr=False)
+    accounts: dict[str, Account] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Session:
     _calls: dict[tuple[int, int, int], Calls] = field(default_factory=dict, repr=False)  # by role, number and node
     _last_runs: dict[int, Run] = field(default_factory=dict, repr=False)  # by role
     _failures: dict[int, Failures] = field(default_factory=dict, repr=False)  # by role
+    _spendings: dict[tuple[int, str], tuple[int, Spending]] = field(default_factory=dict)  # by role and server
 
     def forget(self, role: Hashable) -> None:
         """Forget the servers of a role, before they are listed anew; all go with the transaction."""
@@ -129,7 +131,7 @@ class Session:
             servers[name] = look_up()
         return servers[name]
 
-    def find_account(self, number: int, server: Server, open_one: Callable[[Server], Account | None]) -> Account | None:
+    def find_account(self, number: int, server: Server, open_one: Callable[[Server], Account]) -> Account:
         """The account of one of the current role's statements with a server.
 
         Args:
@@ -141,6 +143,16 @@ class Session:
         if server.name not in accounts:
             accounts[server.name] = open_one(server)
         return accounts[server.name]
+
+    def spending(self, server: str) -> Spending:
+        """What the current role has taken of a server in the client's statement, with all that this runs.
+
+        It outlives transactions: a procedure begins new ones, and is one statement.
+        """
+        key, number = (postgres.current_role_oid(), server), postgres.statement_number()
+        if key not in self._spendings or self._spendings[key][0] != number:
+            self._spendings[key] = number, Spending()
+        return self._spendings[key][1]
 
     def statement(self, number: int, reader: int | None = None) -> Memory:
         """The memory of what one of the current role's statements was answered; its run is the reader's latest.

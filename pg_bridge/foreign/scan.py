@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pg_bridge.asking.books import reading
 from pg_bridge.asking.failures import MOST_FAILURES
-from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.together import Round, answer_columns, find_failed, find_known, group_columns
@@ -308,7 +308,7 @@ class _Asking:
             (second,) = self._ask([column.again], table.take(np.array(again, np.intp)))
             for i, outcome in zip(again, second, strict=True):
                 results[i] = _value(column, outcome)
-        failing = [i for i, (_, error) in enumerate(results) if error is not None]
+        failing = [i for i, (_, error) in enumerate(results) if error is not None and not isinstance(error, NotAsked)]
         if failing:
             self._note_failures(column, table, places, {i: results[i][1] or "" for i in failing})
             if not column.on_error_null:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from pg_bridge.ledger import answers, leases, progress, usage
 from pg_bridge.ledger.answers import KEY_BYTES, Scope, Stats
-from pg_bridge.ledger.database import Database, Warnings
+from pg_bridge.ledger.database import Database, NoDatabase, Warnings
 from pg_bridge.ledger.progress import Job
+from pg_bridge.ledger.spending import Spending
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Server
 
@@ -34,19 +35,25 @@ class Ledger:
     """The answers and the figures of one PostgreSQL cluster.
 
     Args:
-        folder: Where its files are.
+        folder: Where its files are; None for a ledger that knows nothing and keeps nothing.
         most_bytes: What the answers may take.
 
     Attributes:
         running: The file that tells what runs now.
+        keeps: Whether anything is kept.
     """
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path | None, most_bytes: int = 0) -> None:
         self.warnings = Warnings()
         self.most_bytes = most_bytes
-        self._database = Database(folder / "ledger.db", f"{answers.SCHEMA};{usage.SCHEMA}", VERSION, self.warnings)
-        schema = f"{leases.SCHEMA};{progress.SCHEMA}"
-        self.running = Database(folder / "running.db", schema, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
+        self.keeps = folder is not None
+        self._database: Database = NoDatabase()
+        self.running: Database = NoDatabase()
+        if folder is not None:
+            schema = f"{answers.SCHEMA};{usage.SCHEMA}"
+            self._database = Database(folder / "ledger.db", schema, VERSION, self.warnings)
+            schema = f"{leases.SCHEMA};{progress.SCHEMA}"
+            self.running = Database(folder / "running.db", schema, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
         self._written = 0
 
     def look(self) -> None:
@@ -148,17 +155,26 @@ class Account:
         server: The server.
         warn: Tells the user (message, hint), at moments when that can be done.
         job: Tells others how far the statement is.
+        spending: What the statement has taken of the server, in all its accounts.
 
     Attributes:
         server: As given.
         job: As given.
+        spending: As given.
     """
 
     def __init__(
-        self, ledger: Ledger, asker: Asker, server: Server, warn: Callable[[str, str], None], job: Job
+        self,
+        ledger: Ledger,
+        asker: Asker,
+        server: Server,
+        warn: Callable[[str, str], None],
+        job: Job,
+        spending: Spending | None = None,
     ) -> None:
         self.server = server
         self.job = job
+        self.spending = spending or Spending()
         self._ledger = ledger
         self._asker = asker
         self._warn = warn
@@ -168,6 +184,18 @@ class Account:
         self._uncounted = Figures(statements=1)
         ledger.look()
         self.say()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a ledger that answers are written into."""
+        return self._ledger.keeps
+
+    def others_today(self) -> Figures:
+        """What the role has taken of the server today besides, read at most once a second."""
+        if self.spending.wants_others():
+            day, asker = _today(), self._asker
+            self.spending.learn_others(day, self._ledger.spent(day, asker.database, asker.role, self.server.name))
+        return self.spending.others
 
     def identify(self, find_model: Callable[[], Model], is_gone: tuple[type[Exception], ...]) -> Scope:
         """Which model answers, and so where its answers are.
@@ -233,7 +261,7 @@ class Account:
         if not (self._landed or self._unused or self._uncounted != Figures()):
             return
         scope, model = self._scope, self._scope.model if self._scope else self.server.model or ""
-        day = time.strftime("%Y-%m-%d")
+        day = _today()
 
         def write(connection: sqlite3.Connection) -> None:
             if scope is not None and self._landed:
@@ -243,6 +271,7 @@ class Account:
             usage.add(connection, day, self._asker.database, self._asker.role, self.server.name, model, self._uncounted)
 
         if self._ledger.write(write, len(self._landed)):
+            self.spending.write(day, self._uncounted)
             self._landed, self._unused, self._uncounted = [], [], Figures()
         elif len(self._landed) > MOST_WAITING:
             self._landed.clear()
@@ -257,3 +286,7 @@ class Account:
 
 def _key(context: bytes, row: bytes) -> bytes:
     return blake2b(row, digest_size=KEY_BYTES, key=context).digest()
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d")

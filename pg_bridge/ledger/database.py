@@ -239,3 +239,22 @@ class Database:
             else:
                 raise BlockingIOError(None, "another process has been opening it for a second")
             yield
+
+
+class NoDatabase(Database):
+    """No file at all."""
+
+    def __init__(self) -> None:
+        """Nothing to open."""
+
+    def run(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
+        """The default."""
+        return default
+
+    read = run
+
+    def look(self) -> None:
+        """Nothing to see."""
+
+    def close(self) -> None:
+        """Nothing to let go."""

@@ -26,6 +26,7 @@ from pg_bridge.foreign.answers import (
     INTEGERS,
     TEXTS,
     ColumnType,
+    array_literal,
 )
 from pg_bridge.foreign.definition import Column, Definition
 from pg_bridge.foreign.explain import Asked
@@ -43,6 +44,8 @@ STARTUP_COST = 100  # of a scan: a query of the source and a round trip to the e
 _JOINABLE = (*INTEGERS, *TEXTS)  # Multicorn's EXPLAIN crashes the server on a parameter of most other types
 _FIRST_MADE = 16384  # oids from here on are not PostgreSQL's own: FirstNormalObjectId
 _NODES = count()
+# Options of a server, but for those that Multicorn does not hand over, or that a user mapping may have instead of it.
+_NOT_OWN = ("wrapper", *(option.name for option in OPTIONS if option.places >= {"server", "user mapping"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +160,15 @@ class ForeignTable:
     def windows(self, scan: Scan, warn: Warn) -> Iterator[list[Row]]:
         """Run a scan, which tells the user of trouble that does not end it; rows that are ready at one time."""
         self._check_usage()
-        owner = next((found.server_owner for found in self._itself), 0)
-        server = Server.from_options(self._server_name(), self._of_server | self._of_user, owner)
+        name, owner = self._find_server()
+        server = Server.from_options(name, self._of_server | self._of_user, owner)
         number = postgres.statement_number()
         return scan.windows(
             SESSION.statement(number),
             next(_NODES),
             partial(new_engine, server),
             self.learned,
-            # Of a table that this transaction made nobody knows the server, and so neither what may be recalled.
-            account=SESSION.find_account(number, server, partial(open_account, warn=warn)) if self._itself else None,
+            account=SESSION.find_account(number, server, partial(open_account, warn=warn)),
             shows_keys=self._reader_may(),
         )
 
@@ -245,9 +247,15 @@ class ForeignTable:
             "WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped) = $4::pg_catalog.jsonb "
             "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) "
             "FROM pg_catalog.pg_options_to_table(f.ftoptions)) = $2::pg_catalog.jsonb "
-            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - 'wrapper' "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - $5::pg_catalog.text[] "
             "FROM pg_catalog.pg_options_to_table(s.srvoptions)) = $3::pg_catalog.jsonb",
-            [postgres.current_role(), json.dumps(self._of_table), json.dumps(self._of_server), json.dumps(columns)],
+            [
+                postgres.current_role(),
+                json.dumps(self._of_table),
+                self._own_options(),
+                json.dumps(columns),
+                array_literal(_NOT_OWN),
+            ],
         )
         return [
             _Found(
@@ -261,8 +269,26 @@ class ForeignTable:
             for of_server, server, usable, default, owner, *may in rows
         ]
 
-    def _server_name(self) -> str:
-        return next((found.server for found in self._itself), "of the foreign table")
+    def _find_server(self) -> tuple[str, int]:
+        """The server's name, and the oid of its owner.
+
+        A table that this transaction made is not seen. Its server is one of the same options that the role may use; if
+        that is not seen either, this transaction made it.
+        """
+        if self._itself:
+            return self._itself[0].server, self._itself[0].server_owner
+        alike = self._source().catalog(
+            "SELECT s.srvname, s.srvowner::pg_catalog.int8 FROM pg_catalog.pg_foreign_server AS s "
+            "WHERE pg_catalog.has_server_privilege($1, s.oid, 'USAGE') "
+            "AND (SELECT pg_catalog.jsonb_object_agg(option_name, option_value) - $3::pg_catalog.text[] "
+            "FROM pg_catalog.pg_options_to_table(s.srvoptions)) = $2::pg_catalog.jsonb ORDER BY s.srvname LIMIT 1",
+            [postgres.current_role(), self._own_options(), array_literal(_NOT_OWN)],
+        )
+        return next(((str(name), int(owner or 0)) for name, owner in alike), ("of the foreign table", 0))
+
+    def _own_options(self) -> str:
+        """The server's options, as JSON, but for those that a user mapping may have instead of it."""
+        return json.dumps({name: text for name, text in self._of_server.items() if name not in _NOT_OWN})
 
     def _check_usage(self) -> None:
         if self._itself and not any(found.usable for found in self._itself):
@@ -272,7 +298,7 @@ class ForeignTable:
         """The server, for who may use it."""
         with suppress(ServerDenied, OptionError):
             self._check_usage()
-            server = Server.from_options(self._server_name(), self._of_server | self._of_user)
+            server = Server.from_options(self._find_server()[0], self._of_server | self._of_user)
             return Asked(server, lately(server))
         return None
 

@@ -31,7 +31,19 @@ from pg_bridge.options.option import (
     required,
     valid_names,
 )
-from pg_bridge.options.values import CACHES, PATTERNS, YES_OR_NO, Api, Cache, CacheScope, Kind, OnError, Place, Reorder
+from pg_bridge.options.values import (
+    CACHES,
+    PATTERNS,
+    YES_OR_NO,
+    Api,
+    Cache,
+    CacheScope,
+    Kind,
+    OnBudget,
+    OnError,
+    Place,
+    Reorder,
+)
 
 MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
 
@@ -128,6 +140,34 @@ class Server:
         MAPPING,
         "the engine's API key; sent in the `Authorization` header and shown nowhere",
         is_secret=True,
+    )
+    max_requests: int | None = option(
+        None,
+        values.COUNT,
+        SERVER,
+        "most prompts that one statement may send, whatever its calls say: [budgets](budgets.md); without it no limit",
+    )
+    max_prompt_tokens: int | None = option(None, values.COUNT, SERVER, "as `max_requests`: tokens of prompts")
+    max_completion_tokens: int | None = option(None, values.COUNT, SERVER, "as `max_requests`: tokens of answers")
+    max_seconds: float | None = option(
+        None, values.DURATION, SERVER, "as `max_requests`: seconds since the statement's first prompt"
+    )
+    max_cost: float | None = option(None, values.AMOUNT, SERVER, "as `max_requests`: cost at the server's prices")
+    daily_requests: int | None = option(
+        None,
+        values.COUNT,
+        SERVER | MAPPING,
+        "most prompts that a role may send on one day; in a user mapping for its role, instead of the server's: "
+        "[budgets](budgets.md#a-role-and-a-day)",
+    )
+    daily_prompt_tokens: int | None = option(
+        None, values.COUNT, SERVER | MAPPING, "as `daily_requests`: tokens of prompts"
+    )
+    daily_completion_tokens: int | None = option(
+        None, values.COUNT, SERVER | MAPPING, "as `daily_requests`: tokens of answers"
+    )
+    daily_cost: float | None = option(
+        None, values.AMOUNT, SERVER | MAPPING, "as `daily_requests`: cost at the server's prices"
     )
 
     owner: int = 0
@@ -296,6 +336,30 @@ class Call:
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
+    max_requests: int | None = option(
+        None,
+        values.COUNT,
+        EVERY_CALL | COLUMN,
+        "most prompts that may be sent for it in one statement: [budgets](budgets.md); without it no limit",
+    )
+    max_prompt_tokens: int | None = option(
+        None, values.COUNT, EVERY_CALL | COLUMN, "as `max_requests`: tokens of prompts"
+    )
+    max_completion_tokens: int | None = option(
+        None, values.COUNT, EVERY_CALL | COLUMN, "as `max_requests`: tokens of answers"
+    )
+    max_seconds: float | None = option(
+        None, values.DURATION, EVERY_CALL | COLUMN, "as `max_requests`: seconds since its first prompt"
+    )
+    max_cost: float | None = option(
+        None, values.AMOUNT, EVERY_CALL | COLUMN, "as `max_requests`: cost at the server's prices"
+    )
+    on_budget: OnBudget = option(
+        "fail",
+        values.ON_BUDGET,
+        EVERY_CALL | COLUMN,
+        "a budget that is used up fails the statement, or (`null`) the rows that are left get NULL",
+    )
 
     def cache_at(self, server: Server) -> Cache:
         """For how long answers are found again, where a server answers."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 Reorder = Literal["rows and columns", "rows", "none"]
 Place = Literal["planned", "question first", "row first"]
 OnError = Literal["fail", "null"]
+OnBudget = Literal["fail", "null"]
 Api = Literal["chat", "completions"]
 Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
@@ -141,10 +142,17 @@ TEMPERATURE = Value(
     "double precision",
     (str, int, float),
 )
+_DECIMAL = r"[0-9]{1,12}(\.[0-9]{1,20})?|[0-9](\.[0-9]{1,20})?e[-+]?[0-9]{1,3}"  # as above
+COUNT = Value(r"[0-9]{1,15}", "a number of at most fifteen digits, 0 for none", int, "bigint", (int,))
+DURATION = Value(_DECIMAL, "a number of seconds", float, "double precision", (str, int, float))
+AMOUNT = Value(
+    _DECIMAL, "an amount in the currency of the server's prices", float, "double precision", (str, int, float)
+)
 AGE = Value(r"[0-9]{1,10}(\.[0-9]{1,6})?", "a number of seconds", float, "double precision", (str, int, float))
 REORDERING = _one_of(REORDER)
 PLACEMENT = _one_of(get_args(Place))
 ON_ERROR = _one_of(get_args(OnError))
+ON_BUDGET = _one_of(get_args(OnBudget))
 CACHE = _one_of(get_args(Cache))
 CACHE_SCOPE = _one_of(get_args(CacheScope))
 KIND = _one_of(get_args(Kind))

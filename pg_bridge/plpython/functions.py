@@ -243,7 +243,7 @@ def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
     return look_up() if statement is None else SESSION.find_server(statement, name, look_up)
 
 
-def open_account(plpy: Any, server: Server, reader: int | None = None) -> Account | None:
+def open_account(plpy: Any, server: Server, reader: int | None = None) -> Account:
     """The current role's account of a statement with a server; arguments as for `ledger.open_account`."""
     return ledger.open_account(server, lambda message, hint: plpy.warning(message, hint=hint), reader)
 
