@@ -157,7 +157,7 @@ class Portions:
         """Questions, and the rows of which they are unknown."""
         unknown: dict[tuple[int, ...], list[Inquiry]] = {}  # the questions of which the same rows are unknown
         for inquiry in dict.fromkeys(group.inquiries):
-            self.books.recall(inquiry, group.keys)
+            self._recall(group, inquiry)
             rows = tuple(self._fresh_of(group, inquiry))
             if rows:
                 unknown.setdefault(rows, []).append(inquiry)
@@ -193,7 +193,7 @@ class Portions:
     def fresh(self, group: Group) -> list[int]:
         """The unique rows of a group of which no question has been asked, or is known."""
         for inquiry in group.inquiries:
-            self.books.recall(inquiry, group.keys)
+            self._recall(group, inquiry)
         return sorted(set.intersection(*(set(self._fresh_of(group, inquiry)) for inquiry in group.inquiries)))
 
     def ahead(
@@ -216,6 +216,11 @@ class Portions:
         asked = chosen.tolist()
         self._ahead.update((inquiry, group.keys[u]) for inquiry in group.inquiries for u in asked)
         return self._portion(group, group.inquiries, chosen, is_ahead=True), asked
+
+    def _recall(self, group: Group, inquiry: Inquiry) -> None:
+        """Learn what the ledger knows; of what was asked ahead an answer that nobody has learned may be there already."""
+        ahead = self._ahead
+        self.books.recall(inquiry, [key for key in group.keys if (inquiry, key) not in ahead] if ahead else group.keys)
 
     def _fresh_of(self, group: Group, inquiry: Inquiry) -> Iterator[int]:
         outcomes, ahead = inquiry.outcomes, self._ahead
