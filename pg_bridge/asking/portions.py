@@ -218,7 +218,7 @@ class Portions:
         return self._portion(group, group.inquiries, chosen, is_ahead=True), asked
 
     def _recall(self, group: Group, inquiry: Inquiry) -> None:
-        """Learn what the ledger knows; of what was asked ahead an answer that nobody has learned may be there already."""
+        """Learn what the ledger knows; of what was asked ahead an answer may be there that nobody has learned."""
         ahead = self._ahead
         self.books.recall(inquiry, [key for key in group.keys if (inquiry, key) not in ahead] if ahead else group.keys)
 

@@ -176,10 +176,10 @@ def test_no_more_than_max_in_flight_prompts_await_an_answer() -> None:
 def test_a_consumer_may_pause_longer_than_any_timeout() -> None:
     import time  # noqa: PLC0415
 
-    with EngineDouble() as engine, Engine(server(engine, request_timeout_s=0.5, connect_timeout_s=0.5)) as caller:
+    with EngineDouble() as engine, Engine(server(engine, request_timeout_s=1, connect_timeout_s=1)) as caller:
         completions = caller.complete((f"{i}" for i in range(100)), SAMPLING)
         next(completions)
-        time.sleep(0.6)
+        time.sleep(1.2)
         assert len(list(completions)) == 99
 
 
