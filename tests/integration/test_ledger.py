@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,12 @@ def test_what_a_server_is_makes_another_question(
     if "model" in change:
         engine.behaviour.models = ("double-model",)
     if "somebody" in change:
-        conn.execute("DROP ROLE IF EXISTS somebody")
         conn.execute("CREATE ROLE somebody SUPERUSER")
     conn.execute(change)
     conn.execute(MAP)
     assert asked() == 50
     conn.execute("ALTER SERVER vllm OWNER TO CURRENT_USER")
+    conn.execute("DROP ROLE IF EXISTS somebody")
 
 
 def test_temperatures_above_zero_are_asked_anew(conn: Conn, asked: Callable[[], int]) -> None:
@@ -249,15 +249,19 @@ def test_usage_is_seen_by_its_role(conn: Conn, role: Callable[[str], Conn]) -> N
 
 
 @pytest.fixture
-def role(conn: Conn, connect: Connect) -> Callable[[str], Conn]:
-    """Make a role without rights, and connect as it."""
+def role(conn: Conn, connect: Connect) -> Iterator[Callable[[str], Conn]]:
+    """Make a role without rights, and connect as it; it is gone afterwards."""
+    made: list[str] = []
 
     def make(name: str) -> Conn:
-        conn.execute(f"DROP ROLE IF EXISTS {name}")
         conn.execute(f"CREATE ROLE {name} LOGIN")
+        made.append(name)
         return connect(user=name)
 
-    return make
+    yield make
+    for name in made:
+        conn.execute(f"DROP OWNED BY {name}")
+        conn.execute(f"DROP ROLE {name}")
 
 
 def folder(conn: Conn) -> Path:
