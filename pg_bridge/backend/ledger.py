@@ -14,6 +14,7 @@ from typing import Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import describe_error
+from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_ledger
 from pg_bridge.backend.session import SESSION, ServerOf
 from pg_bridge.errors import NotPermitted, OptionError
@@ -63,7 +64,7 @@ def reply(request: str | None, role: Hashable) -> str:
 def _cache_stats(_: Mapping[str, Any], known: Servers) -> list[dict[str, object]]:
     ledger = open_ledger()
     servers = [name for name, server in known.items() if server.usable]
-    return [asdict(each) for each in ledger.stats(postgres.database(), servers)] if ledger else []
+    return [asdict(each) for each in ledger.stats(postgres.database(), servers, Interrupts().check)] if ledger else []
 
 
 def _cache_clear(asked: Mapping[str, Any], known: Servers) -> int:
@@ -80,7 +81,9 @@ def _cache_clear(asked: Mapping[str, Any], known: Servers) -> int:
     ledger = open_ledger()
     if ledger is None:
         return 0
-    count = ledger.clear(postgres.database(), servers, None if age_s is None else time.time() - age_s)
+    count = ledger.clear(
+        postgres.database(), servers, None if age_s is None else time.time() - age_s, Interrupts().check
+    )
     if count is None:
         raise OptionError("the ledger cannot be written at the moment", hint="See the server's log, and try again.")
     return count

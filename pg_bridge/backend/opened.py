@@ -8,8 +8,8 @@ from pg_bridge.backend import postgres
 from pg_bridge.ledger.account import Ledger
 from pg_bridge.ledger.running import Running
 
-_LEDGERS: dict[tuple[str, int], Ledger] = {}  # one, unless a setting has been changed
-_RUNNING: dict[Ledger | None, Running] = {}  # of that one
+_LEDGERS: dict[str, Ledger] = {}  # by the folder: SQLite wants a file to be open once in a process
+_RUNNING: dict[Ledger | None, Running] = {}  # of the one in use
 
 
 def open_ledger() -> Ledger | None:
@@ -17,11 +17,11 @@ def open_ledger() -> Ledger | None:
     folder, most_bytes = postgres.ledger_folder(), postgres.ledger_bytes()
     if not folder:
         return None
-    key = (folder, most_bytes)
-    if key not in _LEDGERS:
-        _LEDGERS.clear()
-        _LEDGERS[key] = Ledger(Path(folder), most_bytes)
-    return _LEDGERS[key]
+    if folder not in _LEDGERS:
+        _LEDGERS[folder] = Ledger(Path(folder), most_bytes)
+    ledger = _LEDGERS[folder]
+    ledger.most_bytes = most_bytes
+    return ledger
 
 
 def open_running() -> Running:

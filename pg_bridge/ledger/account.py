@@ -11,12 +11,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.ledger import answers, leases, progress, usage
+from pg_bridge.ledger import answers, leases, packs, progress, usage
 from pg_bridge.ledger.answers import KEY_BYTES, Scope, Stats
 from pg_bridge.ledger.database import Database, NoDatabase, Warnings
+from pg_bridge.ledger.packs import MOST_CHARS, ROW_BYTES, Pack
 from pg_bridge.ledger.progress import Job
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.ledger.usage import Figures
@@ -24,8 +26,14 @@ from pg_bridge.options import Server
 
 VERSION = 1
 RUNNING_BUSY_S = 0.005  # whoever waits for a place asks again anyway
-ROOM_EVERY = 2000  # answers between two looks at how much room they take
-MOST_WAITING = 50_000  # answers that wait for a ledger which cannot be written; then they are let go
+ROOM_EVERY_BYTES = 4 << 20  # of answers are written between two looks at how much room they take
+MOST_WAITING_CHARS = 16 << 20  # of answers that wait for a ledger which cannot be written; then they are let go
+USAGE_EVERY_S = 1.0  # figures are written so often where there are no answers to write with them
+LAST_WITHIN_S = 0.5  # at a statement's end it is tried so long to write what is left
+CLEAR_WITHIN_S = 5.0  # as above, where somebody waits for it
+SORT_IN_AFTER = 65_536  # answers to a question; fewer wait for who asks it again
+_USED_AT_ONCE = 16_384
+_FREED_PAGES = 4096  # given back to the disk at a time
 
 Model = tuple[str, str]
 """A model as the engine names it, and which revision of it, where it tells."""
@@ -55,29 +63,52 @@ class Ledger:
             schema = f"{leases.SCHEMA};{progress.SCHEMA}"
             self.running = Database(folder / "running.db", schema, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
         self._written = 0
+        self.flushes = 0  # with answers
 
     def look(self) -> None:
         """See whether the file is still there, at the beginning of a statement."""
         self._database.look()
 
-    def find(self, keys: Sequence[bytes], made_after: float) -> tuple[dict[bytes, str], list[bytes]]:
+    def find(self, context: bytes, rows: Sequence[bytes], made_after: float) -> tuple[dict[bytes, str], list[int]]:
         """As `answers.find`; nothing is known where the ledger cannot be read."""
-        nothing: tuple[dict[bytes, str], list[bytes]] = ({}, [])
-        return self._database.read(lambda connection: answers.find(connection, keys, made_after), nothing)
+        nothing: tuple[dict[bytes, str], list[int]] = ({}, [])
+        self.fold(context)
+        return self._database.read(lambda connection: answers.find(connection, context, rows, made_after), nothing)
 
-    def write(self, work: Callable[[sqlite3.Connection], object], count: int = 0) -> bool:
-        """Write something, with so many answers; whether it is written now."""
+    def version(self) -> object:
+        """Another one whenever another process has written; None if that cannot be told."""
+        return self._database.read(lambda connection: connection.execute("PRAGMA data_version").fetchone(), None)
+
+    def is_new(self, context: bytes) -> bool:
+        """As `answers.is_new`; so is every question where the ledger cannot be read."""
+        return self._database.read(lambda connection: answers.is_new(connection, context), default=True)
+
+    def fold(self, context: bytes) -> None:
+        """Sort in what has landed of a question, if there is time."""
+        while self._database.read(lambda connection: packs.has_any(connection, context), default=False):
+            if not self._database.run(lambda connection: answers.fold(connection, context), default=False):
+                break
+
+    def write(self, work: Callable[[sqlite3.Connection], object], size_bytes: int = 0, within_s: float = 0.0) -> bool:
+        """Write something of a size; whether it is written now."""
+        written = self._written + size_bytes
 
         def all_of_it(connection: sqlite3.Connection) -> bool:
             work(connection)
-            if self._written + count >= ROOM_EVERY:
-                answers.make_room(connection, self.most_bytes)
             return True
 
-        is_written = self._database.run(all_of_it, default=False)
-        if is_written:
-            self._written = (self._written + count) % ROOM_EVERY
-        return is_written
+        if not self._database.run(all_of_it, default=False, within_s=within_s, often=within_s == 0.0):
+            return False
+        if written >= min(ROOM_EVERY_BYTES, self.most_bytes // 64):
+            self._database.run(lambda connection: answers.make_room(connection, self.most_bytes), None)
+            written = 0
+        self._written = written
+        return True
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether others have been writing for so long that it is not worth waiting."""
+        return self._database.is_locked
 
     def last_model(self, endpoint: str, asked: str) -> Model | None:
         """The model that an engine served last."""
@@ -101,33 +132,55 @@ class Ledger:
         """As `usage.reset`."""
         return self._database.run(lambda connection: usage.reset(connection, database), 0)
 
-    def stats(self, database: str, servers: Sequence[str]) -> list[Stats]:
-        """As `answers.stats`."""
-        return self._database.read(lambda connection: answers.stats(connection, database, servers), [])
+    def stats(self, database: str, servers: Sequence[str], check: Callable[[], None]) -> list[Stats]:
+        """As `answers.stats`, of all.
 
-    def clear(self, database: str, servers: Sequence[str] | None, made_before: float | None) -> int | None:
-        """As `answers.clear`, and the file shrinks; None if it cannot be written now.
+        Args:
+            database: The database's name.
+            servers: The servers' names.
+            check: Called every now and then; may raise to stop it.
+        """
+        sums: dict[str, Stats] = {}
+        for part in [None, *answers.slices()]:
+            check()
+            nothing: list[Stats] = []
+            work = partial(answers.stats, database=database, servers=servers, part=part)
+            for each in self._database.read(work, nothing):
+                sums[each.server] = each.with_(sums.get(each.server))
+        return [sums[server] for server in sorted(sums)]
+
+    def clear(
+        self,
+        database: str,
+        servers: Sequence[str] | None,
+        made_before: float | None,
+        check: Callable[[], None],
+    ) -> int | None:
+        """As `answers.clear`, of all, and the file shrinks; None if it cannot be written now.
 
         What is deleted is overwritten.
+
+        Args:
+            database: The database's name.
+            servers: The servers' names, or None.
+            made_before: As for `answers.clear`.
+            check: Called every now and then; may raise to stop it.
         """
-
-        def prepare(connection: sqlite3.Connection) -> None:
-            connection.execute("PRAGMA secure_delete = ON")
-
-        def shrink(connection: sqlite3.Connection) -> None:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            connection.execute("PRAGMA secure_delete = OFF")
-
-        self._database.read(prepare, None)
-        until = time.monotonic() + 10
-        while True:
-            count = self._database.run(
-                lambda connection: answers.clear(connection, database, servers, made_before), default=None
-            )
-            if count is not None or time.monotonic() > until:
-                break
-        self._database.read(shrink, None)
+        count = 0
+        self._database.read(lambda connection: connection.execute("PRAGMA secure_delete = ON").fetchall(), [])
+        for part in [None, *answers.slices()]:
+            check()
+            work = partial(answers.clear, database=database, servers=servers, made_before=made_before, part=part)
+            cleared = self._database.run(work, None, within_s=CLEAR_WITHIN_S)
+            if cleared is None:
+                return None
+            count += cleared
+        while self._database.run(
+            partial(answers.give_back, pages=_FREED_PAGES), default=False, within_s=CLEAR_WITHIN_S
+        ):
+            check()
+        self._database.read(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
+        self._database.read(lambda connection: connection.execute("PRAGMA secure_delete = OFF").fetchall(), [])
         return count
 
 
@@ -179,9 +232,14 @@ class Account:
         self._asker = asker
         self._warn = warn
         self._scope: Scope | None = None
-        self._landed: list[tuple[bytes, str, str | None]] = []
-        self._unused: list[bytes] = []
+        self._landed: dict[bytes, Pack] = {}  # by the question
+        self._landed_chars = 0
+        self._flushes = 0
+        self._new: dict[bytes, object] = {}  # questions that had no answers, and how often others had written by then
+        self._packed: dict[bytes, int] = {}  # answers by the question that were written and are not sorted in
+        self._unused: list[int] = []
         self._uncounted = Figures(statements=1)
+        self._count_at = 0.0
         ledger.look()
         self.say()
 
@@ -208,7 +266,8 @@ class Account:
             endpoint, asked = self.server.endpoint, self.server.model or ""
             last = self._ledger.last_model(endpoint, asked)
             try:
-                model = find_model()
+                name, revision = find_model()
+                model = _as_text(name), _as_text(revision)
             except is_gone:
                 if last is None:
                     raise
@@ -235,18 +294,44 @@ class Account:
         Returns:
             By the row's digest.
         """
-        keys = {_key(context, row): row for row in rows}
-        found, unused = self._ledger.find(list(keys), 0 if max_age_s is None else time.time() - max_age_s)
+        if self._is_new(context):
+            return {}
+        found, unused = self._ledger.find(context, rows, 0 if max_age_s is None else time.time() - max_age_s)
         self._unused += unused
+        if len(self._unused) >= _USED_AT_ONCE:
+            self._note_use()
         self.say()
-        return {keys[key]: answer for key, answer in found.items()}
+        return found
+
+    def _is_new(self, context: bytes) -> bool:
+        """Whether a question had no answers when the statement first asked it, and nobody else has written since.
+
+        Whoever asks remembers what it was answered; more of it than that is sorted in and looked for.
+        """
+        version = self._ledger.version()
+        others = None if version is None else (version, self._ledger.flushes - self._flushes)
+        if others is not None and self._new.get(context) == others:
+            return True
+        self._new.pop(context, None)
+        if self._ledger.is_new(context):
+            self._new[context] = others
+            return True
+        return False
 
     def keep(self, landed: Iterable[tuple[bytes, bytes, str, str | None]]) -> None:
         """Note answers to be written by the next `flush`: (context, row, answer, prompt)."""
         with_prompts = self.server.cache_prompts
-        self._landed += [
-            (_key(context, row), answer, prompt if with_prompts else None) for context, row, answer, prompt in landed
-        ]
+        for context, row, answer, prompt in landed:
+            if len(row) != ROW_BYTES or not _is_kept(answer):
+                continue
+            pack = self._landed.get(context)
+            if pack is None:
+                pack = self._landed[context] = Pack()
+            pack.rows.append(row)
+            pack.answers.append(answer)
+            if with_prompts:
+                pack.prompts.append(prompt or "")
+            self._landed_chars += len(answer) + ROW_BYTES + (len(prompt or "") if with_prompts else 0)
 
     def count(self, more: Figures) -> None:
         """Count in what has been asked of this server, to be written by the next `flush`."""
@@ -258,35 +343,75 @@ class Account:
         Args:
             quietly: Whether nothing can be told to the user at this moment.
         """
-        if not (self._landed or self._unused or self._uncounted != Figures()):
+        now = time.monotonic()
+        if not (self._landed or quietly or (now >= self._count_at and self._uncounted != Figures())):
             return
         scope, model = self._scope, self._scope.model if self._scope else self.server.model or ""
         day = _today()
+        is_patient = quietly and not self._ledger.is_locked
 
         def write(connection: sqlite3.Connection) -> None:
             if scope is not None and self._landed:
-                answers.keep(connection, answers.scope_id(connection, scope), self._landed)
-            if self._unused:
-                answers.use(connection, self._unused)
-            usage.add(connection, day, self._asker.database, self._asker.role, self.server.name, model, self._uncounted)
+                number = answers.scope_id(connection, scope)
+                for context, pack in self._landed.items():
+                    packs.add(connection, context, number, pack)
+            if now >= self._count_at or quietly:
+                usage.add(
+                    connection, day, self._asker.database, self._asker.role, self.server.name, model, self._uncounted
+                )
 
-        if self._ledger.write(write, len(self._landed)):
-            self.spending.write(day, self._uncounted)
-            self._landed, self._unused, self._uncounted = [], [], Figures()
-        elif len(self._landed) > MOST_WAITING:
-            self._landed.clear()
-        if not quietly:
+        if self._ledger.write(write, self._landed_chars, LAST_WITHIN_S if is_patient else 0.0):
+            if now >= self._count_at or quietly:
+                self.spending.write(day, self._uncounted)
+                self._uncounted, self._count_at = Figures(), now + USAGE_EVERY_S
+            if self._landed:
+                self._flushes += 1
+                self._ledger.flushes += 1
+            self._sort_in()
+        elif self._landed_chars > MOST_WAITING_CHARS:
+            self._landed, self._landed_chars = {}, 0
+        if quietly:
+            self._note_use()
+        else:
             self.say()
+
+    def _sort_in(self) -> None:
+        """Sort in what has been written, now and then: to a question that nobody asks again it is never done."""
+        for context, pack in self._landed.items():
+            count = self._packed.get(context, 0) + len(pack.rows)
+            if count >= SORT_IN_AFTER:
+                self._new.pop(context, None)
+                self._ledger.fold(context)
+                count = 0
+            self._packed[context] = count
+        self._landed, self._landed_chars = {}, 0
+
+    def _note_use(self) -> None:
+        """Write which answers have been used; that is worth no second try."""
+        for start in range(0, len(self._unused), _USED_AT_ONCE):
+            part = self._unused[start : start + _USED_AT_ONCE]
+            self._ledger.write(partial(answers.use, numbers=part))
+        self._unused = []
 
     def say(self) -> None:
         """Tell the user of trouble."""
-        for message, hint in self._ledger.warnings.take():
-            self._warn(message, hint)
-
-
-def _key(context: bytes, row: bytes) -> bytes:
-    return blake2b(row, digest_size=KEY_BYTES, key=context).digest()
+        if self._ledger.warnings.waiting:
+            for message, hint in self._ledger.warnings.take():
+                self._warn(message, hint)
 
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d")
+
+
+def _is_kept(answer: str) -> bool:
+    """Whether an answer can be written: not half a character, nor one out of all proportion."""
+    try:
+        return len(answer) <= MOST_CHARS and (answer.isascii() or bool(answer.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
+def _as_text(name: str) -> str:
+    """A name as SQLite can hold it: an engine may name its model by half a character."""
+    return name.encode(errors="replace").decode()

@@ -1,34 +1,47 @@
 """The answers: by a digest of all that each depends on, in scopes of what many of them have in common.
 
-In: a `Scope`, keys, answers. Out: answers. Questions are kept as digests only, unless the server says otherwise. When
-they take more room than they may, those that have not been used for long go first, as Redis does it: in a small part
-of the keys, chosen by chance, at a time.
+In: a `Scope`, the digest of a question and those of rows; packs of answers. Out: answers. Questions are kept as digests
+only, unless the server says otherwise. Those of one question lie together. When all take more room than they may, those
+that have not been used for long go first, as Redis does it: of some that are chosen by chance, again and again.
 """
 
 from __future__ import annotations
 
 import random
 import sqlite3
+import struct
 import time
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import astuple, dataclass
 from hashlib import blake2b
+from itertools import repeat
+
+from pg_bridge.ledger import packs
+from pg_bridge.ledger.packs import Written
 
 KEY_BYTES = 20  # nobody finds two questions of one digest, not even who chooses the questions
-SCHEMA = """
+FOLD = 16_384  # answers that are sorted in at a time, if they take no more than
+FOLD_BYTES = 8 << 20
+SCHEMA = f"""
 CREATE TABLE scopes (
     id INTEGER PRIMARY KEY, database TEXT, server TEXT, owner INTEGER, endpoint TEXT, model TEXT, revision TEXT,
     role INTEGER, UNIQUE (database, server, owner, endpoint, model, revision, role)
 );
 CREATE TABLE answers (
-    key BLOB PRIMARY KEY, scope INTEGER, answer TEXT, mark BLOB, made INTEGER, used INTEGER, prompt TEXT
-) WITHOUT ROWID;
-CREATE TABLE models (endpoint TEXT, asked TEXT, name TEXT, revision TEXT, PRIMARY KEY (endpoint, asked)) WITHOUT ROWID
-"""
-_AT_ONCE = 900  # SQLite takes some thousand parameters
+    id INTEGER PRIMARY KEY, scope INTEGER, made INTEGER, used INTEGER, mark INTEGER, key BLOB, answer TEXT, prompt TEXT
+);
+CREATE TABLE models (endpoint TEXT, asked TEXT, name TEXT, revision TEXT, PRIMARY KEY (endpoint, asked)) WITHOUT ROWID;
+{packs.SCHEMA}"""
+_AT_ONCE = 8192  # SQLite takes some ten thousand parameters
 _USED_S = 3600  # when an answer was used is known to the hour, so that reading seldom writes
-_PART = 64  # of the keys, of which some are forgotten at a time
-_MARK_BYTES = 8
+_LAST = (1 << 63) - 1
+_ROW_BITS = 47  # of an answer's number; those before say whose question it is
+_PLACES = 32  # of the answers, at which some are looked at, to forget some of them
+_AT_EACH = 64
+_SLICES = 64
+_long = struct.Struct(">Q").unpack_from
+MAKE_ROOM_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,111 +77,236 @@ class Stats:
     oldest: int
     latest: int
 
+    def with_(self, other: Stats | None) -> Stats:
+        """Both together."""
+        if other is None:
+            return self
+        return Stats(
+            self.server,
+            self.answers + other.answers,
+            self.bytes + other.bytes,
+            min(self.oldest, other.oldest),
+            max(self.latest, other.latest),
+        )
+
 
 def find(
-    connection: sqlite3.Connection, keys: Sequence[bytes], made_after: float
-) -> tuple[dict[bytes, str], list[bytes]]:
-    """The answers that are known of some keys, and those keys that have not been used for an hour.
+    connection: sqlite3.Connection, context: bytes, rows: Sequence[bytes], made_after: float
+) -> tuple[dict[bytes, str], list[int]]:
+    """The answers that are known, by the row, and the numbers of those that have not been used for an hour.
 
-    A row that is damaged is not known.
+    What is damaged is not known, nor is an answer that another one of the same number has replaced.
     """
     found: dict[bytes, str] = {}
-    unused: list[bytes] = []
+    unused: list[int] = []
+    if packs.has_any(connection, context):
+        wanted = set(rows)
+        for written in packs.read(connection, context):
+            if written.made >= int(made_after):
+                found |= {
+                    row: answer
+                    for row, answer in zip(written.pack.rows, written.pack.answers, strict=True)
+                    if row in wanted
+                }
+    first = _first(context)
     stale = time.time() - _USED_S
-    for start in range(0, len(keys), _AT_ONCE):
-        part = keys[start : start + _AT_ONCE]
-        rows = connection.execute(
-            f"SELECT key, answer, mark, used FROM answers WHERE made >= ? AND key IN ({_places(part)})",
-            [int(made_after), *part],
+    for start in range(0, len(rows), _AT_ONCE):
+        of = {}
+        for row in rows[start : start + _AT_ONCE]:
+            key = blake2b(context + row, digest_size=KEY_BYTES).digest()  # as `_key` and `_number`, which take longer
+            of[first | _long(key)[0] >> (64 - _ROW_BITS)] = row, key
+        found_here = connection.execute(
+            f"SELECT id, used, mark, key, answer FROM answers WHERE made >= ? AND id IN ({_places(of)})",
+            [int(made_after), *of],
         )
-        for key, answer, mark, used in rows:
-            if mark == _mark(key, answer):
-                found[key] = answer
+        for number, used, mark, its_key, answer in found_here:
+            row, key = of[number]
+            if its_key == key and mark == zlib.crc32(answer.encode()):
+                found.setdefault(row, answer)  # packs are newer
                 if used < stale:
-                    unused.append(key)
+                    unused.append(number)
     return found, unused
 
 
-def use(connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+def is_new(connection: sqlite3.Connection, context: bytes) -> bool:
+    """Whether a question has no answers at all, as far as that is soon told."""
+    first = _first(context)
+    any_answer = "SELECT 1 FROM answers WHERE id BETWEEN ? AND ? LIMIT 1"
+    last = first | ((1 << _ROW_BITS) - 1)
+    return not (packs.has_any(connection, context) or connection.execute(any_answer, [first, last]).fetchone())
+
+
+def use(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     """Note that some answers have been used."""
     now = int(time.time())
-    connection.executemany("UPDATE answers SET used = ? WHERE key = ?", [(now, key) for key in keys])
+    connection.executemany("UPDATE answers SET used = ? WHERE id = ?", [(now, number) for number in sorted(numbers)])
 
 
-def keep(connection: sqlite3.Connection, scope: int, answers: Iterable[tuple[bytes, str, str | None]]) -> None:
-    """Write (key, answer, prompt) of some questions; the latest answer to a question counts."""
-    now = int(time.time())
+def fold(connection: sqlite3.Connection, context: bytes) -> bool:
+    """Sort the packs of a question in, some of them; whether there are more."""
+    taken: list[Written] = []
+    count = size_bytes = 0
+    for written in packs.read(connection, context):
+        taken.append(written)
+        count += len(written.pack.rows)
+        size_bytes += written.size_bytes
+        if count >= FOLD or size_bytes >= FOLD_BYTES:
+            break
+    if not taken:
+        return False
+    first = _first(context)
+    by_number = {}
+    for each in taken:
+        pack = each.pack
+        prompts = pack.prompts or repeat(None)
+        for row, answer, prompt in zip(pack.rows, pack.answers, prompts):  # noqa: B905 - None for each
+            key = _key(context, row)
+            number = _number(first, key)
+            by_number[number] = (
+                number, each.scope, each.made, each.made, zlib.crc32(answer.encode()), key, answer, prompt
+            )  # fmt: skip
     connection.executemany(
-        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(key, scope, answer, _mark(key, answer), now, now, prompt) for key, answer, prompt in answers],
+        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        map(by_number.__getitem__, sorted(by_number)),
     )
+    packs.remove(connection, context, taken[-1].id)
+    return packs.has_any(connection, context)
 
 
 def scope_id(connection: sqlite3.Connection, scope: Scope) -> int:
     """The number of a scope, which is made if there is none."""
     values = astuple(scope)
-    connection.execute(
-        "INSERT OR IGNORE INTO scopes (database, server, owner, endpoint, model, revision, role) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        values,
-    )
-    row = connection.execute(
-        "SELECT id FROM scopes "
-        "WHERE (database, server, owner, endpoint, model, revision, role) = (?, ?, ?, ?, ?, ?, ?)",
-        values,
-    ).fetchone()
+    names = "(database, server, owner, endpoint, model, revision, role)"
+    row = connection.execute(f"SELECT id FROM scopes WHERE {names} = (?, ?, ?, ?, ?, ?, ?)", values).fetchone()
+    if row is None:
+        row = connection.execute(
+            f"INSERT INTO scopes {names} VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id", values
+        ).fetchone()
     return int(row[0])
 
 
 def make_room(connection: sqlite3.Connection, most_bytes: int) -> None:
-    """Forget some of what has not been used for longest, if the answers take more room than they may."""
-    if size(connection) <= most_bytes:
-        return
-    start = random.randrange(256 - 256 // _PART + 1)
-    first, last = bytes([start]), bytes([start + 256 // _PART - 1]) + b"\xff" * KEY_BYTES
-    (count,) = connection.execute("SELECT count(*) FROM answers WHERE key BETWEEN ? AND ?", [first, last]).fetchone()
-    connection.execute(
-        "DELETE FROM answers WHERE key IN "
-        "(SELECT key FROM answers WHERE key BETWEEN ? AND ? ORDER BY used, made LIMIT ?)",
-        [first, last, count // 4 + 1],
-    )
+    """Forget some of what has not been used for longest, while the answers take more room than they may.
+
+    It ends after a while in any case, and goes on when it is next called.
+    """
+    until = time.monotonic() + MAKE_ROOM_S
+    while size(connection) > most_bytes and time.monotonic() < until:
+        context = packs.first_context(connection)
+        if context is not None:
+            fold(connection, context)
+            continue
+        chosen = {row[0]: row for _ in range(_PLACES) for row in _some(connection)}
+        if not chosen:
+            break
+        oldest = sorted(chosen.values(), key=lambda row: row[1:])[: len(chosen) // 4 + 1]
+        connection.executemany("DELETE FROM answers WHERE id = ?", sorted((row[0],) for row in oldest))
+    pages, free, page_bytes = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+    surplus = min(free, (pages * page_bytes - most_bytes) // page_bytes)
+    give_back(connection, surplus)
+
+
+def _some(connection: sqlite3.Connection) -> Iterable[tuple[int, int, int]]:
+    """(number, used, made) of some answers that lie together, to a question that is chosen by chance."""
+    start = random.randrange(_LAST)
+    row = connection.execute("SELECT id FROM answers WHERE id >= ? ORDER BY id LIMIT 1", [start]).fetchone()
+    row = row or connection.execute("SELECT id FROM answers ORDER BY id LIMIT 1").fetchone()
+    if row is None:
+        return []
+    first = row[0] >> _ROW_BITS << _ROW_BITS
+    found: list[tuple[int, int, int]] = []
+    for place in (first | random.getrandbits(_ROW_BITS), first):
+        found += connection.execute(
+            "SELECT id, used, made FROM answers WHERE id >= ? ORDER BY id LIMIT ?", [place, _AT_EACH - len(found)]
+        )
+        if len(found) >= _AT_EACH:
+            break
+    return found
+
+
+def give_back(connection: sqlite3.Connection, pages: int) -> bool:
+    """Give free pages back to the disk, at most so many; whether there are more."""
+    for _ in range(min(pages, _pragma(connection, "freelist_count"))):
+        connection.execute("PRAGMA incremental_vacuum")  # Python takes the first step of it only, which is a page
+    return _pragma(connection, "freelist_count") > 0
 
 
 def size(connection: sqlite3.Connection) -> int:
     """The bytes that are in use."""
-    pages, free, page = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int(pages - free) * int(page)
+    pages, free, page_bytes = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+    return (pages - free) * page_bytes
 
 
-def stats(connection: sqlite3.Connection, database: str, servers: Sequence[str]) -> list[Stats]:
-    """What is kept of some servers of a database."""
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def slices() -> Iterator[tuple[int, int]]:
+    """The answers in parts, for what takes long: (first, last) numbers of each."""
+    step = (_LAST + 1) // _SLICES
+    for first in range(0, _LAST, step):
+        yield first, first + step - 1
+
+
+def stats(
+    connection: sqlite3.Connection, database: str, servers: Sequence[str], part: tuple[int, int] | None
+) -> list[Stats]:
+    """What is kept of some servers of a database.
+
+    Args:
+        connection: The ledger.
+        database: The database's name.
+        servers: The servers' names.
+        part: Of the answers; None for what is in packs.
+    """
+    if part is None:
+        source = "SELECT scope, count, length(rows) + length(answers), made, made FROM packs"
+    else:
+        source = (
+            "SELECT scope, 1, length(answer) + length(key) + coalesce(length(prompt), 0), made, used "
+            "FROM answers WHERE id BETWEEN ? AND ?"
+        )
     rows = connection.execute(
-        "SELECT s.server, count(*), sum(length(a.answer) + length(a.key) + coalesce(length(a.prompt), 0)), "
-        "min(a.made), max(a.used) FROM answers AS a JOIN scopes AS s ON s.id = a.scope "
+        f"WITH a (scope, count, bytes, made, used) AS ({source}) "
+        "SELECT s.server, sum(count), sum(bytes), min(made), max(used) FROM a JOIN scopes AS s ON s.id = a.scope "
         f"WHERE s.database = ? AND s.server IN ({_places(servers)}) GROUP BY s.server ORDER BY s.server",
-        [database, *servers],
+        [*(part or ()), database, *servers],
     )
     return [Stats(*row) for row in rows]
 
 
 def clear(
-    connection: sqlite3.Connection, database: str, servers: Sequence[str] | None, made_before: float | None
+    connection: sqlite3.Connection,
+    database: str,
+    servers: Sequence[str] | None,
+    made_before: float | None,
+    part: tuple[int, int] | None,
 ) -> int:
-    """Forget answers of some servers of a database, or of all that ever were; returns how many."""
-    condition, parameters = "s.database = ?", [database]
+    """Forget answers of some servers of a database, or of all that ever were; returns how many.
+
+    Args:
+        connection: The ledger.
+        database: The database's name.
+        servers: The servers' names.
+        made_before: In seconds since 1970; None for any age.
+        part: As for `stats`.
+    """
+    parameters: list[object] = [database]
+    scopes = "SELECT id FROM scopes WHERE database = ?"
     if servers is not None:
-        condition += f" AND s.server IN ({_places(servers)})"
+        scopes += f" AND server IN ({_places(servers)})"
         parameters += servers
+    condition = f"scope IN ({scopes})"
     if made_before is not None:
-        condition += " AND a.made < ?"
-    deleted = connection.execute(
-        "DELETE FROM answers WHERE key IN "
-        f"(SELECT a.key FROM answers AS a JOIN scopes AS s ON s.id = a.scope WHERE {condition})",
-        parameters if made_before is None else [*parameters, made_before],
-    )
-    return deleted.rowcount
+        condition += " AND made < ?"
+        parameters.append(made_before)
+    if part is not None:
+        return connection.execute(
+            f"DELETE FROM answers WHERE {condition} AND id BETWEEN ? AND ?", [*parameters, *part]
+        ).rowcount
+    deleted = connection.execute(f"SELECT sum(count) FROM packs WHERE {condition}", parameters).fetchone()
+    connection.execute(f"DELETE FROM packs WHERE {condition}", parameters)
+    return int(deleted[0] or 0)
 
 
 def name_model(connection: sqlite3.Connection, endpoint: str, asked: str, model: tuple[str, str]) -> None:
@@ -184,10 +322,19 @@ def last_model(connection: sqlite3.Connection, endpoint: str, asked: str) -> tup
     return (str(row[0]), str(row[1])) if row else None
 
 
-def _places(values: Sequence[object]) -> str:
+def _places(values: Sized) -> str:
     return ",".join("?" * len(values))
 
 
-def _mark(key: bytes, answer: str) -> bytes:
-    """Tells a row that is what was written from one that damage has mixed."""
-    return blake2b(answer.encode(errors="surrogatepass"), digest_size=_MARK_BYTES, key=key).digest()
+def _key(context: bytes, row: bytes) -> bytes:
+    return blake2b(context + row, digest_size=KEY_BYTES).digest()
+
+
+def _first(context: bytes) -> int:
+    """The first number that an answer to a question can have."""
+    return int.from_bytes(context[:2]) << _ROW_BITS
+
+
+def _number(first: int, key: bytes) -> int:
+    """The number of an answer: 63 bits, of which the last 47 are the row's, as good as never the same for two."""
+    return first | _long(key)[0] >> (64 - _ROW_BITS)  # type: ignore[no-any-return]

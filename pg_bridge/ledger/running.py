@@ -40,6 +40,10 @@ _NUMBERS = count()  # of the gates of this process
 class Store(Protocol):
     """Where leases are; `pg_bridge.ledger.database` has one that all processes share."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it cannot be written for a while, for want of room or of rights."""
+
     def run(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
         """Do a piece of work in one transaction that may write; the default if that cannot be now."""
 
@@ -49,6 +53,8 @@ class Store(Protocol):
 
 class _OwnStore:
     """A store of this process."""
+
+    is_full = False
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -289,7 +295,7 @@ class ServerGate:
 
     def _is_shut_out(self, now: float) -> bool:
         """Whether the shared store cannot be had, so that this run goes on with the limits of its process."""
-        if self._store.read(lambda _: True, False):  # it is there, and somebody writes
+        if not self._store.is_full and self._store.read(lambda _: True, False):  # it is there, and somebody writes
             self._locked_since = now if self._locked_since is None else self._locked_since
             if now - self._locked_since < LOCKED_OUT_S:
                 return False

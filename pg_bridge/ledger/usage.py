@@ -57,7 +57,7 @@ class Figures:
 
     def less(self, earlier: Figures) -> Figures:
         """What has come since."""
-        return Figures(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+        return Figures(*(getattr(self, name) - getattr(earlier, name) for name in _NAMES))
 
 
 _NAMES = [each.name for each in fields(Figures)]

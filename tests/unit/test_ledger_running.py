@@ -98,10 +98,12 @@ def test_who_is_alone_writes_seldom_and_makes_way_for_another(sessions: Sessions
     writes = 0
 
     class Counting(Database):
-        def run(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:
+        def run(
+            self, work: Callable[[sqlite3.Connection], T], default: T, *, within_s: float = 0.0, often: bool = False
+        ) -> T:
             nonlocal writes
             writes += 1
-            return super().run(work, default)
+            return super().run(work, default, within_s=within_s, often=often)
 
     database = Counting(sessions.path, SCHEMA, 1, sessions.warnings, "OFF", BUSY_S)
     early = Running(database, sessions.warnings.add, sessions.clock).gate("vllm", Limits(8))
