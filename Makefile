@@ -6,7 +6,7 @@ ENGINE := vllm
 DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-planner bench-paper devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -42,11 +42,14 @@ lint: setup ## ruff, mypy and the import contracts
 	@echo "[lint] mypy" && .venv/bin/mypy --no-error-summary
 	@echo "[lint] import contracts" && .venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports
 
-BENCHMARKS := throughput imports batching foreign estimate real_engine
+BENCHMARKS := throughput imports batching foreign estimate ledger real_engine
 
 bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
 		$(PYTHON) -m benchmarks.$$name --output benchmarks/results/$$name.txt; done
+
+bench-faults: setup ## what is asked again after a fault in the middle; as root, with a full disk, too
+	@echo "[bench] faults" && $(PYTHON) -m benchmarks.faults --output benchmarks/results/faults.txt
 
 bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some twenty minutes
 	@echo "[bench] planner" && $(PYTHON) -m benchmarks.planner --output benchmarks/results/planner.txt

@@ -168,9 +168,13 @@ class Cluster:
             raise
         return self
 
-    def halt(self) -> None:
-        """End the server and keep its files. Until `resume`, nothing removes them if this process is killed."""
-        self._end_server(_STOP_SIGNALS["fast"])
+    def halt(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """End the server and keep its files. Until `resume`, nothing removes them if this process is killed.
+
+        Args:
+            mode: As for `stop`.
+        """
+        self._end_server(_STOP_SIGNALS[mode])
         self._pid = 0
         if self._guard:
             self._guard.release()
