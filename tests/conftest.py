@@ -269,6 +269,15 @@ def create_server(connection: psycopg.Connection[Any], endpoint: str, name: str 
     )
 
 
+def is_ended(connection: psycopg.Connection[Any]) -> bool:
+    """Whether PostgreSQL has ended a session, as it ends all of them where a backend was killed."""
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
 # -- for tests that leave their database as it was: a session a module and host, which has its imports behind it
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import EXTENSIONS, Connect, create_server
+from tests.conftest import EXTENSIONS, Connect, create_server, is_ended
 from tests.integration.test_faults import eventually
 
 Conn = psycopg.Connection[Any]
@@ -175,6 +175,7 @@ def test_without_the_file_a_session_keeps_to_the_limits_by_itself(own_cluster: C
 
 def test_what_a_killed_backend_held_is_free(own_cluster: Cluster, engine: EngineDouble) -> None:
     engine.behaviour.hang = True
+    other = psycopg.connect(own_cluster.dsn, autocommit=True)
     with psycopg.connect(own_cluster.dsn, autocommit=True) as victim:
         create_server(victim, engine.url, max_in_flight="4")
 
@@ -188,6 +189,8 @@ def test_what_a_killed_backend_held_is_free(own_cluster: Cluster, engine: Engine
         os.kill(victim.info.backend_pid, signal.SIGKILL)
         thread.join()
     engine.behaviour.hang = False
+    assert eventually(lambda: is_ended(other))  # before that PostgreSQL takes connections, and ends them
+    other.close()
 
     def reconnected() -> bool:
         try:

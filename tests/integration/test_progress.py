@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import EXTENSIONS, Connect, Database, MakeDatabase, create_server
+from tests.conftest import EXTENSIONS, Connect, Database, MakeDatabase, create_server, is_ended
 from tests.integration.test_faults import eventually
 from tests.integration.test_map import Role
 
@@ -235,14 +235,6 @@ def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Call
                 assert eventually(answered(other, watching.info.backend_pid))
                 assert other.execute("SELECT count(*) FROM llm.progress()").fetchone() == (1,)
                 engine.behaviour.delay_s = 0
-
-
-def is_ended(connection: psycopg.Connection[Any]) -> bool:
-    try:
-        connection.execute("SELECT 1")
-    except psycopg.OperationalError:
-        return True
-    return False
 
 
 def is_up(database: Database) -> bool:
