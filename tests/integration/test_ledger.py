@@ -88,13 +88,7 @@ def test_three_ways_in_and_any_order_of_columns_are_one_question(
     conn.execute("SELECT * FROM llm.map('SELECT id, review FROM reviews ORDER BY 1 DESC', 'Is {review} of {id} kind?')")
     conn.execute("SELECT llm.complete('Is {review} of {id} kind?', r) FROM reviews AS r")
     assert asked() == 0
-    if database.host == "multicorn":
-        conn.execute("ALTER SERVER vllm OPTIONS (ADD wrapper 'pg_bridge.multicorn.wrapper.Wrapper')")
-        conn.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
-    conn.execute(
-        "CREATE FOREIGN TABLE asked (id int, review text, kind text OPTIONS (prompt 'Is {review} of {id} kind?'))"
-        " SERVER vllm OPTIONS (source 'reviews')"
-    )
+    make_foreign_table(conn, database)
     kinds = conn.execute("SELECT id, kind FROM asked ORDER BY id").fetchall()
     assert asked() == 0
     assert (
@@ -102,6 +96,39 @@ def test_three_ways_in_and_any_order_of_columns_are_one_question(
         == conn.execute(
             "SELECT id, llm.complete('Is {review} of {id} kind?', r) FROM reviews AS r ORDER BY id"
         ).fetchall()
+    )
+
+
+def test_a_foreign_table_is_read_in_a_read_only_transaction(
+    conn: Conn, asked: Callable[[], int], database: Database
+) -> None:
+    make_foreign_table(conn, database)
+    for expected in (50, 0):
+        conn.execute("BEGIN READ ONLY")
+        assert len(conn.execute("SELECT kind FROM asked").fetchall()) == 50
+        conn.execute("ROLLBACK")
+        assert asked() == expected
+
+
+def test_the_native_module_is_not_needed(
+    conn: Conn, asked: Callable[[], int], connect: Connect, database: Database, without_module: Path
+) -> None:
+    for setting in (f"dynamic_library_path = '{without_module}'", "session_preload_libraries = '$libdir/plpgsql'"):
+        conn.execute(f"ALTER DATABASE {database.name} SET {setting}")
+    for expected in (51, 0):
+        session = connect()
+        session.execute(MAP)
+        session.execute("SELECT llm.complete('Is {review} short?', r) FROM reviews AS r WHERE id = 1")
+        assert asked() == expected
+
+
+def make_foreign_table(conn: Conn, database: Database) -> None:
+    if database.host == "multicorn":
+        conn.execute("ALTER SERVER vllm OPTIONS (ADD wrapper 'pg_bridge.multicorn.wrapper.Wrapper')")
+        conn.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (user 'postgres')")
+    conn.execute(
+        "CREATE FOREIGN TABLE asked (id int, review text, kind text OPTIONS (prompt 'Is {review} of {id} kind?'))"
+        " SERVER vllm OPTIONS (source 'reviews')"
     )
 
 
