@@ -56,6 +56,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported and collected stays, and need not be looked through at every garbage collection
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """On the second host a module's tests are slow ones where it says so: what it tests is the same code on both."""
+    host = getattr(item, "callspec", None) and item.callspec.params.get("host")  # type: ignore[attr-defined]
+    if host == "multicorn" and getattr(getattr(item, "module", None), "MULTICORN_IS_SLOW", False):
+        item.add_marker("slow")
+
+
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = ""

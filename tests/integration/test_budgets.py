@@ -11,6 +11,8 @@ import pytest
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, Connect, Database, create_server
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 Exceeded = psycopg.errors.ConfigurationLimitExceeded
 

@@ -12,6 +12,8 @@ from tests.conftest import Connect, Database
 from tests.integration.test_faults import eventually, once
 from tests.integration.test_map import Role
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 ROWS = """

@@ -13,6 +13,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 from tests.integration.test_map import Role, ask
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 QUERY = "SELECT i, CASE WHEN i % 4 = 0 THEN 'poison' ELSE 'text ' || i END AS t FROM generate_series(1, 10) AS i"

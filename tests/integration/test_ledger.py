@@ -14,6 +14,8 @@ import pytest
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 ROWS = "SELECT i AS id, 'review ' || i AS review FROM generate_series(1, 50) AS i"

@@ -18,6 +18,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import EXTENSIONS, Connect, create_server, is_ended
 from tests.integration.test_faults import eventually
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 

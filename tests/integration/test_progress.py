@@ -19,6 +19,8 @@ from tests.conftest import EXTENSIONS, Connect, Database, MakeDatabase, create_s
 from tests.integration.test_faults import eventually
 from tests.integration.test_map import Role
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 ROWS = 3000
