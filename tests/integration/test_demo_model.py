@@ -20,6 +20,8 @@ from pg_bridge.serving.launch import VllmEngine
 from tests.conftest import create_server
 from tests.integration.test_map import ask
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = pytest.mark.timeout(600)

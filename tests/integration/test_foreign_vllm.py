@@ -12,6 +12,8 @@ from pg_bridge.serving.launch import VllmEngine
 from tests.conftest import WRAPPER, Database, create_server
 from tests.integration.test_demo_model import FELT, LEAST, ROWS, SEED, film_review
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
