@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,7 +122,7 @@ def state(conn: Conn, engine: EngineDouble) -> dict[str, Any]:
         "kept": "SELECT * FROM kept ORDER BY id",
         "insight": "SELECT * FROM insight ORDER BY id",
         "map": "SELECT row_id, output FROM llm.map('SELECT * FROM a ORDER BY id', 'What is {t}?') ORDER BY 1",
-        "servers": "SELECT srvname, srvoptions FROM pg_foreign_server",
+        "servers": "SELECT srvname, ARRAY(SELECT unnest(srvoptions) ORDER BY 1) FROM pg_foreign_server",
         "rights": "SELECT oid::regprocedure::text, proacl::text, proconfig FROM pg_proc"
         " WHERE pronamespace = 'llm'::regnamespace ORDER BY 1",
     }.items():
@@ -166,6 +167,27 @@ def test_pg_upgrade(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
     upgrade(old, new, "--new-options", "-c session_preload_libraries=pg_bridge")
     assert engine.received.requests == []
     assert state_of(new, engine) == before
+
+
+def test_the_ledger_goes_along_if_it_is_copied(old: Cluster, new: Cluster, engine: EngineDouble) -> None:
+    query = "SELECT row_id, output FROM llm.map('SELECT * FROM a', 'Is {t} kept?') ORDER BY 1"
+    old.psql("ALTER SERVER vllm OPTIONS (SET cache 'persistent')", database="shop")
+    before = old.psql(query, database="shop")
+    old.halt()
+    shutil.copytree(old.directory / "data" / "pg_bridge", new.directory / "data" / "pg_bridge")
+    shutil.chown(new.directory / "data" / "pg_bridge", *_owner(new.directory / "data"))
+    for path in (new.directory / "data" / "pg_bridge").iterdir():
+        shutil.chown(path, *_owner(new.directory / "data"))
+    old.resume()
+    upgrade(old, new, "--new-options", "-c session_preload_libraries=pg_bridge")
+    engine.reset()
+    assert new.psql(query, database="shop") == before
+    assert engine.received.prompts == []
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid
 
 
 @pytest.mark.multicorn
