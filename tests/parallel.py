@@ -26,7 +26,7 @@ def scope_of(nodeid: str) -> str:
 
 def turn_of(nodeid: str) -> int:
     """What takes longest comes first, so that no process is idle at the end."""
-    return 0 if needs_vllm(nodeid) else 2 if nodeid.startswith("tests/unit/") else 1
+    return 0 if needs_vllm(nodeid) else 2 if nodeid.startswith(("tests/unit/", "tests/component/")) else 1
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown without pytest-xdist

@@ -318,7 +318,7 @@ class Database:
             self._warnings.add(
                 end,
                 f'the ledger "{self.path}" was {end} and has been set aside',
-                "It is begun anew: what had been answered is asked once more.",
+                "It is begun anew, without what it held.",
             )
         return True
 

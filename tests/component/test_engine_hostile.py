@@ -21,8 +21,8 @@ from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
 from pg_bridge.engine.untrusted import MOST_TOKENS, hide_key, parse_jsonb, token_count
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, PgBridgeError, UnknownModel
 from pg_bridge.options import Server
+from tests.component.test_engine_faults import everything_said
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
-from tests.unit.test_engine_faults import everything_said
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 

@@ -121,7 +121,7 @@ def test_a_process_that_is_gone_tells_nothing_more(database: Database, clock: Cl
         [
             sys.executable,
             "-c",
-            "import os, sys, time; from pathlib import Path; from tests.unit.test_ledger_progress import *\n"
+            "import os, sys, time; from pathlib import Path; from tests.component.test_ledger_progress import *\n"
             "job = Job(Database(Path(sys.argv[1]), progress.SCHEMA, 1, Warnings(), 'OFF'), BOB)\n"
             "time.sleep(2 * FIRST_AFTER_S); job.tick(Standing); print('written', flush=True); time.sleep(600)",
             str(database.path),

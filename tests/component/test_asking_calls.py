@@ -16,7 +16,7 @@ from pg_bridge.engine import Engine
 from pg_bridge.engine import engine as of_engine
 from pg_bridge.options import Call, Server
 from pg_bridge.testing.double import EngineDouble
-from tests.unit.test_engine_stopping import wait_until
+from tests.component.test_engine_stopping import wait_until
 
 PART = 1024
 
