@@ -99,7 +99,7 @@ GROUP BY film ORDER BY film;
 SELECT format('>> %s calls were %s questions, asked in %s request(s).', rows, unique_prompts, requests)
 FROM llm.last_run();
 \pset tuples_only off
-\echo '   Ten films more, and the same question: only what is new is asked, whatever became of the statement before.'
+\echo '   Ten reviews more, which say what others have said: their answers are kept, whatever became of the statement before.'
 INSERT INTO review SELECT 'Ten Empty Rooms', 'Ada Brandt', 1998, 'horror', opinion FROM opinion WHERE number < 10;
 \set ECHO queries
 
