@@ -217,7 +217,7 @@ def test_somebody_gets_what_is_free_or_has_something_in_flight(most: int, waitin
 # -- rates
 
 
-@pytest.mark.parametrize("per_minute", [1, 7, 60, 600])
+@pytest.mark.parametrize("per_minute", [1, 7, 60, pytest.param(600, marks=pytest.mark.slow)])
 def test_no_minute_sees_more_requests_than_it_may(sessions: Sessions, per_minute: int) -> None:
     gates = [sessions.gate(1000, requests=per_minute) for _ in range(3)]
     sent: list[float] = []

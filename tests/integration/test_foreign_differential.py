@@ -16,6 +16,8 @@ import pytest
 
 from pg_bridge.testing.double import EngineDouble
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 SETUP = """

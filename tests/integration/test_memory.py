@@ -11,6 +11,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Database
 from tests.own_memory import MIB, OwnMemory
 
+MULTICORN_IS_SLOW = True
+
 MANY = pytest.mark.parametrize("rows", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 
 

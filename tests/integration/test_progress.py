@@ -132,7 +132,7 @@ def test_a_running_statement_is_seen_until_it_is_done(
 
 
 @pytest.mark.parametrize("host", ["plpython"])
-@pytest.mark.parametrize("way", ["map", "batch"])
+@pytest.mark.parametrize("way", ["map", pytest.param("batch", marks=pytest.mark.slow)])
 def test_the_end_is_expected_where_all_rows_have_been_read(
     asker: Conn, connect: Connect, engine: EngineDouble, way: str, batching: Database
 ) -> None:
