@@ -243,6 +243,20 @@ def engine() -> Iterator[EngineDouble]:
 
 
 @pytest.fixture
+def asked(engine: EngineDouble) -> Callable[[], int]:
+    """How many prompts the engine has had since this was last called."""
+    seen = 0
+
+    def since_then() -> int:
+        nonlocal seen
+        now = len(engine.received.prompts)
+        seen, since = now, now - seen
+        return since
+
+    return since_then
+
+
+@pytest.fixture
 def fresh(db: psycopg.Connection[Any], engine: EngineDouble) -> psycopg.Connection[Any]:
     """A superuser's connection in a database whose server `vllm` is the engine double, all of them the test's own."""
     create_server(db, engine.url)

@@ -31,20 +31,6 @@ def conn(db: Conn, engine: EngineDouble, database: Database) -> Conn:
 
 
 @pytest.fixture
-def asked(engine: EngineDouble) -> Callable[[], int]:
-    """How many prompts the engine has had since this was last called."""
-    seen = 0
-
-    def count() -> int:
-        nonlocal seen
-        now = len(engine.received.prompts)
-        seen, since = now, now - seen
-        return since
-
-    return count
-
-
-@pytest.fixture
 def asking_table(conn: Conn, database: Database) -> Callable[..., None]:
     """Make a foreign table with options for its model column."""
     if database.host == "plpython" and not database.cluster.has_module:

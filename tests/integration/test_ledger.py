@@ -30,20 +30,6 @@ def conn(db: Conn, engine: EngineDouble, database: Database) -> Conn:
     return db
 
 
-@pytest.fixture
-def asked(engine: EngineDouble) -> Callable[[], int]:
-    """How many prompts the engine has had since this was last called."""
-    seen = 0
-
-    def count() -> int:
-        nonlocal seen
-        now = len(engine.received.prompts)
-        seen, since = now, now - seen
-        return since
-
-    return count
-
-
 def test_an_answer_is_found_again(conn: Conn, asked: Callable[[], int], connect: Connect) -> None:
     first = sorted(conn.execute(MAP).fetchall())
     assert asked() == 50
