@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from typing import Self
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.children import Guard, end_group, private_directory, tail
 from pg_bridge.serving.environment import Device, find_device, find_vllm
+from pg_bridge.serving.ports import free_port, port_is_taken
 
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 15.0
@@ -124,8 +124,8 @@ class VllmEngine:
         Raises:
             EngineUnreachable: vLLM is not installed, or the port is taken.
         """
-        self.port = self.port or _free_port()
-        if _port_is_taken(self.host, self.port):
+        self.port = self.port or free_port()
+        if port_is_taken(self.host, self.port):
             raise EngineUnreachable(
                 f"port {self.port} on {self.host} is taken",
                 hint="Choose another port, or --port 0 for a free one.",
@@ -278,22 +278,3 @@ _SIGNS = {
     "No module named": "The installation is incomplete: run `make setup` again.",
     "unrecognized arguments": "This vLLM does not know one of the arguments: check those after `--`.",
 }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _port_is_taken(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        # As servers do: a port whose last connections still linger is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False

@@ -15,7 +15,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Literal, Self
 
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.serving.children import Guard, private_directory, tail, wait_until_gone
+from pg_bridge.serving.ports import free_port
 from pg_bridge.testing.binaries import (
     SUPERUSER,
     as_server_user,
@@ -239,7 +239,7 @@ class Cluster:
         self.stop()
 
     def _start_server(self, *, last_attempt: bool) -> bool:
-        self.port = _free_port()
+        self.port = free_port()
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -301,10 +301,3 @@ def _working_directory(pid: int) -> Path | None:
         return Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
         return None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
