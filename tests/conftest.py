@@ -12,8 +12,8 @@ import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,7 @@ from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.kept_database import EXTENSIONS_SCHEMA, KeptSession
 from tests.memory_folder import use_memory
 from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
 
@@ -87,11 +88,13 @@ class Database:
         host: `plpython` or `multicorn`.
         name: The database's name.
         cluster: Where it is.
+        session: A superuser's connection to it that former tests have used; None in a new database.
     """
 
     host: str
     name: str
     cluster: Cluster
+    session: psycopg.Connection[Any] | None = None
 
     @property
     def dsn(self) -> str:
@@ -136,21 +139,22 @@ def administer(cluster: Cluster) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.fixture(scope="session")
-def make_template(cluster: Cluster) -> Callable[[str], str]:
-    """The template database of a host, made at its first use."""
-    made: dict[str, str] = {}
+def make_template(cluster: Cluster) -> Callable[[str, str], str]:
+    """The template database of a host, its extensions in a schema, made at its first use."""
 
-    def template(host: str) -> str:
-        if host not in made:
-            available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'multicorn'"
-            if host == "multicorn" and cluster.psql(available).strip() == "0":
-                pytest.skip("this PostgreSQL has no Multicorn2")
-            name = f"template_{host}"
-            cluster.psql(f"CREATE DATABASE {name}")
-            cluster.psql(f"CREATE EXTENSION {EXTENSIONS[host]} CASCADE", database=name)
-            cluster.psql("SELECT", database=name)  # leaves a cache of the catalogs, which copies have, too
-            made[host] = name
-        return made[host]
+    @cache
+    def template(host: str, schema: str) -> str:
+        available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'multicorn'"
+        if host == "multicorn" and cluster.psql(available).strip() == "0":
+            pytest.skip("this PostgreSQL has no Multicorn2")
+        name = f"template_{host}_{schema}"
+        cluster.psql(f"CREATE DATABASE {name}")
+        cluster.psql(
+            f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE EXTENSION {EXTENSIONS[host]} SCHEMA {schema} CASCADE",
+            database=name,
+        )
+        cluster.psql("SELECT", database=name)  # leaves a cache of the catalogs, which copies have, too
+        return name
 
     return template
 
@@ -160,33 +164,58 @@ def host(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-MakeDatabase = Callable[[str], AbstractContextManager[Database]]
+MakeDatabase = Callable[..., AbstractContextManager[Database]]
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
 def make_database(
-    cluster: Cluster, make_template: Callable[[str], str], administer: Callable[[str], None]
+    cluster: Cluster, make_template: Callable[[str, str], str], administer: Callable[[str], None]
 ) -> MakeDatabase:
-    """A new database of a host, for a `with`."""
+    """A new database of a host, its extensions in a schema, for a `with`."""
     # Copying a small database's files costs less than logging their pages; before PostgreSQL 15 nothing else is known.
     strategy = "STRATEGY FILE_COPY" if int(cluster.psql("SHOW server_version_num")) >= 150000 else ""
 
     @contextmanager
-    def made(host: str) -> Iterator[Database]:
+    def made(host: str, schema: str = "public") -> Iterator[Database]:
         name = f"test_{next(_numbers)}"
-        administer(f"CREATE DATABASE {name} TEMPLATE {make_template(host)} {strategy}")
+        administer(f"CREATE DATABASE {name} TEMPLATE {make_template(host, schema)} {strategy}")
         yield Database(host, name, cluster)
         administer(f"DROP DATABASE {name} WITH (FORCE)")
 
     return made
 
 
+@pytest.fixture(scope="module")
+def keep(make_database: MakeDatabase) -> Iterator[Callable[[str], tuple[Database, KeptSession]]]:
+    """The database that a module's tests use one after the other on a host, made at its first use, and its session."""
+    with ExitStack() as stack:
+
+        @cache
+        def kept(host: str) -> tuple[Database, KeptSession]:
+            database = stack.enter_context(make_database(host, EXTENSIONS_SCHEMA))
+            return database, stack.enter_context(closing(KeptSession(database.dsn)))
+
+        yield kept
+
+
 @pytest.fixture
-def database(host: str, make_database: MakeDatabase) -> Iterator[Database]:
-    with make_database(host) as made:
-        yield made
+def database(
+    request: pytest.FixtureRequest,
+    host: str,
+    make_database: MakeDatabase,
+    keep: Callable[[str], tuple[Database, KeptSession]],
+) -> Iterator[Database]:
+    """A database of the test's own; its module's, as if it were new, where that says KEEP_DATABASE."""
+    keeps = getattr(request.module, "KEEP_DATABASE", False)
+    if keeps and not request.node.get_closest_marker("new_database"):
+        kept, session = keep(host)
+        yield replace(kept, session=session.borrow())
+        session.reset()
+    else:
+        with make_database(host) as made:
+            yield made
 
 
 @pytest.fixture
@@ -205,9 +234,9 @@ def connect(database: Database) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def db(connect: Connect) -> psycopg.Connection[Any]:
+def db(database: Database, connect: Connect) -> psycopg.Connection[Any]:
     """A superuser's connection in autocommit mode, without a server."""
-    return connect()
+    return database.session or connect()
 
 
 @pytest.fixture(scope="session")

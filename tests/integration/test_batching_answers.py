@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Database
 from tests.integration.batch_functions import make_functions, make_tables
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 

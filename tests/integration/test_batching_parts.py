@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Database
 from tests.integration.batch_functions import calls, make_functions
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 # `held` keeps what came; as many answers as `at_once` says are given at one time.

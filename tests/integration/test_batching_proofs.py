@@ -12,6 +12,8 @@ from psycopg import sql
 from tests.conftest import Database
 from tests.integration.batch_functions import calls, make_functions, make_tables
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 SCANS = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")

@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Connect, Database
 from tests.integration.batch_functions import make_functions, make_tables
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 STATEMENTS = [

@@ -12,6 +12,8 @@ from psycopg import sql
 from tests.conftest import Connect, Database
 from tests.integration.batch_functions import calls, make_functions, make_tables
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 READER = "reader_of_secrets"

@@ -12,6 +12,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, Connect, Database, create_server
 
 MULTICORN_IS_SLOW = True
+KEEP_DATABASE = True
 
 Conn = psycopg.Connection[Any]
 Exceeded = psycopg.errors.ConfigurationLimitExceeded

@@ -13,6 +13,7 @@ from tests.integration.test_faults import eventually, once
 from tests.integration.test_map import Role
 
 MULTICORN_IS_SLOW = True
+KEEP_DATABASE = True
 
 Conn = psycopg.Connection[Any]
 
@@ -49,6 +50,7 @@ def test_what_is_foretold_is_what_the_run_counts(conn: Conn, engine: EngineDoubl
     assert foretold["counted_by"] == "by_tokenizer"
 
 
+@pytest.mark.new_database
 def test_it_leaves_nothing_behind(fresh: Conn, engine: EngineDouble) -> None:
     estimate(fresh)
     assert engine.received.requests == []
@@ -119,6 +121,7 @@ def test_an_engine_that_is_gone_is_an_error_as_for_a_run(fresh: Conn) -> None:
     assert estimate(fresh, f"SELECT * FROM ({ROWS}) AS r WHERE id < 0")["requests"] == 0  # nothing to ask it about
 
 
+@pytest.mark.new_database
 def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh: Conn) -> None:
     unseen = estimate(fresh, max_tokens=50)
     assert (unseen["seconds"], unseen["completion_tokens"], unseen["answers_by"]) == (None, 45_000, "at_most")

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 PRODUCTS = """

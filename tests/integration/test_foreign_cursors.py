@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Connect, Database
 from tests.integration.test_foreign_tables import REVIEWS, failure, summary
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 

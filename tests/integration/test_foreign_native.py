@@ -17,6 +17,8 @@ from tests.conftest import Connect, Database, create_server
 from tests.integration.test_foreign_tables import REVIEWS, asked, failure, sentiment, spoiler, summary
 from tests.own_memory import OwnMemory
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 
@@ -452,6 +454,7 @@ def test_questions_to_two_servers_are_two_questions(reviews: Conn, engine: Engin
         assert reviews.execute(both).fetchall() == [(summary(1), "other")]
 
 
+@pytest.mark.new_database
 def test_without_the_module_tables_are_refused_and_functions_work(
     database: Database, db: Conn, engine: EngineDouble, without_module: Path
 ) -> None:

@@ -12,6 +12,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 from tests.integration.test_foreign_tables import REVIEWS, asked, failure
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = pytest.mark.multicorn

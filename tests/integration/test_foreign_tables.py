@@ -17,6 +17,8 @@ from pg_bridge.testing.behaviour import choose, default_answer
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, Connect, Database, create_server
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 LABELS = ("positive", "negative", "mixed")

@@ -19,6 +19,7 @@ from tests.conftest import EXTENSIONS, Connect, create_server, is_ended
 from tests.integration.test_faults import eventually
 
 MULTICORN_IS_SLOW = True
+KEEP_DATABASE = True
 
 Conn = psycopg.Connection[Any]
 

@@ -14,6 +14,8 @@ from pg_bridge.testing.behaviour import default_answer
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 
@@ -139,6 +141,7 @@ def test_last_run_gives_the_engine_s_own_figures(conn: Conn, engine: EngineDoubl
     assert run[6] == pytest.approx(engine.cache.hit_tokens / engine.cache.queried_tokens)
 
 
+@pytest.mark.new_database
 def test_last_run_is_null_before_the_first_run_and_where_the_engine_is_silent(
     fresh: Conn, engine: EngineDouble
 ) -> None:

@@ -12,6 +12,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 from tests.integration.test_map import Role
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 ROWS = 7

@@ -11,6 +11,8 @@ from psycopg import errors, sql
 from tests.conftest import Connect, Database
 from tests.integration.test_faults import once
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = pytest.mark.multicorn

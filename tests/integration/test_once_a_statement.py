@@ -13,6 +13,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
 from tests.integration.test_map import Role
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 on_plpython = pytest.mark.parametrize("host", ["plpython"])  # where calls are gathered, and servers looked up by Python
@@ -50,6 +52,7 @@ def test_a_batched_select_looks_its_server_up_once(conn: Conn, batching: Databas
         assert calls_of(conn, "_connect") == 2  # the next statement does so anew
 
 
+@pytest.mark.new_database
 @on_plpython
 def test_scans_of_one_statement_look_their_server_up_once(foreign: Conn) -> None:
     foreign.execute(

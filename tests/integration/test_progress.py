@@ -20,6 +20,7 @@ from tests.integration.test_faults import eventually
 from tests.integration.test_map import Role
 
 MULTICORN_IS_SLOW = True
+KEEP_DATABASE = True
 
 Conn = psycopg.Connection[Any]
 
@@ -213,8 +214,8 @@ def test_a_forged_request_shows_no_more(fresh: Conn, nobody: Conn, connect: Conn
 # -- the end of a backend, which PostgreSQL answers by ending all of them
 
 
-def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Callable[[str], str]) -> None:
-    make_template(host)  # skips where the server has no Multicorn2
+def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Callable[[str, str], str]) -> None:
+    make_template(host, "public")  # skips where the server has no Multicorn2
     with Cluster() as cluster, EngineDouble(hang_after=2) as engine:
         database = Database(host, "postgres", cluster)
         database.psql(f"CREATE EXTENSION {EXTENSIONS[host]} CASCADE")

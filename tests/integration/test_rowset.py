@@ -11,6 +11,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, create_server
 from tests.integration.test_map import Role, expected
 
+KEEP_DATABASE = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = pytest.mark.multicorn

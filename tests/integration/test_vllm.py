@@ -87,9 +87,11 @@ def test_deduplication_spares_the_engine(conn: Conn, vllm: VllmEngine) -> None:
 
 
 @pytest.fixture
-def connections(cluster: Cluster, make_template: Callable[[str], str], vllm: VllmEngine) -> Iterator[dict[str, Conn]]:
+def connections(
+    cluster: Cluster, make_template: Callable[[str, str], str], vllm: VllmEngine
+) -> Iterator[dict[str, Conn]]:
     """A connection on each host, both with the real engine as their server."""
-    templates = {each: make_template(each) for each in EXTENSIONS}  # skips the test before anything is open
+    templates = {each: make_template(each, "public") for each in EXTENSIONS}  # skips the test before anything is open
     opened: dict[str, Conn] = {}
     for each, template in templates.items():
         name = f"both_{each}"
