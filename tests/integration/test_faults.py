@@ -18,21 +18,12 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 from tests.integration.test_map import ask
 
+KEEP_DATABASE = True  # what one fault leaves behind in the session, another test sees
+
 Conn = psycopg.Connection[Any]
 
 MANY = "SELECT i FROM generate_series(1, 2000) AS i"
 WITHIN_S = 20.0  # far less than what hangs would take, and enough for a busy machine
-
-
-@pytest.fixture
-def engine(used_engine: EngineDouble) -> EngineDouble:
-    return used_engine
-
-
-@pytest.fixture
-def conn(used_conn: Conn) -> Conn:
-    """A session that has met other faults: what one leaves behind, another test sees."""
-    return used_conn
 
 
 @contextmanager

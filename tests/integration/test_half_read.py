@@ -10,8 +10,6 @@ import pytest
 from pg_bridge.testing.double import EngineDouble
 from tests.integration.test_faults import eventually, once
 
-KEEP_DATABASE = True
-
 Conn = psycopg.Connection[Any]
 
 GATE = 42

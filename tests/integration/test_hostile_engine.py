@@ -18,8 +18,6 @@ from tests.conftest import Connect, Database, create_server
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 from tests.integration.test_map import ask
 
-KEEP_DATABASE = True
-
 Conn = psycopg.Connection[Any]
 
 KEY = "sk-ne/ver+to=be seen"

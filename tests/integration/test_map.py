@@ -19,17 +19,6 @@ KEEP_DATABASE = True
 Conn = psycopg.Connection[Any]
 
 
-@pytest.fixture
-def engine(used_engine: EngineDouble) -> EngineDouble:
-    return used_engine
-
-
-@pytest.fixture
-def conn(used_conn: Conn) -> Conn:
-    """A session that other tests have used, in a database that they left as it was."""
-    return used_conn
-
-
 def ask(conn: Conn, query: str, prompt: str, **options: Any) -> list[Any]:
     named = "".join(f", {name} => %s" for name in options)
     statement = f"SELECT row_id, input, output, error FROM llm.map(%s, %s{named}) ORDER BY row_id"
