@@ -1,6 +1,7 @@
 """Which tests run in one process, one after the other, where pytest-xdist runs several processes.
 
-All tests that need vLLM, which is started once; and the cases of one test, which often share what is costly to make.
+All tests that need vLLM, which is started once; those of one file, where it is an integration test's, which share a
+database and a session; and the cases of one test, which often share what is costly to make.
 Not by xdist's own groups, which are marks: pytest-xdist 3.8 writes them where pytest 9.2 no longer looks.
 """
 
@@ -21,7 +22,9 @@ def needs_vllm(nodeid: str) -> bool:
 
 def scope_of(nodeid: str) -> str:
     """What a test shares with all that run in its process; the same for two tests that must."""
-    return "vllm" if needs_vllm(nodeid) else nodeid.partition("[")[0]
+    if needs_vllm(nodeid):
+        return "vllm"
+    return nodeid.partition("::" if nodeid.startswith("tests/integration/") else "[")[0]
 
 
 def turn_of(nodeid: str) -> int:

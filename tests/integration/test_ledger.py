@@ -15,6 +15,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 
 MULTICORN_IS_SLOW = True
+KEEP_DATABASE = True
 
 Conn = psycopg.Connection[Any]
 
@@ -217,6 +218,7 @@ def test_roles_share_answers_unless_they_are_kept_apart(
     assert asked() == 100
 
 
+@pytest.mark.new_database
 def test_stats_and_clear_are_for_whom_they_are(
     conn: Conn, asked: Callable[[], int], role: Callable[[str], Conn]
 ) -> None:

@@ -15,3 +15,8 @@ def test_what_needs_vllm_is_in_one_process_and_first() -> None:
 def test_the_cases_of_one_test_are_in_one_process() -> None:
     cases = ["tests/unit/test_x.py::test_a[one]", "tests/unit/test_x.py::test_a[of::two@x]", PROPERTY]
     assert len({scope_of(case) for case in cases}) == 2
+
+
+def test_the_integration_tests_of_one_file_are_in_one_process() -> None:
+    cases = ["tests/integration/test_x.py::test_a[one]", "tests/integration/test_x.py::test_b"]
+    assert len({scope_of(case) for case in [*cases, "tests/integration/test_y.py::test_a"]}) == 2
