@@ -16,6 +16,8 @@ from pg_bridge.testing.cluster import Cluster
 from tests.conftest import EXTENSIONS, create_server
 from tests.integration.test_map import ask
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
