@@ -14,8 +14,6 @@ from tests.generated.run import run_cases
 from tests.generated.server import Server
 from tests.integration.batch_functions import calls, make_functions, make_tables
 
-KEEP_DATABASE = True
-
 Conn = psycopg.Connection[Any]
 
 STATEMENTS = 400  # `make test-slow` runs more, `python -m tests.generated --count 20000` as many as one likes

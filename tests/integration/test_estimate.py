@@ -236,6 +236,7 @@ def test_forged_requests_by_a_superuser(fresh: Conn, database: Database) -> None
         assert found[0][0][:2] == ["22023", "this is no request of the native module"], request
 
 
+@pytest.mark.new_database
 def test_auto_explain_shows_it_of_what_was_run(fresh: Conn, database: Database, ways: list[str]) -> None:
     """It shows a plan when the statement has ended, at COMMIT if a cursor was left open; no snapshot is active then."""
     if database.host == "multicorn":

@@ -21,8 +21,6 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, Connect, Database, create_server
 from tests.integration.test_map import Role
 
-KEEP_DATABASE = True
-
 Conn = psycopg.Connection[Any]
 
 KEY = "sk-hidden-key-4711"
