@@ -3,13 +3,15 @@
  *	  What EXPLAIN shows of a batch node: its calls; what they would ask and take, or what they did.
  *
  * What they would take is worked out by a function of the schema llm, for the extension's own functions, from constants
- * and from what the planner expects: the rows, and how wide they are. Nothing is evaluated for it, and no code of anybody's
- * is run. It is no more than the planner's figures tell, which EXPLAIN shows to everybody, too.
+ * and from what the planner expects: the rows, how wide they are, and how many different ones its statistics promise. Nothing
+ * is evaluated for it, and no code of anybody's is run. It is no more than the planner's figures tell, which EXPLAIN shows to
+ * everybody, and than call_inputs.c may tell of statistics.
  */
 #include "batch_scan.h"
 #include "foreign_scan.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
@@ -22,13 +24,14 @@
 #include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_func.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
-#include "utils/typcache.h"
 
 #define QUAL_DROPS 3.0			/* rows that the planner takes a qual to see for each that passes */
 
@@ -73,73 +76,40 @@ expected_rows(BatchScanState *state, int call)
 	return plan->plan_rows;
 }
 
-/* The width of each column of a row type, or of all that the child hands over, in bytes. */
-static void
-append_widths(StringInfo request, BatchScanState *state, Expr *row)
+/* Is an argument a constant whose JSON is nobody's code but PostgreSQL's? */
+static bool
+is_option(Expr *arg)
 {
-	Oid			type = exprType((Node *) row);
-	Oid			table = get_typ_typrelid(type);
-	TupleDesc	columns;
-	const char *separator = "";
-	int			i;
-
-	if (!OidIsValid(table))
-	{
-		appendStringInfo(request, ", \"width\": %d", outerPlan(state->css.ss.ps.plan)->plan_width);
-		return;
-	}
-	columns = lookup_rowtype_tupdesc(type, -1);
-	appendStringInfoString(request, ", \"widths\": {");
-	for (i = 0; i < columns->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(columns, i);
-		int32		width;
-
-		if (column->attisdropped)
-			continue;
-		width = get_attavgwidth(table, column->attnum);
-		if (width <= 0)
-			width = get_typavgwidth(column->atttypid, column->atttypmod);
-		appendStringInfoString(request, separator);
-		append_string(request, NameStr(column->attname));
-		appendStringInfo(request, ": %d", width);
-		separator = ", ";
-	}
-	appendStringInfoChar(request, '}');
-	ReleaseTupleDesc(columns);
+	return IsA(arg, Const) && exprType((Node *) arg) < FirstNormalObjectId;
 }
 
-/* A constant as text; of the types only that options have, whose output is nobody's code but PostgreSQL's. */
+/* A constant as JSON: what the batch function gets. */
 static void
 append_constant(StringInfo request, Const *constant)
 {
-	Oid			output;
-	bool		is_varlena;
+	FmgrInfo	to_json;
 
 	if (constant->constisnull)
 	{
 		appendStringInfoString(request, "null");
 		return;
 	}
-	getTypeOutputInfo(constant->consttype, &output, &is_varlena);
-	append_string(request, OidOutputFunctionCall(output, constant->constvalue));
+	fmgr_info(F_TO_JSON, &to_json);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSON, JSONOID, list_make1(constant), InvalidOid,
+											 constant->constcollid, COERCE_EXPLICIT_CALL), &to_json);
+	appendStringInfoString(request, TextDatumGetCString(FunctionCall1(&to_json, constant->constvalue)));
 }
 
-static bool
-is_option(Expr *arg)
-{
-	Oid			type = exprType((Node *) arg);
-
-	return IsA(arg, Const) && (type == TEXTOID || type == INT4OID || type == TEXTARRAYOID);
-}
-
-/* The function, its constants by their names, and the row that it is about. */
+/* The function, its constants and its other arguments by their names, and what it is about. */
 static void
-append_call(StringInfo request, BatchScanState *state, int number)
+append_call(StringInfo request, BatchScanState *state, List *rtable, int number)
 {
 	FuncExpr   *call = (FuncExpr *) state->calls[number].expr;
 	HeapTuple	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
-	Expr	   *row = NULL;
+	double		rows = expected_rows(state, number);
+	StringInfoData varying;
+	Expr	   *input = NULL;
+	List	   *others = NIL;
 	const char *separator = "";
 	Oid		   *types;
 	char	  **names;
@@ -150,9 +120,10 @@ append_call(StringInfo request, BatchScanState *state, int number)
 	if (!HeapTupleIsValid(function))
 		elog(ERROR, "cache lookup failed for function %u", call->funcid);
 	count = get_func_arg_info(function, &types, &names, &modes);
+	initStringInfo(&varying);
 	appendStringInfoString(request, "{\"function\": ");
 	append_string(request, NameStr(((Form_pg_proc) GETSTRUCT(function))->proname));
-	appendStringInfo(request, ", \"rows\": %.0f, \"arguments\": {", expected_rows(state, number));
+	appendStringInfo(request, ", \"rows\": %.0f, \"arguments\": {", rows);
 	foreach(cell, call->args)
 	{
 		int			i = foreach_current_index(cell);
@@ -160,7 +131,7 @@ append_call(StringInfo request, BatchScanState *state, int number)
 		if (names == NULL || i >= count)
 			break;
 		if (strcmp(names[i], "input") == 0)
-			row = lfirst(cell);
+			input = lfirst(cell);
 		else if (is_option(lfirst(cell)))
 		{
 			appendStringInfoString(request, separator);
@@ -169,10 +140,16 @@ append_call(StringInfo request, BatchScanState *state, int number)
 			append_constant(request, lfirst(cell));
 			separator = ", ";
 		}
+		else
+		{
+			if (others != NIL)
+				appendStringInfoString(&varying, ", ");
+			append_string(&varying, names[i]);
+			others = lappend(others, lfirst(cell));
+		}
 	}
-	appendStringInfoChar(request, '}');
-	if (row)
-		append_widths(request, state, row);
+	appendStringInfo(request, "}, \"varying\": [%s]", varying.data);
+	append_inputs(request, rtable, input, others, state->css.ss.ps.plan, rows);
 	appendStringInfoChar(request, '}');
 	ReleaseSysCache(function);
 }
@@ -198,7 +175,7 @@ show_estimate(BatchScanState *state, ExplainState *es)
 		if (state->calls[i].value || !is_own(((FuncExpr *) state->calls[i].expr)->funcid))
 			continue;
 		appendStringInfoString(&request, separator);
-		append_call(&request, state, i);
+		append_call(&request, state, es->rtable, i);
 		separator = ", ";
 	}
 	appendStringInfoString(&request, "]}");

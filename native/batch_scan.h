@@ -101,6 +101,10 @@ extern bool row_passes(BatchScanState *state, TupleTableSlot *slot, ExprState *q
 struct ExplainState;
 extern void explain_batch_scan(CustomScanState *node, List *ancestors, struct ExplainState *es);
 
+/* call_inputs.c */
+extern void append_inputs(struct StringInfoData *request, List *rtable, Expr *input, List *others, Plan *plan,
+						  double calls);
+
 /* batch_calls.c */
 extern void begin_call(BatchScanState *state, CallState *call, Expr *expr, List *guard, Oid batch, Oid report);
 extern CallState *call_to_gather(BatchScanState *state);

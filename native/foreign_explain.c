@@ -47,6 +47,27 @@ append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *e
 	appendStringInfoChar(request, ']');
 }
 
+/* The columns of which the current user may know how many values they have. */
+static void
+append_readable(StringInfo request, Relation table)
+{
+	const char *separator = "";
+	int			i;
+
+	appendStringInfoString(request, ", \"readable\": [");
+	for (i = 0; i < RelationGetNumberOfAttributes(table); i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(table), i);
+
+		if (column->attisdropped || !may_see_statistics(RelationGetRelid(table), column->attnum))
+			continue;
+		appendStringInfoString(request, separator);
+		append_string(request, NameStr(column->attname));
+		separator = ", ";
+	}
+	appendStringInfoChar(request, ']');
+}
+
 /* Show lines "label: value". */
 void
 show_lines(Datum lines, ExplainState *es)
@@ -136,6 +157,7 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	append_columns(&request, table, plan->needed);
 	append_sort(&request, table, plan->sort);
 	append_quals_to_show(&request, node, es);
+	append_readable(&request, node->ss.ss_currentRelation);
 	/* Figures of what is expected belong to a plan's costs; what happened is told by the report. */
 	appendStringInfo(&request, ", \"verbose\": %s, \"discreet\": %s, \"costs\": %s}", es->verbose ? "true" : "false",
 					 discreet ? "true" : "false", es->costs && !es->analyze ? "true" : "false");

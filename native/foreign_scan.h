@@ -125,6 +125,9 @@ extern void foreign_scan_init(void);
 /* foreign_keys.c */
 extern bool keys_ahead(EState *estate, int scan, Datum *array, int64 *window);
 
+/* call_inputs.c */
+extern bool may_see_statistics(Oid relation, AttrNumber column);
+
 /* foreign_explain.c */
 extern void explain_foreign_scan(ForeignScanState *node, ExplainState *es);
 extern bool begin_look(EState *estate);

@@ -20,6 +20,7 @@
  *						batch_calls.c	each call's arguments, the batch function, the results
  *						batch_window.c	the results of a window, and one row of it
  *	  EXPLAIN			batch_explain.c	the calls, and what they would take or did
+ *						call_inputs.c	what they are about, as far as PostgreSQL's statistics tell
  *
  * A call that is not foreseen stays in its expression and is made as always.
  *

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from pg_bridge.asking.inquiry import Inquiry, Outcome
+from pg_bridge.asking.inquiry import Inquiry, Outcome, context_of
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Engine
 from pg_bridge.errors import EngineTimeout, EngineUnreachable
@@ -154,17 +154,5 @@ class Books:
             return None
         if inquiry.context is None:
             scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))
-            inquiry.context = account.context(
-                scope,
-                [
-                    inquiry.question.text,
-                    call.placement,
-                    call.max_tokens,
-                    call.temperature,
-                    call.system_prompt,
-                    call.choices,
-                    call.pattern,
-                    call.schema,
-                ],
-            )
+            inquiry.context = account.context(scope, context_of(inquiry.question, call))
         return inquiry.context

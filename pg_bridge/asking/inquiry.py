@@ -95,6 +95,20 @@ def outcome_of(completion: Completion) -> Outcome:
     return None, "the answer holds a character that PostgreSQL's text type cannot"
 
 
+def context_of(question: Question, call: Call) -> list[object]:
+    """What the answers to a question depend on besides who answers and the row."""
+    return [
+        question.text,
+        call.placement,
+        call.max_tokens,
+        call.temperature,
+        call.system_prompt,
+        call.choices,
+        call.pattern,
+        call.schema,
+    ]
+
+
 def sampling_of(call: Call) -> Sampling:
     """How the engine is to answer the prompts of a call."""
     return Sampling(

@@ -1,7 +1,7 @@
-"""What a statement would ask and take: `llm.estimate`, inside a backend.
+"""What a statement would ask and take: `llm.estimate`, and what EXPLAIN knows besides PostgreSQL's figures.
 
-In: rows, a prompt, a call, a server that the current role may use. Out: an `Estimate` as JSON. Nothing is asked of a
-model, nothing is remembered, and nothing is written.
+In: rows, a prompt, a call, a server that the current role may use. Out: an `Estimate` as JSON; what an engine did
+lately, and how many answers are kept. Nothing is asked of a model, nothing is remembered, and nothing is written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, estimate
-from pg_bridge.asking.inquiry import sampling_of
+from pg_bridge.asking.inquiry import context_of, sampling_of
+from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.seen import Seen
 from pg_bridge.asking.streamed import Fetch
@@ -20,7 +21,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_onlooker, seen_here
 from pg_bridge.backend.opened import open_ledger
 from pg_bridge.engine import EngineTokenizer, survey
-from pg_bridge.ledger.account import Account
+from pg_bridge.ledger.account import Account, Asker
 from pg_bridge.options import Call, Server
 
 
@@ -36,6 +37,19 @@ def lately(server: Server) -> Seen:
     day = ledger.latest(postgres.database(), postgres.current_role_oid(), server.name, server.model)
     seen = here if here.computed_tokens else Seen(day.prompt_tokens - day.cached_tokens, day.seconds)
     return replace(seen, answers=day.questions - day.failures, completion_tokens=day.completion_tokens)
+
+
+def count_kept(server: Server, question: Question, call: Call) -> int | None:
+    """How many answers to a question, about any rows, are kept for the current role; no engine is asked.
+
+    Returns:
+        About so many; None where the ledger cannot be read.
+    """
+    ledger = open_ledger()
+    if ledger is None or call.cache_at(server) != "persistent":
+        return 0
+    asker = Asker(postgres.database(), postgres.current_role_oid(), server.owner)
+    return ledger.count(asker, server, context_of(question, call), call.max_age)
 
 
 def foresee(

@@ -8,18 +8,19 @@ estimates its part; what would be asked is worked out from the first rows that t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pg_bridge.asking.outline import Outline, chars_of
-from pg_bridge.asking.prompt import parse_question, place_questions, resolve_columns
+from pg_bridge.asking.distinct import count_left
+from pg_bridge.asking.outline import Outline, Rows, chars_of
+from pg_bridge.asking.prompt import Question, parse_question, place_questions, resolve_columns
 from pg_bridge.asking.seen import NOTHING_SEEN, Seen
 from pg_bridge.errors import SourceError
 from pg_bridge.foreign.definition import ModelColumn
 from pg_bridge.foreign.learned import CHARS_PER_TOKEN, Learned, cost_tokens
 from pg_bridge.foreign.scan import Scan
-from pg_bridge.options import Server
+from pg_bridge.options import Call, Server
 from pg_bridge.ordering import plan
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
@@ -45,6 +46,11 @@ def size(scan: Scan, learned: Learned) -> tuple[int, int, float]:
     return rows, width, cost * COST_PER_TOKEN * source_rows / rows
 
 
+def _nobody_knows(_server: Server, _question: Question, _call: Call) -> int | None:
+    """No ledger is at hand."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Who would be asked.
@@ -52,10 +58,14 @@ class Asked:
     Attributes:
         server: His options.
         seen: What his engine did lately.
+        count_kept: Tells how many of his answers to a question are kept; None where nobody knows.
+        readable: The source columns of whose values the reader may know how many there are; None for all.
     """
 
     server: Server
     seen: Seen = NOTHING_SEEN
+    count_kept: Callable[[Server, Question, Call], int | None] = _nobody_knows
+    readable: frozenset[str] | None = None
 
 
 def estimates(scan: Scan, learned: Learned, asked: Asked) -> Iterator[str]:
@@ -73,10 +83,21 @@ def estimates(scan: Scan, learned: Learned, asked: Asked) -> Iterator[str]:
     quals = [qual for qual in scan.quals if qual.column not in model]
     rows, _ = scan.relation.expect(scan.sent, quals)
     widths: dict[str, float] = {name: scan.relation.expect([name], quals)[1] for name in scan.sent}
+    distinct: dict[tuple[str, ...], int | None] = {}
     for column in [*filters, *others]:
-        question = parse_question(column.ask.prompt)
-        of_row = chars_of({name: widths[name] for name in resolve_columns(question, scan.sent)})
-        outline.add(question, column.ask.call, rows * share, of_row, asked.server, asked.seen)
+        question, call = parse_question(column.ask.prompt), column.ask.call
+        sent = resolve_columns(question, scan.sent)
+        if sent not in distinct:
+            may_know = asked.readable is None or asked.readable.issuperset(sent)
+            distinct[sent] = scan.relation.expect_distinct(sent, quals) if may_know else None
+        of_sent = distinct[sent]
+        expected = Rows(
+            rows * share,
+            chars_of({name: widths[name] for name in sent}),
+            None if of_sent is None else count_left(of_sent, rows, rows * share),
+            asked.count_kept(asked.server, question, call),
+        )
+        outline.add(question, call, expected, asked.server, asked.seen)
         if column.name in predicates:
             share *= learned.pass_rate(predicates[column.name], column)
     yield from outline.lines(asked.server, asked.seen)

@@ -23,6 +23,8 @@ SourceRow = tuple[str | None, ...]
 # Types whose order no collation decides: booleans, integers, floats, numeric, dates, times, uuid.
 _SORTED_ALIKE = frozenset({16, 20, 21, 23, 26, 700, 701, 1700, 1082, 1083, 1114, 1184, 1266, 1186, 2950})
 
+UNKNOWN_DISTINCT = 200
+"""Different values that PostgreSQL takes a column to have of which it knows nothing: DEFAULT_NUM_DISTINCT."""
 
 DEEPEST = 4
 """Foreign tables that read foreign tables; `native/foreign_source.c` has the same."""
@@ -184,6 +186,22 @@ class Relation:
     def expect(self, columns: Sequence[str], quals: Sequence[Qual]) -> tuple[int, int]:
         """What the source's planner expects of the rows that satisfy quals: (rows, bytes of some columns a row)."""
         return self.size(self._select([f"s.{quote_name(name)}" for name in columns], quals, ()))
+
+    def expect_distinct(self, columns: Sequence[str], quals: Sequence[Qual]) -> int | None:
+        """What the source's planner expects of different combinations of columns in the rows that satisfy quals.
+
+        Returns:
+            How many; None where the planner knows nothing of a column: it says a number then, too.
+        """
+        rows, _ = self.expect(columns, ())
+        if any(self._expect_groups([name], ()) in (UNKNOWN_DISTINCT, rows) for name in columns):
+            return None
+        return self._expect_groups(columns, quals)
+
+    def _expect_groups(self, columns: Sequence[str], quals: Sequence[Qual]) -> int:
+        # As texts, for not every type has an equality; the statistics are those of the columns all the same.
+        selected = self._select([f"s.{quote_name(name)}::pg_catalog.text" for name in columns], quals, ())
+        return self.size(Select(f"SELECT DISTINCT{selected.sql.removeprefix('SELECT')}", selected.parameters))[0]
 
     def _select(self, shown: Sequence[str], quals: Sequence[Qual], sort: Sequence[SortKey]) -> Select:
         parameters: list[str] = []

@@ -118,6 +118,30 @@ class Ledger:
         """As `usage.spent`."""
         return self._database.read(lambda connection: usage.spent(connection, day, database, role, server), Figures())
 
+    def count(self, asker: Asker, server: Server, question: Sequence[object], max_age_s: float | None) -> int | None:
+        """How many answers to a question are kept which that role may have, as far as that is soon told.
+
+        Args:
+            asker: Who would ask.
+            server: Of which server; its model is the one that it served last.
+            question: What the answers depend on besides.
+            max_age_s: How old one may be; None for any age.
+
+        Returns:
+            About so many, and seldom some more; None where the ledger cannot be read.
+        """
+        made_after = 0.0 if max_age_s is None else time.time() - max_age_s
+
+        def look(connection: sqlite3.Connection) -> int:
+            model = answers.last_model(connection, server.endpoint, server.model or "")
+            if model is None:
+                return 0
+            scope = asker.scope(server, model)
+            return answers.count(connection, context(scope, server.api, question), scope, made_after)
+
+        self._database.look()
+        return self._database.read(look, None)
+
     def latest(self, database: str, role: int, server: str, model: str | None) -> Figures:
         """As `usage.latest`."""
         return self._database.read(
@@ -198,6 +222,17 @@ class Asker:
     role: int
     owner: int
 
+    def scope(self, server: Server, model: Model) -> Scope:
+        """Where the answers of a server's model are that this role may have."""
+        role = self.role if server.cache_scope == "role" else 0
+        return Scope(self.database, server.name, self.owner, server.endpoint, *model, role)
+
+
+def context(scope: Scope, api: str, question: Sequence[object]) -> bytes:
+    """A digest of all that an answer depends on, but for its row."""
+    parts = [VERSION, *(getattr(scope, name) for name in scope.__slots__), api, *question]
+    return blake2b(json.dumps(parts).encode(), digest_size=KEY_BYTES).digest()
+
 
 class Account:
     """What is known, and what is written, of one statement's questions to one server.
@@ -274,14 +309,12 @@ class Account:
                 model = last
             if model != last:
                 self._ledger.write(lambda connection: answers.name_model(connection, endpoint, asked, model))
-            role = self._asker.role if self.server.cache_scope == "role" else 0
-            self._scope = Scope(self._asker.database, self.server.name, self._asker.owner, endpoint, *model, role)
+            self._scope = self._asker.scope(self.server, model)
         return self._scope
 
     def context(self, scope: Scope, question: Sequence[object]) -> bytes:
-        """A digest of all that an answer depends on, but for its row."""
-        parts = [VERSION, *(getattr(scope, name) for name in scope.__slots__), self.server.api, *question]
-        return blake2b(json.dumps(parts).encode(), digest_size=KEY_BYTES).digest()
+        """As the function `context`."""
+        return context(scope, self.server.api, question)
 
     def recall(self, context: bytes, rows: Sequence[bytes], max_age_s: float | None) -> dict[bytes, str]:
         """The answers that are known.

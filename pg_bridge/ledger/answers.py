@@ -33,6 +33,9 @@ CREATE TABLE answers (
 );
 CREATE TABLE models (endpoint TEXT, asked TEXT, name TEXT, revision TEXT, PRIMARY KEY (endpoint, asked)) WITHOUT ROWID;
 {packs.SCHEMA}"""
+COUNTED = 4096  # answers to a question that are looked at, to tell how many there are within a few per cent
+_SCOPE_COLUMNS = "(database, server, owner, endpoint, model, revision, role)"
+_SCOPE = f"{_SCOPE_COLUMNS} = (?, ?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 8192  # SQLite takes some ten thousand parameters
 _USED_S = 3600  # when an answer was used is known to the hour, so that reading seldom writes
 _LAST = (1 << 63) - 1
@@ -136,6 +139,33 @@ def is_new(connection: sqlite3.Connection, context: bytes) -> bool:
     return not (packs.has_any(connection, context) or connection.execute(any_answer, [first, last]).fetchone())
 
 
+def count(connection: sqlite3.Connection, context: bytes, scope: Scope, made_after: float) -> int:
+    """How many answers to a question are kept.
+
+    What lies together are those of one question, and of one in 65,536 others. Their numbers are as good as chosen by
+    chance, so that the first ones tell how dense all of them are.
+
+    Args:
+        connection: The ledger.
+        context: Of the question.
+        scope: The one that is part of it.
+        made_after: In seconds since 1970.
+    """
+    packed = packs.count(connection, context, made_after)
+    row = connection.execute(f"SELECT id FROM scopes WHERE {_SCOPE}", astuple(scope)).fetchone()
+    if row is None:
+        return packed
+    first = _first(context)
+    seen, counted, last = connection.execute(
+        "SELECT count(*), coalesce(sum(scope = ? AND made >= ?), 0), max(id) FROM "
+        "(SELECT id, scope, made FROM answers WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?)",
+        [row[0], int(made_after), first, first | ((1 << _ROW_BITS) - 1), COUNTED],
+    ).fetchone()
+    if seen == COUNTED:
+        counted = round(counted * (1 << _ROW_BITS) / (last - first + 1))
+    return packed + int(counted)
+
+
 def use(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     """Note that some answers have been used."""
     now = int(time.time())
@@ -176,11 +206,10 @@ def fold(connection: sqlite3.Connection, context: bytes) -> bool:
 def scope_id(connection: sqlite3.Connection, scope: Scope) -> int:
     """The number of a scope, which is made if there is none."""
     values = astuple(scope)
-    names = "(database, server, owner, endpoint, model, revision, role)"
-    row = connection.execute(f"SELECT id FROM scopes WHERE {names} = (?, ?, ?, ?, ?, ?, ?)", values).fetchone()
+    row = connection.execute(f"SELECT id FROM scopes WHERE {_SCOPE}", values).fetchone()
     if row is None:
         row = connection.execute(
-            f"INSERT INTO scopes {names} VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id", values
+            f"INSERT INTO scopes {_SCOPE_COLUMNS} VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id", values
         ).fetchone()
     return int(row[0])
 

@@ -59,6 +59,12 @@ def has_any(connection: sqlite3.Connection, context: bytes) -> bool:
     return connection.execute("SELECT 1 FROM packs WHERE context = ? LIMIT 1", [context]).fetchone() is not None
 
 
+def count(connection: sqlite3.Connection, context: bytes, made_after: float) -> int:
+    """How many answers there are in the packs of a question that were made after a moment, in seconds since 1970."""
+    counted = "SELECT coalesce(sum(count), 0) FROM packs WHERE context = ? AND made >= ?"
+    return int(connection.execute(counted, [context, int(made_after)]).fetchone()[0])
+
+
 def first_context(connection: sqlite3.Connection) -> bytes | None:
     """A question of which there are packs."""
     row = connection.execute("SELECT context FROM packs LIMIT 1").fetchone()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
-from pg_bridge.backend.estimates import lately
+from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.ledger import Warn, open_account
 from pg_bridge.backend.session import SESSION
@@ -298,8 +298,9 @@ class ForeignTable:
         """The server, for who may use it."""
         with suppress(ServerDenied, OptionError):
             self._check_usage()
-            server = Server.from_options(self._find_server()[0], self._of_server | self._of_user)
-            return Asked(server, lately(server))
+            name, owner = self._find_server()
+            server = Server.from_options(name, self._of_server | self._of_user, owner)
+            return Asked(server, lately(server), count_kept)
         return None
 
     def _has_default_collations(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
-from pg_bridge.backend.estimates import lately
+from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
@@ -141,7 +141,7 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
                 table.learned_for(asked),
                 verbose=asked["verbose"],
                 sample=not asked["discreet"],
-                asked=_who_is_asked(plpy, table.server) if asked.get("costs") else None,
+                asked=_who_is_asked(plpy, table.server, asked["readable"]) if asked.get("costs") else None,
             )
         )
         if later:
@@ -151,11 +151,11 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
         return [], describe_failure(plpy, error)
 
 
-def _who_is_asked(plpy: Any, server: str) -> explaining.Asked | None:
+def _who_is_asked(plpy: Any, server: str, readable: Sequence[str]) -> explaining.Asked | None:
     """The server, for who may use it."""
     with suppress(ServerDenied, UnknownServer, OptionError):
         found = find_server(plpy, server)
-        return explaining.Asked(found, lately(found))
+        return explaining.Asked(found, lately(found), count_kept, frozenset(readable))
     return None
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -90,6 +90,51 @@ def locked(ledger: Ledger) -> Iterator[None]:
     with closing(sqlite3.connect(ledger._database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
+
+
+# -- how many are kept
+
+
+@pytest.mark.parametrize("sorted_in", [False, True])
+def test_the_answers_to_one_question_are_counted(ledger: Ledger, sorted_in: bool) -> None:
+    asking, asker, server = Asking(ledger), Asker("db", 10, 10), Asking(ledger).account.server
+    asking.keep({row(i): "yes" for i in range(30)})
+    asking.keep({row(i): "yes" for i in range(30, 50)})
+    if sorted_in:
+        ledger.fold(asking.context)
+    assert ledger.count(asker, server, ["Kind?"], None) == 50
+    assert ledger.count(asker, server, ["Kind?"], 3600) == 50
+    assert ledger.count(asker, server, ["Kind?"], -3600) == 0
+    assert ledger.count(asker, server, ["Another?"], None) == 0
+    assert ledger.count(Asker("db", 10, 11), server, ["Kind?"], None) == 0
+    assert ledger.count(asker, replace(server, endpoint="http://elsewhere"), ["Kind?"], None) == 0
+    apart = replace(server, cache_scope="role")
+    assert ledger.count(asker, apart, ["Kind?"], None) == 0
+
+
+def test_of_very_many_answers_the_first_tell_how_many_there_are(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "COUNTED", 1000)
+    asking = Asking(ledger)
+    asking.keep({row(i): "yes" for i in range(20_000)})
+    ledger.fold(asking.context)
+    assert count(ledger, "packs") == 0
+    found = ledger.count(Asker("db", 10, 10), asking.account.server, ["Kind?"], None)
+    assert found == pytest.approx(20_000, rel=0.15)  # four times what chance does to it
+
+
+def test_a_ledger_that_cannot_be_read_counts_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = Asking(ledger)
+    asking.keep({row(1): "yes"})
+    asker, server = Asker("db", 10, 10), asking.account.server
+    with locked(ledger):  # a writer is not in the way of who reads
+        assert ledger.count(asker, server, ["Kind?"], None) == 1
+    with closing(sqlite3.connect(ledger._database.path)) as other:
+        other.execute("PRAGMA user_version = 99")
+        other.commit()
+    ledger._database.close()
+    assert ledger.count(asker, server, ["Kind?"], None) is None
 
 
 # -- found as they were written

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -211,6 +215,8 @@ def test_what_explain_cannot_know_is_left_out(fresh: Conn, database: Database, w
     assert estimated(fresh, "SELECT llm.complete('Sum up {review}', r, server => 'nowhere') FROM review AS r") == {}
     assert estimated(fresh, "SELECT llm.complete('Sum up {review}', r, server => film) FROM review AS r") == {}
     assert estimated(fresh, "SELECT llm.complete('{', r) FROM review AS r")["Questions"] == "300 at most"
+    of_row = "SELECT llm.complete('Sum up {review}', r, max_tokens => r.id) FROM review AS r"
+    assert "Already Answered" not in estimated(fresh, of_row)
 
 
 FORGED = (
@@ -220,20 +226,35 @@ FORGED = (
     "7",
     '{"calls": 7}',
     '{"calls": [7]}',
-    '{"calls": [{"function": "is_true", "rows": "many", "arguments": {}}]}',
-    '{"calls": [{"function": "is_true", "rows": 1e999, "arguments": {"server": "vllm"}}]}',
-    '{"calls": [{"function": "is_true", "rows": 1, "arguments": {"server": "vllm"}, "widths": [1]}]}',
-    '{"calls": [{"function": "is_true", "rows": 1, "arguments": {"server": "vllm", "max_tokens": "x"}}]}',
     "[" * 20_000,
+)
+CALL = {"function": "is_true", "rows": 1, "arguments": {}, "varying": [], "width": 7, "besides": [], "tables": {}}
+FORGED_CALLS = (
+    {"rows": "many"},
+    {"rows": float("inf")},
+    {"rows": -1},
+    {"rows": None},
+    {"arguments": [7]},
+    {"arguments": {"prompt": 7}},
+    {"columns": [1]},
+    {"columns": {"a": {"width": 1, "made_of": [[1, 1, 1.0]]}}},
+    {"besides": [[1, 1]]},
+    {"besides": 7},
+    {"tables": {"1": [1]}},
+    {"tables": {"1": [1, float("nan")]}},
+    {"varying": None},
 )
 
 
 def test_forged_requests_by_a_superuser(fresh: Conn, database: Database) -> None:
     if database.host == "multicorn":
         pytest.skip("of calls in batches")
-    for request in FORGED:
+    for request in (*FORGED, *(json.dumps({"calls": [CALL | forged]}) for forged in FORGED_CALLS)):
         found = fresh.execute("SELECT fault FROM llm._estimate_calls(%s)", [request]).fetchall()
         assert found[0][0][:2] == ["22023", "this is no request of the native module"], request
+    for options in ({}, {"max_tokens": "x"}, {"labels": 7}, {"server": "nowhere"}):
+        request = json.dumps({"calls": [CALL | {"arguments": options}]})
+        assert fresh.execute("SELECT fault FROM llm._estimate_calls(%s)", [request]).fetchall() == [(None,)], options
 
 
 @pytest.mark.new_database
@@ -254,3 +275,249 @@ def test_auto_explain_shows_it_of_what_was_run(fresh: Conn, database: Database, 
             fresh.execute(f"DECLARE left_open CURSOR FOR {query}".encode())
             fresh.execute("FETCH 3 FROM left_open")
         assert any("Estimated Questions: 300 at most" in each for each in said)
+
+
+# -- different questions, and those that are answered
+
+TABLES = """
+CREATE TABLE film (id int PRIMARY KEY, title text, year int);
+INSERT INTO film SELECT i, 'film ' || i, 1990 + i % 20 FROM generate_series(1, 50) AS i;
+CREATE TABLE take (film int, mood text, words text, extra json);
+INSERT INTO take SELECT i % 50 + 1, 'mood ' || i % 4, 'words ' || i, '{}' FROM generate_series(1, 1000) AS i;
+ANALYZE film; ANALYZE take
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "unique"),
+    [
+        ("SELECT llm.complete('Sum up {words}', t) FROM take AS t", "about 1000"),
+        ("SELECT llm.complete('Sum up {mood}', t) FROM take AS t", "about 4"),
+        (
+            "SELECT llm.complete('Why {mood}?', jsonb_build_object('mood', t.mood, 'b', t.words)) FROM take AS t",
+            "about 4",
+        ),
+        ("SELECT llm.complete('Sum up', jsonb_build_object('mood', upper(t.mood))) FROM take AS t", "about 4"),
+        ("SELECT llm.complete('Sum up {mood}', t) FROM take AS t WHERE words = 'words 7'", "about 1"),
+        ("SELECT llm.complete('Sum up {mood} {film}', t) FROM take AS t", "about 100"),  # a tenth, as PostgreSQL has it
+        (
+            "SELECT llm.complete('Sum up {mood} of ' || film, jsonb_build_object('mood', mood)) FROM take AS t",
+            "about 100",
+        ),
+        ("SELECT llm.complete('Sum up {mood} of ' || film, t) FROM take AS t", "1000 at most"),  # which columns?
+        (
+            "SELECT llm.complete('{mood} of {title}?', r) FROM "
+            "(SELECT t.mood, f.title FROM take AS t JOIN film AS f ON f.id = t.film) AS r",
+            "about 200",
+        ),
+        ("SELECT llm.complete('Sum up {mood}', r) FROM (SELECT mood FROM take GROUP BY mood OFFSET 0) AS r", "about 4"),
+        (
+            "SELECT llm.complete('Sum up {mood}', r) FROM (SELECT mood, words FROM take UNION ALL TABLE x) AS r",
+            "at most",
+        ),
+        (
+            "SELECT llm.complete('Sum up {n}', r) FROM (SELECT film, count(*) AS n FROM take GROUP BY film) AS r",
+            "50 at most",
+        ),
+        ("SELECT llm.complete('Sum up {extra}', t) FROM take AS t", "1000 at most"),
+        ("SELECT llm.complete('Sum up {words}', x) FROM x", "at most"),  # it has not been analyzed
+        ("SELECT llm.complete('Sum up {mood}', t, dedup => false) FROM take AS t", "1000 at most"),
+        ("SELECT llm.classify('Which {mood}?', t, '{a,b}') FROM take AS t", "about 4"),
+    ],
+)
+def test_different_questions_by_the_statistics(fresh: Conn, database: Database, query: str, unique: str) -> None:
+    if database.host == "multicorn" or not database.cluster.has_module:
+        pytest.skip("of calls in batches")
+    fresh.execute("LOAD 'pg_bridge'")
+    fresh.execute(TABLES)
+    fresh.execute("CREATE TABLE x (mood text, words text) WITH (autovacuum_enabled = off)")
+    fresh.execute("INSERT INTO x SELECT mood, words FROM take")
+    fresh.execute("SET enable_nestloop = off; SET max_parallel_workers_per_gather = 0")
+    told = estimated(fresh, query)
+    assert told["Unique Questions"] == (told["Questions"] if unique == "at most" else unique)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        ("mood", "take"),
+        ("film", "take"),
+        ("film, mood", "take"),
+        ("words", "take WHERE film < 10"),
+        ("film", "take WHERE words < 'words 2'"),
+        ("title", "take JOIN film ON film.id = take.film"),
+        ("year, mood", "take JOIN film ON film.id = take.film WHERE film.id < 20"),
+    ],
+)
+def test_postgresql_itself_expects_as_many(fresh: Conn, database: Database, columns: str, rows: str) -> None:
+    if database.host == "multicorn" or not database.cluster.has_module:
+        pytest.skip("of calls in batches")
+    fresh.execute("LOAD 'pg_bridge'")
+    fresh.execute(TABLES)
+    fresh.execute("SET enable_nestloop = off; SET max_parallel_workers_per_gather = 0")
+    pairs = ", ".join(f"'{name}', {name}" for name in columns.split(", "))
+    told = estimated(fresh, f"SELECT llm.complete('Why?', jsonb_build_object({pairs})) FROM {rows}")
+    planned = fresh.execute(f"EXPLAIN (FORMAT JSON) SELECT DISTINCT {columns} FROM {rows}".encode()).fetchone()
+    assert planned is not None
+    assert told["Unique Questions"].startswith("about ")
+    found = int(told["Unique Questions"].removeprefix("about "))
+    assert found == pytest.approx(planned[0][0]["Plan"]["Plan Rows"], rel=0.05)
+
+
+def test_a_partitioned_table(fresh: Conn, database: Database) -> None:
+    if database.host == "multicorn" or not database.cluster.has_module:
+        pytest.skip("of calls in batches")
+    fresh.execute("LOAD 'pg_bridge'")
+    fresh.execute(
+        "CREATE TABLE parts (a int, b text) PARTITION BY LIST (a);"
+        "CREATE TABLE one PARTITION OF parts FOR VALUES IN (1);"
+        "CREATE TABLE two PARTITION OF parts FOR VALUES IN (2);"
+        "INSERT INTO parts SELECT 1 + i % 2, 'b' || i % 30 FROM generate_series(1, 500) AS i; ANALYZE parts"
+    )
+    of_all = "SELECT llm.complete('Sum up {b}', jsonb_build_object('b', b)) FROM (SELECT b FROM parts OFFSET 0) AS p"
+    told = estimated(fresh, of_all)
+    assert (told["Questions"], told["Unique Questions"]) == ("500 at most", "about 30")
+    told = estimated(fresh, of_all.replace("parts", "one"))
+    assert (told["Questions"], told["Unique Questions"]) == ("250 at most", "about 15")
+
+
+def test_foreign_tables_tell_different_questions(fresh: Conn, ways: list[str]) -> None:
+    assert estimated(fresh, SCAN)["Unique Questions"] == "about 30"
+    fresh.execute(
+        "CREATE TABLE plain (id int, review json, film text) WITH (autovacuum_enabled = off);"
+        "INSERT INTO plain SELECT i, '{}', 'film' FROM generate_series(1, 5000) AS i;"
+        "CREATE FOREIGN TABLE unknown (id int, review json, film text,"
+        "  kind boolean OPTIONS (prompt 'Is {review} kind?'),"
+        "  same boolean OPTIONS (prompt 'Is {film} one?')) SERVER vllm OPTIONS (source 'public.plain')"
+    )
+    for column in ("kind", "same"):
+        told = estimated(fresh, f"SELECT {column} FROM unknown")
+        assert told["Unique Questions"] == told["Questions"]  # nothing is known of a table that was not analyzed
+    fresh.execute("ANALYZE plain")
+    assert estimated(fresh, "SELECT kind FROM unknown")["Unique Questions"] == "5000 at most"  # json has no equality
+    assert estimated(fresh, "SELECT same FROM unknown")["Unique Questions"] == "about 1"
+
+
+def test_what_the_ledger_keeps_of_exactly_this_question(fresh: Conn, engine: EngineDouble, ways: list[str]) -> None:
+    fresh.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent')")
+    for query in ways:
+        assert estimated(fresh, query)["Already Answered"] == "0"
+        fresh.execute(query)
+        assert estimated(fresh, query)["Already Answered"] == "30 at most"
+    asked = len(engine.received.requests)
+    if CALLS in ways:
+        for option in (
+            "max_tokens => 7",
+            "temperature => 0.5",
+            "system_prompt => ''",
+            "cache => 'off'",
+            "dedup => false",
+            "choices => '{a,b}'",
+        ):
+            other = estimated(fresh, CALLS.replace(", r)", f", r, {option})"))
+            assert other["Already Answered"] == "0", option
+        assert estimated(fresh, CALLS + " WHERE id < 4")["Already Answered"] in ("2 at most", "3 at most")
+        assert estimated(fresh, CALLS.replace("Sum", "Add"))["Already Answered"] == "0"
+    fresh.execute("ALTER SERVER vllm OPTIONS (ADD model 'another')")
+    for query in ways:
+        assert estimated(fresh, query)["Already Answered"] == "0"
+    assert len(engine.received.requests) == asked
+    assert engine.received.tokenized == 0
+
+
+OPTIONS = (
+    "llm.classify('Which {review}?', r, '{short,long}')",
+    "llm.classify('Which {review}?', r, labels => ARRAY['a \"quoted\", one', 'NULL', '{}'], max_tokens => 9)",
+    "llm.is_true('Is {review} kind?', r, temperature => 0)",
+    "llm.score('How kind is {review}?', r, system_prompt => 'Be \"brief\".')",
+    """llm.extract('Take {review} apart.', r, '{"type": "object", "required": ["a"], "properties": {"a": {}}}')""",
+    "llm.complete('Which {review}?', r, choices => '{short,long}', priority => 3, max_age => 1e6)",
+)
+
+
+@pytest.mark.parametrize("call", OPTIONS)
+def test_a_call_s_options_arrive_whole(fresh: Conn, database: Database, ways: list[str], call: str) -> None:
+    """Its answers are found: the question that EXPLAIN looks for is the one that the run has asked."""
+    if database.host == "multicorn":
+        pytest.skip("of calls in batches")
+    fresh.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent')")
+    query = f"SELECT {call} FROM review AS r"
+    assert estimated(fresh, query)["Already Answered"] == "0"
+    fresh.execute(query)
+    assert estimated(fresh, query)["Already Answered"] == "30 at most"
+
+
+def test_statistics_are_for_whom_pg_stats_shows_them(fresh: Conn, connect: Connect, ways: list[str]) -> None:
+    if CALLS not in ways:
+        pytest.skip("of calls in batches")
+    fresh.execute("CREATE VIEW through AS SELECT id, review FROM review; GRANT USAGE ON FOREIGN SERVER vllm TO PUBLIC")
+    of_review = "SELECT llm.complete('Sum up {review}', jsonb_build_object('review', review)) FROM "
+    of_id = "SELECT llm.complete('Sum up {id}', jsonb_build_object('id', id)) FROM "
+    with Role(fresh, "reader"):
+        fresh.execute("GRANT SELECT (id) ON review TO reader; GRANT SELECT ON through, review_insight TO reader")
+        reader = connect(user="reader")
+        assert estimated(reader, of_id + "review")["Unique Questions"] == "about 300"
+        for hidden in (of_review + "through", of_id + "through WHERE id > 0 OFFSET 0"):
+            told = estimated(reader, hidden)
+            may_see = "id" in hidden.split("(")[1]
+            assert (told["Unique Questions"] == "about 300") is may_see
+        fresh.execute("GRANT SELECT ON review TO reader")
+        assert estimated(reader, of_review + "through")["Unique Questions"] == "about 30"
+        fresh.execute("ALTER TABLE review ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON review USING (true)")
+        told = estimated(reader, of_review + "review")
+        assert told["Unique Questions"] == told["Questions"]
+        assert estimated(fresh, of_review + "review")["Unique Questions"] == "about 30"
+        # Of a foreign table as of any: who may not read what is sent is not told how many there are of it.
+        assert estimated(reader, SCAN)["Unique Questions"] == "about 30"
+        fresh.execute("REVOKE SELECT ON review_insight FROM reader; GRANT SELECT (kind) ON review_insight TO reader")
+        told = estimated(reader, SCAN)
+        assert told["Unique Questions"] == told["Questions"]
+        reader.close()
+
+
+def test_answers_of_another_role_are_counted_where_they_are_shared(
+    fresh: Conn, connect: Connect, ways: list[str]
+) -> None:
+    if CALLS not in ways:
+        pytest.skip("of calls in batches")
+    fresh.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent'); GRANT USAGE ON FOREIGN SERVER vllm TO PUBLIC")
+    fresh.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC")
+    with Role(fresh, "reader"):
+        reader = connect(user="reader")
+        for scope, others in (("server", "30 at most"), ("role", "0")):
+            fresh.execute(f"ALTER SERVER vllm OPTIONS ({'ADD' if scope == 'server' else 'SET'} cache_scope '{scope}')")
+            for query in ways:
+                fresh.execute(query)
+                assert estimated(fresh, query)["Already Answered"] == "30 at most"
+                assert estimated(reader, query)["Already Answered"] == others
+        reader.close()
+
+
+def test_a_ledger_out_of_reach_fails_no_explain(fresh: Conn, connect: Connect, ways: list[str]) -> None:
+    fresh.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent')")
+    for query in ways:
+        fresh.execute(query)
+    (data,) = fresh.execute("SHOW data_directory").fetchone() or ("",)
+    file = Path(data, "pg_bridge", "ledger.db")
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # somebody writes
+        for query in ways:
+            assert estimated(fresh, query)["Already Answered"] == "30 at most"
+    for part in file.parent.glob("ledger.db*"):
+        part.write_bytes(b"nonsense" * 4096)
+    later = connect()
+    for query in ways:
+        told = estimated(later, query)
+        assert told["Questions"] == "300 at most"
+        assert told["Already Answered"] == "0"  # it is begun anew
+    for part in file.parent.glob("ledger.db*"):
+        part.unlink()
+    file.mkdir()
+    try:
+        last = connect()
+        for query in ways:
+            told = estimated(last, query)
+            assert told["Questions"] == "300 at most"
+            assert "Already Answered" not in told
+    finally:
+        file.rmdir()
