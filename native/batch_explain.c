@@ -197,6 +197,7 @@ explain_batch_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 	BatchScanState *state = (BatchScanState *) node;
 	List	   *context = set_deparse_context_plan(es->deparse_cxt, node->ss.ps.plan, ancestors);
 	bool		prefix = list_length(es->rtable) > 1 || es->verbose;
+	Registry   *registry = new_registry();
 	List	   *calls = NIL;
 	int			i;
 
@@ -207,7 +208,7 @@ explain_batch_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 		if (state->calls[i].value)
 			continue;
 		if (es->verbose)
-			calls = lappend(calls, deparse_expression((Node *) call, context, prefix, false));
+			calls = lappend(calls, deparse_expression(readable((Node *) call, registry), context, prefix, false));
 		else
 			calls = list_append_unique(calls, makeString(quote_qualified_identifier(
 				get_namespace_name(get_func_namespace(call->funcid)), get_func_name(call->funcid))));

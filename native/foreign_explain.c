@@ -22,6 +22,7 @@ append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *e
 {
 	ForeignPlan *plan = foreign_plan_of((ForeignScan *) node->ss.ps.plan);
 	List	   *context = set_deparse_context_plan(es->deparse_cxt, node->ss.ps.plan, NIL);
+	Registry   *registry = new_registry();
 	const char *separator = "";
 	ListCell   *cell;
 
@@ -39,7 +40,7 @@ append_quals_to_show(StringInfo request, ForeignScanState *node, ExplainState *e
 		else
 		{
 			appendStringInfoString(request, ", \"shown\": ");
-			append_string(request, deparse_expression((Node *) qual->value, context, true, false));
+			append_string(request, deparse_expression(readable((Node *) qual->value, registry), context, true, false));
 		}
 		appendStringInfoChar(request, '}');
 		separator = ", ";

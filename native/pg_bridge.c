@@ -129,6 +129,7 @@ _PG_init(void)
 	consumers_init();
 	foreign_keys_init();
 	multicorn_guard_init();
+	readable_init();
 	next_planner = planner_hook;
 	planner_hook = plan_in_batches;
 }

@@ -19,7 +19,8 @@
  *	  execution			batch_scan.c	the node: windows of rows, what stage after stage leaves of them
  *						batch_calls.c	each call's arguments, the batch function, the results
  *						batch_window.c	the results of a window, and one row of it
- *	  EXPLAIN			batch_explain.c	the calls, and what they would take or did
+ *	  EXPLAIN			readable.c		calls without the arguments that stand at their defaults
+ *						batch_explain.c	the calls, and what they would take or did
  *						call_inputs.c	what they are about, as far as PostgreSQL's statistics tell
  *
  * A call that is not foreseen stays in its expression and is made as always.
@@ -66,6 +67,10 @@ extern void registry_init(void);
 extern bool mentions_own_functions(Query *query);
 extern bool has_volatile_subquery(Query *query);
 extern Query *ask_constants_once(Query *query, Registry *registry);
+
+/* readable.c */
+extern Node *readable(Node *expr, Registry *registry);
+extern void readable_init(void);
 
 /* security.c */
 extern PlannedStmt *plan_watched(planner_hook_type plan, Query *query, const char *text, int cursor_options,
