@@ -38,8 +38,7 @@ is_dear(Batch *batch, Node *node)
 static Expr *
 computed_once(Foresight *foresight, Expr *value)
 {
-	if (foresight->blind || is_open((Node *) value) || is_volatile(foresight->batch, (Node *) value) ||
-		!is_dear(foresight->batch, (Node *) value))
+	if (foresight->blind || !may_go_ahead(foresight, (Node *) value) || !is_dear(foresight->batch, (Node *) value))
 		return value;
 	return (Expr *) column_of_value(foresight, value);
 }
@@ -49,7 +48,7 @@ add_guard(Foresight *foresight, Expr *condition, BoolTestType type)
 {
 	BooleanTest *test;
 
-	if (foresight->blind || is_open((Node *) condition) || is_volatile(foresight->batch, (Node *) condition))
+	if (foresight->blind || !may_go_ahead(foresight, (Node *) condition))
 	{
 		foresight->blind = true;
 		return;
@@ -79,9 +78,17 @@ last_call(Foresight *foresight, List *nodes)
 {
 	int			place = list_length(nodes) - 1;
 
-	while (place >= 0 && !holds_foreseeable(foresight->batch, list_nth(nodes, place)))
+	while (place >= 0 && !holds_foreseeable(foresight, list_nth(nodes, place)))
 		place--;
 	return place;
+}
+
+/* What is foreseen from now on is evaluated only where a condition, whose own calls have been foreseen, is true. */
+void
+guard_by(Foresight *foresight, Expr **condition)
+{
+	*condition = computed_once(foresight, *condition);
+	add_guard(foresight, *condition, IS_TRUE);
 }
 
 /* A filter lets what it guards be evaluated. */
@@ -89,10 +96,8 @@ void
 foresee_filter(Foresight *foresight, Expr **filter, Node *guarded)
 {
 	*filter = (Expr *) foresee_mutator((Node *) *filter, foresight);
-	if (*filter == NULL || !holds_foreseeable(foresight->batch, guarded))
-		return;
-	*filter = computed_once(foresight, *filter);
-	add_guard(foresight, *filter, IS_TRUE);
+	if (*filter && holds_foreseeable(foresight, guarded))
+		guard_by(foresight, filter);
 }
 
 Node *
@@ -102,7 +107,7 @@ foresee_case(CaseExpr *expr, Foresight *foresight)
 	int			last = last_call(foresight, expr->args);
 	ListCell   *cell;
 
-	if (holds_foreseeable(foresight->batch, (Node *) expr->defresult))
+	if (holds_foreseeable(foresight, (Node *) expr->defresult))
 		last = list_length(expr->args);
 
 	*copy = *expr;
@@ -119,7 +124,7 @@ foresee_case(CaseExpr *expr, Foresight *foresight)
 
 		*when = *(CaseWhen *) lfirst(cell);
 		when->expr = (Expr *) foresee_mutator((Node *) when->expr, foresight);
-		if (foreach_current_index(cell) < last || holds_foreseeable(foresight->batch, (Node *) when->result))
+		if (foreach_current_index(cell) < last || holds_foreseeable(foresight, (Node *) when->result))
 		{
 			condition = copy->arg ? with_operand(when->expr, copy->arg) : when->expr;
 			if (condition)
@@ -200,8 +205,8 @@ foresee_subscripts(SubscriptingRef *expr, Foresight *foresight)
 	*copy = *expr;
 	copy->refexpr = (Expr *) foresee_mutator((Node *) expr->refexpr, foresight);
 	if (expr->refassgnexpr == NULL && routines && routines->fetch_strict &&
-		(holds_foreseeable(foresight->batch, (Node *) expr->refupperindexpr) ||
-		 holds_foreseeable(foresight->batch, (Node *) expr->reflowerindexpr)))
+		(holds_foreseeable(foresight, (Node *) expr->refupperindexpr) ||
+		 holds_foreseeable(foresight, (Node *) expr->reflowerindexpr)))
 	{
 		copy->refexpr = computed_once(foresight, copy->refexpr);
 		add_null_guard(foresight, copy->refexpr, IS_NOT_NULL);

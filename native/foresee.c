@@ -48,39 +48,74 @@ contains_subplan(Node *node)
 	return contains_subplan_walker(node, NULL);
 }
 
+static bool
+executor_parameters_walker(Node *node, void *numbers)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+		*(Bitmapset **) numbers = bms_add_member(*(Bitmapset **) numbers, ((Param *) node)->paramid);
+	return expression_tree_walker(node, executor_parameters_walker, numbers);
+}
+
+/* The executor parameters that an expression reads itself: what the plan of a subquery in it reads is not in sight. */
+Bitmapset *
+executor_parameters(Node *node)
+{
+	Bitmapset  *numbers = NULL;
+
+	executor_parameters_walker(node, &numbers);
+	return numbers;
+}
+
 /* Does a value depend on when it is computed, so that it can't be computed for a whole window beforehand? */
-bool
+static bool
 is_volatile(Batch *batch, Node *node)
 {
 	return contain_volatile_functions(node) || (batch->volatile_subqueries && contains_subplan(node));
 }
 
-/* Can a call be made beforehand, whatever it stands in? What is volatile in it are its arguments: it is registered. */
-static bool
-is_foreseeable(Batch *batch, FuncExpr *call)
+/* Can an expression be computed for a whole window beforehand? */
+bool
+may_go_ahead(Foresight *foresight, Node *node)
 {
-	return find_batch_function(batch->registry, call->funcid) && !is_open((Node *) call) &&
-		!is_volatile(batch, (Node *) call->args);
+	return !is_open(node) && !is_volatile(foresight->batch, node) &&
+		!bms_overlap(executor_parameters(node), foresight->unset);
 }
 
 static bool
-holds_foreseeable_walker(Node *node, void *batch)
+depends_on_rows(Foresight *foresight, Node *node)
+{
+	return foresight->inputs == NULL || contain_var_clause(node) ||
+		bms_overlap(executor_parameters(node), foresight->inputs);
+}
+
+/* Can a call be made beforehand, whatever it stands in? What is volatile in it are its arguments: it is registered. */
+static bool
+is_foreseeable(Foresight *foresight, FuncExpr *call)
+{
+	return find_batch_function(foresight->batch->registry, call->funcid) &&
+		may_go_ahead(foresight, (Node *) call->args) && depends_on_rows(foresight, (Node *) call->args);
+}
+
+static bool
+holds_foreseeable_walker(Node *node, void *foresight)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncExpr) && is_foreseeable(batch, (FuncExpr *) node))
+	if (IsA(node, FuncExpr) && is_foreseeable(foresight, (FuncExpr *) node))
 		return true;
 	if (IsA(node, CaseWhen))	/* which walkers of CaseExpr never see */
-		return holds_foreseeable_walker((Node *) ((CaseWhen *) node)->expr, batch) ||
-			holds_foreseeable_walker((Node *) ((CaseWhen *) node)->result, batch);
-	return expression_tree_walker(node, holds_foreseeable_walker, batch);
+		return holds_foreseeable_walker((Node *) ((CaseWhen *) node)->expr, foresight) ||
+			holds_foreseeable_walker((Node *) ((CaseWhen *) node)->result, foresight);
+	return expression_tree_walker(node, holds_foreseeable_walker, foresight);
 }
 
 /* Is there a call in an expression that could be foreseen? */
 bool
-holds_foreseeable(Batch *batch, Node *node)
+holds_foreseeable(Foresight *foresight, Node *node)
 {
-	return holds_foreseeable_walker(node, batch);
+	return holds_foreseeable_walker(node, foresight);
 }
 
 /* The column that holds an expression's value for the rows where the guard at hand lets it be computed. */
@@ -118,7 +153,7 @@ column_of_value(Foresight *foresight, Expr *expr)
 static Node *
 foresee_call(FuncExpr *call, Foresight *foresight)
 {
-	if (foresight->blind || !is_foreseeable(foresight->batch, call))
+	if (foresight->blind || !is_foreseeable(foresight, call))
 		return (Node *) call;
 	return column_of_value(foresight, (Expr *) call);
 }
@@ -201,7 +236,7 @@ foresee_mutator(Node *node, void *context)
 Node *
 foresee(Batch *batch, Node *expr)
 {
-	Foresight	foresight = {batch, NIL, false};
+	Foresight	foresight = {batch};
 
 	return foresee_mutator(expr, &foresight);
 }
@@ -230,7 +265,8 @@ sides_mutator(Node *node, void *context)
 	return expression_tree_mutator(node, sides_mutator, context);
 }
 
-static Node *
+/* An expression that sees the rows of one side as those of another. */
+Node *
 swap_sides(Node *expr, int from, int to)
 {
 	Sides		sides = {from, to};
@@ -252,7 +288,7 @@ foresee_side(Batch *batch, Node *expr, int side)
 static void
 foresee_input(Batch *batch, Expr **filter, List **arguments)
 {
-	Foresight	foresight = {batch, NIL, false};
+	Foresight	foresight = {batch};
 	Node	   *given = swap_sides((Node *) *arguments, OUTER_VAR, INDEX_VAR);
 
 	*filter = (Expr *) swap_sides((Node *) *filter, OUTER_VAR, INDEX_VAR);

@@ -12,16 +12,21 @@ typedef struct Foresight
 	Batch	   *batch;
 	List	   *guard;			/* quals that hold wherever the expression at hand is evaluated */
 	bool		blind;			/* such a condition exists but can't be evaluated beforehand */
+	Bitmapset  *unset;			/* executor parameters that have no value beforehand */
+	Bitmapset  *inputs;			/* ones that are columns of the rows; if there are any, a call must depend on one */
 } Foresight;
 
 /* foresee.c */
 extern Node *foresee_mutator(Node *node, void *context);
 extern bool contains_subplan(Node *node);
-extern bool is_volatile(Batch *batch, Node *node);
-extern bool holds_foreseeable(Batch *batch, Node *node);
+extern Bitmapset *executor_parameters(Node *node);
+extern bool may_go_ahead(Foresight *foresight, Node *node);
+extern bool holds_foreseeable(Foresight *foresight, Node *node);
 extern Node *column_of_value(Foresight *foresight, Expr *expr);
+extern Node *swap_sides(Node *expr, int from, int to);
 
 /* conditions.c */
+extern void guard_by(Foresight *foresight, Expr **condition);
 extern void foresee_filter(Foresight *foresight, Expr **filter, Node *guarded);
 extern Node *foresee_case(CaseExpr *expr, Foresight *foresight);
 extern Node *foresee_bool(BoolExpr *expr, Foresight *foresight);

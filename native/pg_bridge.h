@@ -12,6 +12,7 @@
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
  *						proofs.c		what the planner proved with quals that are moved
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
+ *						lateral.c		calls on a nested loop's inner side, of its outer side's rows
  *						foresee.c		an expression's calls become columns of the batch node
  *						conditions.c	the condition under which each call would be reached
  *						closed.c		whether an expression can be evaluated by itself
@@ -113,6 +114,9 @@ extern Node *foresee(Batch *batch, Node *expr);
 extern Node *foresee_side(Batch *batch, Node *expr, int side);
 extern Node *foresee_aggregates(Batch *batch, Node *expr);
 extern void next_stage(Batch *batch);
+
+/* lateral.c */
+extern bool foresee_inner_side(Batch *batch, NestLoop *loop, PlannedStmt *stmt);
 
 /* consumers.c */
 typedef enum Takes				/* the surest first */

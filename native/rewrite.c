@@ -18,6 +18,7 @@
 
 typedef struct Rewriting
 {
+	PlannedStmt *stmt;
 	Registry   *registry;
 	bool		may_reorder;
 	bool		volatile_subqueries;	/* the statement has some */
@@ -416,6 +417,20 @@ rewrite_child(Plan **child, Consumer consumer, void *rewriting)
 	*child = rewrite(*child, consumer, rewriting);
 }
 
+/* What the inner side asks about the outer side's rows is asked there, before the inner side is looked at. */
+static void
+rewrite_loop_sides(Plan *loop, Consumer consumer, Rewriting *rewriting)
+{
+	Consumer	outside = consumer_below(loop, OUTER_VAR, consumer);
+	Batch	   *batch;
+
+	rewrite_child(&outerPlan(loop), outside, rewriting);
+	batch = batch_below(outerPlan(loop), rewriting);
+	if (foresee_inner_side(batch, (NestLoop *) loop, rewriting->stmt))
+		insert_below(loop, &outerPlan(loop), batch, outside, rewriting);
+	rewrite_child(&innerPlan(loop), consumer_below(loop, INNER_VAR, consumer), rewriting);
+}
+
 static Plan *
 rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
@@ -423,7 +438,10 @@ rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		return plan;
 	if (IsA(plan, Gather) || IsA(plan, GatherMerge))
 		return split(plan, consumer, rewriting);
-	visit_children(plan, consumer, rewrite_child, rewriting);
+	if (IsA(plan, NestLoop))
+		rewrite_loop_sides(plan, consumer, rewriting);
+	else
+		visit_children(plan, consumer, rewrite_child, rewriting);
 	if (is_split_scan(plan) || IsA(plan, Group))
 		return split(plan, consumer, rewriting);
 	if (is_join(plan))
@@ -526,7 +544,7 @@ must_go_back(PlannedStmt *stmt, int cursor_options)
 void
 rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder, bool volatile_subqueries)
 {
-	Rewriting	rewriting = {registry, may_reorder, volatile_subqueries, 0, false};
+	Rewriting	rewriting = {stmt, registry, may_reorder, volatile_subqueries, 0, false};
 	Consumer	client = {AS_THE_CLIENT_TAKES, NIL};
 	Takes	   *takes = takes_of_subplans(stmt);
 	bool		back = must_go_back(stmt, cursor_options);

@@ -109,10 +109,56 @@ class Queries:
             kind = choices.pick(("CROSS JOIN LATERAL", "LEFT JOIN LATERAL"))
             joined = f"{sql} {kind} ({query.sql}) AS {alias}"
             return joined + (" ON true" if kind.startswith("LEFT") else ""), scope + _scope(alias, _columns(query))
+        if choices.chance(20):
+            called, added = self._called(visible)
+            kind = choices.pick(("CROSS JOIN LATERAL", "LEFT JOIN LATERAL"))
+            condition = expressions.condition(scope + added, 0) if choices.chance(30) else "true"
+            return f"{sql} {kind} {called}" + (f" ON {condition}" if kind.startswith("LEFT") else ""), scope + added
         other, added = self._item(depth - 1, outer)
         kind = choices.pick(("JOIN", "JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"))
         both = scope + added
         return f"{sql} {kind} {other} ON {self._join_condition(kind, scope, added, both)}", both
+
+    def _called(self, visible: Scope) -> tuple[str, Scope]:
+        """What can stand in FROM and calls functions of the rows before it, without reading a table."""
+        expressions, choices = self.expressions, self.expressions.choices
+        alias, item = expressions.alias(), expressions.alias()
+
+        def texts() -> str:
+            return expressions.texts(visible, 2)
+
+        def call() -> str:
+            return expressions.call(visible, 2)
+
+        def where() -> str:
+            return f"WHERE {expressions.condition(visible, 1)}" if choices.chance(40) else ""
+
+        text, both = (("t", "text"),), (("t", "text"), ("g", "int"))
+        made, columns = choices.make(
+            (
+                lambda: (f"unnest({texts()}) AS {alias} (t)", text),
+                lambda: (f"unnest({texts()}) WITH ORDINALITY AS {alias} (t, o)", text),
+                lambda: (f"generate_series(1, {expressions.number(visible, 2)} % 4) AS {alias} (g)", (("g", "int"),)),
+                lambda: (f"{call()} AS {alias} (t)", text),
+                lambda: (f"ROWS FROM (unnest({texts()}), generate_series(1, 2)) AS {alias} (t, g)", both),
+                lambda: (f"(VALUES ({call()}, 1), ({call()}, 2)) AS {alias} (t, g)", both),
+                lambda: (f"(SELECT {call()} AS t, 3 AS g {where()} OFFSET 0) AS {alias}", both),
+                lambda: (f"(SELECT {call()} AS t {where()} LIMIT 1) AS {alias}", text),
+                lambda: (f"(SELECT unnest({texts()}) AS t {where()}) AS {alias}", text),
+                lambda: (
+                    f"(SELECT max({item}) AS t, count(*)::int AS g FROM unnest({texts()}) AS {item} {where()})"
+                    f" AS {alias}",
+                    both,
+                ),
+                lambda: (
+                    f"(SELECT {item} AS t FROM unnest({texts()}) AS {item} {where()} ORDER BY {item}"
+                    f" LIMIT {choices.below(3)}) AS {alias}",
+                    text,
+                ),
+                lambda: (f"(SELECT {call()} AS t UNION ALL SELECT {call()} {where()}) AS {alias}", text),
+            )
+        )
+        return made, _scope(alias, columns)
 
     def _join_condition(self, kind: str, left: Scope, right: Scope, both: Scope) -> str:
         expressions, choices = self.expressions, self.expressions.choices

@@ -164,6 +164,26 @@ KINDS = {
         "  FROM reviews AS r WHERE r.product_id = p.product_id) AS x WHERE p.sold",
         18,
     ),
+    "function in from": Kind(
+        "SELECT r.id, e.* FROM reviews AS r, jsonb_each(llm.extract('What is in {review}?', r,"
+        """ '{"type": "object", "properties": {"items": {"type": "string"}}, "required": ["items"]}')) AS e""",
+        TEXTS,
+    ),
+    "function in from, left join": Kind(
+        "SELECT r.id, w FROM reviews AS r LEFT JOIN LATERAL"
+        " unnest(string_to_array(llm.complete('Sum up {review}', r), ' ')) AS w ON true WHERE stars = 1",
+        18,
+    ),
+    "lateral values": Kind(
+        "SELECT r.id, v.* FROM reviews AS r, LATERAL"
+        " (VALUES ('sum', llm.complete('Sum up {review}', r)), ('turn', llm.complete('Turn {review}', r)))"
+        " AS v (kind, answer) WHERE stars = 1",
+        36,
+    ),
+    "lateral select": Kind(
+        "SELECT r.id, s.x FROM reviews AS r, LATERAL (SELECT llm.complete('Sum up {review}', r) AS x OFFSET 0) AS s",
+        TEXTS,
+    ),
     "join, target list": Kind(
         "SELECT p.name, llm.complete('Sum up {review}', r)"
         " FROM reviews AS r JOIN products AS p USING (product_id) WHERE p.sold",

@@ -1,0 +1,142 @@
+"""Calls of the rows before them in FROM: functions, VALUES and SELECTs that a nested loop runs once a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+from tests.integration.batch_functions import calls, make_functions, make_tables
+
+Conn = psycopg.Connection[Any]
+
+ROWS = 60  # of a; a quarter of them has a g of 3
+PARTS = "unnest(string_to_array(word(a.t, a.g), '-'))"
+
+
+@pytest.fixture
+def host() -> str:
+    """The functions that are batched are those of the PL/Python host."""
+    return "plpython"
+
+
+@pytest.fixture
+def own(batching: Database, db: Conn) -> Conn:
+    make_functions(db)
+    make_tables(db)
+    return db
+
+
+def rows_of(conn: Conn, query: str) -> list[str]:
+    return sorted(map(repr, conn.execute(query.encode()).fetchall()))
+
+
+# A query, and the batches and calls that it takes.
+QUERIES = {
+    "function": (f"SELECT a.id, e FROM a, {PARTS} AS e", 1, ROWS),
+    "left join": (f"SELECT a.id, e FROM a LEFT JOIN LATERAL {PARTS} AS e ON true", 1, ROWS),
+    "left join, condition": (f"SELECT a.id, e FROM a LEFT JOIN LATERAL {PARTS} AS e ON e > '2'", 1, ROWS),
+    "ordinality": (f"SELECT a.id, e, o FROM a, {PARTS} WITH ORDINALITY AS e (e, o)", 1, ROWS),
+    "rows from": (f"SELECT a.id, f.* FROM a, ROWS FROM ({PARTS}, unnest(ARRAY[word(a.t, 7)])) AS f", 2, 2 * ROWS),
+    "scalar": ("SELECT a.id, w FROM a, word(a.t, a.g) AS w", 1, ROWS),
+    "values": ("SELECT a.id, w FROM a, LATERAL (VALUES (word(a.t, 1)), (word(a.t, 2))) AS v (w)", 2, 2 * ROWS),
+    "select": ("SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, a.g) AS w OFFSET 0) AS s", 1, ROWS),
+    "select, limit": ("SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, a.g) AS w LIMIT 1) AS s", 1, ROWS),
+    "select, where": ("SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, 1) AS w WHERE a.g = 3 OFFSET 0) AS s", 1, 15),
+    "select, where it is": (
+        "SELECT a.id FROM a, LATERAL (SELECT 1 WHERE word(a.t, a.g) LIKE '%3' OFFSET 0) AS s",
+        1,
+        ROWS,
+    ),
+    "select of elements": (f"SELECT a.id, w FROM a, LATERAL (SELECT {PARTS} AS w) AS s", 1, ROWS),
+    "aggregate": (f"SELECT a.id, n FROM a, LATERAL (SELECT count(*) AS n FROM {PARTS}) AS s", 1, ROWS),
+    "first element": (f"SELECT a.id, w FROM a, LATERAL (SELECT w FROM {PARTS} AS w ORDER BY w LIMIT 1) AS s", 1, ROWS),
+    "union": (
+        "SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, a.g) AS w UNION ALL SELECT word(a.t, 9)) AS s",
+        2,
+        2 * ROWS,
+    ),
+    "one after another": (
+        f"SELECT a.id, w, x FROM a, {PARTS} AS w, unnest(string_to_array(word(w, a.g), '-')) AS x WHERE a.g = 3",
+        2,
+        15 + 26,  # two have no text, and the others' answers two parts
+    ),
+    "over a join": (
+        "SELECT a.id, e FROM a JOIN b ON b.a_id = a.id, unnest(string_to_array(word(b.t, a.g), '-')) AS e",
+        1,
+        66,
+    ),
+    "call of a call": (
+        "SELECT a.id, e FROM a, unnest(string_to_array(word(word(a.t, 1), a.g), '-')) AS e",
+        2,
+        2 * ROWS,
+    ),
+    "case": (
+        "SELECT a.id, e FROM a, unnest(string_to_array(CASE WHEN a.g = 3 THEN word(a.t, a.g) ELSE 'x' END, '-')) AS e",
+        1,
+        15,
+    ),
+    "memoize": ("SELECT a.id, e FROM a, unnest(ARRAY[word(a.g::text, a.g), 'x']) AS e", 1, ROWS),
+    "update": (
+        f"WITH u AS (UPDATE b SET t = e FROM a, {PARTS} AS e WHERE b.id = a.id RETURNING e) SELECT * FROM u",
+        1,
+        ROWS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_calls_in_from(own: Conn, name: str) -> None:
+    query, batches, count = QUERIES[name]
+    with own.transaction(force_rollback=True):
+        assert own.execute("SET LOCAL pg_bridge.batching = off")
+        expected = rows_of(own, query)
+    assert calls(own) == {}
+    assert rows_of(own, query) == expected
+    assert calls(own) == {"word": (batches, count)}
+
+
+def test_what_is_reached_for_some_rows_only_is_not_asked_ahead(own: Conn) -> None:
+    """A row of VALUES behind a LIMIT, a LIMIT that may be 0, what a subquery within needs: as without batching."""
+    for query in (
+        "SELECT a.id, w FROM a, LATERAL (SELECT * FROM (VALUES (a.t), (word(a.t, 2))) AS v (w) LIMIT 1) AS s",
+        "SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, 1) AS w LIMIT a.g) AS s",
+        "SELECT a.id, w FROM a, LATERAL (SELECT word((SELECT max(b.t) FROM b WHERE id = a.id), 1) AS w OFFSET 0) AS s",
+        "SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, (SELECT max(id) FROM b)) AS w OFFSET 0) AS s",
+        "SELECT a.id, e FROM a, unnest(ARRAY[word(a.t, (random() * 0)::int)]) AS e",
+    ):
+        own.execute("SET pg_bridge.batching = off")
+        expected = rows_of(own, query)
+        own.execute("SET pg_bridge.batching = on")
+        assert rows_of(own, query) == expected
+        assert calls(own) == {}, query
+
+
+def test_an_inner_loop_is_supplied_by_the_loop_that_has_the_row(own: Conn) -> None:
+    """The calls of the rows of b that belong to one of a are one batch."""
+    own.execute("SET enable_hashjoin = off; SET enable_mergejoin = off")
+    query = (
+        "SELECT a.id, w FROM a, LATERAL"
+        " (SELECT w FROM b, unnest(string_to_array(word(b.t, a.g), '-')) AS w WHERE b.a_id < a.g OFFSET 0) AS s"
+    )
+    expected = rows_of(own, query)
+    batches, count = calls(own)["word"]
+    assert batches < count
+    own.execute("SET pg_bridge.batching = off")
+    assert rows_of(own, query) == expected
+
+
+def test_a_plan_that_is_kept_is_run_again(own: Conn) -> None:
+    own.execute("SET plan_cache_mode = force_generic_plan")
+    own.execute(f"PREPARE q (int) AS SELECT a.id, e FROM a, {PARTS} AS e WHERE a.g = $1".encode())
+    for g, count in ((3, 15), (1, 15), (3, 15)):
+        own.execute(f"EXECUTE q ({g})".encode())
+        assert calls(own) == {"word": (1, count)}
+
+
+def test_explain_shows_what_a_function_is_given(own: Conn) -> None:
+    lines = [line.strip() for (line,) in own.execute(f"EXPLAIN (VERBOSE, COSTS OFF) {QUERIES['function'][0]}".encode())]
+    assert lines.count("Calls: word(a.t, a.g)") == 1
+    assert "Function Call: unnest(string_to_array((word(a.t, a.g)), '-'::text))" in lines
