@@ -7,7 +7,8 @@
  * The way of a statement:
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
- *	  before planning	constants.c		a call that depends on no row becomes an InitPlan: it is made once
+ *	  before planning	bare_selects.c	(SELECT call) becomes the call
+ *						constants.c		a call that depends on no row becomes an InitPlan: it is made once
  *	  planning			security.c		do some quals guard rows from the others?
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
  *						proofs.c		what the planner proved with quals that are moved
@@ -63,6 +64,9 @@ extern void depend_on_registry(PlannedStmt *stmt, Registry *registry);
 extern bool contains_call(Node *node, Registry *registry);
 extern double cost_of(Oid function);
 extern void registry_init(void);
+
+/* bare_selects.c */
+extern Query *replace_bare_selects(Query *query, Registry *registry);
 
 /* constants.c */
 extern bool mentions_own_functions(Query *query);

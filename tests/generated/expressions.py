@@ -141,7 +141,10 @@ class Expressions:
         def gathered() -> str:
             return f"array_to_string(ARRAY(SELECT {call()} ORDER BY 1), '+')"
 
-        queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped)
+        def bare() -> str:
+            return f"(SELECT {self.choices.pick((call, one))()}{self.choices.pick(('', '', ' LIMIT 1'))})"
+
+        queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped, bare, bare)
         return make(
             (
                 simple,

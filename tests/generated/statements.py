@@ -266,11 +266,13 @@ class Statements:
         if choices.chance(50):
             source, added = self._source()
             other, joined, scope = f" FROM {source}", "x.id = s.id AND ", scope + added
-        value, where = expressions.text(scope, 2), expressions.condition(scope, 2)
+        value, where = f"left({expressions.text(scope, 2)}, 40)", expressions.condition(scope, 2)
         returning = f" RETURNING x.id, {expressions.text(scope, 1)}" if choices.chance(60) else ""
-        return self._changing(
-            f"UPDATE {table} AS x SET t = left({value}, 40){other} WHERE {joined}({where}){returning}", table
-        )
+        what = f"t = {value}"
+        if choices.chance(40):
+            read = choices.pick(("", "", " FROM b AS more WHERE more.id = x.id"))
+            what = f"(t, g) = (SELECT {value}, {expressions.number(scope, 2)} * 2 % 4{read})"  # seen by all
+        return self._changing(f"UPDATE {table} AS x SET {what}{other} WHERE {joined}({where}){returning}", table)
 
     def delete(self) -> Case:
         """DELETE, with and without USING, RETURNING."""

@@ -143,6 +143,12 @@ KINDS = {
     "subquery": Kind(
         "SELECT max(x) FROM (SELECT llm.complete('Sum up {review}', r) AS x FROM reviews AS r) AS s", TEXTS
     ),
+    "select without from": Kind(
+        "SELECT id, (SELECT llm.complete('Sum up {review}', r)) FROM reviews AS r WHERE stars = 1", 18
+    ),
+    "select without from, condition": Kind(
+        "SELECT id FROM reviews AS r WHERE stars = 1 AND (SELECT llm.is_true('Is {review} kind?', r))", 18
+    ),
     "in subquery": Kind(
         "SELECT name FROM products WHERE product_id IN"
         " (SELECT product_id FROM reviews AS r WHERE stars = 1 AND llm.is_true('Is {review} kind?', r))",
@@ -219,6 +225,11 @@ KINDS = {
         "CREATE TABLE made AS SELECT llm.complete('Sum up {review}', r) AS x FROM reviews AS r", TEXTS
     ),
     "update": Kind("UPDATE reviews AS r SET review = llm.complete('Sum up {review}', r) WHERE stars = 1", 18),
+    "update of several columns": Kind(
+        "UPDATE reviews AS r SET (review, stars) = (SELECT llm.complete('Sum up {review}', r),"
+        " llm.score('How good is {review}?', r)::int) WHERE stars = 1",
+        36,
+    ),
     "delete": Kind("DELETE FROM reviews AS r WHERE stars = 1 AND llm.is_true('Is {review} kind?', r)", 18),
     "explain": Kind("EXPLAIN (VERBOSE) SELECT llm.complete('Sum up {review}', r) FROM reviews AS r", 0),
     "explain of a constant": Kind("EXPLAIN SELECT id FROM reviews WHERE review = llm.complete('Which text?')", 0),

@@ -337,3 +337,35 @@ def test_calls_of_constants(own: Conn, query: str, made: int) -> None:
     batched_rows, evaluated, _ = outcome(own, query, "on")
     assert batched_rows == rows
     assert evaluated["word"] <= made
+
+
+@pytest.mark.parametrize(
+    ("query", "made", "batches"),
+    [
+        ("SELECT id, (SELECT word(t, g)) FROM a", 60, 1),
+        ("SELECT id FROM a WHERE (SELECT word(t, g) > 'word 3')", 60, 1),
+        ("SELECT id, (SELECT word(t, 1) || word(t, 2)) FROM a WHERE g = 3", 30, 2),
+        ("SELECT id, (SELECT word((SELECT word(a.t, 1)), 2)) FROM a WHERE g = 3", 30, 2),
+        ("SELECT g, (SELECT word(max(t), g)) FROM a GROUP BY g", 4, 1),
+        ("SELECT CASE WHEN g = 3 THEN (SELECT word(t, g)) END FROM a", 15, 1),
+        ("SELECT g, (SELECT word(t, 1)) FROM a GROUP BY ROLLUP (t, word(t, 1), g)", None, None),
+        ("SELECT id, (SELECT word('k', 1)) FROM a", 1, 0),  # runs once already
+        ("SELECT id, (SELECT word(t, (random() * 0)::int)) FROM a", 60, 0),
+        ("SELECT id, (SELECT word(t, 1) LIMIT 1) FROM a", 60, 0),
+        ("UPDATE a SET (t, g) = (SELECT word(t, 1), length(word(t, 2))) WHERE g = 3 RETURNING *", 30, 2),
+        ("UPDATE a SET (arr[1], t) = (SELECT word(t, g), upper(t)), g = 9 WHERE g = 3 RETURNING *", 15, 1),
+        ("UPDATE a SET (t, g) = (SELECT word(t, 1), 2), (arr, d) = (SELECT ARRAY[word(t, 3)], d) RETURNING *", 120, 2),
+        ("UPDATE a SET (t, g) = (SELECT word(t, 1), (random() * 0)::int) WHERE g = 3 RETURNING *", 15, 0),
+        ("UPDATE a SET (t, g) = (SELECT word('k', 1), 2) WHERE g = 3 RETURNING *", 1, 0),
+    ],
+)
+def test_a_select_without_from_is_what_it_computes(
+    own: Conn, query: str, made: int | None, batches: int | None
+) -> None:
+    with own.transaction(force_rollback=True):
+        rows, _, _ = outcome(own, query, "off")
+    batched_rows, evaluated, batched = outcome(own, query, "on")
+    assert batched_rows == rows
+    if made is not None:
+        assert evaluated["word"] == made
+        assert batched.get("word", (0, 0))[0] == batches
