@@ -158,6 +158,30 @@ foresee_call(FuncExpr *call, Foresight *foresight)
 	return column_of_value(foresight, (Expr *) call);
 }
 
+/*
+ * Of a subquery only what it is given, and what its rows are compared with; the rest belongs to its own plan. That its rows
+ * are in sight of the comparison only is what unset tells. Each part of a comparison stays by itself: a hashed subquery
+ * takes them apart.
+ */
+static Node *
+foresee_subplan(SubPlan *subplan, Foresight *foresight)
+{
+	SubPlan    *copy = copyObject(subplan);
+	Bitmapset  *unset = foresight->unset;
+	ListCell   *cell;
+
+	copy->args = (List *) foresee_mutator((Node *) copy->args, foresight);
+	foreach(cell, copy->paramIds)
+		foresight->unset = bms_add_member(bms_copy(foresight->unset), lfirst_int(cell));
+	if (copy->testexpr && is_andclause(copy->testexpr))
+		((BoolExpr *) copy->testexpr)->args =
+			(List *) foresee_mutator((Node *) ((BoolExpr *) copy->testexpr)->args, foresight);
+	else
+		copy->testexpr = foresee_mutator(copy->testexpr, foresight);
+	foresight->unset = unset;
+	return (Node *) copy;
+}
+
 /* -- all of an expression */
 
 Node *
@@ -197,14 +221,9 @@ foresee_mutator(Node *node, void *context)
 			if (find_batch_function(foresight->batch->registry, ((FuncExpr *) result)->funcid))
 				result = foresee_call((FuncExpr *) result, foresight);
 			break;
-		case T_SubPlan:			/* only what it is given: the rest belongs to its own plan */
-			{
-				SubPlan    *copy = copyObject((SubPlan *) node);
-
-				copy->args = (List *) foresee_mutator((Node *) copy->args, context);
-				result = (Node *) copy;
-				break;
-			}
+		case T_SubPlan:
+			result = foresee_subplan((SubPlan *) node, foresight);
+			break;
 		case T_List:
 		case T_TargetEntry:
 		case T_OpExpr:

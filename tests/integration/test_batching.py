@@ -154,6 +154,11 @@ KINDS = {
         " (SELECT product_id FROM reviews AS r WHERE stars = 1 AND llm.is_true('Is {review} kind?', r))",
         18,
     ),
+    "not in subquery": Kind(
+        "SELECT id FROM reviews AS r"
+        " WHERE stars = 1 AND llm.complete('Sum up {review}', r) NOT IN (SELECT name FROM products)",
+        18,
+    ),
     "cte": Kind(
         "WITH c AS MATERIALIZED (SELECT id, llm.complete('Sum up {review}', r) AS x FROM reviews AS r WHERE stars = 1)"
         " SELECT * FROM c AS one JOIN c AS two USING (id)",

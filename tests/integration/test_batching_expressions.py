@@ -369,3 +369,37 @@ def test_a_select_without_from_is_what_it_computes(
     if made is not None:
         assert evaluated["word"] == made
         assert batched.get("word", (0, 0))[0] == batches
+
+
+@pytest.mark.parametrize(
+    ("query", "made"),
+    [
+        ("SELECT id FROM a WHERE word(t, g) NOT IN (SELECT t FROM b)", 60),  # hashed
+        ("SELECT id, word(t, g) IN (SELECT b.t FROM b WHERE b.a_id = a.id) FROM a", 60),
+        ("SELECT id, word(t, g) > ALL (SELECT b.t FROM b WHERE b.a_id > 30) FROM a", 60),
+        ("SELECT id FROM a WHERE (g, word(t, g)) NOT IN (SELECT id, t FROM b)", 60),
+        ("SELECT id FROM a WHERE (word(t, 1), word(t, g)) NOT IN (SELECT t, t FROM b)", 120),
+        ("SELECT id, (word(t, 1), word(t, g)) = (SELECT t, t FROM b WHERE b.id = a.id) FROM a", 120),
+        ("SELECT id FROM a WHERE g < 3 OR word(t, g) NOT IN (SELECT t FROM b)", 15),
+        ("SELECT CASE WHEN g = 3 THEN word(t, g) NOT IN (SELECT t FROM b) END FROM a", 15),
+        ("SELECT id, word(t, g) NOT IN (SELECT word(t, 2) FROM b) FROM a", 60 + 90),
+    ],
+)
+def test_what_is_compared_with_a_subquery_is_asked_once_a_row(own: Conn, query: str, made: int) -> None:
+    rows, _, _ = outcome(own, query, "off")
+    batched_rows, evaluated, batched = outcome(own, query, "on")
+    assert batched_rows == rows
+    assert evaluated["word"] == made
+    assert batched["word"] == (max(1, made // 60), made)
+
+
+def test_what_is_compared_with_each_row_of_a_subquery_stays(own: Conn) -> None:
+    """A call that a comparison makes of the subquery's row has no value before."""
+    own.execute("""CREATE FUNCTION alike(x text, y text) RETURNS boolean LANGUAGE sql STABLE
+                   AS 'SELECT x < word(y, 1)'""")
+    own.execute("CREATE OPERATOR <~ (FUNCTION = alike, LEFTARG = text, RIGHTARG = text)")
+    query = "SELECT id, word(t, 2) <~ ANY (SELECT t FROM b WHERE b.id < 4) FROM a WHERE g = 3"
+    rows, _, _ = outcome(own, query, "off")
+    batched_rows, _, batched = outcome(own, query, "on")
+    assert batched_rows == rows
+    assert batched["word"] == (1, 15)
