@@ -133,6 +133,7 @@ static Node *
 constants_mutator(Node *node, void *context)
 {
 	Constants  *outer = context;
+	FuncExpr   *call;
 
 	if (node == NULL)
 		return NULL;
@@ -156,12 +157,11 @@ constants_mutator(Node *node, void *context)
 		return constants_below(node, outer, ((FromExpr *) node)->fromlist != NIL);
 	if (IsA(node, Aggref) && ((Aggref *) node)->agglevelsup > 0)
 		return constants_below(node, outer, false);
-	if (IsA(node, FuncExpr) && outer->may_replace &&
-		find_batch_function(outer->registry, ((FuncExpr *) node)->funcid) &&
-		!depends_walker(node, NULL) && !contain_volatile_functions((Node *) ((FuncExpr *) node)->args))
+	call = outer->may_replace ? as_call(node, outer->registry) : NULL;
+	if (call && !depends_walker((Node *) call, NULL) && !contain_volatile_functions((Node *) call->args))
 	{
 		outer->found = true;
-		return once(copyObject((FuncExpr *) node));
+		return once(copyObject(call));
 	}
 	return expression_tree_mutator(node, constants_mutator, context);
 }

@@ -94,16 +94,18 @@ depends_on_rows(Foresight *foresight, Node *node)
 static bool
 is_foreseeable(Foresight *foresight, FuncExpr *call)
 {
-	return find_batch_function(foresight->batch->registry, call->funcid) &&
-		may_go_ahead(foresight, (Node *) call->args) && depends_on_rows(foresight, (Node *) call->args);
+	return may_go_ahead(foresight, (Node *) call->args) && depends_on_rows(foresight, (Node *) call->args);
 }
 
 static bool
 holds_foreseeable_walker(Node *node, void *foresight)
 {
+	FuncExpr   *call;
+
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncExpr) && is_foreseeable(foresight, (FuncExpr *) node))
+	call = as_call(node, ((Foresight *) foresight)->batch->registry);
+	if (call && is_foreseeable(foresight, call))
 		return true;
 	if (IsA(node, CaseWhen))	/* which walkers of CaseExpr never see */
 		return holds_foreseeable_walker((Node *) ((CaseWhen *) node)->expr, foresight) ||
@@ -150,11 +152,14 @@ column_of_value(Foresight *foresight, Expr *expr)
 							exprTypmod((Node *) expr), exprCollation((Node *) expr), 0);
 }
 
+/* The column of a call whose arguments have been foreseen, or the expression as it is. */
 static Node *
-foresee_call(FuncExpr *call, Foresight *foresight)
+foresee_call(Node *node, Foresight *foresight)
 {
-	if (foresight->blind || !is_foreseeable(foresight, call))
-		return (Node *) call;
+	FuncExpr   *call = as_call(node, foresight->batch->registry);
+
+	if (call == NULL || foresight->blind || !is_foreseeable(foresight, call))
+		return node;
 	return column_of_value(foresight, (Expr *) call);
 }
 
@@ -217,16 +222,14 @@ foresee_mutator(Node *node, void *context)
 				break;
 			}
 		case T_FuncExpr:
-			result = expression_tree_mutator(node, foresee_mutator, context);
-			if (find_batch_function(foresight->batch->registry, ((FuncExpr *) result)->funcid))
-				result = foresee_call((FuncExpr *) result, foresight);
+		case T_OpExpr:
+			result = foresee_call(expression_tree_mutator(node, foresee_mutator, context), foresight);
 			break;
 		case T_SubPlan:
 			result = foresee_subplan((SubPlan *) node, foresight);
 			break;
 		case T_List:
 		case T_TargetEntry:
-		case T_OpExpr:
 		case T_DistinctExpr:
 		case T_NullIfExpr:
 		case T_ScalarArrayOpExpr:

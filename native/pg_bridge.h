@@ -61,6 +61,7 @@ typedef struct Registry
 extern Registry *new_registry(void);
 extern BatchFunction *find_batch_function(Registry *registry, Oid function);
 extern void depend_on_registry(PlannedStmt *stmt, Registry *registry);
+extern FuncExpr *as_call(Node *node, Registry *registry);
 extern bool contains_call(Node *node, Registry *registry);
 extern double cost_of(Oid function);
 extern void registry_init(void);

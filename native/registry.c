@@ -22,6 +22,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -244,12 +245,34 @@ depend_on_registry(PlannedStmt *stmt, Registry *registry)
 	}
 }
 
+/*
+ * The call of a batchable function that an expression is, or that an operator stands for; NULL if it is none. The planner
+ * keeps operators, for all that it knows of them: indexes, hashing, selectivity.
+ */
+FuncExpr *
+as_call(Node *node, Registry *registry)
+{
+	Oid			function;
+
+	if (IsA(node, FuncExpr))
+		return find_batch_function(registry, ((FuncExpr *) node)->funcid) ? (FuncExpr *) node : NULL;
+	if (!IsA(node, OpExpr))
+		return NULL;
+	function = ((OpExpr *) node)->opfuncid;
+	if (!OidIsValid(function))	/* before planning */
+		function = get_opcode(((OpExpr *) node)->opno);
+	if (!find_batch_function(registry, function))
+		return NULL;
+	return makeFuncExpr(function, ((OpExpr *) node)->opresulttype, ((OpExpr *) node)->args,
+						((OpExpr *) node)->opcollid, ((OpExpr *) node)->inputcollid, COERCE_EXPLICIT_CALL);
+}
+
 static bool
 contains_call_walker(Node *node, void *registry)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncExpr) && find_batch_function(registry, ((FuncExpr *) node)->funcid))
+	if (as_call(node, registry))
 		return true;
 	return expression_tree_walker(node, contains_call_walker, registry);
 }

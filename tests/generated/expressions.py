@@ -98,7 +98,10 @@ class Expressions:
             kind = self.choices.pick(("int", "bool", "text[]", "pair", "text"))
             value = self.value(scope, kind, min(depth - 1, 1))
             return f"label({'(' + value + ')::text' if kind == 'text' else value}, {self.number(scope, 0)})"
-        return f"{name}({self.text(scope, depth - 1)}, {self.number(scope, min(depth - 1, 1))})"
+        text, number = self.text(scope, depth - 1), self.number(scope, min(depth - 1, 1))
+        if name == "word" and self.choices.chance(15):
+            return f"(({text}) <~> ({number}))"
+        return f"{name}({text}, {number})"
 
     def text(self, scope: Scope, depth: int = 2) -> str:
         """A text."""

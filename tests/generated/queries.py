@@ -139,7 +139,7 @@ class Queries:
                 lambda: (f"unnest({texts()}) AS {alias} (t)", text),
                 lambda: (f"unnest({texts()}) WITH ORDINALITY AS {alias} (t, o)", text),
                 lambda: (f"generate_series(1, {expressions.number(visible, 2)} % 4) AS {alias} (g)", (("g", "int"),)),
-                lambda: (f"{call()} AS {alias} (t)", text),
+                lambda: (f"coalesce({call()}, 'none') AS {alias} (t)", text),
                 lambda: (f"ROWS FROM (unnest({texts()}), generate_series(1, 2)) AS {alias} (t, g)", both),
                 lambda: (f"(VALUES ({call()}, 1), ({call()}, 2)) AS {alias} (t, g)", both),
                 lambda: (f"(SELECT {call()} AS t, 3 AS g {where()} OFFSET 0) AS {alias}", both),

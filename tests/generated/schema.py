@@ -176,6 +176,8 @@ FROM (VALUES ('word(text, int)', '(text, int)'), ('passes(anyelement, int)', '(a
              ('label(anyelement, int)', '(anyelement, int)'),
              ('psafe(text, int)', '(text, int)'), ('prestricted(text, int)', '(text, int)')) AS v (f, f_args);
 
+CREATE OPERATOR <~> (FUNCTION = word, LEFTARG = text, RIGHTARG = int);
+
 -- None of these is batched by itself.
 CREATE FUNCTION shout(t text) RETURNS text LANGUAGE sql STABLE AS 'SELECT upper(word($1, 2)) || ''!''';
 CREATE FUNCTION slow(n int) RETURNS boolean LANGUAGE plpgsql STABLE COST 1000000 AS $$

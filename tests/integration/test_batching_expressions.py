@@ -403,3 +403,52 @@ def test_what_is_compared_with_each_row_of_a_subquery_stays(own: Conn) -> None:
     batched_rows, _, batched = outcome(own, query, "on")
     assert batched_rows == rows
     assert batched["word"] == (1, 15)
+
+
+OPERATORS = """
+CREATE OPERATOR <~> (FUNCTION = word, LEFTARG = text, RIGHTARG = int);
+CREATE FUNCTION same(x text, y text) RETURNS boolean LANGUAGE plpgsql STABLE COST 500 AS 'BEGIN RETURN x = y; END';
+CREATE FUNCTION same_batch(statement bigint, node int, x json[], y json[]) RETURNS boolean[]
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM note('same', cardinality(x));
+    RETURN ARRAY(SELECT a #>> '{}' = b #>> '{}' FROM unnest(x, y) WITH ORDINALITY AS u (a, b, o) ORDER BY o);
+END $$;
+SELECT llm.register_batch('same(text, text)', 'same_batch(bigint, int, json[], json[])');
+CREATE OPERATOR === (FUNCTION = same, LEFTARG = text, RIGHTARG = text, COMMUTATOR = ===, RESTRICT = eqsel,
+                     JOIN = eqjoinsel, HASHES);
+CREATE OPERATOR CLASS same_ops FOR TYPE text USING hash AS OPERATOR 1 ===, FUNCTION 1 hashtext(text);
+CREATE INDEX same ON b USING hash (t same_ops);
+"""
+
+
+def test_an_operator_over_a_function_is_its_call(own: Conn) -> None:
+    own.execute(OPERATORS)
+    for query, made, batches in (
+        ("SELECT id, t <~> g FROM a", 60, 1),
+        ("SELECT id FROM a WHERE (t <~> g) LIKE '%3' AND upper(word(t, g)) > 'A'", 60, 1),
+        ("SELECT id, (t <~> g) <~> 2 FROM a WHERE g = 3", 30, 2),
+        ("SELECT CASE WHEN g = 3 THEN t <~> 1 END FROM a", 15, 1),
+        ("SELECT id, 'k' <~> 1 FROM a", 1, 0),
+    ):
+        rows, _, _ = outcome(own, query, "off")
+        batched_rows, evaluated, batched = outcome(own, query, "on")
+        assert batched_rows == rows
+        assert evaluated["word"] == made, query
+        assert batched.get("word", (0, 0))[0] == batches, query
+
+
+def test_the_planner_knows_an_operator_as_before(own: Conn) -> None:
+    """One that can be hashed, or looked up in an index, is; as a condition it is batched."""
+    own.execute(OPERATORS)
+    for query, without, node in (
+        ("SELECT a.id, b.id FROM a JOIN b ON a.t === b.t", ("indexscan", "bitmapscan"), "Hash Cond: (a.t === b.t)"),
+        ("SELECT id FROM b WHERE t === 'no'", ("seqscan", "bitmapscan"), "Index Cond: (t === 'no'::text)"),
+    ):
+        own.execute("RESET ALL; SET enable_material = off")
+        own.execute("; ".join(f"SET enable_{name} = off" for name in without).encode())
+        assert node in "".join(line for (line,) in own.execute(f"EXPLAIN {query}".encode()))
+        rows, _, _ = outcome(own, query, "off")
+        assert outcome(own, query, "on") == (rows, {}, {})
+    rows, _, _ = outcome(own, "SELECT id FROM a WHERE t === lower(t)", "off")
+    assert outcome(own, "SELECT id FROM a WHERE t === lower(t)", "on") == (rows, {}, {"same": (1, 60)})
