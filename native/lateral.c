@@ -7,7 +7,7 @@
  * A nested loop hands columns of its outer side to its inner side as executor parameters, and runs the inner side once
  * for each outer row. A call there whose inputs are such parameters is one that each outer row makes: it becomes a
  * column of a batch node over the outer side, and its place takes one more parameter, which the loop sets from that
- * column. So the inner side stays what it is: a function, a row of VALUES, a SELECT without FROM.
+ * column. So the inner side stays what it is: a function, a row of VALUES, a SELECT without FROM, a look-up in an index.
  *
  * This is done for what is evaluated whenever the inner side is asked for its first row. What is evaluated for each row
  * of the inner side, and not if there is none, stays, and so does what reads a parameter that is set within the inner
@@ -193,6 +193,49 @@ supply_append(Lateral *lateral, List *plans, Consumer consumer, bool all_at_once
 	}
 }
 
+/* What is looked up in an index is compared with the index's columns, which are Vars of INDEX_VAR here. */
+static List *
+supply_index_quals(Lateral *lateral, List *quals, Bitmapset **reads)
+{
+	Node	   *supplied = supply(lateral, swap_sides((Node *) quals, INDEX_VAR, OUTER_VAR), false, reads);
+
+	return (List *) swap_sides(supplied, OUTER_VAR, INDEX_VAR);
+}
+
+static void
+supply_index(Lateral *lateral, Plan *plan, Bitmapset **reads)
+{
+	switch (nodeTag(plan))
+	{
+		case T_IndexScan:
+			{
+				IndexScan  *scan = (IndexScan *) plan;
+
+				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
+				scan->indexqualorig = (List *) supply(lateral, (Node *) scan->indexqualorig, false, reads);
+				break;
+			}
+		case T_IndexOnlyScan:
+			{
+				IndexOnlyScan *scan = (IndexOnlyScan *) plan;
+
+				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
+				scan->recheckqual = supply_index_quals(lateral, scan->recheckqual, reads);
+				break;
+			}
+		case T_BitmapIndexScan:
+			{
+				BitmapIndexScan *scan = (BitmapIndexScan *) plan;
+
+				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
+				scan->indexqualorig = (List *) supply(lateral, (Node *) scan->indexqualorig, false, reads);
+				break;
+			}
+		default:
+			break;
+	}
+}
+
 /* Are there plans that are left out when it is run? */
 static bool
 is_pruned(Append *append)
@@ -267,6 +310,22 @@ supply_node(Lateral *lateral, Plan *plan, Consumer consumer, Bitmapset **reads)
 		case T_Limit:
 			if (surely_has_row((Limit *) plan))
 				supply_plan(lateral, outerPlan(plan), below, reads);
+			break;
+		case T_IndexScan:
+		case T_IndexOnlyScan:
+		case T_BitmapIndexScan:
+			supply_index(lateral, plan, reads);
+			break;
+		case T_BitmapHeapScan:
+			supply_plan(lateral, outerPlan(plan), below, reads);
+			((BitmapHeapScan *) plan)->bitmapqualorig =
+				(List *) supply(lateral, (Node *) ((BitmapHeapScan *) plan)->bitmapqualorig, false, reads);
+			break;
+		case T_BitmapOr:
+			supply_append(lateral, ((BitmapOr *) plan)->bitmapplans, below, true, reads);
+			break;
+		case T_BitmapAnd:		/* ends where nothing is left */
+			supply_plan(lateral, linitial(((BitmapAnd *) plan)->bitmapplans), below, reads);
 			break;
 		case T_Material:
 		case T_Sort:

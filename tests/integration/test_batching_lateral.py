@@ -98,6 +98,31 @@ def test_calls_in_from(own: Conn, name: str) -> None:
     assert calls(own) == {"word": (batches, count)}
 
 
+@pytest.mark.parametrize("join", ["JOIN", "LEFT JOIN"])
+@pytest.mark.parametrize(
+    ("off", "node", "columns"),
+    [
+        ("bitmapscan", "Index Scan", "n.*"),
+        ("bitmapscan", "Index Only Scan", "n.name"),
+        ("indexscan", "Bitmap Index Scan", "n.*"),
+    ],
+)
+def test_what_is_looked_up_in_an_index(own: Conn, join: str, off: str, node: str, columns: str) -> None:
+    own.execute(
+        "CREATE TABLE names AS SELECT 'word ' || i % 9 || '-' || i % 4 AS name, i FROM generate_series(1, 20) i"
+    )
+    own.execute("CREATE INDEX ON names (name); ANALYZE names")
+    for name in ("seqscan", "hashjoin", "mergejoin", "memoize", off):
+        own.execute(f"SET enable_{name} = off".encode())
+    query = f"SELECT a.id, {columns} FROM a {join} names AS n ON n.name = word(a.t, a.g)"
+    assert node in str(own.execute(f"EXPLAIN {query}".encode()).fetchall())
+    own.execute("SET pg_bridge.batching = off")
+    expected = rows_of(own, query)
+    own.execute("SET pg_bridge.batching = on")
+    assert rows_of(own, query) == expected
+    assert calls(own) == {"word": (1, ROWS)}
+
+
 def test_what_is_reached_for_some_rows_only_is_not_asked_ahead(own: Conn) -> None:
     """A row of VALUES behind a LIMIT, a LIMIT that may be 0, what a subquery within needs: as without batching."""
     for query in (
