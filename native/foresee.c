@@ -107,6 +107,9 @@ holds_foreseeable_walker(Node *node, void *foresight)
 	call = as_call(node, ((Foresight *) foresight)->batch->registry);
 	if (call && is_foreseeable(foresight, call))
 		return true;
+	if (IsA(node, SubPlan) && ((Foresight *) foresight)->inputs == NULL &&
+		asks_about_row((SubPlan *) node, ((Foresight *) foresight)->batch->registry))
+		return true;
 	if (IsA(node, CaseWhen))	/* which walkers of CaseExpr never see */
 		return holds_foreseeable_walker((Node *) ((CaseWhen *) node)->expr, foresight) ||
 			holds_foreseeable_walker((Node *) ((CaseWhen *) node)->result, foresight);
@@ -164,9 +167,9 @@ foresee_call(Node *node, Foresight *foresight)
 }
 
 /*
- * Of a subquery only what it is given, and what its rows are compared with; the rest belongs to its own plan. That its rows
- * are in sight of the comparison only is what unset tells. Each part of a comparison stays by itself: a hashed subquery
- * takes them apart.
+ * Of a subquery what it is given, what its rows are compared with, and what it asks about the row at hand; the rest is its own
+ * plan's affair. That its rows are in sight of the comparison only is what unset tells. Each part of a comparison stays by
+ * itself: a hashed subquery takes them apart.
  */
 static Node *
 foresee_subplan(SubPlan *subplan, Foresight *foresight)
@@ -184,6 +187,7 @@ foresee_subplan(SubPlan *subplan, Foresight *foresight)
 	else
 		copy->testexpr = foresee_mutator(copy->testexpr, foresight);
 	foresight->unset = unset;
+	foresee_inside(copy, foresight);
 	return (Node *) copy;
 }
 

@@ -25,6 +25,25 @@ extern bool holds_foreseeable(Foresight *foresight, Node *node);
 extern Node *column_of_value(Foresight *foresight, Expr *expr);
 extern Node *swap_sides(Node *expr, int from, int to);
 
+/* supply.c */
+typedef struct Supply
+{
+	Foresight	foresight;		/* its batch gets the calls, its inputs are parameters of whoever runs the plan */
+	PlannedStmt *stmt;
+	List	   *numbers;		/* of the parameter in the place of each of the batch's calls; -1 for none */
+
+	Bitmapset  *outside;		/* parameters that have their values from outside of the plan */
+	Bitmapset  *added;			/* parameters in the places of calls */
+	bool		only_looking;
+	bool		found;
+} Supply;
+
+extern bool is_to_be_supplied(Supply *supply, Plan *plan, Takes takes);
+extern void supply_calls(Supply *supply, Plan *plan, Takes takes);
+
+/* lateral.c */
+extern void foresee_inside(SubPlan *subplan, Foresight *foresight);
+
 /* conditions.c */
 extern void guard_by(Foresight *foresight, Expr **condition);
 extern void foresee_filter(Foresight *foresight, Expr **filter, Node *guarded);

@@ -1,79 +1,33 @@
 /*
  * lateral.c
- *	  The calls that the inner side of a nested loop makes of the outer side's rows.
+ *	  The calls that a plan makes of the rows of another, for each of which it is run.
  *
  *		SELECT … FROM a, jsonb_array_elements(llm.extract('…', a) -> 'items')
+ *		SELECT (SELECT count(*) FROM jsonb_array_elements(llm.extract('…', a) -> 'items')) FROM a
  *
- * A nested loop hands columns of its outer side to its inner side as executor parameters, and runs the inner side once
- * for each outer row. A call there whose inputs are such parameters is one that each outer row makes: it becomes a
- * column of a batch node over the outer side, and its place takes one more parameter, which the loop sets from that
- * column. So the inner side stays what it is: a function, a row of VALUES, a SELECT without FROM, a look-up in an index.
- *
- * This is done for what is evaluated whenever the inner side is asked for its first row. What is evaluated for each row
- * of the inner side, and not if there is none, stays, and so does what reads a parameter that is set within the inner
- * side, or has a subquery: its plan may read the loop's parameters without its expression telling.
+ * A nested loop hands columns of its outer side to its inner side as executor parameters, an expression with a subquery
+ * hands values to the subquery's plan. The calls that are made of these once a run (supply.c) become columns of a batch
+ * node over the outer side, or over the rows that the expression is evaluated for, and are handed on as well.
  */
 #include "foresee.h"
 
-#include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
 
-typedef struct Lateral
+/* -- nested loops */
+
+static Bitmapset *
+parameters_of_loop(NestLoop *loop)
 {
-	Foresight	foresight;
-	PlannedStmt *stmt;
-	NestLoop   *loop;
-	List	   *supplied;		/* for each of the batch's calls its parameter, an int; -1 for none */
-	Bitmapset  *added;			/* all of these */
-	bool		only_looking;	/* whether there is a call to be foreseen */
-	bool		found;
-} Lateral;
-
-/* -- parameters */
-
-/* The parameter in the place of a call; the loop sets it from the call's column. */
-static Node *
-parameter_of_call(Lateral *lateral, Var *column)
-{
-	Batch	   *batch = lateral->foresight.batch;
-	Param	   *param = makeNode(Param);
+	Bitmapset  *numbers = NULL;
 	ListCell   *cell;
 
-	while (list_length(lateral->supplied) < list_length(batch->calls))
-		lateral->supplied = lappend_int(lateral->supplied, -1);
-	cell = list_nth_cell(lateral->supplied, column->varattno - batch->columns - 1);
-	if (lfirst_int(cell) < 0)
-	{
-		NestLoopParam *parameter = makeNode(NestLoopParam);
-
-		parameter->paramno = lfirst_int(cell) = list_length(lateral->stmt->paramExecTypes);
-		parameter->paramval = copyObject(column);
-		parameter->paramval->varno = OUTER_VAR;
-		lateral->added = bms_add_member(lateral->added, parameter->paramno);
-		lateral->stmt->paramExecTypes = lappend_oid(lateral->stmt->paramExecTypes, column->vartype);
-		lateral->loop->nestParams = lappend(lateral->loop->nestParams, parameter);
-	}
-	param->paramkind = PARAM_EXEC;
-	param->paramid = lfirst_int(cell);
-	param->paramtype = column->vartype;
-	param->paramtypmod = column->vartypmod;
-	param->paramcollid = column->varcollid;
-	param->location = -1;
-	return (Node *) param;
+	foreach(cell, loop->nestParams)
+		numbers = bms_add_member(numbers, ((NestLoopParam *) lfirst(cell))->paramno);
+	return numbers;
 }
 
-static Node *
-columns_to_parameters(Node *node, void *lateral)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, Var) && ((Var *) node)->varno == INDEX_VAR)
-		return parameter_of_call(lateral, (Var *) node);
-	return expression_tree_mutator(node, columns_to_parameters, lateral);
-}
-
-/* What the calls of the inner side read of the loop's parameters are columns for the batch node. */
+/* What is a parameter on the inner side is a column of the outer side. */
 static Node *
 parameters_to_columns(Node *node, void *parameters)
 {
@@ -94,289 +48,15 @@ parameters_to_columns(Node *node, void *parameters)
 	return expression_tree_mutator(node, parameters_to_columns, parameters);
 }
 
-/* -- expressions */
-
-/*
- * Foresee the calls of an expression that is evaluated once a run of the inner side, and note which of the new
- * parameters it reads. guards: it must be true for what follows to be evaluated.
- */
-static Node *
-supply(Lateral *lateral, Node *expr, bool guards, Bitmapset **reads)
+/* A parameter that a loop sets from a call's column. */
+static NestLoopParam *
+loop_parameter(int number, Node *call, AttrNumber column)
 {
-	Foresight  *foresight = &lateral->foresight;
+	NestLoopParam *parameter = makeNode(NestLoopParam);
 
-	/* What has a value beforehand is what comes from outside of the inner side. */
-	foresight->unset = bms_difference(executor_parameters(expr), innerPlan(&lateral->loop->join.plan)->extParam);
-	if (lateral->only_looking)
-	{
-		lateral->found |= holds_foreseeable(foresight, expr);
-		return expr;
-	}
-	expr = foresee_mutator(expr, foresight);
-	if (guards)
-		guard_by(foresight, (Expr **) &expr);
-	expr = columns_to_parameters(expr, lateral);
-	*reads = bms_add_members(*reads, bms_intersect(executor_parameters(expr), lateral->added));
-	return expr;
-}
-
-static List *
-supply_each(Lateral *lateral, List *exprs, bool guards, Bitmapset **reads)
-{
-	List	   *supplied = NIL;
-	ListCell   *cell;
-
-	foreach(cell, exprs)
-		supplied = lappend(supplied, supply(lateral, lfirst(cell), guards, reads));
-	return supplied;
-}
-
-/* -- plan nodes, as far as they are evaluated when their first row is asked for */
-
-static void supply_plan(Lateral *lateral, Plan *plan, Consumer consumer, Bitmapset **reads);
-
-static void
-supply_functions(Lateral *lateral, FunctionScan *scan, Bitmapset **reads)
-{
-	ListCell   *cell;
-
-	foreach(cell, scan->functions)
-	{
-		RangeTblFunction *function = lfirst(cell);
-		Bitmapset  *of_function = NULL;
-
-		function->funcexpr = supply(lateral, function->funcexpr, false, &of_function);
-		function->funcparams = bms_union(function->funcparams, of_function);	/* it is run anew when they change */
-		*reads = bms_add_members(*reads, of_function);
-	}
-}
-
-/* Only the first row is surely asked for, unless every one is. */
-static void
-supply_values(Lateral *lateral, ValuesScan *scan, Consumer consumer, Bitmapset **reads)
-{
-	ListCell   *cell;
-
-	foreach(cell, scan->values_lists)
-	{
-		lfirst(cell) = supply(lateral, lfirst(cell), false, reads);
-		if (consumer.takes == MAY_STOP)
-			break;
-	}
-}
-
-static void
-supply_result(Lateral *lateral, Result *result, Consumer consumer, Bitmapset **reads)
-{
-	List	   *guard = lateral->foresight.guard;
-	bool		blind = lateral->foresight.blind;
-
-	result->resconstantqual = (Node *) supply_each(lateral, (List *) result->resconstantqual, true, reads);
-	if (outerPlan(result))
-		supply_plan(lateral, outerPlan(result), consumer, reads);
-	else
-		result->plan.targetlist = (List *) supply(lateral, (Node *) result->plan.targetlist, false, reads);
-	lateral->foresight.guard = guard;
-	lateral->foresight.blind = blind;
-}
-
-static void
-supply_append(Lateral *lateral, List *plans, Consumer consumer, bool all_at_once, Bitmapset **reads)
-{
-	ListCell   *cell;
-
-	foreach(cell, plans)
-	{
-		supply_plan(lateral, lfirst(cell), consumer, reads);
-		if (consumer.takes == MAY_STOP && !all_at_once)
-			break;
-	}
-}
-
-/* What is looked up in an index is compared with the index's columns, which are Vars of INDEX_VAR here. */
-static List *
-supply_index_quals(Lateral *lateral, List *quals, Bitmapset **reads)
-{
-	Node	   *supplied = supply(lateral, swap_sides((Node *) quals, INDEX_VAR, OUTER_VAR), false, reads);
-
-	return (List *) swap_sides(supplied, OUTER_VAR, INDEX_VAR);
-}
-
-static void
-supply_index(Lateral *lateral, Plan *plan, Bitmapset **reads)
-{
-	switch (nodeTag(plan))
-	{
-		case T_IndexScan:
-			{
-				IndexScan  *scan = (IndexScan *) plan;
-
-				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
-				scan->indexqualorig = (List *) supply(lateral, (Node *) scan->indexqualorig, false, reads);
-				break;
-			}
-		case T_IndexOnlyScan:
-			{
-				IndexOnlyScan *scan = (IndexOnlyScan *) plan;
-
-				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
-				scan->recheckqual = supply_index_quals(lateral, scan->recheckqual, reads);
-				break;
-			}
-		case T_BitmapIndexScan:
-			{
-				BitmapIndexScan *scan = (BitmapIndexScan *) plan;
-
-				scan->indexqual = supply_index_quals(lateral, scan->indexqual, reads);
-				scan->indexqualorig = (List *) supply(lateral, (Node *) scan->indexqualorig, false, reads);
-				break;
-			}
-		default:
-			break;
-	}
-}
-
-/* Are there plans that are left out when it is run? */
-static bool
-is_pruned(Append *append)
-{
-#if PG_VERSION_NUM >= 180000
-	return append->part_prune_index >= 0;
-#else
-	return append->part_prune_info != NULL;
-#endif
-}
-
-/*
- * A row of the outer side that has the same keys as another gets the other's rows. The new parameters follow from
- * others, so nothing else is to be told apart: they are keys, lest each change of theirs empty the cache.
- */
-static void
-supply_memoize(Lateral *lateral, Memoize *memoize, Bitmapset **reads)
-{
-	memoize->param_exprs = (List *) supply(lateral, (Node *) memoize->param_exprs, false, reads);
-	memoize->keyparamids = bms_union(memoize->keyparamids, *reads);
-}
-
-/* Whatever is asked for a row asks this node for one. */
-static bool
-surely_has_row(Limit *limit)
-{
-	Const	   *count = (Const *) limit->limitCount;
-
-	return count == NULL || (IsA(count, Const) && (count->constisnull || DatumGetInt64(count->constvalue) > 0));
-}
-
-static void
-supply_node(Lateral *lateral, Plan *plan, Consumer consumer, Bitmapset **reads)
-{
-	Consumer	below = consumer_below(plan, OUTER_VAR, consumer);
-
-	switch (nodeTag(plan))
-	{
-		case T_FunctionScan:
-			supply_functions(lateral, (FunctionScan *) plan, reads);
-			break;
-		case T_TableFuncScan:
-			((TableFuncScan *) plan)->tablefunc->docexpr =
-				supply(lateral, ((TableFuncScan *) plan)->tablefunc->docexpr, false, reads);
-			break;
-		case T_ValuesScan:
-			supply_values(lateral, (ValuesScan *) plan, consumer, reads);
-			break;
-		case T_Result:
-			supply_result(lateral, (Result *) plan, below, reads);
-			break;
-		case T_ProjectSet:		/* over one row, if that has no condition */
-			if (IsA(outerPlan(plan), Result) && outerPlan(outerPlan(plan)) == NULL &&
-				((Result *) outerPlan(plan))->resconstantqual == NULL)
-				plan->targetlist = (List *) supply(lateral, (Node *) plan->targetlist, false, reads);
-			supply_plan(lateral, outerPlan(plan), below, reads);
-			break;
-		case T_SubqueryScan:
-			supply_plan(lateral, ((SubqueryScan *) plan)->subplan, below, reads);
-			break;
-		case T_Append:
-			if (!is_pruned((Append *) plan))
-				supply_append(lateral, ((Append *) plan)->appendplans, below, false, reads);
-			break;
-		case T_MergeAppend:
-			supply_append(lateral, ((MergeAppend *) plan)->mergeplans, below, true, reads);
-			break;
-		case T_Memoize:
-			supply_plan(lateral, outerPlan(plan), below, reads);
-			supply_memoize(lateral, (Memoize *) plan, reads);
-			break;
-		case T_Limit:
-			if (surely_has_row((Limit *) plan))
-				supply_plan(lateral, outerPlan(plan), below, reads);
-			break;
-		case T_IndexScan:
-		case T_IndexOnlyScan:
-		case T_BitmapIndexScan:
-			supply_index(lateral, plan, reads);
-			break;
-		case T_BitmapHeapScan:
-			supply_plan(lateral, outerPlan(plan), below, reads);
-			((BitmapHeapScan *) plan)->bitmapqualorig =
-				(List *) supply(lateral, (Node *) ((BitmapHeapScan *) plan)->bitmapqualorig, false, reads);
-			break;
-		case T_BitmapOr:
-			supply_append(lateral, ((BitmapOr *) plan)->bitmapplans, below, true, reads);
-			break;
-		case T_BitmapAnd:		/* ends where nothing is left */
-			supply_plan(lateral, linitial(((BitmapAnd *) plan)->bitmapplans), below, reads);
-			break;
-		case T_Material:
-		case T_Sort:
-		case T_IncrementalSort:
-		case T_Unique:
-		case T_Group:
-		case T_Agg:
-		case T_WindowAgg:
-		case T_NestLoop:
-			supply_plan(lateral, outerPlan(plan), below, reads);
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-supply_plan(Lateral *lateral, Plan *plan, Consumer consumer, Bitmapset **reads)
-{
-	Bitmapset  *here = NULL;
-
-	check_stack_depth();
-	supply_node(lateral, plan, consumer, &here);
-	plan->extParam = bms_union(plan->extParam, here);
-	plan->allParam = bms_union(plan->allParam, here);
-	*reads = bms_add_members(*reads, here);
-}
-
-/* -- the loop */
-
-static Bitmapset *
-parameters_of_loop(NestLoop *loop)
-{
-	Bitmapset  *numbers = NULL;
-	ListCell   *cell;
-
-	foreach(cell, loop->nestParams)
-		numbers = bms_add_member(numbers, ((NestLoopParam *) lfirst(cell))->paramno);
-	return numbers;
-}
-
-static void
-supply_inner_side(Lateral *lateral, bool only_looking)
-{
-	Join	   *join = &lateral->loop->join;
-	bool		first_only = join->inner_unique || join->jointype == JOIN_SEMI || join->jointype == JOIN_ANTI;
-	Consumer	consumer = {first_only ? MAY_STOP : TAKES_EVERY_ROW, NIL};
-	Bitmapset  *reads = NULL;
-
-	lateral->only_looking = only_looking;
-	supply_plan(lateral, innerPlan(&join->plan), consumer, &reads);
+	parameter->paramno = number;
+	parameter->paramval = makeVar(OUTER_VAR, column, exprType(call), exprTypmod(call), exprCollation(call), 0);
+	return parameter;
 }
 
 /*
@@ -386,18 +66,147 @@ supply_inner_side(Lateral *lateral, bool only_looking)
 bool
 foresee_inner_side(Batch *batch, NestLoop *loop, PlannedStmt *stmt)
 {
-	Lateral		lateral = {{batch}, stmt, loop};
+	Join	   *join = &loop->join;
+	bool		first_only = join->inner_unique || join->jointype == JOIN_SEMI || join->jointype == JOIN_ANTI;
+	Takes		takes = first_only ? MAY_STOP : TAKES_EVERY_ROW;
 	List	   *parameters = list_copy(loop->nestParams);
+	Supply		supply = {{batch}, stmt};
+	ListCell   *call;
+	ListCell   *number;
+	AttrNumber	column = batch->columns;
 
-	lateral.foresight.inputs = parameters_of_loop(loop);
-	if (lateral.foresight.inputs == NULL)
-		return false;
+	supply.foresight.inputs = parameters_of_loop(loop);
 	batch->volatile_subqueries = true;
-	supply_inner_side(&lateral, true);
-	if (!lateral.found)
+	if (parameters == NIL || !is_to_be_supplied(&supply, innerPlan(&join->plan), takes))
 		return false;
-	supply_inner_side(&lateral, false);
+	supply_calls(&supply, innerPlan(&join->plan), takes);
+	forboth(call, batch->calls, number, supply.numbers)
+	{
+		column++;
+		if (lfirst_int(number) >= 0)
+			loop->nestParams = lappend(loop->nestParams, loop_parameter(lfirst_int(number), lfirst(call), column));
+	}
 	batch->calls = (List *) parameters_to_columns((Node *) batch->calls, parameters);
 	batch->guards = (List *) parameters_to_columns((Node *) batch->guards, parameters);
 	return batch->calls != NIL;
+}
+
+/* -- subqueries */
+
+static void
+note_init_plan(Plan **place, Consumer consumer, void *found)
+{
+	*(bool *) found |= (*place)->initPlan != NIL;
+	visit_children(*place, consumer, note_init_plan, found);
+}
+
+/* A plan is copied with all that is in it but the subqueries of its expressions; what is run once for all must not be two. */
+static bool
+may_be_copied(Plan *plan)
+{
+	Consumer	any = {MAY_STOP, NIL};
+	bool		found = false;
+
+	note_init_plan(&plan, any, &found);
+	return !found;
+}
+
+static Takes
+takes_of_subquery(SubPlan *subplan)
+{
+	return subplan->subLinkType == ARRAY_SUBLINK ? TAKES_EVERY_ROW : MAY_STOP;
+}
+
+static Supply
+supply_of_subquery(SubPlan *subplan, Registry *registry)
+{
+	Supply		supply = {{new_batch(registry, true, 0)}, registry->stmt};
+	ListCell   *cell;
+
+	foreach(cell, subplan->parParam)
+		supply.foresight.inputs = bms_add_member(supply.foresight.inputs, lfirst_int(cell));
+	return supply;
+}
+
+/* Does a subquery make calls, once a run, of what it is given? */
+bool
+asks_about_row(SubPlan *subplan, Registry *registry)
+{
+	Supply		supply;
+	Plan	   *plan;
+
+	if (registry->stmt == NULL || subplan->parParam == NIL)
+		return false;
+	supply = supply_of_subquery(subplan, registry);
+	plan = list_nth(registry->stmt->subplans, subplan->plan_id - 1);
+	return may_be_copied(plan) && is_to_be_supplied(&supply, plan, takes_of_subquery(subplan));
+}
+
+typedef struct Given
+{
+	List	   *numbers;		/* of the parameters */
+	List	   *values;			/* what they are given, over the scan tuple */
+	List	   *columns;		/* of the scan tuple, for the calls so far */
+} Given;
+
+static Node *
+given_mutator(Node *node, void *context)
+{
+	Given	   *given = context;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && ((Var *) node)->varno == INDEX_VAR)
+		return copyObject(list_nth(given->columns, ((Var *) node)->varattno - 1));
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+	{
+		ListCell   *number;
+		ListCell   *value;
+
+		forboth(number, given->numbers, value, given->values)
+			if (lfirst_int(number) == ((Param *) node)->paramid)
+				return copyObject(lfirst(value));
+	}
+	return expression_tree_mutator(node, given_mutator, context);
+}
+
+/*
+ * Foresee the calls that a subquery makes of what it is given, which has been foreseen. The planner lets several expressions
+ * share a plan, the children of an Append say; this one gets a plan of its own.
+ */
+void
+foresee_inside(SubPlan *subplan, Foresight *foresight)
+{
+	Registry   *registry = foresight->batch->registry;
+	List	   *guard = foresight->guard;
+	Given		given = {list_copy(subplan->parParam), list_copy(subplan->args), NIL};
+	Supply		supply;
+	Plan	   *plan;
+	ListCell   *call;
+	ListCell   *condition;
+	ListCell   *number;
+
+	if (foresight->blind || foresight->inputs || !may_go_ahead(foresight, (Node *) subplan->args) ||
+		!asks_about_row(subplan, registry))
+		return;
+	plan = copyObject(list_nth(registry->stmt->subplans, subplan->plan_id - 1));
+	registry->stmt->subplans = lappend(registry->stmt->subplans, plan);
+	registry->copied = lappend_int(registry->copied, subplan->plan_id);
+	subplan->plan_id = list_length(registry->stmt->subplans);
+
+	supply = supply_of_subquery(subplan, registry);
+	supply_calls(&supply, plan, takes_of_subquery(subplan));
+	forthree(call, supply.foresight.batch->calls, condition, supply.foresight.batch->guards, number, supply.numbers)
+	{
+		Node	   *column;
+
+		foresight->guard = list_concat(list_copy(guard), (List *) given_mutator(lfirst(condition), &given));
+		column = column_of_value(foresight, (Expr *) given_mutator(lfirst(call), &given));
+		given.columns = lappend(given.columns, column);
+		if (lfirst_int(number) < 0)
+			continue;
+		subplan->parParam = lappend_int(subplan->parParam, lfirst_int(number));
+		subplan->args = lappend(subplan->args, column);
+	}
+	foresight->guard = guard;
 }

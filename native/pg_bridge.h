@@ -13,7 +13,8 @@
  *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
  *						proofs.c		what the planner proved with quals that are moved
  *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
- *						lateral.c		calls on a nested loop's inner side, of its outer side's rows
+ *						lateral.c		calls in functions in FROM and in subqueries, of the rows that they are run for
+ *						supply.c		such calls become parameters of the plan that makes them
  *						foresee.c		an expression's calls become columns of the batch node
  *						conditions.c	the condition under which each call would be reached
  *						closed.c		whether an expression can be evaluated by itself
@@ -56,6 +57,8 @@ typedef struct BatchFunction
 typedef struct Registry
 {
 	List	   *functions;		/* of BatchFunction, batchable or not */
+	PlannedStmt *stmt;			/* while its plan is rewritten, if calls in its subqueries can be foreseen; else NULL */
+	List	   *copied;			/* the numbers of subplans that have copies at the end of the statement's list, in order */
 } Registry;
 
 extern Registry *new_registry(void);
@@ -121,6 +124,7 @@ extern Node *foresee_aggregates(Batch *batch, Node *expr);
 extern void next_stage(Batch *batch);
 
 /* lateral.c */
+extern bool asks_about_row(SubPlan *subplan, Registry *registry);
 extern bool foresee_inner_side(Batch *batch, NestLoop *loop, PlannedStmt *stmt);
 
 /* consumers.c */

@@ -272,7 +272,7 @@ contains_call_walker(Node *node, void *registry)
 {
 	if (node == NULL)
 		return false;
-	if (as_call(node, registry))
+	if (as_call(node, registry) || (IsA(node, SubPlan) && asks_about_row((SubPlan *) node, registry)))
 		return true;
 	return expression_tree_walker(node, contains_call_walker, registry);
 }

@@ -525,6 +525,23 @@ may_reach_workers(PlannedStmt *stmt, Plan *subplan)
 	return stmt->parallelModeNeeded && subplan->parallel_safe;
 }
 
+/* A plan's copy has nodes of its own: what is kept of a node in execution is kept by its number. */
+static void
+renumber(Plan **place, Consumer consumer, void *rewriting)
+{
+	(*place)->plan_node_id = ((Rewriting *) rewriting)->next_id++;
+	visit_children(*place, consumer, renumber, rewriting);
+}
+
+/* The place of the subplan that one of a statement's is, or is a copy of. */
+static int
+planned_subplan(Registry *registry, int place, int planned)
+{
+	while (place >= planned)
+		place = list_nth_int(registry->copied, place - planned) - 1;
+	return place;
+}
+
 /* PostgreSQL lets a cursor that nobody declared with or without SCROLL go back if its plan can. */
 static bool
 must_go_back(PlannedStmt *stmt, int cursor_options)
@@ -548,14 +565,20 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	Consumer	client = {AS_THE_CLIENT_TAKES, NIL};
 	Takes	   *takes = takes_of_subplans(stmt);
 	bool		back = must_go_back(stmt, cursor_options);
+	int			planned = list_length(stmt->subplans);
 	ListCell   *cell;
 
 	rewriting.next_id = next_plan_node_id(stmt);
+	/* Of what the statement's own tree runs once a row; subplans must come after those that they use. */
+	registry->stmt = volatile_subqueries || stmt->parallelModeNeeded ? NULL : stmt;
 	stmt->planTree = rewrite_tree(stmt->planTree, client, &rewriting);
+	registry->stmt = NULL;
 	foreach(cell, stmt->subplans)
 	{
-		Consumer	consumer = {takes[foreach_current_index(cell)], NIL};
+		Consumer	consumer = {takes[planned_subplan(registry, foreach_current_index(cell), planned)], NIL};
 
+		if (foreach_current_index(cell) >= planned)
+			renumber((Plan **) &lfirst(cell), consumer, &rewriting);
 		if (lfirst(cell) && !may_reach_workers(stmt, lfirst(cell)))
 			lfirst(cell) = rewrite_tree(lfirst(cell), consumer, &rewriting);
 	}

@@ -147,7 +147,13 @@ class Expressions:
         def bare() -> str:
             return f"(SELECT {self.choices.pick((call, one))()}{self.choices.pick(('', '', ' LIMIT 1'))})"
 
-        queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped, bare, bare)
+        def elements() -> str:
+            item = self.alias()
+            inner = Scope(((item, "text"), *scope.columns), scope.rows)
+            shown = self.choices.pick((f"max({item})", f"string_agg({item}, '+' ORDER BY {item})", "count(*)::text"))
+            return f"(SELECT {shown} FROM {self._elements(scope, item)} {self._where(inner, depth - 1)})"
+
+        queries: tuple[Maker, ...] = (sublink, first, gathered, call if self.parallel else looped, bare, bare, elements)
         return make(
             (
                 simple,
@@ -298,7 +304,33 @@ class Expressions:
             )
         )
 
+    def _elements(self, scope: Scope, item: str) -> str:
+        """What can stand in the FROM of a subquery and calls functions of the row at hand."""
+        return self.choices.make(
+            (
+                lambda: f"unnest({self.texts(scope, 2)}) AS {item}",
+                lambda: f"unnest({self.texts(scope, 2)}) AS {item}",
+                lambda: f"(VALUES ({self.call(scope, 1)}), ({self.text(scope, 1)})) AS v{item} ({item})",
+                lambda: f"(SELECT {self.call(scope, 1)} AS {item} OFFSET 0) AS v{item}",
+                lambda: f"coalesce({self.call(scope, 1)}, 'none') AS {item}",
+            )
+        )
+
     def _sublink(self, scope: Scope, depth: int) -> str:
+        if self.choices.chance(25):
+            item = self.alias()
+            where = self._where(Scope(((item, "text"), *scope.columns), scope.rows), depth - 1)
+            elements = f"{self._elements(scope, item)} {where}"
+            return self.choices.pick(
+                (
+                    f"EXISTS (SELECT FROM {elements})",
+                    f"NOT EXISTS (SELECT FROM {elements})",
+                    f"{self.text(scope, 0)} IN (SELECT {item} FROM {elements})",
+                    f"{self.text(scope, 0)} NOT IN (SELECT {item} FROM {elements})",
+                    f"{self.call(scope, 1)} > ALL (SELECT {item} FROM {elements})",
+                    f"cardinality(ARRAY(SELECT {item} FROM {elements})) > 1",
+                )
+            )
         relation, _, inner = self._inner(scope, correlated=self.choices.chance(25 if self.parallel else 60))
         where = self._where(inner, depth - 1)
         text = self.text(scope, depth - 1)

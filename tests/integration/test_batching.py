@@ -185,6 +185,16 @@ KINDS = {
         " unnest(string_to_array(llm.complete('Sum up {review}', r), ' ')) AS w ON true WHERE stars = 1",
         18,
     ),
+    "function in a subquery": Kind(
+        "SELECT r.id, (SELECT string_agg(w, '+') FROM unnest(string_to_array(llm.complete('Sum up {review}', r), ' '))"
+        " AS w) FROM reviews AS r WHERE stars = 1",
+        18,
+    ),
+    "exists, function": Kind(
+        "SELECT r.id FROM reviews AS r WHERE EXISTS"
+        " (SELECT FROM unnest(string_to_array(llm.complete('Sum up {review}', r), ' ')) AS w WHERE w LIKE '%7%')",
+        TEXTS,
+    ),
     "lateral values": Kind(
         "SELECT r.id, v.* FROM reviews AS r, LATERAL"
         " (VALUES ('sum', llm.complete('Sum up {review}', r)), ('turn', llm.complete('Turn {review}', r)))"

@@ -1,4 +1,4 @@
-"""Calls of the rows before them in FROM: functions, VALUES and SELECTs that a nested loop runs once a row."""
+"""Calls of the row at hand, in what is run once a row: functions in FROM, VALUES, SELECTs, look-ups, subqueries."""
 
 from __future__ import annotations
 
@@ -84,6 +84,35 @@ QUERIES = {
         1,
         ROWS,
     ),
+    # subqueries, in expressions
+    "count": (f"SELECT id, (SELECT count(*) FROM {PARTS} AS e) FROM a", 1, ROWS),
+    "exists": (f"SELECT id FROM a WHERE EXISTS (SELECT FROM {PARTS} AS e WHERE e = '2')", 1, ROWS),
+    "in": (f"SELECT id FROM a WHERE g = 3 AND '2' NOT IN (SELECT e FROM {PARTS} AS e)", 1, 15),
+    "array": (f"SELECT id, ARRAY(SELECT upper(e) FROM {PARTS} AS e) FROM a", 1, ROWS),
+    "subquery, case": (f"SELECT CASE WHEN g = 3 THEN (SELECT max(e) FROM {PARTS} AS e) END FROM a", 1, 15),
+    "subquery, gate": (f"SELECT id, (SELECT max(e) FROM {PARTS} AS e WHERE a.g = 3) FROM a", 1, 15),
+    "subquery of an aggregate": (
+        "SELECT g, (SELECT count(*) FROM unnest(ARRAY[word(max(a.t), a.g)])) FROM a GROUP BY g",
+        1,
+        4,
+    ),
+    "subquery of partitions": (  # they share a plan before
+        "SELECT id, (SELECT max(e) FROM unnest(ARRAY[word(p.t, 1)]) AS e), word(t, 2) FROM p",
+        4,
+        80,
+    ),
+    "the same twice": (
+        f"SELECT id, x, x FROM (SELECT id, (SELECT count(*) FROM {PARTS} AS e) AS x FROM a) AS s WHERE x > 1",
+        1,
+        ROWS,
+    ),
+    "subquery in an aggregate": (f"SELECT sum((SELECT count(*) FROM {PARTS} AS e)) FROM a", 1, ROWS),
+    "subquery of a join": (
+        "SELECT b.id FROM a JOIN b ON b.a_id = a.id AND a.g = 3"
+        " WHERE EXISTS (SELECT FROM unnest(ARRAY[word(b.t, a.g)]) AS e WHERE e LIKE '%3-3')",
+        1,
+        20,
+    ),
 }
 
 
@@ -131,6 +160,9 @@ def test_what_is_reached_for_some_rows_only_is_not_asked_ahead(own: Conn) -> Non
         "SELECT a.id, w FROM a, LATERAL (SELECT word((SELECT max(b.t) FROM b WHERE id = a.id), 1) AS w OFFSET 0) AS s",
         "SELECT a.id, w FROM a, LATERAL (SELECT word(a.t, (SELECT max(id) FROM b)) AS w OFFSET 0) AS s",
         "SELECT a.id, e FROM a, unnest(ARRAY[word(a.t, (random() * 0)::int)]) AS e",
+        f"SELECT a.id, (SELECT count(*) FROM {PARTS} AS e WHERE random() >= 0) FROM a",
+        f"SELECT a.id, (SELECT count(*) FROM {PARTS} AS e WHERE e > (SELECT min(t) FROM b)) FROM a",
+        f"WITH c AS MATERIALIZED (SELECT (SELECT count(*) FROM {PARTS} AS e) FROM a) SELECT * FROM c",
     ):
         own.execute("SET pg_bridge.batching = off")
         expected = rows_of(own, query)
