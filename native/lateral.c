@@ -128,7 +128,7 @@ supply_of_subquery(SubPlan *subplan, Registry *registry)
 	return supply;
 }
 
-/* Does a subquery make calls, once a run, of what it is given? */
+/* Does a subquery make calls, once a run, of what it is given? What else it reads nobody sees who moves its expression. */
 bool
 asks_about_row(SubPlan *subplan, Registry *registry)
 {
@@ -139,7 +139,8 @@ asks_about_row(SubPlan *subplan, Registry *registry)
 		return false;
 	supply = supply_of_subquery(subplan, registry);
 	plan = list_nth(registry->stmt->subplans, subplan->plan_id - 1);
-	return may_be_copied(plan) && is_to_be_supplied(&supply, plan, takes_of_subquery(subplan));
+	return bms_is_subset(plan->extParam, supply.foresight.inputs) && may_be_copied(plan) &&
+		is_to_be_supplied(&supply, plan, takes_of_subquery(subplan));
 }
 
 typedef struct Given
