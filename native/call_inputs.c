@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_statistic.h"
@@ -289,7 +290,17 @@ find_columns_of_row(RowExpr *row, Plan *plan, List **columns)
 	return true;
 }
 
-/* Find out which columns a whole row, or a JSON object, has; false where that is not known. */
+/* Is a value of a type no JSON object, whatever it is? */
+static bool
+is_single_value(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	return base != JSONOID && base != JSONBOID && !type_is_rowtype(base) &&
+		(base < FirstNormalObjectId || type_is_enum(base));
+}
+
+/* Find out which columns a whole row, a JSON object or a single value has; false where that is not known. */
 static bool
 find_columns(List *rtable, Node *input, Plan *plan, List **columns)
 {
@@ -297,6 +308,13 @@ find_columns(List *rtable, Node *input, Plan *plan, List **columns)
 	TupleDesc	type;
 
 	check_stack_depth();
+	if (is_single_value(exprType(input)))
+	{
+		add_column(columns, "input", input, plan, NULL);	/* as in pg_bridge/rows/cutting.py */
+		return true;
+	}
+	if (IsA(input, Const))
+		return true;			/* an object that is the same for all calls, mostly the empty one of those without an input */
 	if (IsA(input, Var))
 	{
 		input = follow(rtable, (Var *) input, &plan, &origin);
@@ -489,7 +507,7 @@ append_tables(StringInfo request, List *rtable, List *origins, Plan *plan, doubl
 /*
  * Append to a request what calls are about.
  *
- *	  input			the row or object, or NULL
+ *	  input			the row, object or value, or NULL
  *	  others		the other arguments that differ from row to row
  *	  plan			the node that evaluates them, for so many calls
  */

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from pg_bridge.cli.option_sql import default_in_sql
-from pg_bridge.options import ABOUT_ROWS, EVERY_CALL, OPTIONS, REQUIRED, Catalog, Function, Option
+from pg_bridge.options import EVERY_CALL, OPTIONS, REQUIRED, Catalog, Function, Option
 
 PAGES = ("docs/sql.md", "docs/foreign-tables.md")
 _REGION = re.compile(r"(?P<begin><!-- options: (?P<place>[\w ]+) -->\n).*?(?P<end><!-- end of options -->\n)", re.S)
@@ -58,9 +58,7 @@ def _functions(option: Option) -> str:
     own = EVERY_CALL & option.places
     if own == EVERY_CALL:
         return "every call"
-    if own == ABOUT_ROWS:
-        return "every call about rows"
-    return ", ".join(f"`llm.{name}`" for name in get_args(Function) if name in own and name != "complete_alone")
+    return ", ".join(f"`llm.{name}`" for name in get_args(Function) if name in own)
 
 
 def _in_catalog(option: Option, place: Catalog) -> str:

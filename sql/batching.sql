@@ -152,7 +152,8 @@ return estimates.estimate_calls(plpy, request)
 $$;
 REVOKE ALL ON FUNCTION llm._estimate_calls FROM PUBLIC;
 
--- Options are written here as in surface.sql: as `arrays`, which are arguments, and as `names` alone.
+-- Options are written here as in surface.sql: as `arrays`, which are arguments, and as `names` alone. Both forms of a function
+-- have one batch function: of whatever type a value is, here it is JSON.
 
 CREATE FUNCTION llm._complete_batch(
     statement bigint, node integer, more boolean, prompt json[], input json[], @complete.arrays@
@@ -160,15 +161,6 @@ CREATE FUNCTION llm._complete_batch(
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._answers(statement, node, more, prompt, input, '{}',
                         '{@complete.names@}', ARRAY[@complete.names@])
-$$;
-
-CREATE FUNCTION llm._complete_batch(
-    statement bigint, node integer, more boolean, prompt json[], @complete_alone.arrays@
-) RETURNS text[]
-LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._answers(statement, node, more, prompt,
-                        pg_catalog.array_fill('{}'::json, ARRAY[pg_catalog.cardinality(prompt)]), '{}',
-                        '{@complete_alone.names@}', ARRAY[@complete_alone.names@])
 $$;
 
 CREATE FUNCTION llm._is_true_batch(

@@ -58,31 +58,23 @@ BEGIN ATOMIC  -- as in llm.map
 END;
 COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model is asked anything';
 
-CREATE FUNCTION llm._row(input json) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF pg_catalog.json_typeof(input) <> 'object' THEN
-        RAISE EXCEPTION 'the input is neither a row nor a JSON object'
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Pass a whole row (the table''s alias) or jsonb_build_object(''column'', value, …).';
-    END IF;
-    RETURN input;
-END $$;
-
--- One question about one row; `options` are those of pg_bridge.options.Call.
+-- One question about one input; `options` are those of pg_bridge.options.Call.
 CREATE FUNCTION llm._ask(prompt text, input json, options json) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
-    FROM llm._complete(llm._checked(prompt), llm._row(input), options::text) AS c
+    FROM llm._complete(llm._checked(prompt), input::text, options::text) AS c
 $$;
 
 -- STABLE: they change nothing, and within a statement the same question about the same row has one answer. So views are
 -- pulled up, columns that nobody reads are not asked for, and quals go where they meet few rows. COST: some 250 times
 -- that of a page from disk, so that all else comes first.
+--
+-- Each has two forms: a literal has no type yet, and is none that anyelement could stand for. PostgreSQL takes it for text,
+-- as it does all that is text or nearly so (docs/decisions/0042).
 
 CREATE FUNCTION llm.complete(
     prompt        text,
-    input         anyelement,
+    input         anyelement DEFAULT '{}'::jsonb,
     @complete.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
@@ -90,18 +82,19 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
         @complete.values@))
 $$;
 COMMENT ON FUNCTION llm.complete(text, anyelement, @complete.types@) IS
-    'asks a prompt about one row or jsonb object';
+    'asks a prompt about one row, object or value, or about none';
 
 CREATE FUNCTION llm.complete(
     prompt        text,
-    @complete_alone.arguments@
+    input         text,
+    @complete.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT llm._ask(prompt, '{}', pg_catalog.json_build_object(
-        @complete_alone.values@))
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        @complete.values@))
 $$;
-COMMENT ON FUNCTION llm.complete(text, @complete_alone.types@) IS
-    'asks a prompt that needs no row';
+COMMENT ON FUNCTION llm.complete(text, text, @complete.types@) IS
+    'asks a prompt about one row, object or value, or about none';
 
 CREATE FUNCTION llm.is_true(
     prompt        text,
@@ -112,7 +105,20 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'boolean', @is_true.values@))::boolean
 $$;
-COMMENT ON FUNCTION llm.is_true IS 'asks a yes/no question about one row or jsonb object';
+COMMENT ON FUNCTION llm.is_true(text, anyelement, @is_true.types@) IS
+    'asks a yes/no question about one row, object or value';
+
+CREATE FUNCTION llm.is_true(
+    prompt        text,
+    input         text,
+    @is_true.arguments@
+) RETURNS boolean
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'boolean', @is_true.values@))::boolean
+$$;
+COMMENT ON FUNCTION llm.is_true(text, text, @is_true.types@) IS
+    'asks a yes/no question about one row, object or value';
 
 CREATE FUNCTION llm.classify(
     prompt        text,
@@ -124,7 +130,21 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'label', 'choices', labels, @classify.values@))
 $$;
-COMMENT ON FUNCTION llm.classify IS 'asks for one of some labels for one row or jsonb object';
+COMMENT ON FUNCTION llm.classify(text, anyelement, text[], @classify.types@) IS
+    'asks for one of some labels for one row, object or value';
+
+CREATE FUNCTION llm.classify(
+    prompt        text,
+    input         text,
+    labels        text[],
+    @classify.arguments@
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'label', 'choices', labels, @classify.values@))
+$$;
+COMMENT ON FUNCTION llm.classify(text, text, text[], @classify.types@) IS
+    'asks for one of some labels for one row, object or value';
 
 CREATE FUNCTION llm.score(
     prompt        text,
@@ -135,7 +155,20 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'number', @score.values@))::double precision
 $$;
-COMMENT ON FUNCTION llm.score IS 'asks for a number about one row or jsonb object';
+COMMENT ON FUNCTION llm.score(text, anyelement, @score.types@) IS
+    'asks for a number about one row, object or value';
+
+CREATE FUNCTION llm.score(
+    prompt        text,
+    input         text,
+    @score.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'number', @score.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.score(text, text, @score.types@) IS
+    'asks for a number about one row, object or value';
 
 CREATE FUNCTION llm.extract(
     prompt        text,
@@ -147,7 +180,21 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
     SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
         'kind', 'json', 'schema', schema, @extract.values@))::jsonb
 $$;
-COMMENT ON FUNCTION llm.extract IS 'asks for JSON of a schema about one row or jsonb object';
+COMMENT ON FUNCTION llm.extract(text, anyelement, jsonb, @extract.types@) IS
+    'asks for JSON of a schema about one row, object or value';
+
+CREATE FUNCTION llm.extract(
+    prompt        text,
+    input         text,
+    schema        jsonb,
+    @extract.arguments@
+) RETURNS jsonb
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'json', 'schema', schema, @extract.values@))::jsonb
+$$;
+COMMENT ON FUNCTION llm.extract(text, text, jsonb, @extract.types@) IS
+    'asks for JSON of a schema about one row, object or value';
 
 CREATE FUNCTION llm.last_run(
     OUT rows              bigint,

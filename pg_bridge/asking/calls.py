@@ -17,6 +17,7 @@ from pg_bridge.asking.together import Round, forget
 from pg_bridge.asking.windows import Lookout
 from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
+from pg_bridge.rows.cutting import as_row
 from pg_bridge.rows.table import Table
 
 ANSWER_CHARS = 1 << 23  # handed over at one time; PostgreSQL must hold them in one array
@@ -62,14 +63,14 @@ class Calls:
 
         Args:
             prompts: (n,) the prompt of each call.
-            rows: (n,) the row of each call, JSON text or None.
+            rows: (n,) the input of each call, JSON text or None: a row, an object or a value.
             places_of: The options, and which calls of the part have them.
         """
         for call, places in places_of.items():
             alike = self._alike.setdefault(call, _Alike())
             alike.places += [self._count + i for i in places]
             alike.prompts += [self._prompts.setdefault(prompts[i], prompts[i]) for i in places]
-            alike.rows += [rows[i] for i in places]
+            alike.rows += [as_row(rows[i]) for i in places]
         self._count += len(rows)
 
     def ask_ahead(self) -> None:
@@ -79,7 +80,7 @@ class Calls:
 
         Raises:
             TemplateError: A prompt does not parse or names an unknown column.
-            OptionError: A row is no JSON object.
+            OptionError: An input is not JSON.
             EngineError: The engine failed as a whole.
         """
         if self._ahead is not None:
@@ -187,7 +188,4 @@ def _cut(question: Question, rows: Sequence[str | None], work: Callable[[], None
             rows, lambda columns: resolve_columns(question, question.columns if columns is None else columns), work
         )
     except ValueError:
-        raise OptionError(
-            "the input is neither a row nor a JSON object",
-            hint="Pass a whole row (the table's alias) or jsonb_build_object('column', value, …).",
-        ) from None
+        raise OptionError("the input is not JSON") from None

@@ -23,10 +23,14 @@ import numpy as np
 from pg_bridge.errors import NullPrompt, TemplateError, UnknownColumn
 from pg_bridge.options import Place
 from pg_bridge.ordering import Ordering
+from pg_bridge.rows.cutting import VALUE
 from pg_bridge.rows.table import Table
 
-_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _BRACES_HINT = "Write {column} to name a column; write '{{' and '}}' where you mean the braces themselves."
+_NO_INPUT_HINT = "Pass it behind the prompt."
+_TWICE_HINT = "A brace that names no column is written twice."
+_VALUE_HINT = "Write {} to name it. Pass a row by its table's alias, a JSON object with a cast: '{\"a\": 1}'::jsonb."
 _LISTED_COLUMNS = 20
 _CHUNK_ROWS = 1024
 
@@ -40,41 +44,45 @@ class Question:
     Attributes:
         text: What is sent: `{review}` has become `review`, `{{` a brace.
         columns: The named columns, in order of first mention, each once; empty where none is named.
+        names_value: Whether `{}` stands in it, for an input that is a single value.
     """
 
     text: str
     columns: tuple[str, ...]
+    names_value: bool = False
 
 
 def parse_question(prompt: str | None) -> Question:
     """Resolve a prompt's braces.
 
     A name is everything between the braces, spaces included; a column whose name holds a brace cannot be
-    named.
+    named. `{}` names an input that is a single value.
 
     Raises:
         NullPrompt: The prompt is NULL.
-        TemplateError: A brace stands alone, or nothing stands between two.
+        TemplateError: A brace stands alone.
 
     >>> parse_question("Is {review} kind? Answer {{yes}} or {{no}}.")
-    Question(text='Is review kind? Answer {yes} or {no}.', columns=('review',))
+    Question(text='Is review kind? Answer {yes} or {no}.', columns=('review',), names_value=False)
+    >>> parse_question("Is {} kind?")
+    Question(text='Is input kind?', columns=('input',), names_value=True)
     """
     if prompt is None:
         raise NullPrompt("the prompt is NULL", hint="Pass the question as text; {column} names a column of the rows.")
     named: dict[str, None] = {}
 
     def resolve(match: re.Match[str]) -> str:
-        name, braces = match[1], match[0]
-        if name is not None:
+        braces = match[0]
+        if match[1] is not None:
+            name = match[1] or VALUE
             named[name] = None
-            return str(name)
+            return name
         if len(braces) == 2:
             return braces[0]
-        what = "{} names no column" if prompt.startswith("{}", match.start()) else f"unbalanced '{braces}'"
-        raise TemplateError(f"{what} at character {match.start() + 1} of the prompt", hint=_BRACES_HINT)
+        raise TemplateError(f"unbalanced '{braces}' at character {match.start() + 1} of the prompt", hint=_BRACES_HINT)
 
     text = _BRACES.sub(resolve, prompt)
-    return Question(text, tuple(named))
+    return Question(text, tuple(named), any(match[0] == "{}" for match in _BRACES.finditer(prompt)))
 
 
 def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, ...]:
@@ -90,11 +98,18 @@ def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, 
 
     Raises:
         UnknownColumn: A named column is not available.
+        TemplateError: `{}` stands in the question, and there is not a single value for it.
     """
     known = set(available)
+    if question.names_value and known != {VALUE}:
+        is_what = "this one is a row" if available else "there is none"
+        todo = f"Write {{column}} to name a column. {columns_hint(VALUE, available)}" if available else _NO_INPUT_HINT
+        raise TemplateError(f"{{}} names an input that is a single value, and {is_what}", hint=f"{todo} {_TWICE_HINT}")
     for name in question.columns:
+        if name not in known and known == {VALUE}:
+            raise UnknownColumn(f'column "{name}" does not exist: the input is a single value', hint=_VALUE_HINT)
         if name not in known:
-            hint = f"{columns_hint(name, available)} A brace that names no column is written twice."
+            hint = f"{columns_hint(name, available)} {_TWICE_HINT}"
             raise UnknownColumn(f'column "{name}" does not exist in the rows', hint=hint)
     if not question.columns:
         return tuple(available)

@@ -12,8 +12,6 @@ from array import array
 from collections.abc import Sequence
 from itertools import accumulate, islice
 
-from pg_bridge.errors import OptionError
-
 SPILL_BYTES = 32 * 1024 * 1024
 
 
@@ -64,22 +62,13 @@ class RowSet:
         self._file.truncate()
 
     def column_names(self) -> list[str] | None:
-        """The columns as staged, else the keys of the first row; None where that is a NULL row.
-
-        Raises:
-            OptionError: The first row is not a JSON object.
-        """
+        """The columns as staged, else the keys of the first row, a JSON object; None where that is a NULL row."""
         if self.columns is not None:
             return self.columns
         first = self.fetch(0, 1)
         if first == [None]:
             return None
-        value = json.loads(first[0]) if first and first[0] is not None else {}
-        if not isinstance(value, dict):
-            raise OptionError(
-                "a staged row is not a JSON object", hint="Insert row_to_json(alias) as the input of llm.rowset."
-            )
-        return list(value)
+        return list(json.loads(first[0])) if first and first[0] is not None else []
 
     def close(self) -> None:
         """Give the memory and the file back."""

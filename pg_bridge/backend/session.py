@@ -24,6 +24,7 @@ from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.options import Call, Server
+from pg_bridge.rows.cutting import as_row
 
 _STATEMENTS = 16
 
@@ -244,16 +245,17 @@ def start_run(
     return until_its_end(answers)
 
 
-def one_row(prompt: str | None, row: str | None) -> tuple[Fetch, list[str]]:
-    """One row as a row set of its own, and its columns.
+def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, list[str]]:
+    """One input as a row set of its own, and its columns.
 
     Args:
-        prompt: The prompt; a NULL row has the columns that it names.
-        row: The text of a JSON object, or None.
+        prompt: The prompt; a NULL input has the columns that it names.
+        value: Its JSON text, or None.
 
     Raises:
-        OptionError: It is another text.
+        OptionError: It is not JSON.
     """
+    row = as_row(value)
     rows = [row]
     columns = list(parse_question(prompt).columns if row is None else _parse_object(row))
 
@@ -270,5 +272,5 @@ def _parse_object(row: str) -> dict[str, object]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise OptionError("the input is neither a row nor a JSON object")
+        raise OptionError("the input is not JSON")
     return value

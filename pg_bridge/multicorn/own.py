@@ -31,6 +31,7 @@ from pg_bridge.foreign.answers import array_literal
 from pg_bridge.multicorn.errors import refuse, warn
 from pg_bridge.multicorn.staging import Staging
 from pg_bridge.options import Call
+from pg_bridge.rows.cutting import as_row
 
 _STAGING = Staging()
 
@@ -76,7 +77,7 @@ class RowSetRelation(OwnRelation):
                 refuse(OptionError("the name of the row set is NULL", hint="INSERT INTO llm.rowset (rowset, input) …"))
             inputs = [row["input"] for row in group]
             if row_id is None:
-                _STAGING.rowset((role, name)).extend(inputs)
+                _STAGING.rowset((role, name)).extend([as_row(each) for each in inputs])
             elif int(row_id) == 0:
                 _STAGING.rowset((role, name)).columns = _parse_names(inputs[-1])
             else:

@@ -8,7 +8,7 @@ written from it when the extension is installed (`pg_bridge.cli.option_sql`), an
 `scripts/option_tables.py`.
 """
 
-from pg_bridge.options.option import ABOUT_ROWS, EVERY_CALL, REQUIRED, Catalog, Function, Option, Where, options_of
+from pg_bridge.options.option import EVERY_CALL, REQUIRED, Catalog, Function, Option, Where, options_of
 from pg_bridge.options.records import (
     DEFAULT_SYSTEM_PROMPT,
     MULTICORN_WRAPPER,
@@ -24,7 +24,6 @@ from pg_bridge.options.records import (
 from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reorder, Value
 
 __all__ = [
-    "ABOUT_ROWS",
     "DEFAULT_SYSTEM_PROMPT",
     "EVERY_CALL",
     "MULTICORN_WRAPPER",

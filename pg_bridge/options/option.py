@@ -14,19 +14,17 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options.values import Value
 
 Catalog = Literal["server", "user mapping", "table", "column"]
-Function = Literal["map", "complete", "complete_alone", "is_true", "classify", "score", "extract"]
+Function = Literal["map", "complete", "is_true", "classify", "score", "extract"]
 Where = Catalog | Function
-"""Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`.
-`complete_alone` is the form of `llm.complete` that takes no row."""
+"""Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`."""
 
 SERVER: frozenset[Where] = frozenset({"server"})
 MAPPING: frozenset[Where] = frozenset({"user mapping"})
 TABLE: frozenset[Where] = frozenset({"table"})
 COLUMN: frozenset[Where] = frozenset({"column"})
-ABOUT_ROWS: frozenset[Where] = frozenset({"map", "complete", "is_true", "classify", "score", "extract"})
-EVERY_CALL: frozenset[Where] = ABOUT_ROWS | {"complete_alone"}
+EVERY_CALL: frozenset[Where] = frozenset({"map", "complete", "is_true", "classify", "score", "extract"})
 NOWHERE: frozenset[Where] = frozenset()
-FREE_CALLS: frozenset[Where] = frozenset({"map", "complete", "complete_alone"})
+FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})
 """Those whose answers have no form yet."""
 
 REQUIRED = MISSING

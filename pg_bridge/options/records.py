@@ -14,7 +14,6 @@ from typing import Any
 from pg_bridge.errors import OptionError
 from pg_bridge.options import values
 from pg_bridge.options.option import (
-    ABOUT_ROWS,
     COLUMN,
     EVERY_CALL,
     FREE_CALLS,
@@ -300,7 +299,7 @@ class Call:
     reorder: Reorder = option(
         "rows and columns",
         values.REORDERING,
-        ABOUT_ROWS | TABLE,
+        EVERY_CALL | TABLE,
         "what the planner may move: `rows and columns`, `rows`, `none`",
     )
     placement: Place = option(
@@ -309,11 +308,11 @@ class Call:
         TABLE,
         "where the question stands, see below: `planned`, `question first`, `row first`",
     )
-    dedup: bool = option(True, values.TRUTH, ABOUT_ROWS | TABLE, "whether equal prompts are asked once")
+    dedup: bool = option(True, values.TRUTH, EVERY_CALL | TABLE, "whether equal prompts are asked once")
     window_rows: int = option(
         1_000_000,
         values.ROWS,
-        ABOUT_ROWS | TABLE,
+        EVERY_CALL | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
     )
     cache: Cache | None = option(

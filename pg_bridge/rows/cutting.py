@@ -2,7 +2,7 @@ r"""Rows of JSON text cut into cells, which stay as they are spelled.
 
 In: rows as the JSON objects that PostgreSQL's `row_to_json` prints, and which columns to keep. Out: a tuple of cells a
 row. A cell's text is cut out of the row, not parsed and printed again: `12.50`, `1e400`, a forty-digit number and a
-json column's own spacing stay as they are.
+json column's own spacing stay as they are. A single value becomes a row of one column first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 NULL = "null"
+VALUE = "input"
+"""The only column of a row that a single value becomes, named as the functions' argument is."""
 
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -29,6 +31,17 @@ _BRACKET_OR_STRING = re.compile(rf"[\[\]{{}}]|{_STRING}")
 
 Choose = Callable[[tuple[str, ...] | None], tuple[str, ...]]
 """From a row's columns, in its own order, to those to keep; None are those of a row that is None."""
+
+
+def as_row(value: str | None) -> str | None:
+    """A JSON text as that of an object: a value that is none is its only cell; None stays None.
+
+    >>> as_row('{"a":1}'), as_row('"Heat"'), as_row("[1, 2]")
+    ('{"a":1}', '{"input": "Heat"}', '{"input": [1, 2]}')
+    """
+    if value is None or value.startswith("{") or value.lstrip().startswith("{"):
+        return value
+    return f'{{"{VALUE}": {value}}}'
 
 
 def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -90,6 +90,7 @@ def distinct(condition: str) -> str:
 
 KINDS = {
     "target list": Kind("SELECT llm.complete('Sum up {review}', r) FROM reviews AS r", TEXTS),
+    "a value": Kind("SELECT llm.complete('Sum up {}', review) FROM reviews", TEXTS),
     "whole statement": Kind("SELECT llm.complete('Sum up {review}', r), summed(r) FROM reviews AS r", TEXTS),
     "where": Kind("SELECT id FROM reviews AS r WHERE llm.is_true('Is {review} kind?', r) AND stars = 1", 18),
     "or": Kind("SELECT id FROM reviews AS r WHERE stars > 1 OR llm.is_true('Is {review} kind?', r)", 18),
@@ -327,7 +328,7 @@ ERRORS = {
     "null prompt": ("llm.complete(CASE WHEN id > 5 THEN 'x' END, r)", "22004"),
     "bad braces": ("llm.complete('Sum up {review', r)", "22023"),
     "bad option": ("llm.complete('Sum up {review}', r, max_tokens => id - 5)", "22023"),
-    "no row": ("llm.complete('Sum up', id)", "22023"),
+    "no row": ("llm.complete('Sum up {}', r)", "22023"),
     "no labels": ("llm.classify('Sum up {review}', r, NULL)", "22023"),
     "no schema": ("llm.extract('Sum up {review}', r, '[]')", "22023"),
     "unknown server": ("llm.complete('Sum up {review}', r, server => 'nope')", "42704"),
@@ -529,7 +530,10 @@ def test_execute_on_the_function_is_what_a_role_needs(conn: Conn, connect: Conne
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="complete"):
             ana.execute(query.encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            ana.execute("ALTER FUNCTION llm.is_true RESET pg_bridge.batch")
+            ana.execute(
+                "DO $$ BEGIN EXECUTE (SELECT format('ALTER FUNCTION %s RESET pg_bridge.batch', function)"
+                " FROM llm.batch_function LIMIT 1); END $$"
+            )
     finally:
         conn.execute("DROP OWNED BY ana; DROP ROLE ana")
 

@@ -219,6 +219,19 @@ def test_what_explain_cannot_know_is_left_out(fresh: Conn, database: Database, w
     assert "Already Answered" not in estimated(fresh, of_row)
 
 
+def test_inputs_of_every_kind(fresh: Conn, database: Database, ways: list[str]) -> None:
+    if database.host == "multicorn":
+        pytest.skip("of calls in batches")
+    told = {
+        call: estimated(fresh, f"SELECT llm.complete({call}) FROM review AS r")
+        for call in ("'Sum up {film}', r", "'Sum up {}', film", "'Sum up ' || film, '{}'::jsonb", "'Sum up ' || film")
+    }
+    assert [lines["Unique Questions"] for lines in told.values()] == ["about 9"] * 4
+    row, value, empty, none = (int(lines["Prompt Tokens"].split()[0]) for lines in told.values())
+    assert row == pytest.approx(value, rel=0.05)
+    assert none == empty < value
+
+
 FORGED = (
     None,
     "",

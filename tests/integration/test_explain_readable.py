@@ -62,8 +62,10 @@ CALLS = {
     "llm.extract('What?', r, '{}', max_tokens => 1024)": "llm.extract('What?'::text, r.*, '{}'::jsonb)",
     "llm.complete('Sum up', r, max_tokens => r.stars)": "llm.complete('Sum up'::text, r.*, max_tokens => r.stars)",
     "llm.complete(r.review)": "llm.complete(r.review)",
-    # as it is written, this would be the other llm.complete, and the second text the server's name
-    "llm.complete('Sum up', input => r.review)": "llm.complete('Sum up'::text, input => r.review)",
+    "llm.complete('Sum up {}', input => r.review)": "llm.complete('Sum up {}'::text, r.review)",
+    "llm.complete('Sum up {}', r.stars)": "llm.complete('Sum up {}'::text, r.stars)",
+    # in the place of the input, this would be the input
+    "llm.complete('Well?', server => r.review)": "llm.complete('Well?'::text, server => r.review)",
 }
 
 

@@ -147,7 +147,7 @@ def test_null_rows_and_rows_that_are_no_objects(conn: Conn, engine: EngineDouble
         conn.execute("""INSERT INTO llm.rowset (rowset, input) VALUES ('r', '{"n": 1}'), ('r', NULL)""")
         assert len(conn.execute(RESULT).fetchall()) == 2
     assert engine.received.prompts == ['What is n?\n{"n": 1}', 'What is n?\n{"n": null}']
-    with pytest.raises(psycopg.errors.InternalError, match="not a JSON object"), conn.transaction():
+    with pytest.raises(psycopg.errors.InternalError, match="the input is a single value"), conn.transaction():
         conn.execute("INSERT INTO llm.rowset (rowset, input) VALUES ('r', '[1]')")
         conn.execute(RESULT)
 

@@ -84,6 +84,7 @@ def trapped(host: str, set_traps: Callable[[str], None], used_conn: Conn) -> Con
 CALLS = (
     "llm.complete('say {i}', t)",
     "llm.complete('say it')",
+    "llm.complete('say {}', w)",
     "llm.is_true('odd {i}?', t)",
     "llm.classify('which {i}?', t, ARRAY['a', 'b'])",
     "llm.score('how {i}?', t)",
@@ -135,8 +136,8 @@ def test_other_functions_step_into_no_trap(trapped: Conn) -> None:
     trapped.execute("SELECT * FROM llm.map('SELECT i FROM t', 'say {i}')")
     assert trapped.execute("SELECT rows FROM llm.last_run()").fetchone() == (3,)
     assert trapped.execute("SELECT llm.version()").fetchone()
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="neither a row nor a JSON object"):
-        trapped.execute("SELECT llm.complete('say it', 1)")
+    with pytest.raises(psycopg.errors.UndefinedColumn, match="the input is a single value"):
+        trapped.execute("SELECT llm.complete('say {it}', 1)")
     for statement, sqlstate in (
         ("CREATE SERVER other FOREIGN DATA WRAPPER pg_bridge OPTIONS (colour 'red')", "HV00D"),
         ("CREATE SERVER other FOREIGN DATA WRAPPER pg_bridge", "HV00J"),

@@ -46,7 +46,6 @@ EXECUTED_BY_ALL = {
     "_check_query": "_open calls it; it does less",
     "_names": "_open calls it; it looks at its argument only",
     "_checked": "llm.map and its kin call it; it looks at its argument only",
-    "_row": "llm.complete and its kin call it; it looks at its argument only",
     "_raise": "llm.map and its kin call it; it raises what it is told, as any DO block can",
     "_map": "llm.map calls it; it asks as the caller",
     "_estimate": "llm.estimate calls it; it asks nothing, and reads as the caller",

@@ -15,7 +15,7 @@ from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.together import Round
 from pg_bridge.engine import Completion, Engine, Portion, Sampling, Usage
-from pg_bridge.errors import CallError, NullPrompt, OptionError, UnknownColumn
+from pg_bridge.errors import CallError, NullPrompt, OptionError, TemplateError, UnknownColumn
 from pg_bridge.options import Call
 
 
@@ -110,6 +110,26 @@ def test_what_another_node_has_asked_is_known() -> None:
     assert len(asked) == 2  # other options, another answer
 
 
+def test_a_value_is_a_row_of_one_column() -> None:
+    asked: list[str] = []
+    values: list[str | None] = [
+        '"Heat"',
+        ' {"input": "Heat"}',
+        "[1, 2]",
+        "12.50",
+        "null",
+        None,
+        '{"input": "{"}',
+        '"{"',
+    ]
+    ask(Memory(), ["{}?"] * len(values), values, Call(), asked)
+    assert sorted(asked) == sorted(
+        f'input?\n{{"input": {cell}}}' for cell in ('"Heat"', "[1, 2]", "12.50", "null", '"{"')
+    )
+    ask(Memory(), ["Well?"] * 2, ['"Heat"', None], Call(), asked := [])
+    assert sorted(asked) == ["Well?", 'Well?\n{"input": "Heat"}']
+
+
 def test_a_failed_row_fails_the_window_or_is_null() -> None:
     rows: list[str | None] = ['{"a": "good"}', '{"a": "bad"}']
     with pytest.raises(CallError):
@@ -123,8 +143,9 @@ def test_a_failed_row_fails_the_window_or_is_null() -> None:
     [
         (None, "{}", NullPrompt),
         ("{b}?", '{"a": 1}', UnknownColumn),
-        ("{a}?", "[1]", OptionError),
-        ("{a}?", "12", OptionError),
+        ("{a}?", "[1]", UnknownColumn),
+        ("{}?", '{"a": 1}', TemplateError),
+        ("{}?", "1 and 2", OptionError),
     ],
 )
 def test_errors(prompt: str | None, row: str, error: type[Exception]) -> None:

@@ -39,13 +39,34 @@ def test_braces(prompt: str, text: str, columns: tuple[str, ...]) -> None:
     assert parse_question(prompt) == Question(text, columns)
 
 
+def test_empty_braces_name_a_value() -> None:
+    assert parse_question("{}, or {{}}? {}") == Question("input, or {}? input", ("input",), names_value=True)
+    assert resolve_columns(parse_question("{}?"), ["input"]) == ("input",)
+    assert resolve_columns(parse_question("{input}?"), ["input"]) == ("input",)
+
+
+def test_empty_braces_do_not_name_a_row() -> None:
+    for prompt in ("{}?", "{} and {a}?"):
+        with pytest.raises(TemplateError, match=r"\{\} names an input that is a single value") as caught:
+            resolve_columns(parse_question(prompt), ["a", "inputs"])
+        assert "The columns are: a, inputs." in caught.value.hint
+    with pytest.raises(TemplateError, match=r"\{\} names an input that is a single value"):
+        resolve_columns(parse_question("{}?"), [])
+
+
+def test_a_column_of_a_value_is_an_error_that_says_what_the_input_is() -> None:
+    with pytest.raises(UnknownColumn, match='column "a" does not exist: the input is a single value') as caught:
+        resolve_columns(parse_question("{a}?"), ["input"])
+    assert "{}" in caught.value.hint
+    assert "::jsonb" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
         (None, "the prompt is NULL"),
         ("a {b", "unbalanced '{' at character 3 of the prompt"),
         ("a} b", "unbalanced '}' at character 2 of the prompt"),
-        ("{a} {}", "{} names no column at character 5 of the prompt"),
         ("{a{b}", "unbalanced '{' at character 1 of the prompt"),
         ("{{{a}}", "unbalanced '}' at character 6 of the prompt"),
     ],

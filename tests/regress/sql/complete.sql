@@ -7,15 +7,40 @@ FROM (SELECT NULL AS b, 12.50 AS a) AS r;
 SELECT llm.complete('Yes or no?', choices => '{yes,no}') IN ('yes', 'no');
 -- a NULL row is a row of nulls
 SELECT llm.complete('Is {amname} an index?', NULL::pg_am) = llm.complete('Is {amname} an index?', '{"amname": null}'::jsonb);
+-- a value is what {} names, of whatever type; what looks like text is text
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE DOMAIN title AS text;
+SELECT llm.complete('What is {}?', 'Heat') = llm.complete('What is {}?', t) AS text,
+       llm.complete('What is {}?', 'Heat') = llm.complete('What is {}?', v::varchar) AS varchar,
+       llm.complete('What is {}?', 'Heat') = llm.complete('What is {}?', v::title) AS domain,
+       llm.complete('What is {}?', 'Heat') = llm.complete('What is {}?', to_jsonb(t)) AS jsonb,
+       llm.complete('What is {}?', 'Heat') = llm.complete('What is {input}?', '{"input": "Heat"}'::jsonb) AS object,
+       llm.complete('What is {}?', 'Heat', 'vllm') = llm.complete('What is {}?', t, server => 'vllm') AS server
+FROM (VALUES ('Heat'::text, 'Heat'::bpchar)) AS f (t, v);
+SELECT llm.complete('What is {}?', 'good'::mood) = llm.complete('What is {}?', 'good') AS enum,
+       llm.complete('What is {}?', 12.50) = llm.complete('What is {}?', '12.50'::json) AS number,
+       llm.complete('What is {}?', ARRAY['a', NULL]) = llm.complete('What is {}?', '["a",null]'::json) AS array,
+       llm.complete('What is {}?', date '2026-11-27') = llm.complete('What is {}?', '2026-11-27') AS date,
+       llm.complete('What is {}?', NULL) = llm.complete('What is {}?', 'null'::jsonb) AS null,
+       llm.complete('What is {}?', NULL::int) = llm.complete('What is {}?', NULL::text) AS typed_null,
+       llm.complete('What is it?', NULL::int) = llm.complete('What is it?') AS unnamed_null;
+SELECT llm.is_true('Is {} kind?', 'x'), llm.classify('What is {}?', 'x', '{one}'), llm.score('How is {}?', 'x') IS NOT NULL AS scored,
+       llm.extract('Who is {}?', 'x', '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}') ? 'a' AS extracted;
+SELECT llm.is_true('Is {} kind?', 7), llm.classify('What is {}?', 7, '{one}'), llm.score('How is {}?', 7) IS NOT NULL AS scored,
+       llm.extract('Who is {}?', 7, '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}') ? 'a' AS extracted;
 -- errors
 SELECT llm.complete(NULL);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT llm.complete('Is {nope} an index?', a) FROM pg_am AS a;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT llm.complete('Is {a} there?');
-SELECT llm.complete('x', 12);
+SELECT llm.complete('Is {f} good?', f) FROM (VALUES ('film 1')) AS films (f);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
-SELECT llm.complete('x', '[1]'::jsonb);
+SELECT llm.complete('Is {a} good?', '{"a": 1}');
+SELECT llm.complete('Is {} good?', a) FROM pg_am AS a;
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.complete('Is {} good?');
+SELECT llm.complete('x', server => 'film 1');
 SELECT llm.complete('x', max_tokens => -1);
 SELECT llm.complete('reject me');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
