@@ -14,7 +14,6 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_statistic.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -247,13 +246,30 @@ constant_key(Node *node)
 
 static bool find_columns(List *rtable, Node *input, Plan *plan, List **columns);
 
+/* The columns of what llm.row() puts side by side. */
+static bool
+find_columns_of_parts(List *rtable, List *parts, Plan *plan, List **columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
+		if (!find_columns(rtable, lfirst(cell), plan, columns))
+			return false;
+	return true;
+}
+
 static bool
 find_columns_of_function(List *rtable, FuncExpr *call, Plan *plan, List **columns)
 {
 	const char *name = get_func_name(call->funcid);
+	const char *schema = get_namespace_name(get_func_namespace(call->funcid));
 	int			i;
 
-	if (get_func_namespace(call->funcid) != PG_CATALOG_NAMESPACE || name == NULL)
+	if (name == NULL || schema == NULL)
+		return false;
+	if (strcmp(schema, "llm") == 0 && strcmp(name, "row") == 0 && !call->funcvariadic)
+		return find_columns_of_parts(rtable, call->args, plan, columns);
+	if (strcmp(schema, "pg_catalog") != 0)
 		return false;
 	if (strcmp(name, "to_json") == 0 || strcmp(name, "to_jsonb") == 0 || strcmp(name, "row_to_json") == 0)
 		return find_columns(rtable, linitial(call->args), plan, columns);

@@ -4,7 +4,8 @@
      ├─ OptionError          22023  an option's value is not valid
      ├─ TemplateError        22023  a prompt's braces do not parse
      │   ├─ NullPrompt       22004  the prompt is NULL
-     │   └─ UnknownColumn    42703  a prompt names a column the rows lack
+     │   ├─ UnknownColumn    42703  a prompt names a column the rows lack
+     │   └─ RepeatedColumn   42701  a column that is to be sent is there more than once
      ├─ QueryError           42601  the text is not one row-returning query
      ├─ UnknownServer        42704  no such foreign server, or not one of ours
      ├─ ServerDenied         42501  no USAGE on the server
@@ -73,6 +74,12 @@ class UnknownColumn(TemplateError):
     """A prompt names a column that the rows lack."""
 
     sqlstate = "42703"
+
+
+class RepeatedColumn(TemplateError):
+    """A column that is to be sent is there more than once."""
+
+    sqlstate = "42701"
 
 
 class QueryError(PgBridgeError):

@@ -58,6 +58,28 @@ BEGIN ATOMIC  -- as in llm.map
 END;
 COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model is asked anything';
 
+-- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
+-- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
+
+CREATE TYPE llm.parts;
+CREATE FUNCTION llm._parts_in(cstring) RETURNS llm.parts LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_in';
+CREATE FUNCTION llm._parts_out(llm.parts) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_out';
+CREATE TYPE llm.parts (INPUT = llm._parts_in, OUTPUT = llm._parts_out, LIKE = json);
+COMMENT ON TYPE llm.parts IS 'rows and JSON objects side by side, as llm.row puts them';
+REVOKE ALL ON FUNCTION llm._parts_in, llm._parts_out FROM PUBLIC;  -- reading and writing a value asks for no right
+
+CREATE FUNCTION llm.row(VARIADIC "any") RETURNS llm.parts LANGUAGE internal STABLE PARALLEL SAFE AS 'json_build_array';
+COMMENT ON FUNCTION llm.row IS 'makes one input of rows and JSON objects: the columns of all of them';
+
+-- Called for each row, by to_json: so it makes as little of them as can be told from other inputs, and leaves the rest to
+-- pg_bridge/rows/cutting.py. It names the schema of what it calls, for a path would take longer than all of it.
+CREATE FUNCTION llm._under_no_name(parts llm.parts) RETURNS json
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN pg_catalog.concat('{"":', parts, '}');
+END $$;
+CREATE CAST (llm.parts AS json) WITH FUNCTION llm._under_no_name AS ASSIGNMENT;
+
 -- One question about one input; `options` are those of pg_bridge.options.Call.
 CREATE FUNCTION llm._ask(prompt text, input json, options json) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,10 +21,10 @@ from typing import Literal
 
 import numpy as np
 
-from pg_bridge.errors import NullPrompt, TemplateError, UnknownColumn
+from pg_bridge.errors import NullPrompt, RepeatedColumn, TemplateError, UnknownColumn
 from pg_bridge.options import Place
 from pg_bridge.ordering import Ordering
-from pg_bridge.rows.cutting import VALUE
+from pg_bridge.rows.cutting import UNKNOWN, VALUE
 from pg_bridge.rows.table import Table
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -90,7 +91,7 @@ def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, 
 
     Args:
         question: The parsed prompt.
-        available: The rows' columns.
+        available: The rows' columns. With `UNKNOWN` among them they have whatever is named besides.
 
     Returns:
         The named columns in the row's order, whatever the order of mention: one question asked in two
@@ -98,23 +99,37 @@ def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, 
 
     Raises:
         UnknownColumn: A named column is not available.
+        RepeatedColumn: One of those to send is there more than once.
         TemplateError: `{}` stands in the question, and there is not a single value for it.
     """
+    if UNKNOWN in available:
+        there = tuple(name for name in available if name != UNKNOWN)
+        available = there + tuple(name for name in question.columns if name not in there)
+    _check_named(question, available)
+    named = set(question.columns or available)
+    sent = tuple(name for name in available if name in named)
+    if len(set(sent)) < len(sent):
+        name = Counter(sent).most_common(1)[0][0]
+        hint = f"Rename one in a subquery: (SELECT {name} AS other_{name}, … FROM …) AS t."  # noqa: S608 - a hint
+        if not question.columns:
+            hint += " Or name in the prompt what is to be sent."
+        raise RepeatedColumn(f'the input has more than one column named "{name}"', hint=hint)
+    return sent
+
+
+def _check_named(question: Question, available: Sequence[str]) -> None:
     known = set(available)
-    if question.names_value and known != {VALUE}:
+    is_value = known == {VALUE}
+    if question.names_value and not is_value:
         is_what = "this one is a row" if available else "there is none"
         todo = f"Write {{column}} to name a column. {columns_hint(VALUE, available)}" if available else _NO_INPUT_HINT
         raise TemplateError(f"{{}} names an input that is a single value, and {is_what}", hint=f"{todo} {_TWICE_HINT}")
     for name in question.columns:
-        if name not in known and known == {VALUE}:
+        if name not in known and is_value:
             raise UnknownColumn(f'column "{name}" does not exist: the input is a single value', hint=_VALUE_HINT)
         if name not in known:
             hint = f"{columns_hint(name, available)} {_TWICE_HINT}"
             raise UnknownColumn(f'column "{name}" does not exist in the rows', hint=hint)
-    if not question.columns:
-        return tuple(available)
-    named = set(question.columns)
-    return tuple(name for name in available if name in named)
 
 
 @dataclass(frozen=True, slots=True)

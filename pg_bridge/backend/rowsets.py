@@ -6,11 +6,12 @@ million rows cost their offsets only.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, islice
+
+from pg_bridge.rows.cutting import columns_of
 
 SPILL_BYTES = 32 * 1024 * 1024
 
@@ -68,7 +69,7 @@ class RowSet:
         first = self.fetch(0, 1)
         if first == [None]:
             return None
-        return list(json.loads(first[0])) if first and first[0] is not None else []
+        return list(columns_of(first[0])) if first and first[0] is not None else []
 
     def close(self) -> None:
         """Give the memory and the file back."""

@@ -24,7 +24,7 @@ from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.options import Call, Server
-from pg_bridge.rows.cutting import as_row
+from pg_bridge.rows.cutting import as_row, columns_of
 
 _STATEMENTS = 16
 
@@ -257,20 +257,13 @@ def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, list[str]]:
     """
     row = as_row(value)
     rows = [row]
-    columns = list(parse_question(prompt).columns if row is None else _parse_object(row))
+    try:
+        columns = list(parse_question(prompt).columns if row is None else columns_of(row))
+    except ValueError:
+        raise OptionError("the input is not JSON") from None
 
     def fetch(count: int) -> list[str | None]:
         taken, rows[:] = rows[:count], rows[count:]
         return list(taken)
 
     return fetch, columns
-
-
-def _parse_object(row: str) -> dict[str, object]:
-    try:
-        value = json.loads(row, parse_int=str)  # Python reads no integer of thousands of digits
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise OptionError("the input is not JSON")
-    return value

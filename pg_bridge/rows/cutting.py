@@ -2,7 +2,8 @@ r"""Rows of JSON text cut into cells, which stay as they are spelled.
 
 In: rows as the JSON objects that PostgreSQL's `row_to_json` prints, and which columns to keep. Out: a tuple of cells a
 row. A cell's text is cut out of the row, not parsed and printed again: `12.50`, `1e400`, a forty-digit number and a
-json column's own spacing stay as they are. A single value becomes a row of one column first.
+json column's own spacing stay as they are. A single value becomes a row of one column first, and several rows side by
+side, as SQL's `llm.row` puts them, are one: `{"":[{"a":1}, {"b":2}]}` has the columns a and b.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
+
+from pg_bridge.errors import OptionError
 
 NULL = "null"
 VALUE = "input"
 """The only column of a row that a single value becomes, named as the functions' argument is."""
+UNKNOWN = "\0"
+"""Stands in the place of columns that nobody knows the names of: those of a row that is NULL among several."""
 
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -27,10 +33,18 @@ _OPEN = re.compile(r"\s*\{\s*(\}\s*\Z)?")
 _KEY = re.compile(rf"({_STRING})\s*:\s*")
 _SCALAR_AT = re.compile(_SCALAR)
 _NEXT = re.compile(r"\s*(?:,\s*|(\}\s*\Z))")
+_OPEN_ARRAY = re.compile(r"\[\s*(\]\Z)?")
+_NEXT_ELEMENT = re.compile(r"\s*(?:,\s*|(\]\Z))")
+_BEGIN_SEVERAL, _END_SEVERAL = '{"":[', "]}"
 _BRACKET_OR_STRING = re.compile(rf"[\[\]{{}}]|{_STRING}")
 
 Choose = Callable[[tuple[str, ...] | None], tuple[str, ...]]
-"""From a row's columns, in its own order, to those to keep; None are those of a row that is None."""
+"""From a row's columns, in its own order, to those to keep, each once; None are those of a row that is None."""
+
+
+_Named = list[tuple[str, str]]
+"""Names and cells, in their order."""
+_Cells = tuple[str, ...]
 
 
 def as_row(value: str | None) -> str | None:
@@ -55,56 +69,99 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
 
     Raises:
         ValueError: A row is not the text of a JSON object.
+        OptionError: Of several rows side by side one is neither a row nor an object.
 
     >>> list(cut(['{"a":1,"b":2}', '{"b":3}', None], lambda columns: columns or ("a",)))
     [(('a', 'b'), ('1', '2')), (('b',), ('3',)), (('a',), ('null',))]
     """
     chosen: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
     columns: tuple[str, ...] = ()
-    layout: Callable[[str], tuple[str, ...] | None] | None = None
+    layout: Callable[[str], _Cells | None] | None = None
     for row in rows:
         # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
         if layout is not None and row is not None and "\\u" not in row and (matched := layout(row)) is not None:
             yield columns, matched
             continue
-        cells = {} if row is None else _split(row)
-        keys = None if row is None else tuple(cells)
+        parts = [] if row is None else _parts(row)
+        keys = None if row is None else _names(parts)
         if keys not in chosen:
             chosen[keys] = choose(keys)
         kept = chosen[keys]
+        cells = dict(chain.from_iterable(part or () for part in parts))  # the last of equal names counts, as in jsonb
         yield kept, tuple([cells.get(name, NULL) for name in kept])
-        if layout is None and row is not None:
+        if layout is None and row is not None and None not in parts:
             columns = kept
-            layout = _layout(list(cells), columns) if len(rows) >= _COMPILE_ROWS else _no_layout
+            layout = _layout(row, parts, columns) if len(rows) >= _COMPILE_ROWS else _no_layout
 
 
-def _layout(keys: list[str], columns: tuple[str, ...]) -> Callable[[str], tuple[str, ...] | None]:
-    """Compile what cuts rows that have exactly these keys in this order; it returns None for other rows."""
+def columns_of(row: str) -> tuple[str, ...]:
+    """A row's columns, in its own order, with repetitions.
+
+    Raises:
+        ValueError: It is not the text of a JSON object.
+        OptionError: Of several rows side by side one is neither a row nor an object.
+
+    >>> columns_of('{"b":1,"a":[2],"b":3}'), columns_of('{"":[{"a":1}, {}, {"b":2}]}')
+    (('b', 'a', 'b'), ('a', 'b'))
+    """
+    return _names(_parts(row))
+
+
+def _names(parts: Sequence[_Named | None]) -> tuple[str, ...]:
+    return tuple([name for part in parts for name, _ in ([(UNKNOWN, NULL)] if part is None else part)])
+
+
+def _parts(row: str) -> list[_Named | None]:
+    """The rows that stand side by side in one, which is mostly itself the only one; None for a NULL row."""
+    named = _split(row)
+    if len(named) != 1 or named[0][0] or not named[0][1].startswith("["):
+        return [named]
+    parts: list[_Named | None] = []
+    for number, part in enumerate(_elements(named[0][1]), 1):
+        if part != NULL and not part.startswith("{"):
+            raise OptionError(
+                f"argument {number} of llm.row is neither a row nor a JSON object",
+                hint="Give it a name: jsonb_build_object('name', value).",
+            )
+        parts.append(None if part == NULL else _split(part))
+    return parts
+
+
+def _layout(row: str, parts: Sequence[_Named | None], columns: tuple[str, ...]) -> Callable[[str], _Cells | None]:
+    """Compile what cuts rows that are spelled like this one but for their cells; it returns None for other rows."""
     wanted = set(columns)
-    named = [key for key in keys if key in wanted]
+    named = [name for name in _names(parts) if name in wanted]
     if len(named) != len(columns):
         return _no_layout
-    match = re.compile(
-        r"\{"
-        + ", ?".join(
-            re.escape(json.dumps(key, ensure_ascii=False)) + ": ?" + (f"({_CELL})" if key in wanted else _CELL)
-            for key in keys
-        )
-        + r"\}"
-    ).fullmatch
+    objects = ", ?".join(_pattern(part or [], wanted) for part in parts)
+    if row.startswith(_BEGIN_SEVERAL):
+        objects = re.escape(_BEGIN_SEVERAL) + objects + re.escape(_END_SEVERAL)
+    match = re.compile(objects).fullmatch
     if tuple(named) == columns:
         return lambda row: found.groups() if (found := match(row)) is not None else None
     pick = itemgetter(*[named.index(name) + 1 for name in columns])  # two columns at least, so a tuple
     return lambda row: pick(found) if (found := match(row)) is not None else None
 
 
+def _pattern(named: _Named, wanted: set[str]) -> str:
+    """A regular expression for an object of these names, with groups for the cells that are wanted."""
+    return (
+        r"\{"
+        + ", ?".join(
+            re.escape(json.dumps(name, ensure_ascii=False)) + ": ?" + (f"({_CELL})" if name in wanted else _CELL)
+            for name, _ in named
+        )
+        + r"\}"
+    )
+
+
 def _no_layout(_row: str) -> None:
     return None
 
 
-def _split(row: str) -> dict[str, str]:
-    """Split any JSON object into key and cell text; the last of equal keys counts, as in jsonb."""
-    cells: dict[str, str] = {}
+def _split(row: str) -> _Named:
+    """Split any JSON object into names and cells."""
+    cells: _Named = []
     match = _OPEN.match(row)
     while match is not None and match[1] is None:
         key = _KEY.match(row, match.end())
@@ -112,12 +169,23 @@ def _split(row: str) -> dict[str, str]:
             break
         start = key.end()
         end = _end_of_cell(row, start)
-        cells[json.loads(key[1], strict=False)] = _canonical(row[start:end])
+        cells.append((json.loads(key[1], strict=False), _canonical(row[start:end])))
         match = _NEXT.match(row, end)
     else:
         if match is not None:
             return cells
     raise ValueError("a row is not the text of a JSON object")
+
+
+def _elements(array: str) -> Iterator[str]:
+    """The values of a JSON array."""
+    match = _OPEN_ARRAY.match(array)
+    while match is not None and match[1] is None:
+        end = _end_of_cell(array, match.end())
+        yield array[match.end() : end]
+        match = _NEXT_ELEMENT.match(array, end)
+    if match is None:
+        raise ValueError("this is not the text of a JSON array")
 
 
 def _end_of_cell(row: str, start: int) -> int:

@@ -91,6 +91,11 @@ def distinct(condition: str) -> str:
 KINDS = {
     "target list": Kind("SELECT llm.complete('Sum up {review}', r) FROM reviews AS r", TEXTS),
     "a value": Kind("SELECT llm.complete('Sum up {}', review) FROM reviews", TEXTS),
+    "several rows": Kind(
+        "SELECT llm.complete('Does {review} fit {sold}?', llm.row(r, p))"
+        " FROM reviews AS r JOIN products AS p USING (product_id)",
+        TEXTS + 18,  # of each kind of product
+    ),
     "whole statement": Kind("SELECT llm.complete('Sum up {review}', r), summed(r) FROM reviews AS r", TEXTS),
     "where": Kind("SELECT id FROM reviews AS r WHERE llm.is_true('Is {review} kind?', r) AND stars = 1", 18),
     "or": Kind("SELECT id FROM reviews AS r WHERE stars > 1 OR llm.is_true('Is {review} kind?', r)", 18),

@@ -224,11 +224,17 @@ def test_inputs_of_every_kind(fresh: Conn, database: Database, ways: list[str]) 
         pytest.skip("of calls in batches")
     told = {
         call: estimated(fresh, f"SELECT llm.complete({call}) FROM review AS r")
-        for call in ("'Sum up {film}', r", "'Sum up {}', film", "'Sum up ' || film, '{}'::jsonb", "'Sum up ' || film")
+        for call in (
+            "'Sum up {film}', r",
+            "'Sum up {film}', llm.row(r, '{}'::json)",
+            "'Sum up {}', film",
+            "'Sum up ' || film, '{}'::jsonb",
+            "'Sum up ' || film",
+        )
     }
-    assert [lines["Unique Questions"] for lines in told.values()] == ["about 9"] * 4
-    row, value, empty, none = (int(lines["Prompt Tokens"].split()[0]) for lines in told.values())
-    assert row == pytest.approx(value, rel=0.05)
+    assert [lines["Unique Questions"] for lines in told.values()] == ["about 9"] * 5
+    row, rows, value, empty, none = (int(lines["Prompt Tokens"].split()[0]) for lines in told.values())
+    assert row == rows == pytest.approx(value, rel=0.05)
     assert none == empty < value
 
 

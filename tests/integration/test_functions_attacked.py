@@ -121,7 +121,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "regprocedure": ("NULL::regprocedure", "0::regprocedure", "1::oid::regprocedure", "'now()'::regprocedure"),
     "oid": ("NULL::oid", "0::oid", "1259::oid", "4294967295::oid"),
     "anyelement": ("NULL::int", "1", "'x'::text", "ROW(1, NULL)", "'{\"a\": 1}'::jsonb", "t", "'{1,2}'::int[]",
-                   f"ROW({LARGE})", "'[1]'::json", "NULL::record", "'infinity'::timestamptz", "'\\x00'::bytea"),
+                   f"ROW({LARGE})", "'[1]'::json", "NULL::record", "'infinity'::timestamptz", "'\\x00'::bytea",
+                   "llm.row(NULL, '{\"a\": 1}'::jsonb)", "'[7]'::llm.parts"),
+    '"any"': ("NULL", "t", "t, NULL, 1", "NULL::record, ROW(1)", "'x'", f"{LARGE}", "'{\"\\u0000\": 1}'::json",
+              "VARIADIC ARRAY[t, t]", "VARIADIC NULL::jsonb[]", "VARIADIC '{{1,2},{3,4}}'::int[]"),
+    "llm.parts": ("NULL::llm.parts", "'[]'", "'[{}, null, {\"a\": 1}]'", "'{}'", "'7'", "'null'", "'[[1]]'",
+                  "'[\"{\"]'", "(repeat('[', 2000) || repeat(']', 2000))::llm.parts",
+                  f"concat('[{{\"a\": \"', {LARGE}, '\"}}]')"),
+    "cstring": ("NULL::cstring", "''", "'x'", "'[]'", f"textout({LARGE})"),
     "trigger": ("NULL",),
 }  # fmt: skip
 
@@ -157,7 +164,7 @@ def calls(function: Function, draw: random.Random) -> Iterator[str]:
         drawn.append([pool[0] if i == place else pool[min(2, len(pool) - 1)] for i, pool in enumerate(pools)])
     for arguments in drawn:
         typed = [
-            value if value == "t" else f"{value}::{of}" if of not in ("anyelement", "trigger") else value
+            value if value == "t" else f"{value}::{of}" if of not in ("anyelement", '"any"', "trigger") else value
             for value, of in zip(arguments, function.arguments, strict=True)
         ]
         call = f"llm.{function.name}({', '.join(typed)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -141,3 +142,192 @@ def test_values_are_asked_in_one_batch(connect: Connect, engine: EngineDouble) -
     assert len(rows) == 100
     assert len(engine.received.prompts) == 14
     assert len(engine.received.requests) <= 4
+
+
+# -- several rows
+
+TABLES = """
+CREATE TABLE reviews (id int, film_id int, review text, stars numeric(3, 2));
+CREATE TABLE films (id int, title text, year int);
+INSERT INTO reviews SELECT i, i % 3, 'review ' || i % 5, 1.50 FROM generate_series(1, 30) AS i;
+INSERT INTO films VALUES (0, 'Heat', 1995), (1, 'Alien', 1979);
+"""
+JOIN = "FROM reviews AS r JOIN films AS f ON f.id = r.film_id"
+
+
+@pytest.fixture
+def tables(conn: Conn) -> Conn:
+    conn.execute("DROP TABLE IF EXISTS reviews, films")
+    conn.execute(TABLES)
+    return conn
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_takes_several_rows(tables: Conn, used_engine: EngineDouble, function: str) -> None:
+    call = function.format("'Does {review} fit {title}, {now}?'", """llm.row(r, f, '{"now": [1, {"a": 2}]}'::jsonb)""")
+    prompts = sent(used_engine, tables, f"SELECT llm.{call} {JOIN} WHERE r.id = 3")
+    assert len(prompts) == 1
+    question, _, row = prompts[0].partition("\n")
+    assert question == "Does review fit title, now?"
+    assert json.loads(row) == {"review": "review 3", "title": "Heat", "now": [1, {"a": 2}]}
+
+
+def test_columns_follow_the_arguments(tables: Conn, used_engine: EngineDouble) -> None:
+    for given, columns in (("r, f", ["id", "stars", "title"]), ("f, r", ["title", "id", "stars"])):
+        call = f"llm.complete('{{stars}} {{id}} {{title}}?', llm.row({given}), cache => 'off', reorder => 'none')"
+        query = f"""SELECT {call}
+                    FROM (SELECT id, stars FROM reviews WHERE id = 3) AS r, (SELECT title FROM films LIMIT 1) AS f"""
+        (prompt,) = sent(used_engine, tables, query)
+        assert list(json.loads(prompt.partition("\n")[2])) == columns
+        assert '"stars": 1.50' in prompt
+
+
+def test_several_rows_say_what_one_row_says(tables: Conn, used_engine: EngineDouble) -> None:
+    """The cells are spelled as they are in a row, so that deduplication and the ledger meet."""
+    call = "llm.complete('{stars}?', %s, cache => 'off')"
+    query = f"SELECT {call % 'r'}, {call % 'llm.row(r)'}, {call % 'llm.row(s)'}"
+    query += " FROM reviews AS r, (SELECT 1.50 AS stars) AS s WHERE id = 1"
+    assert set(sent(used_engine, tables, query)) == {'stars?\n{"stars": 1.50}'}
+
+
+def test_a_null_row_has_the_columns_that_the_prompt_names(tables: Conn, used_engine: EngineDouble) -> None:
+    """Of tables and of subqueries, of which nobody knows the columns where they are NULL."""
+    for films in ("films", "(SELECT id, title FROM films OFFSET 0)", "(SELECT id, title FROM films)"):
+        query = f"""SELECT llm.complete('Does {{review}} fit {{title}}?', llm.row(r, f), cache => 'off')
+                    FROM reviews AS r LEFT JOIN {films} AS f ON f.id = r.film_id WHERE r.id IN (2, 3)"""
+        rows = [json.loads(prompt.partition("\n")[2]) for prompt in sent(used_engine, tables, query)]
+        assert sorted(rows, key=str) == [
+            {"review": "review 2", "title": None},
+            {"review": "review 3", "title": "Heat"},
+        ]
+
+
+def test_null_rows_only(tables: Conn, used_engine: EngineDouble) -> None:
+    query = "SELECT llm.complete('{a}?', llm.row(NULL, NULL::films, NULL::jsonb), cache => 'off')"
+    assert sent(used_engine, tables, query) == ['a?\n{"a": null}']
+    assert sent(used_engine, tables, "SELECT llm.complete('Well?', llm.row(NULL), cache => 'off')") == ["Well?"]
+    query = "SELECT llm.complete('{a}?', llm.row(VARIADIC NULL::jsonb[]), cache => 'off')"
+    assert sent(used_engine, tables, query) == ['a?\n{"a": null}']
+
+
+def test_a_null_row_leaves_the_others_columns_to_a_prompt_without_names(
+    tables: Conn, used_engine: EngineDouble
+) -> None:
+    query = "SELECT llm.complete('Well?', llm.row(f, NULL::reviews), cache => 'off') FROM films AS f WHERE id = 0"
+    (prompt,) = sent(used_engine, tables, query)
+    assert json.loads(prompt.partition("\n")[2]) == {"id": 0, "title": "Heat", "year": 1995}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message", "hint"),
+    [
+        ("'{id}?', llm.row(r, f)", psycopg.errors.DuplicateColumn, 'named "id"', "(SELECT id AS other_id, …"),
+        ("'Well?', llm.row(r, f)", psycopg.errors.DuplicateColumn, 'named "id"', "name in the prompt"),
+        ("'{a}?', llm.row('{\"a\": 1}'::json, '{\"\\u0061\": 1}'::json)", psycopg.errors.DuplicateColumn, '"a"', "AS"),
+        ("'{nope}?', llm.row(r, f)", psycopg.errors.UndefinedColumn, "does not exist in the rows", "title, year"),
+        (
+            "'{title}?', llm.row(r, f.title)",
+            psycopg.errors.InvalidParameterValue,
+            "argument 2 of llm.row",
+            "jsonb_build",
+        ),
+        ("'{title}?', llm.row('x')", psycopg.errors.InvalidParameterValue, "argument 1 of llm.row", "jsonb_build"),
+        (
+            "'{title}?', llm.row(r, ARRAY[f])",
+            psycopg.errors.InvalidParameterValue,
+            "argument 2 of llm.row",
+            "jsonb_build",
+        ),
+        ("'{}?', llm.row(r, f)", psycopg.errors.InvalidParameterValue, "this one is a row", "The columns are: id,"),
+    ],
+)
+def test_what_does_not_fit_together(
+    tables: Conn, used_engine: EngineDouble, call: str, error: type[psycopg.Error], message: str, hint: str
+) -> None:
+    used_engine.reset()
+    with pytest.raises(error, match=message) as caught:
+        tables.execute(f"SELECT llm.complete({call}) {JOIN}".encode())
+    assert hint in (caught.value.diag.message_hint or "")
+    assert used_engine.received.prompts == []
+
+
+def test_a_column_that_two_rows_have_may_be_left_out(tables: Conn, used_engine: EngineDouble) -> None:
+    query = (
+        f"SELECT llm.complete('Does {{review}} fit {{title}}?', llm.row(r, f), cache => 'off') {JOIN} WHERE r.id = 3"
+    )
+    assert len(sent(used_engine, tables, query)) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "row"),
+    [
+        ('{"b": 1.50}, {}, { }, { "a" : "é}, {" }', {"b": 1.5, "a": "é}, {"}),
+        ('{"b": 1.50}, null, {"a": [{"c": []}, {}]}, null', {"b": 1.5, "a": [{"c": []}, {}]}),
+        ("null", {"b": None, "a": None}),
+        (' {"b": 1.50, "c": [2], "a": {}} ', {"b": 1.5, "a": {}}),
+    ],
+)
+def test_parts_of_any_spelling(conn: Conn, used_engine: EngineDouble, parts: str, row: dict[str, object]) -> None:
+    for given in (f"'[{parts}]'::llm.parts", f"'{{\"\": [{parts}]}}'::jsonb", f"to_json('[{parts}]'::llm.parts)"):
+        (prompt,) = sent(used_engine, conn, f"SELECT llm.complete('{{a}} {{b}}?', {given}, cache => 'off')")
+        assert json.loads(prompt.partition("\n")[2]) == row
+
+
+@pytest.mark.parametrize("forged", ["x", '{"a": 1}', "[1]", '["{"]', "[[]]", "7", "null"])
+def test_forged_parts(conn: Conn, used_engine: EngineDouble, forged: str) -> None:
+    used_engine.reset()
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute("SELECT llm.complete('{b}?', %s::llm.parts, cache => 'off')", [forged])
+    assert caught.value.sqlstate == ("22P02" if forged == "x" else "42703" if forged[0] != "[" else "22023")
+    assert used_engine.received.prompts == []
+    assert sent(used_engine, conn, "SELECT llm.complete('Well?', '[]'::llm.parts, cache => 'off')") == ["Well?"]
+
+
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+@pytest.mark.usefixtures("batching")
+def test_several_rows_are_asked_in_one_batch(connect: Connect, engine: EngineDouble) -> None:
+    conn = connect()
+    create_server(conn, engine.url)
+    conn.execute("LOAD 'pg_bridge'")
+    conn.execute(TABLES)
+    for joined, questions in (
+        (JOIN, 10),
+        (JOIN.replace("JOIN", "LEFT JOIN"), 15),
+        (f"{JOIN} WHERE llm.is_true('Is {{review}} by {{year}}?', llm.row(r, f)) IS NOT NULL", 20),
+    ):
+        engine.reset()
+        conn.execute("SELECT llm.cache_clear()")
+        rows = conn.execute(
+            f"SELECT llm.complete('Does {{review}} fit {{title}}?', llm.row(r, f)) {joined}".encode()
+        ).fetchall()
+        assert len(rows) == (30 if "LEFT" in joined else 20)
+        assert len(set(engine.received.prompts)) == len(engine.received.prompts) == questions
+        assert len(engine.received.requests) <= 6
+    engine.reset()
+    conn.execute(
+        f"SELECT llm.complete('Does {{text}} fit {{title}}?', llm.row(t, f)) {JOIN},"
+        " LATERAL (SELECT review || ' ' || r.id AS text) AS t"
+    )
+    begin = {prompt[:40] for prompt in engine.received.prompts}
+    assert begin == {f'Does text fit title?\n{{"title": "{t}", "text"'[:40] for t in ("Heat", "Alien")}
+    plan = "".join(
+        line
+        for (line,) in conn.execute(
+            f"EXPLAIN (COSTS OFF) SELECT llm.complete('{{review}} {{title}}?', llm.row(r, f)) {JOIN}".encode()
+        )
+    )
+    assert plan.startswith("Custom Scan (LLM Batch)")
+
+
+@pytest.mark.parametrize("host", ["multicorn"], indirect=True)
+def test_several_rows_are_staged(tables: Conn, used_engine: EngineDouble) -> None:
+    used_engine.reset()
+    with tables.transaction():
+        tables.execute(
+            "INSERT INTO llm.rowset (rowset, input) SELECT 'v', llm.row(r, f)"
+            " FROM reviews AS r LEFT JOIN films AS f ON f.id = r.film_id WHERE r.id IN (2, 3) ORDER BY r.id"
+        )
+        options = """'{"cache": "off"}'"""
+        scan = f"SELECT 1 FROM llm.result WHERE rowset = 'v' AND prompt = '{{title}}?' AND options = {options}"
+        assert len(tables.execute(scan.encode()).fetchall()) == 2
+    assert sorted(used_engine.received.prompts) == ['title?\n{"title": "Heat"}', 'title?\n{"title": null}']

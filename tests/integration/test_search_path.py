@@ -85,6 +85,7 @@ CALLS = (
     "llm.complete('say {i}', t)",
     "llm.complete('say it')",
     "llm.complete('say {}', w)",
+    """llm.complete('say {i}, {a}', llm.row(t, '{"a": 1}'::pg_catalog.jsonb))""",
     "llm.is_true('odd {i}?', t)",
     "llm.classify('which {i}?', t, ARRAY['a', 'b'])",
     "llm.score('how {i}?', t)",

@@ -27,6 +27,10 @@ OWN_PATH = {
     "_stage": "runs the caller's query",
     "_fetch": "runs the caller's query, which goes on with each row",
     "_foreign_import": "one call of Python; the names of its commands are read by the path of IMPORT FOREIGN SCHEMA",
+    "_under_no_name": "to_json calls it for each row, and a path would take longer than all of it",
+    "row": "PostgreSQL's own json_build_array, and looks nothing up",
+    "_parts_in": "PostgreSQL's own json_in",
+    "_parts_out": "PostgreSQL's own json_out",
     "_foreign_handler": "C, and looks nothing up",
     "_source_table": "C, and looks nothing up but what its argument names",
     "_source_columns": "C, and looks nothing up but what its argument names",
@@ -46,6 +50,7 @@ EXECUTED_BY_ALL = {
     "_check_query": "_open calls it; it does less",
     "_names": "_open calls it; it looks at its argument only",
     "_checked": "llm.map and its kin call it; it looks at its argument only",
+    "_under_no_name": "the cast of what llm.row returns; it looks at its argument only",
     "_raise": "llm.map and its kin call it; it raises what it is told, as any DO block can",
     "_map": "llm.map calls it; it asks as the caller",
     "_estimate": "llm.estimate calls it; it asks nothing, and reads as the caller",
@@ -158,7 +163,7 @@ def has_own_path_soundly(function: Function) -> list[str]:
     """What is wrong with a function that keeps the caller's path."""
     if function.name not in OWN_PATH:
         return ["it has neither a fixed search_path nor a reason for none"]
-    if function.language == "c":
+    if function.language in ("c", "internal"):
         return []
     if function.language == "plpython3u":
         return [] if _PYTHON.fullmatch(function.body) else ["its body is more than one call"]

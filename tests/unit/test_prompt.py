@@ -16,8 +16,9 @@ from pg_bridge.asking.prompt import (
     render_questions,
     resolve_columns,
 )
-from pg_bridge.errors import TemplateError, UnknownColumn
+from pg_bridge.errors import RepeatedColumn, TemplateError, UnknownColumn
 from pg_bridge.ordering import Ordering, plan
+from pg_bridge.rows.cutting import UNKNOWN
 from pg_bridge.rows.table import Table
 
 
@@ -82,6 +83,21 @@ def test_bad_braces_say_where_and_what_to_do(prompt: str | None, message: str) -
 def test_columns_come_in_the_rows_order() -> None:
     assert resolve_columns(Question("", ("c", "a")), ["a", "b", "c"]) == ("a", "c")
     assert resolve_columns(Question("", ()), ["b", "a"]) == ("b", "a")
+
+
+def test_a_null_row_among_several_has_the_columns_that_are_named() -> None:
+    assert resolve_columns(Question("", ("a", "name")), ["a", "b", UNKNOWN]) == ("a", "name")
+    assert resolve_columns(Question("", ()), ["a", UNKNOWN, "b"]) == ("a", "b")
+    assert resolve_columns(Question("", ("x",)), [UNKNOWN]) == ("x",)
+
+
+def test_a_column_that_is_there_twice_is_not_sent() -> None:
+    assert resolve_columns(Question("", ("a", "b")), ["a", "id", "b", "id"]) == ("a", "b")
+    for question in (Question("", ("id", "a")), Question("", ())):
+        with pytest.raises(RepeatedColumn, match='more than one column named "id"') as caught:
+            resolve_columns(question, ["a", "id", "b", "id"])
+        assert "(SELECT id AS other_id, … FROM …)" in caught.value.hint
+        assert ("name in the prompt" in caught.value.hint) == (not question.columns)
 
 
 def test_an_unknown_column_is_named_with_the_likeliest_one() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
 
-from pg_bridge.errors import QueryError
+from pg_bridge.errors import OptionError, QueryError
+from pg_bridge.rows import cutting
+from pg_bridge.rows.cutting import UNKNOWN, columns_of
 from pg_bridge.rows.table import Table
 
 
@@ -63,6 +66,49 @@ def test_many_rows_are_cut_like_few(columns: list[str]) -> None:
     rows = [plain[0], *odd, *plain[1:], *odd]
     few = [cells(Table.from_json([row], columns))[0] for row in rows]
     assert cells(Table.from_json(rows, columns)) == few
+
+
+@pytest.mark.parametrize("columns", [["a", "b"], ["b", "a"], ["b"], ["c"], ["missing", "a"]])
+def test_rows_side_by_side_are_one(columns: list[str]) -> None:
+    odd = [
+        '{"":[null, {"a":1}]}',
+        '{"":[{"a":"}, {"}, null]}',
+        '{"": [{"a":2} , { "b" : [{"c":3}, {}] }] }',
+        '{"":[{"a":1,"b":2}]}',
+        '{"":[{}, { }, {"b":7}]}',
+        '{"":[]}',
+        '{"a":3,"b":4}',
+        None,
+    ]
+    plain = [f'{{"":[{{"a":"\\"}}, {i % 3}"}}, {{"b":{i},"c":[{{}}, {{}}]}}]}}' for i in range(MANY)]
+    merged = [f'{{"a":"\\"}}, {i % 3}","b":{i},"c":[{{}}, {{}}]}}' for i in range(MANY)]
+    of_odd = ['{"a":1}', '{"a":"}, {"}', '{"a":2,"b":[{"c":3}, {}]}', '{"a":1,"b":2}', '{"b":7}', "{}", *odd[-2:]]
+    assert cells(Table.from_json([*odd, *plain, *odd], columns)) == [
+        cells(Table.from_json([row], columns))[0] for row in [*of_odd, *merged, *of_odd]
+    ]
+
+
+def test_many_rows_side_by_side_are_cut_by_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Mock(wraps=cutting._parts)
+    monkeypatch.setattr(cutting, "_parts", split)
+    rows = ['{"":[{"a":0}, null]}', *(f'{{"":[{{"a":{i}}}, {{"b": {i}}}]}}' for i in range(MANY))]
+    assert cells(Table.from_json(rows, ["b"])) == [["null"], *([str(i)] for i in range(MANY))]
+    assert split.call_args_list == [call(rows[0]), call(rows[1])]
+
+
+def test_the_columns_of_rows_side_by_side() -> None:
+    assert columns_of('{"":[{"b":1,"a":2}, null, {}, {"a":3}]}') == ("b", "a", UNKNOWN, "a")
+    assert columns_of('{"":1}') == columns_of('{"":{"a":1}}') == ("",)
+    assert columns_of('{"":[{"a":1}],"b":2}') == ("", "b")
+
+
+@pytest.mark.parametrize("part", ["1", '"{"', "[{}]", "true"])
+def test_what_stands_side_by_side_is_rows(part: str) -> None:
+    with pytest.raises(OptionError, match=r"argument 2 of llm\.row is neither a row nor a JSON object"):
+        Table.from_json([f'{{"":[{{"a":1}}, {part}]}}'], ["a"])
+    for wrong in ("[{} {}]", "[{},]", "[,]", "[{}"):
+        with pytest.raises((ValueError, OptionError)):
+            Table.from_json([f'{{"":{wrong}}}'], ["a"])
 
 
 def test_many_rows_after_a_null_row() -> None:

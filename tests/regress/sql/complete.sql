@@ -28,6 +28,24 @@ SELECT llm.is_true('Is {} kind?', 'x'), llm.classify('What is {}?', 'x', '{one}'
        llm.extract('Who is {}?', 'x', '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}') ? 'a' AS extracted;
 SELECT llm.is_true('Is {} kind?', 7), llm.classify('What is {}?', 7, '{one}'), llm.score('How is {}?', 7) IS NOT NULL AS scored,
        llm.extract('Who is {}?', 7, '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}') ? 'a' AS extracted;
+-- several rows are one input; a NULL row has whatever columns are named
+CREATE TABLE films (id int, title text);
+INSERT INTO films VALUES (1, 'Heat'), (2, 'Alien');
+CREATE TABLE reviews (id int, review text);
+INSERT INTO reviews VALUES (1, 'Good.'), (2, 'Bad.'), (3, 'Ugly.');
+SELECT r.id, llm.complete('Does {review} fit {title}?', llm.row(r, f)) AS answer,
+       llm.complete('Does {review} fit {title}?', llm.row(r, f))
+       = llm.complete('Does {review} fit {title}?', jsonb_build_object('review', r.review, 'title', f.title)) AS same
+FROM reviews AS r LEFT JOIN films AS f ON f.id = r.id ORDER BY r.id;
+SELECT llm.row(r, f, '{"n": 1.50}'::jsonb) FROM reviews AS r LEFT JOIN films AS f ON f.id = r.id ORDER BY r.id;
+SELECT llm.complete('What is {id}?', llm.row(r, f)) FROM reviews AS r JOIN films AS f ON f.id = r.id;
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.complete('What is this?', llm.row(r, f)) FROM reviews AS r JOIN films AS f ON f.id = r.id;
+SELECT llm.complete('Is {titel} good?', llm.row(f)) FROM films AS f;
+SELECT llm.complete('Is {} good?', llm.row(f)) FROM films AS f;
+SELECT llm.complete('Is {title} good?', llm.row(f, 12)) FROM films AS f;
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.complete('Is {title} good?', llm.row());
 -- errors
 SELECT llm.complete(NULL);
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
