@@ -52,29 +52,56 @@ batch_scan_init(void)
 	RegisterCustomScanMethods(&scan_methods);
 }
 
+/* -- the plan node
+ *
+ * It is made with the quals and the target list that it has to evaluate over its child's columns, and finished when these
+ * have been looked through for calls.
+ *
+ * custom_exprs:	calls and values, guards, LIMIT and OFFSET
+ * custom_private:	oids of batch functions (InvalidOid for a value), oids of report functions, calls needed by each stage, flags
+ */
+
+Plan *
+new_batch_scan(Plan *child, List *tlist, List *qual, uint32 flags, bool may_reorder)
+{
+	CustomScan *scan = makeNode(CustomScan);
+	ListCell   *cell;
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = qual;
+	outerPlan(&scan->scan.plan) = child;
+	foreach(cell, child->targetlist)
+	{
+		TargetEntry *entry = lfirst(cell);
+
+		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist,
+										  makeTargetEntry(copyObject(entry->expr), entry->resno, NULL, false));
+	}
+	/* Whether a cursor goes back its child decides, until the node is finished; see must_go_back(). */
+	scan->flags = flags | (ExecSupportsBackwardScan(child) ? CUSTOMPATH_SUPPORT_BACKWARD_SCAN : 0);
+	scan->custom_private = list_make1(list_make1_int(may_reorder));
+	scan->methods = &scan_methods;
+	return &scan->scan.plan;
+}
+
 bool
 is_batch_scan(Plan *plan)
 {
 	return plan && IsA(plan, CustomScan) && ((CustomScan *) plan)->methods == &scan_methods;
 }
 
-/* -- the plan node
- *
- * custom_exprs:	calls and values, guards, LIMIT and OFFSET
- * custom_private:	oids of batch functions (InvalidOid for a value), oids of report functions, calls needed by each stage, flags
- */
-
-CustomScan *
-make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, Consumer consumer, bool may_reorder)
+void
+finish_batch_scan(Plan *plan, Batch *batch, Consumer consumer)
 {
-	CustomScan *scan = makeNode(CustomScan);
+	CustomScan *scan = (CustomScan *) plan;
+	bool		may_reorder = linitial_int((List *) linitial(scan->custom_private));
 	List	   *columns = NIL;
 	List	   *batches = NIL;
 	List	   *reports = NIL;
-	List	   *bound = qual ? NIL : consumer.bound;
+	List	   *bound = plan->qual ? NIL : consumer.bound;
 	ListCell   *cell;
 
-	foreach(cell, child->targetlist)
+	foreach(cell, outerPlan(plan)->targetlist)
 	{
 		TargetEntry *entry = lfirst(cell);
 
@@ -92,14 +119,10 @@ make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, Consumer con
 		batches = lappend_oid(batches, entry ? entry->batch : InvalidOid);
 		reports = lappend_oid(reports, entry ? entry->report : InvalidOid);
 	}
-	scan->scan.plan.targetlist = tlist;
-	scan->scan.plan.qual = qual;
-	outerPlan(&scan->scan.plan) = child;
+	scan->flags &= ~CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
 	scan->custom_scan_tlist = columns;
 	scan->custom_exprs = list_make3(batch->calls, batch->guards, bound);
 	scan->custom_private = list_make4(batches, reports, batch->needs, list_make2_int(consumer.takes, may_reorder));
-	scan->methods = &scan_methods;
-	return scan;
 }
 
 static Node *

@@ -267,6 +267,36 @@ foresee(Batch *batch, Node *expr)
 	return foresee_mutator(expr, &foresight);
 }
 
+static Node *
+scan_tuple_mutator(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		var->varno = INDEX_VAR;
+		return (Node *) var;
+	}
+	if (IsA(node, PlaceHolderVar))
+		return scan_tuple_mutator((Node *) ((PlaceHolderVar *) node)->phexpr, context);
+	return expression_tree_mutator(node, scan_tuple_mutator, context);
+}
+
+/* Would a batch node make a call of an expression that the planner still works at? */
+bool
+may_be_foreseen(Registry *registry, bool volatile_subqueries, Node *expr)
+{
+	Batch	   *batch;
+
+	if (!contains_call(expr, registry))
+		return false;
+	batch = new_batch(registry, volatile_subqueries, 0);
+	foresee(batch, scan_tuple_mutator(expr, NULL));
+	return batch->calls != NIL;
+}
+
 typedef struct Sides
 {
 	int			from;

@@ -56,7 +56,6 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 {
 	planner_hook_type plan = next_planner ? next_planner : standard_planner;
 	Registry   *registry;
-	bool		may_reorder;
 	bool		volatile_subqueries;
 	PlannedStmt *stmt;
 
@@ -66,7 +65,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	 */
 	if (!pg_bridge_batching || IsParallelWorker() || !mentions_own_functions(query))
 	{
-		stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
+		stmt = plan_with_batches(plan, query, text, cursor_options, params, NULL, false);
 		return with_windows(stmt);
 	}
 
@@ -74,8 +73,8 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	query = replace_bare_selects(query, registry);
 	volatile_subqueries = has_volatile_subquery(query);
 	query = ask_constants_once(query, registry);
-	stmt = plan_watched(plan, query, text, cursor_options, params, &may_reorder);
-	rewrite_statement(stmt, registry, cursor_options, may_reorder, volatile_subqueries);
+	stmt = plan_with_batches(plan, query, text, cursor_options, params, registry, volatile_subqueries);
+	rewrite_statement(stmt, registry, cursor_options, volatile_subqueries);
 	depend_on_registry(stmt, registry);
 	return with_windows(stmt);
 }
@@ -125,7 +124,7 @@ _PG_init(void)
 	EmitWarningsOnPlaceholders("pg_bridge");
 #endif
 	registry_init();
-	security_init();
+	paths_init();
 	batch_scan_init();
 	consumers_init();
 	foreign_keys_init();

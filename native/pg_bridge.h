@@ -9,12 +9,14 @@
  *	  planner hook		pg_bridge.c		is anything batchable here?
  *	  before planning	bare_selects.c	(SELECT call) becomes the call
  *						constants.c		a call that depends on no row becomes an InitPlan: it is made once
- *	  planning			security.c		do some quals guard rows from the others?
- *	  after planning	lift.c			batchable quals go above joins that leave fewer rows
- *						proofs.c		what the planner proved with quals that are moved
- *						rewrite.c		which plan nodes make calls, and where a batch node goes for each
+ *	  planning			paths.c			batch nodes' paths, by whose costs the planner chooses where quals are asked about
+ *						join_paths.c	above joins
+ *						twins.c			relations and joins without those quals
+ *						clauses.c		the quals
+ *	  after planning	rewrite.c		which plan nodes make calls otherwise, and where a batch node goes for each
  *						lateral.c		calls in functions in FROM and in subqueries, of the rows that they are run for
  *						supply.c		such calls become parameters of the plan that makes them
+ *						plans.c			what is known of a finished plan's nodes
  *						foresee.c		an expression's calls become columns of the batch node
  *						conditions.c	the condition under which each call would be reached
  *						closed.c		whether an expression can be evaluated by itself
@@ -81,26 +83,18 @@ extern Query *ask_constants_once(Query *query, Registry *registry);
 extern Node *readable(Node *expr, Registry *registry);
 extern void readable_init(void);
 
-/* security.c */
-extern PlannedStmt *plan_watched(planner_hook_type plan, Query *query, const char *text, int cursor_options,
-								 ParamListInfo params, bool *may_reorder);
-extern void security_init(void);
+/* paths.c */
+extern PlannedStmt *plan_with_batches(planner_hook_type plan, Query *query, const char *text, int cursor_options,
+									  ParamListInfo params, Registry *registry, bool volatile_subqueries);
+extern void paths_init(void);
 
-/* proofs.c */
-extern void forget_uniqueness(Plan *join);
-extern bool can_go_back(Plan *plan);
-extern void take_parameters(Plan *plan, Plan *user, List *exprs);
-extern bool computes_volatile(Plan *plan);
-extern bool is_plain_bound(List *bound);
-
-/* lift.c */
-extern void lift_quals(Plan *plan, Registry *registry);
-extern Plan *below_pass_through(Plan *plan, List **passed);
-extern AttrNumber column_of(Plan *plan, Expr *expr);
-extern void set_calls_apart(List *quals, Registry *registry, List **cheap, List **rest);
+/* plans.c */
 extern bool is_split_scan(Plan *plan);
 extern bool is_join(Plan *plan);
-extern bool is_left_alone(Plan *plan);
+extern Plan *below_pass_through(Plan *plan, List **passed);
+extern bool can_go_back(Plan *plan);
+extern void take_parameters(Plan *plan, Plan *user, List *exprs);
+extern bool is_plain_bound(List *bound);
 
 /* closed.c */
 extern bool is_open(Node *node);
@@ -121,6 +115,7 @@ extern Batch *new_batch(Registry *registry, bool volatile_subqueries, int column
 extern Node *foresee(Batch *batch, Node *expr);
 extern Node *foresee_side(Batch *batch, Node *expr, int side);
 extern Node *foresee_aggregates(Batch *batch, Node *expr);
+extern bool may_be_foreseen(Registry *registry, bool volatile_subqueries, Node *expr);
 extern void next_stage(Batch *batch);
 
 /* lateral.c */
@@ -153,8 +148,7 @@ extern void consumers_init(void);
 
 /* rewrite.c */
 extern int	next_plan_node_id(PlannedStmt *stmt);
-extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder,
-							  bool volatile_subqueries);
+extern void rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool volatile_subqueries);
 
 /* foreign_keys.c */
 extern bool reads_foreign_tables(PlannedStmt *stmt);
@@ -172,8 +166,8 @@ extern int	inside_batch_function;	/* how many are being called */
 extern int64 statement_number(EState *estate);
 
 /* batch_scan.c */
-extern CustomScan *make_batch_scan(Batch *batch, Plan *child, List *tlist, List *qual, Consumer consumer,
-								   bool may_reorder);
+extern Plan *new_batch_scan(Plan *child, List *tlist, List *qual, uint32 flags, bool may_reorder);
+extern void finish_batch_scan(Plan *plan, Batch *batch, Consumer consumer);
 extern bool is_batch_scan(Plan *plan);
 extern void batch_scan_init(void);
 

@@ -20,7 +20,6 @@ typedef struct Rewriting
 {
 	PlannedStmt *stmt;
 	Registry   *registry;
-	bool		may_reorder;
 	bool		volatile_subqueries;	/* the statement has some */
 	int			next_id;		/* plan_node_id of the next node */
 	bool		found;			/* a batch node was made */
@@ -45,6 +44,27 @@ handed_on(List *columns, int varno)
 	return tlist;
 }
 
+/*
+ * Part a list of quals at the first one that holds a call. Those behind it stay behind it: the planner puts a cheap
+ * qual there only if the ones before guard rows from it.
+ */
+static void
+set_calls_apart(List *quals, Registry *registry, List **cheap, List **rest)
+{
+	ListCell   *cell;
+
+	*cheap = *rest = NIL;
+	foreach(cell, quals)
+	{
+		Node	   *qual = lfirst(cell);
+
+		if (*rest == NIL && !contains_call(qual, registry))
+			*cheap = lappend(*cheap, qual);
+		else
+			*rest = lappend(*rest, qual);
+	}
+}
+
 static Cost
 calls_cost(List *calls)
 {
@@ -61,24 +81,33 @@ calls_cost(List *calls)
 	return cost;
 }
 
+/* Tell a batch node its calls. */
+static Plan *
+finished(Plan *plan, Batch *batch, Consumer consumer, Rewriting *rewriting)
+{
+	finish_batch_scan(plan, batch, consumer);
+	/* Its first row costs a window: a hash join that has this for its outer side looks first whether the other has rows. */
+	if (consumer.takes != MAY_STOP)
+		plan->startup_cost = plan->total_cost;
+	rewriting->found = true;
+	return plan;
+}
+
 /* A batch node over a child, in the place of a node that is like it, and that much dearer. */
 static Plan *
 batch_over(Plan *child, Batch *batch, List *tlist, List *quals, Consumer consumer, Plan *like, Cost dearer,
 		   Rewriting *rewriting)
 {
-	CustomScan *scan = make_batch_scan(batch, child, tlist, quals, consumer, rewriting->may_reorder);
-	Plan	   *plan = &scan->scan.plan;
+	Plan	   *plan = new_batch_scan(child, tlist, quals, 0, !is_split_scan(like) && !is_join(like));
 
 	plan->plan_node_id = rewriting->next_id++;
+	plan->startup_cost = like->startup_cost;
 	plan->total_cost = like->total_cost + dearer;
-	/* Its first row costs a window: a hash join that has this for its outer side looks first whether the other has rows. */
-	plan->startup_cost = consumer.takes == MAY_STOP ? like->startup_cost : plan->total_cost;
 	plan->plan_rows = like->plan_rows;
 	plan->plan_width = like->plan_width;
 	plan->extParam = bms_union(like->extParam, child->extParam);
 	plan->allParam = bms_union(like->allParam, child->allParam);
-	rewriting->found = true;
-	return plan;
+	return finished(plan, batch, consumer, rewriting);
 }
 
 static Plan *
@@ -346,6 +375,25 @@ foresee_join_side(Plan *join, int side, Consumer consumer, Rewriting *rewriting)
 		insert_below(join, place, batch, consumer_below(join, side, consumer), rewriting);
 }
 
+/*
+ * Calls that need both sides are made above the join: those that paths.c has left there, in statements that change the rows
+ * of a table with parts. With its conditions gone the join may not stop at an outer row's first partner.
+ */
+static void
+ask_above_join(Plan *plan, Rewriting *rewriting)
+{
+	Join	   *join = (Join *) plan;
+	List	   *rest;
+
+	set_calls_apart(join->joinqual, rewriting->registry, &join->joinqual, &rest);
+	if (rest == NIL)
+		return;
+	plan->qual = list_concat(rest, plan->qual);
+	join->inner_unique = false;
+	if (IsA(plan, MergeJoin))
+		((MergeJoin *) plan)->skip_mark_restore = false;
+}
+
 static Plan *
 rewrite_join(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
@@ -358,16 +406,7 @@ rewrite_join(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		foresee_join_side(plan, INNER_VAR, consumer, rewriting);
 	}
 	if (join->jointype == JOIN_INNER)
-	{
-		List	   *cheap;
-		List	   *rest;
-
-		set_calls_apart(join->joinqual, rewriting->registry, &cheap, &rest);
-		if (rest != NIL)
-			forget_uniqueness(plan);
-		join->joinqual = cheap;
-		plan->qual = list_concat(rest, plan->qual);
-	}
+		ask_above_join(plan, rewriting);
 	/* What would run once per outer row, or go back to a mark, reads its rows from a store. */
 	if (IsA(plan, NestLoop) && ((NestLoop *) plan)->nestParams == NIL && is_batch_scan(innerPlan(plan)))
 		innerPlan(plan) = materialized(innerPlan(plan), rewriting);
@@ -431,9 +470,23 @@ rewrite_loop_sides(Plan *loop, Consumer consumer, Rewriting *rewriting)
 	rewrite_child(&innerPlan(loop), consumer_below(loop, INNER_VAR, consumer), rewriting);
 }
 
+/* A batch node that the planner has chosen: what it evaluates is looked through for calls. */
+static Plan *
+finish(Plan *plan, Consumer consumer, Rewriting *rewriting)
+{
+	Batch	   *batch;
+
+	visit_children(plan, consumer, rewrite_child, rewriting);
+	batch = new_batch(rewriting->registry, rewriting->volatile_subqueries, list_length(outerPlan(plan)->targetlist));
+	foresee_stages(batch, &plan->qual, &plan->targetlist);
+	return finished(plan, batch, consumer, rewriting);
+}
+
 static Plan *
 rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
+	if (is_batch_scan(plan))
+		return finish(plan, consumer, rewriting);
 	if (IsA(plan, CustomScan))
 		return plan;
 	if (IsA(plan, Gather) || IsA(plan, GatherMerge))
@@ -455,14 +508,6 @@ rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 		 contains_call((Node *) plan->qual, rewriting->registry)))
 		return replace_result((Result *) plan, consumer, rewriting);
 	return plan;
-}
-
-static Plan *
-rewrite_tree(Plan *plan, Consumer consumer, Rewriting *rewriting)
-{
-	if (rewriting->may_reorder)
-		lift_quals(plan, rewriting->registry);
-	return rewrite(plan, consumer, rewriting);
 }
 
 static int
@@ -555,13 +600,12 @@ must_go_back(PlannedStmt *stmt, int cursor_options)
 /*
  * Rewrite a statement's plans in place.
  *
- * may_reorder: quals may be evaluated in another order than the planner's.
  * volatile_subqueries: a subquery in an expression calls volatile functions.
  */
 void
-rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool may_reorder, bool volatile_subqueries)
+rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, bool volatile_subqueries)
 {
-	Rewriting	rewriting = {stmt, registry, may_reorder, volatile_subqueries, 0, false};
+	Rewriting	rewriting = {stmt, registry, volatile_subqueries, 0, false};
 	Consumer	client = {AS_THE_CLIENT_TAKES, NIL};
 	Takes	   *takes = takes_of_subplans(stmt);
 	bool		back = must_go_back(stmt, cursor_options);
@@ -571,7 +615,7 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 	rewriting.next_id = next_plan_node_id(stmt);
 	/* Of what the statement's own tree runs once a row; subplans must come after those that they use. */
 	registry->stmt = volatile_subqueries || stmt->parallelModeNeeded ? NULL : stmt;
-	stmt->planTree = rewrite_tree(stmt->planTree, client, &rewriting);
+	stmt->planTree = rewrite(stmt->planTree, client, &rewriting);
 	registry->stmt = NULL;
 	foreach(cell, stmt->subplans)
 	{
@@ -580,7 +624,7 @@ rewrite_statement(PlannedStmt *stmt, Registry *registry, int cursor_options, boo
 		if (foreach_current_index(cell) >= planned)
 			renumber((Plan **) &lfirst(cell), consumer, &rewriting);
 		if (lfirst(cell) && !may_reach_workers(stmt, lfirst(cell)))
-			lfirst(cell) = rewrite_tree(lfirst(cell), consumer, &rewriting);
+			lfirst(cell) = rewrite(lfirst(cell), consumer, &rewriting);
 	}
 	if (!rewriting.found)
 		return;

@@ -298,6 +298,10 @@ supply_node(Supply *supply, Plan *plan, Consumer consumer, Bitmapset **reads)
 		case T_NestLoop:
 			supply_plan(supply, outerPlan(plan), below, reads);
 			break;
+		case T_CustomScan:
+			if (is_batch_scan(plan))
+				supply_plan(supply, outerPlan(plan), below, reads);
+			break;
 		default:
 			break;
 	}
@@ -314,7 +318,6 @@ supply_plan(Supply *supply, Plan *plan, Consumer consumer, Bitmapset **reads)
 	plan->allParam = bms_union(plan->allParam, here);
 	*reads = bms_add_members(*reads, here);
 }
-
 
 /* Is there anything to supply a plan with, of whose rows as many are asked for? */
 bool

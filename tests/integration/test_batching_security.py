@@ -71,6 +71,9 @@ QUERIES = (
     "SELECT s.id, x.t FROM {source} AS s, LATERAL (SELECT word(leak(s.t), o.g) AS t FROM other AS o LIMIT 1) AS x",
     "SELECT g, max(word(leak(t), 1)) FROM {source} AS s GROUP BY g HAVING word(max(leak(t)), 1) LIKE 'q%'",
     "SELECT id FROM {source} AS s WHERE CASE WHEN leak(t) LIKE 'q%' THEN word(leak(t), 2) LIKE 'q%' ELSE false END",
+    "SELECT o.id FROM {source} AS s JOIN other AS o ON s.id = o.id + 15 AND leak(s.t) <> o.t",
+    "SELECT o.id, s.x FROM other AS o"
+    " LEFT JOIN (SELECT id, coalesce(word(leak(t), 1), 'x') AS x FROM {source} AS s) AS s ON s.id = o.id + 15",
     "WITH c AS MATERIALIZED (SELECT id FROM {source} AS s WHERE word(leak(t), 1) LIKE 'q%') SELECT * FROM c, other",
 )
 
@@ -122,6 +125,18 @@ def test_nothing_leaks(reader: Conn, db: Conn, window_rows: int) -> None:
                 assert leaked(reader, query.format(source=source)) == set(), (query, source, join)
                 assert calls(db), query
         reader.execute(sql.SQL("RESET {}").format(sql.Identifier(join)))
+
+
+def test_what_is_looked_up_is_guarded(reader: Conn, db: Conn) -> None:
+    """A condition on both tables goes into the look-up of one, but not before a policy that makes calls."""
+    for join in ("enable_hashjoin", "enable_mergejoin"):
+        reader.execute(sql.SQL("SET {} = off").format(sql.Identifier(join)))
+    db.execute("CREATE TABLE picks AS SELECT 15 + i AS id, 'x' AS t FROM generate_series(1, 10) AS i; ANALYZE picks")
+    db.execute(sql.SQL("GRANT SELECT ON picks TO {}").format(sql.Identifier(READER)))
+    query = "SELECT o.id FROM secret AS s JOIN picks AS o ON s.id = o.id AND leak(s.t) <> o.t"
+    assert leaked(reader, query) == set()
+    assert leaked(reader, f"{query} WHERE o.id IN (20, 21)") == set()  # of which one is hidden
+    assert calls(db)
 
 
 def test_statements_without_policies_are_reordered_all_the_same(reader: Conn, db: Conn) -> None:

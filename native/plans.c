@@ -1,11 +1,6 @@
 /*
- * proofs.c
- *	  What the planner proved of a plan holds for the quals where it saw them: who moves quals takes the proof back.
- *
- * A join whose inner side is unique stops at an outer row's first partner, forgets where it was on the inner side, and a
- * Memoize node below it keeps one row a key. The proof rests on the join's own conditions and on the quals of the inner
- * side; without one of them the first partner may be the wrong one. No other node stops early for a proof: a semijoin
- * does for what it is, and its conditions stay where they are.
+ * plans.c
+ *	  What is known of the nodes of a finished plan: which compute what, and what they can do.
  */
 #include "pg_bridge.h"
 
@@ -15,13 +10,52 @@
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 
-/* Make a join right whatever its inner side holds. A merge join then needs an inner side that can go back to a mark. */
-void
-forget_uniqueness(Plan *join)
+/* Nodes that compute quals and target lists over the rows of one relation, so that a batch node may do it instead. */
+bool
+is_split_scan(Plan *plan)
 {
-	((Join *) join)->inner_unique = false;
-	if (IsA(join, MergeJoin))
-		((MergeJoin *) join)->skip_mark_restore = false;
+	switch (nodeTag(plan))
+	{
+		case T_SeqScan:
+		case T_SampleScan:
+		case T_IndexScan:
+		case T_IndexOnlyScan:
+		case T_BitmapHeapScan:
+		case T_TidScan:
+		case T_TidRangeScan:
+		case T_SubqueryScan:
+		case T_FunctionScan:
+		case T_TableFuncScan:
+		case T_ValuesScan:
+		case T_CteScan:
+		case T_NamedTuplestoreScan:
+		case T_WorkTableScan:
+			return true;
+		case T_ForeignScan:
+			return ((ForeignScan *) plan)->operation == CMD_SELECT;
+		default:
+			return false;
+	}
+}
+
+bool
+is_join(Plan *plan)
+{
+	return IsA(plan, NestLoop) || IsA(plan, MergeJoin) || IsA(plan, HashJoin);
+}
+
+/* Go down through nodes that hand on their child's columns as they are; collect them, the lowest first. */
+Plan *
+below_pass_through(Plan *plan, List **passed)
+{
+	*passed = NIL;
+	while (IsA(plan, Hash) || IsA(plan, Sort) || IsA(plan, IncrementalSort) || IsA(plan, Material) ||
+		   IsA(plan, Memoize))
+	{
+		*passed = lcons(plan, *passed);
+		plan = outerPlan(plan);
+	}
+	return plan;
 }
 
 /* Can a node of a finished plan go back to a mark? As ExecSupportsMarkRestore(), which needs the path. */
@@ -96,25 +130,6 @@ is_noticed_walker(Node *node, void *context)
 	}
 	return check_functions_in_node(node, is_own_function, NULL) ||
 		expression_tree_walker(node, is_noticed_walker, context);
-}
-
-/* Does a plan compute anything volatile, so that it matters how often it is run? */
-bool
-computes_volatile(Plan *plan)
-{
-	ListCell   *cell;
-
-	if (plan == NULL)
-		return false;
-	if (contain_volatile_functions((Node *) plan->targetlist) || contain_volatile_functions((Node *) plan->qual) ||
-		(IsA(plan, FunctionScan) && contain_volatile_functions((Node *) ((FunctionScan *) plan)->functions)) ||
-		(IsA(plan, SubqueryScan) && computes_volatile(((SubqueryScan *) plan)->subplan)))
-		return true;
-	if (IsA(plan, Append))
-		foreach(cell, ((Append *) plan)->appendplans)
-			if (computes_volatile(lfirst(cell)))
-				return true;
-	return computes_volatile(outerPlan(plan)) || computes_volatile(innerPlan(plan));
 }
 
 /* May LIMIT and OFFSET be computed once more than they are written? Not if anybody could tell. */
