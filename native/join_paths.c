@@ -85,20 +85,19 @@ add_asked_before(PlannerInfo *root, Pair *pair)
 			add_copy(pair->joinrel, lfirst(cell));
 }
 
-/* Add the paths of a join over these two, with all that waits above it; say whether there were any. */
+/*
+ * Add the paths of a join over these two, with all that waits above it; say whether there were any.
+ *
+ * Paths of twins belong below twins only: for a parameterized path the planner takes the clauses of its relation that could be
+ * evaluated below it to be evaluated there, and twins do not have all of them.
+ */
 static bool
 join_and_ask(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inner, List *waiting)
 {
-	RelOptInfo *bare;
+	RelOptInfo *bare = bare_join(root, pair->joinrel, outer, inner, waiting, pair->clauses, pair->special);
 	bool		found = false;
 	ListCell   *cell;
 
-	if (waiting == NIL)
-	{
-		add_paths_to_joinrel(root, pair->joinrel, outer, inner, pair->type, pair->special, pair->clauses);
-		return true;
-	}
-	bare = bare_join(root, pair->joinrel, outer, inner, waiting, pair->clauses, pair->special);
 	add_paths_to_joinrel(root, bare, outer, inner, pair->type, pair->special, pair->clauses);
 	foreach(cell, bare->pathlist)
 	{
@@ -107,11 +106,17 @@ join_and_ask(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inner
 
 		if (path->param_info)
 			continue;
+		found = true;
+		if (waiting == NIL)		/* nothing to ask, but the twin has columns of its own */
+		{
+			add_path(pair->joinrel,
+					 (Path *) create_projection_path(root, pair->joinrel, path, pair->joinrel->reltarget));
+			continue;
+		}
 		asked = batch_path(root, pair->joinrel, path, waiting, NULL);
 		if (pair->crossing != NIL && root->join_search_private == NULL)
 			planning_now->asked = lappend(planning_now->asked, asked);
 		add_copy(pair->joinrel, (CustomPath *) asked);
-		found = true;
 	}
 	return found;
 }

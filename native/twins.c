@@ -127,6 +127,19 @@ looks_up_waiting(Path *path, RelOptInfo *bare)
 	return false;
 }
 
+/* What of the twin's rows does an index scan leave, by what it knows from quals that wait? */
+static Selectivity
+looked_up(PlannerInfo *root, IndexPath *scan, RelOptInfo *bare)
+{
+	List	   *known = NIL;
+	ListCell   *cell;
+
+	foreach(cell, scan->indexclauses)
+		if (list_member_ptr(bare->baserestrictinfo, ((IndexClause *) lfirst(cell))->rinfo))
+			known = lappend(known, ((IndexClause *) lfirst(cell))->rinfo);
+	return Min(1, scan->indexselectivity / Max(clauselist_selectivity(root, known, 0, JOIN_INNER, NULL), 1e-6));
+}
+
 /*
  * ROW(id, call) < ROW(2, 'x') tells that id <= 2, (id = 1 AND call) OR id = 2 which two may be it. Scans of the twin that
  * know that have fewer rows than its own, and so are none of its paths.
@@ -143,7 +156,8 @@ lookups(PlannerInfo *root, RelOptInfo *rel, RelOptInfo *bare, List *waiting)
 	{
 		Path	   *path = lfirst(cell);
 		Path	   *copy;
-		double		rows;
+		double		fetched;
+		double		rows = bare->rows;
 
 		if (path->param_info || !looks_up_waiting(path, bare))
 			continue;
@@ -155,7 +169,8 @@ lookups(PlannerInfo *root, RelOptInfo *rel, RelOptInfo *bare, List *waiting)
 			index->indrestrictinfo = list_difference_ptr(index->indrestrictinfo, waiting);
 			index->rel = bare;
 			scan->indexinfo = index;
-			rows = scan->indexselectivity * rel->tuples;
+			fetched = scan->indexselectivity * rel->tuples;
+			rows *= looked_up(root, scan, bare);
 			copy = &scan->path;
 		}
 		else
@@ -164,15 +179,16 @@ lookups(PlannerInfo *root, RelOptInfo *rel, RelOptInfo *bare, List *waiting)
 			Selectivity selectivity;
 
 			cost_bitmap_tree_node(((BitmapHeapPath *) path)->bitmapqual, &cost, &selectivity);
-			rows = selectivity * rel->tuples;
+			fetched = selectivity * rel->tuples;
+			if (IsA(((BitmapHeapPath *) path)->bitmapqual, IndexPath))
+				rows *= looked_up(root, (IndexPath *) ((BitmapHeapPath *) path)->bitmapqual, bare);
 			copy = memcpy(makeNode(BitmapHeapPath), path, sizeof(BitmapHeapPath));
 		}
-		rows = clamp_row_est(rows);
 		copy->parent = bare;
 		copy->pathtarget = bare->reltarget;
 		copy->parallel_safe = false;
-		copy->rows = Min(rows, bare->rows);
-		copy->total_cost = Max(copy->startup_cost, copy->total_cost - saved.startup - saved.per_tuple * rows);
+		copy->rows = clamp_row_est(Min(rows, fetched));
+		copy->total_cost = Max(copy->startup_cost, copy->total_cost - saved.startup - saved.per_tuple * fetched);
 		paths = lappend(paths, copy);
 	}
 	return paths;

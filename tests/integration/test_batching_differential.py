@@ -12,6 +12,7 @@ from psycopg import sql
 from tests.conftest import Connect, Database
 from tests.generated.run import run_cases
 from tests.generated.server import Server
+from tests.generated.statements import Case
 from tests.integration.batch_functions import calls, make_functions, make_tables
 
 Conn = psycopg.Connection[Any]
@@ -51,6 +52,54 @@ def test_generated_statements(batching: Database) -> None:
     assert summary.batched > STATEMENTS * 0.5
     assert summary.failed < STATEMENTS * 0.05
     assert summary.slow < STATEMENTS * 0.05
+
+
+# Generated statements that were wrong once, with their roles: what waits, what stands below it, what a join relies on.
+ONCE_WRONG = (
+    (
+        "generated_reader",
+        "SELECT coalesce(x.t, word(x.t, x.id)) FROM vault AS x JOIN secret AS y ON x.id = y.id"
+        " WHERE leak(x.t, x.id) > ALL (SELECT r1.t FROM secret AS r1 WHERE r1.id = y.id) FOR UPDATE",
+    ),
+    (
+        "generated_reader",
+        "SELECT r1.t FROM guarded AS r1 FULL JOIN (SELECT (SELECT max(r3) FROM unnest(ARRAY[leak(r2.t, r2.id)]) AS r3"
+        " WHERE r2.id = r2.g) AS c2 FROM srf_vault() AS r2 WHERE word(r2.t, r2.id) LIKE '%0%') AS r4 ON r1.t = r4.c2",
+    ),
+    (
+        "generated_reader",
+        "SELECT r1.t FROM guarded AS r1 JOIN secret AS r2 ON r1.id = r2.id"
+        " WHERE CASE r1.t WHEN word(r1.t, r1.id) THEN r1.t ELSE strictly(r1.t, r2.id) END < ANY"
+        " (SELECT r3.t FROM secret AS r3 WHERE r3.id IS NOT NULL AND word(r3.t, r3.id) IS NOT NULL)",
+    ),
+    (
+        "none",
+        "WITH r1 AS NOT MATERIALIZED (SELECT NOT (r2.t = word(r2.t, r2.id)) AS c1, CASE measure(r2.t, r2.id)"
+        " WHEN 1 THEN leak((r2.arr)[r2.g], length(word(r3.t, r2.g))) WHEN (SELECT count(*)::int FROM secret AS r5"
+        " WHERE r5.id = r5.g AND tell(r2.t)) THEN upper(word(r2.t, r2.id)) || r2.t END AS c2,"
+        " (SELECT count(*)::int FROM locked AS r6 WHERE r6.id = r2.g AND slow(r2.g)) AS c3 FROM a AS r2"
+        " CROSS JOIN LATERAL (SELECT word(CASE WHEN 2 IS NOT NULL THEN leak(r2.t, r2.id) ELSE r2.t END,"
+        " (ROW(r2.id, r2.t)::pair).x) AS t LIMIT 1) AS r3) SELECT r8.c3 FROM r1 AS r7 JOIN r1 AS r8 ON r7.c1 = r8.c1"
+        " WHERE r8.c2 IN (word(r7.c2, r7.c3), 'word 1-1', r7.c2)",
+    ),
+    (
+        "none",
+        "SELECT r1.t FROM listed(0) AS r1 FULL JOIN a AS r2 ON r1.id = r2.id"
+        " WHERE passes(r1, 2) AND word(r2.t, r1.id) <> ''",
+    ),
+    ("none", "SELECT r1.t, word(r1.t, 1) FROM a AS r1 WHERE ROW(r1.id, word(r1.t, r1.id)) < ROW(2, word(r1.t, r1.id))"),
+)
+
+
+def test_statements_that_were_wrong_once(batching: Database) -> None:
+    server = Server(batching.dsn)
+    try:
+        for role, step in ONCE_WRONG:
+            what, _, on = server.difference(Case({}, role, (step,)))
+            assert not what, f"{what}: {step}"
+            assert on.batches, step
+    finally:
+        server.close()
 
 
 # Each was wrong once: what a window aggregation, a bounded sort, or a row that is skipped wants of its neighbours.
