@@ -82,7 +82,7 @@ batch_path(PlannerInfo *root, RelOptInfo *rel, Path *child, List *waiting, Param
 	CustomPath *custom = makeNode(CustomPath);
 	Path	   *path = &custom->path;
 	List	   *ordered = in_order(root, waiting);
-	double		rows = child->rows;
+	double		rows = Max(child->rows, 1);
 	Cost		first = 0;
 	Cost		all = 0;
 	ListCell   *cell;
@@ -90,12 +90,14 @@ batch_path(PlannerInfo *root, RelOptInfo *rel, Path *child, List *waiting, Param
 	foreach(cell, ordered)
 	{
 		RestrictInfo *clause = lfirst(cell);
+		double		questions = questions_of(root, clause, rows);
 		QualCost	cost;
 
 		cost_qual_eval_node(&cost, (Node *) clause, root);
-		first += cost.startup + cost.per_tuple * WAIT;
-		all += cost.startup + cost.per_tuple * (questions_of(root, clause, rows) + WAIT);
-		rows *= clause_selectivity(root, (Node *) clause, 0, JOIN_INNER, NULL);
+		/* The fewer different ones there are, the sooner most of them have been asked. */
+		first += cost.startup + cost.per_tuple * (questions * (1 - questions / rows) + WAIT);
+		all += cost.startup + cost.per_tuple * (questions + WAIT);
+		rows = Max(rows * clause_selectivity(root, (Node *) clause, 0, JOIN_INNER, NULL), 1);
 	}
 	path->pathtype = T_CustomScan;
 	path->parent = rel;
