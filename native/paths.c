@@ -94,9 +94,16 @@ batch_path(PlannerInfo *root, RelOptInfo *rel, Path *child, List *waiting, Param
 		QualCost	cost;
 
 		cost_qual_eval_node(&cost, (Node *) clause, root);
-		/* The fewer different ones there are, the sooner most of them have been asked. */
-		first += cost.startup + cost.per_tuple * (questions * (1 - questions / rows) + WAIT);
-		all += cost.startup + cost.per_tuple * (questions + WAIT);
+		first += cost.startup;
+		all += cost.startup;
+		if (contains_call((Node *) clause->clause, planning_now->registry))
+		{
+			/* The fewer different ones there are, the sooner most of them have been asked. */
+			first += cost.per_tuple * (questions * (1 - questions / rows) + WAIT);
+			all += cost.per_tuple * (questions + WAIT);
+		}
+		else
+			all += cost.per_tuple * rows;
 		rows = Max(rows * clause_selectivity(root, (Node *) clause, 0, JOIN_INNER, NULL), 1);
 	}
 	path->pathtype = T_CustomScan;
