@@ -125,30 +125,44 @@ in_order(PlannerInfo *root, List *clauses)
 	return ordered;
 }
 
-/* Is a placeholder among columns? Which outer joins may have made it NULL since is noted in the one that is asked for. */
+/* Is a column that is computed among others? Which outer joins may have made it NULL since is noted in the one asked for. */
 static bool
-is_given(PlaceHolderVar *placeholder, List *columns)
+is_given(Expr *column, List *columns)
 {
 	ListCell   *cell;
 
 	foreach(cell, columns)
-		if (IsA(lfirst(cell), PlaceHolderVar) && ((PlaceHolderVar *) lfirst(cell))->phid == placeholder->phid)
+	{
+		Expr	   *given = lfirst(cell);
+
+		if (IsA(column, PlaceHolderVar) && IsA(given, PlaceHolderVar) ?
+			((PlaceHolderVar *) column)->phid == ((PlaceHolderVar *) given)->phid : equal(column, given))
 			return true;
+	}
 	return false;
 }
 
+/* Columns that are computed are placeholders, and what a subquery of a UNION ALL selects. */
 static void
 add_column(PathTarget *target, Expr *column, Relids relids, List *given)
 {
+	Node	   *computed = (Node *) column;
 	ListCell   *cell;
 
-	if (IsA(column, PlaceHolderVar) && !is_given((PlaceHolderVar *) column, given))
+	if (IsA(column, Var))
 	{
-		foreach(cell, pull_var_clause((Node *) ((PlaceHolderVar *) column)->phexpr, COLUMNS))
+		if (bms_is_member(((Var *) column)->varno, relids))
+			add_new_column_to_pathtarget(target, column);
+	}
+	else if (is_given(column, given))
+		add_new_column_to_pathtarget(target, column);
+	else
+	{
+		if (IsA(column, PlaceHolderVar))
+			computed = (Node *) ((PlaceHolderVar *) column)->phexpr;
+		foreach(cell, pull_var_clause(computed, COLUMNS))
 			add_column(target, lfirst(cell), relids, given);
 	}
-	else if (!IsA(column, Var) || bms_is_member(((Var *) column)->varno, relids))
-		add_new_column_to_pathtarget(target, column);
 }
 
 /*

@@ -87,6 +87,11 @@ ONCE_WRONG = (
         "SELECT r1.t FROM listed(0) AS r1 FULL JOIN a AS r2 ON r1.id = r2.id"
         " WHERE passes(r1, 2) AND word(r2.t, r1.id) <> ''",
     ),
+    (
+        "generated_reader",
+        "SELECT strictly(r1.t, r1.id) FROM secret AS r1 JOIN generate_series(1, 0) AS r2 (id) ON r1.id = r2.id"
+        " UNION ALL SELECT leak(r3.t, r3.id) FROM srf_vault() AS r3",
+    ),
     ("none", "SELECT r1.t, word(r1.t, 1) FROM a AS r1 WHERE ROW(r1.id, word(r1.t, r1.id)) < ROW(2, word(r1.t, r1.id))"),
 )
 
