@@ -99,7 +99,7 @@ class Estimate:
 
 def estimate(
     fetch: Fetch,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     prompt: str | None,
     call: Call,
     engine: Engineering,

@@ -86,12 +86,12 @@ def parse_question(prompt: str | None) -> Question:
     return Question(text, tuple(named), any(match[0] == "{}" for match in _BRACES.finditer(prompt)))
 
 
-def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, ...]:
+def resolve_columns(question: Question, columns: Sequence[str | None]) -> tuple[str, ...]:
     """Pick the columns to send.
 
     Args:
         question: The parsed prompt.
-        available: The rows' columns. With `UNKNOWN` among them they have whatever is named besides.
+        columns: The rows' columns. With `UNKNOWN` among them they have whatever is named besides.
 
     Returns:
         The named columns in the row's order, whatever the order of mention: one question asked in two
@@ -102,9 +102,9 @@ def resolve_columns(question: Question, available: Sequence[str]) -> tuple[str, 
         RepeatedColumn: One of those to send is there more than once.
         TemplateError: `{}` stands in the question, and there is not a single value for it.
     """
-    if UNKNOWN in available:
-        there = tuple(name for name in available if name != UNKNOWN)
-        available = there + tuple(name for name in question.columns if name not in there)
+    available = tuple([name for name in columns if name is not UNKNOWN])
+    if UNKNOWN in columns:
+        available += tuple([name for name in question.columns if name not in available])
     _check_named(question, available)
     named = set(question.columns or available)
     sent = tuple(name for name in available if name in named)

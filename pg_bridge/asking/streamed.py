@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
 def ask(
     fetch: Fetch,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     prompt: str | None,
     call: Call,
     engine: Engine,

@@ -54,7 +54,7 @@ def count_kept(server: Server, question: Question, call: Call) -> int | None:
 
 def foresee(
     fetch: Fetch,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     prompt: str | None,
     call: Call,
     server: Server,

@@ -62,14 +62,14 @@ class RowSet:
         self._file.seek(self._ends[-1] if self._ends else 0)
         self._file.truncate()
 
-    def column_names(self) -> list[str] | None:
+    def column_names(self) -> Sequence[str | None] | None:
         """The columns as staged, else the keys of the first row, a JSON object; None where that is a NULL row."""
         if self.columns is not None:
             return self.columns
         first = self.fetch(0, 1)
         if first == [None]:
             return None
-        return list(columns_of(first[0])) if first and first[0] is not None else []
+        return columns_of(first[0]) if first and first[0] is not None else ()
 
     def close(self) -> None:
         """Give the memory and the file back."""

@@ -230,7 +230,7 @@ SESSION = Session()
 
 def start_run(
     fetch: Fetch,
-    columns: Sequence[str],
+    columns: Sequence[str | None],
     prompt: str | None,
     call: Call,
     server: Server,
@@ -245,7 +245,7 @@ def start_run(
     return until_its_end(answers)
 
 
-def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, list[str]]:
+def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, Sequence[str | None]]:
     """One input as a row set of its own, and its columns.
 
     Args:
@@ -258,7 +258,7 @@ def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, list[str]]:
     row = as_row(value)
     rows = [row]
     try:
-        columns = list(parse_question(prompt).columns if row is None else columns_of(row))
+        columns = parse_question(prompt).columns if row is None else columns_of(row)
     except ValueError:
         raise OptionError("the input is not JSON") from None
 

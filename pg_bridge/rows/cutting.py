@@ -19,9 +19,13 @@ from pg_bridge.errors import OptionError
 NULL = "null"
 VALUE = "input"
 """The only column of a row that a single value becomes, named as the functions' argument is."""
-UNKNOWN = "\0"
+UNKNOWN = None
 """Stands in the place of columns that nobody knows the names of: those of a row that is NULL among several."""
 
+Columns = tuple[str | None, ...]
+"""A row's columns, in its own order, with repetitions; `UNKNOWN` may be among them."""
+
+_DEEPEST = 32  # llm.row in llm.row: the text is looked through once for each
 _COMPILE_ROWS = 128  # compiling costs about what splitting this many rows does
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR = rf"(?:{_STRING}|-?[0-9][0-9.eE+-]*+|true|false|null)"
@@ -38,7 +42,7 @@ _NEXT_ELEMENT = re.compile(r"\s*(?:,\s*|(\]\Z))")
 _BEGIN_SEVERAL, _END_SEVERAL = '{"":[', "]}"
 _BRACKET_OR_STRING = re.compile(rf"[\[\]{{}}]|{_STRING}")
 
-Choose = Callable[[tuple[str, ...] | None], tuple[str, ...]]
+Choose = Callable[[Columns | None], tuple[str, ...]]
 """From a row's columns, in its own order, to those to keep, each once; None are those of a row that is None."""
 
 
@@ -69,12 +73,12 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
 
     Raises:
         ValueError: A row is not the text of a JSON object.
-        OptionError: Of several rows side by side one is neither a row nor an object.
+        OptionError: Of several rows side by side one is neither a row nor an object, or goes too deep.
 
     >>> list(cut(['{"a":1,"b":2}', '{"b":3}', None], lambda columns: columns or ("a",)))
     [(('a', 'b'), ('1', '2')), (('b',), ('3',)), (('a',), ('null',))]
     """
-    chosen: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
+    chosen: dict[Columns | None, tuple[str, ...]] = {}
     columns: tuple[str, ...] = ()
     layout: Callable[[str], _Cells | None] | None = None
     for row in rows:
@@ -94,12 +98,12 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
             layout = _layout(row, parts, columns) if len(rows) >= _COMPILE_ROWS else _no_layout
 
 
-def columns_of(row: str) -> tuple[str, ...]:
+def columns_of(row: str) -> Columns:
     """A row's columns, in its own order, with repetitions.
 
     Raises:
         ValueError: It is not the text of a JSON object.
-        OptionError: Of several rows side by side one is neither a row nor an object.
+        OptionError: Of several rows side by side one is neither a row nor an object, or goes too deep.
 
     >>> columns_of('{"b":1,"a":[2],"b":3}'), columns_of('{"":[{"a":1}, {}, {"b":2}]}')
     (('b', 'a', 'b'), ('a', 'b'))
@@ -107,24 +111,33 @@ def columns_of(row: str) -> tuple[str, ...]:
     return _names(_parts(row))
 
 
-def _names(parts: Sequence[_Named | None]) -> tuple[str, ...]:
+def _names(parts: Sequence[_Named | None]) -> Columns:
     return tuple([name for part in parts for name, _ in ([(UNKNOWN, NULL)] if part is None else part)])
 
 
 def _parts(row: str) -> list[_Named | None]:
     """The rows that stand side by side in one, which is mostly itself the only one; None for a NULL row."""
+    return list(_side_by_side(row))
+
+
+def _side_by_side(row: str, depth: int = 0) -> Iterator[_Named | None]:
+    """The same; where one of the rows is what another llm.row has made, its rows stand there."""
     named = _split(row)
     if len(named) != 1 or named[0][0] or not named[0][1].startswith("["):
-        return [named]
-    parts: list[_Named | None] = []
+        yield named
+        return
+    if depth == _DEEPEST:
+        raise OptionError(f"llm.row stands in itself more than {_DEEPEST} deep", hint="Give all rows to one llm.row.")
     for number, part in enumerate(_elements(named[0][1]), 1):
-        if part != NULL and not part.startswith("{"):
+        if part == NULL:
+            yield None
+        elif part.startswith("{"):
+            yield from _side_by_side(part, depth + 1)
+        else:
             raise OptionError(
                 f"argument {number} of llm.row is neither a row nor a JSON object",
                 hint="Give it a name: jsonb_build_object('name', value).",
             )
-        parts.append(None if part == NULL else _split(part))
-    return parts
 
 
 def _layout(row: str, parts: Sequence[_Named | None], columns: tuple[str, ...]) -> Callable[[str], _Cells | None]:

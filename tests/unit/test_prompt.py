@@ -89,6 +89,8 @@ def test_a_null_row_among_several_has_the_columns_that_are_named() -> None:
     assert resolve_columns(Question("", ("a", "name")), ["a", "b", UNKNOWN]) == ("a", "name")
     assert resolve_columns(Question("", ()), ["a", UNKNOWN, "b"]) == ("a", "b")
     assert resolve_columns(Question("", ("x",)), [UNKNOWN]) == ("x",)
+    with pytest.raises(UnknownColumn):  # no key of JSON, whatever it is, stands for columns that nobody knows
+        resolve_columns(Question("", ("x",)), ["\0"])
 
 
 def test_a_column_that_is_there_twice_is_not_sent() -> None:

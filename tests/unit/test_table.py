@@ -100,6 +100,21 @@ def test_the_columns_of_rows_side_by_side() -> None:
     assert columns_of('{"":[{"b":1,"a":2}, null, {}, {"a":3}]}') == ("b", "a", UNKNOWN, "a")
     assert columns_of('{"":1}') == columns_of('{"":{"a":1}}') == ("",)
     assert columns_of('{"":[{"a":1}],"b":2}') == ("", "b")
+    assert columns_of('{"\\u0000":1}') == ("\0",)
+
+
+def test_rows_side_by_side_within_others() -> None:
+    nested = '{"":[{"a":1}, {"":[{"b":%s}, null, {"":[]}, {"":[{"c":3}]}]}, {"d":4}]}'
+    assert columns_of(nested % 2) == ("a", "b", UNKNOWN, "c", "d")
+    rows = [nested % i for i in range(MANY)]
+    assert cells(Table.from_json(rows, ["b", "d"])) == [[str(i), "4"] for i in range(MANY)]
+    for levels in (cutting._DEEPEST, 5000):
+        row = '{"":[' * levels + '{"a":1}' + "]}" * levels
+        if levels == cutting._DEEPEST:
+            assert columns_of(row) == ("a",)
+        else:
+            with pytest.raises(OptionError, match=r"llm\.row stands in itself more than"):
+                columns_of(row)
 
 
 @pytest.mark.parametrize("part", ["1", '"{"', "[{}]", "true"])
