@@ -64,9 +64,14 @@ COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model i
 CREATE TYPE llm.parts;
 CREATE FUNCTION llm._parts_in(cstring) RETURNS llm.parts LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_in';
 CREATE FUNCTION llm._parts_out(llm.parts) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_out';
-CREATE TYPE llm.parts (INPUT = llm._parts_in, OUTPUT = llm._parts_out, LIKE = json);
+CREATE FUNCTION llm._parts_receive(internal) RETURNS llm.parts LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_recv';
+CREATE FUNCTION llm._parts_send(llm.parts) RETURNS bytea LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_send';
+CREATE TYPE llm.parts (
+    INPUT = llm._parts_in, OUTPUT = llm._parts_out, RECEIVE = llm._parts_receive, SEND = llm._parts_send, LIKE = json
+);
 COMMENT ON TYPE llm.parts IS 'rows and JSON objects side by side, as llm.row puts them';
-REVOKE ALL ON FUNCTION llm._parts_in, llm._parts_out FROM PUBLIC;  -- reading and writing a value asks for no right
+-- Reading and writing a value asks for no right.
+REVOKE ALL ON FUNCTION llm._parts_in, llm._parts_out, llm._parts_receive, llm._parts_send FROM PUBLIC;
 
 CREATE FUNCTION llm.row(VARIADIC "any") RETURNS llm.parts LANGUAGE internal STABLE PARALLEL SAFE AS 'json_build_array';
 COMMENT ON FUNCTION llm.row IS 'makes one input of rows and JSON objects: the columns of all of them';

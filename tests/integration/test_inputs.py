@@ -283,6 +283,25 @@ def test_forged_parts(conn: Conn, used_engine: EngineDouble, forged: str) -> Non
     assert sent(used_engine, conn, "SELECT llm.complete('Well?', '[]'::llm.parts, cache => 'off')") == ["Well?"]
 
 
+def test_parts_travel_in_binary(conn: Conn) -> None:
+    """Drivers ask for it, and so does COPY."""
+    cursor = conn.cursor(binary=True)
+    rows = cursor.execute("""SELECT llm.row('{"a": 1.50}'::json, NULL)""").fetchall()
+    assert rows == [(b'[{"a": 1.50}, null]',)]
+    with conn.transaction(force_rollback=True):
+        conn.execute("CREATE TABLE kept (parts llm.parts)")
+        with conn.cursor().copy("COPY (SELECT llm.row('{\"a\": 1}'::json)) TO STDOUT (FORMAT binary)") as out:
+            data = b"".join(out)
+        with conn.cursor().copy("COPY kept FROM STDIN (FORMAT binary)") as into:
+            into.write(data)
+        assert conn.execute("SELECT parts::text FROM kept").fetchall() == [('[{"a": 1}]',)]
+        with (
+            pytest.raises(psycopg.errors.InvalidTextRepresentation),
+            conn.cursor().copy("COPY kept FROM STDIN (FORMAT binary)") as into,
+        ):
+            into.write(data.replace(b"}", b"]"))
+
+
 @pytest.mark.parametrize("host", ["plpython"], indirect=True)
 @pytest.mark.usefixtures("batching")
 def test_several_rows_are_asked_in_one_batch(connect: Connect, engine: EngineDouble) -> None:

@@ -31,6 +31,8 @@ OWN_PATH = {
     "row": "PostgreSQL's own json_build_array, and looks nothing up",
     "_parts_in": "PostgreSQL's own json_in",
     "_parts_out": "PostgreSQL's own json_out",
+    "_parts_receive": "PostgreSQL's own json_recv",
+    "_parts_send": "PostgreSQL's own json_send",
     "_foreign_handler": "C, and looks nothing up",
     "_source_table": "C, and looks nothing up but what its argument names",
     "_source_columns": "C, and looks nothing up but what its argument names",
