@@ -118,8 +118,8 @@ def digest(prompt: str) -> int:
     if brace:
         try:
             text = f"{question}\n{sorted(json.loads(row).items())!r}"
-        except ValueError:
-            text = prompt  # it only looked like a row
+        except (ValueError, RecursionError):
+            text = prompt  # it only looked like a row, or goes too deep
     return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
 
 
@@ -131,8 +131,8 @@ def choose(prompt: str, choices: Sequence[str]) -> str:
 def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
-    Of choices one, for a pattern a number from 1 to 5, for a schema an object of its required properties. A pattern and
-    a schema are answered with what `answer` says where that is of the kind.
+    Of choices one, for a pattern a number from 1 to 5, for a schema a value of its types. A pattern and a schema are
+    answered with what `answer` says where that is of the kind.
     """
     if "choice" in demanded:
         return choose(prompt, demanded["choice"])
@@ -140,5 +140,24 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
         return str(digest(prompt) % 5 + 1)
     if "json" in demanded and not free.startswith("{"):
-        return json.dumps(dict.fromkeys(demanded["json"].get("required", ()), free))
+        return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
     return free
+
+
+def example(schema: Mapping[str, Any], text: str, number: int) -> object:
+    """A value of a JSON schema's types: objects of what is required, arrays of one element; a text where none is told.
+
+    >>> numbers = {"type": "array", "items": {"type": "integer"}}
+    >>> example({"type": "object", "required": ["a", "b"], "properties": {"a": numbers}}, "text", 7)
+    {'a': [3], 'b': 'text'}
+    """
+    kind = schema.get("type")
+    if kind == "object":
+        of = schema.get("properties", {})
+        return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
+    if kind == "array":
+        return [example(schema.get("items", {}), text, number)]
+    if "enum" in schema:
+        return schema["enum"][number % len(schema["enum"])]
+    simple = {"integer": number % 5 + 1, "number": number % 5 + 1, "boolean": number % 2 == 1, "null": None}
+    return simple.get(str(kind), text)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pg_bridge.asking.prefix_cache import characters
-from pg_bridge.testing.behaviour import default_answer
+from pg_bridge.testing.behaviour import answer_as_demanded, default_answer
 from pg_bridge.testing.double import EngineDouble
 
 
@@ -43,6 +43,49 @@ def test_answers_depend_on_the_question_and_the_cells_alone() -> None:
     assert one == default_answer('Good?\n{"b": "x", "a": 1}')
     others = ['Bad?\n{"a": 1, "b": "x"}', 'Good?\n{"a": "x", "b": 1}', 'Good?\n{"a": 1}', "Good?", "Good?\n{oops"]
     assert len({one, *map(default_answer, others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({}, {}),
+        ({"required": ["a"]}, {"a": "x"}),
+        ({"type": "array"}, ["x"]),
+        ({"type": ["string", "null"]}, "x"),
+        (
+            {
+                "type": "object",
+                "required": ["items", "kind", "sure"],
+                "properties": {
+                    "items": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["part", "count"],
+                            "properties": {"part": {"type": "string"}, "count": {"type": "integer"}},
+                        },
+                    },
+                    "kind": {"type": "string", "enum": ["only"]},
+                    "sure": {"type": "boolean"},
+                    "more": {"type": "string"},
+                },
+            },
+            {"items": [{"part": "x", "count": 1}], "kind": "only", "sure": True},
+        ),
+    ],
+)
+def test_a_schema_is_answered_by_its_types(schema: dict[str, Any], answer: object) -> None:
+    given = json.loads(answer_as_demanded("1 or 2?", {"json": schema}, lambda _: "x"))
+    if "items" in given:
+        assert given["items"][0].pop("count") in range(1, 6)
+        assert isinstance(given.pop("sure"), bool)
+        answer = {"items": [{"part": "x"}], "kind": "only"}
+    assert given == answer
+
+
+def test_a_row_that_goes_deep_has_an_answer() -> None:
+    deep = "[" * 50_000 + "]" * 50_000
+    assert default_answer(f'Good?\n{{"a": {deep}}}').startswith("answer ")
 
 
 def test_usage_is_told_where_the_real_engine_tells_it() -> None:
