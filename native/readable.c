@@ -14,6 +14,8 @@
  */
 #include "pg_bridge.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "catalog/pg_namespace.h"
@@ -26,6 +28,7 @@
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -34,19 +37,50 @@ static ExecutorFinish_hook_type next_finish;
 
 /* -- calls */
 
+/* Is a cast of a constant one that PostgreSQL makes by itself, and cannot end with an error? */
+static bool
+is_harmless(FuncExpr *cast)
+{
+	Const	   *value = linitial(cast->args);
+
+	if (!IsA(value, Const))
+		return false;
+	switch (cast->funcid)
+	{
+		case F_INT4_INT2:
+		case F_INT8_INT2:
+		case F_INT8_INT4:
+		case F_FLOAT4_INT2:
+		case F_FLOAT4_INT4:
+		case F_FLOAT4_INT8:
+		case F_FLOAT8_INT2:
+		case F_FLOAT8_INT4:
+		case F_FLOAT8_INT8:
+		case F_FLOAT8_FLOAT4:
+		case F_NUMERIC_INT2:
+		case F_NUMERIC_INT4:
+		case F_NUMERIC_INT8:
+			return true;
+		case F_FLOAT8_NUMERIC:
+			return value->constisnull ||
+				!isinf(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, value->constvalue)));
+		default:
+			return false;
+	}
+}
+
 /*
  * Is an argument its parameter's default? One that is not of the parameter's type is cast, and the plan has the result.
- * Casts of PostgreSQL's own that it makes by itself are all that is computed for it.
+ * Of such casts those from number to number are computed; others may end with an error, and what PostgreSQL computes only for
+ * a call without the argument must not end an EXPLAIN.
  */
 static bool
 is_default(Node *arg, Node *standard)
 {
-	FuncExpr   *cast = (FuncExpr *) standard;
-
 	if (equal(arg, standard))
 		return true;
-	return IsA(arg, Const) && IsA(standard, FuncExpr) && cast->funcformat == COERCE_IMPLICIT_CAST &&
-		cast->funcid < FirstNormalObjectId && IsA(linitial(cast->args), Const) &&
+	return IsA(arg, Const) && IsA(standard, FuncExpr) &&
+		((FuncExpr *) standard)->funcformat == COERCE_IMPLICIT_CAST && is_harmless((FuncExpr *) standard) &&
 		equal(arg, eval_const_expressions(NULL, standard));
 }
 

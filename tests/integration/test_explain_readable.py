@@ -180,6 +180,22 @@ def test_a_function_whose_parameters_have_no_names(conn: Conn) -> None:
     assert shown("word(review, 3, true)") == "word(r.review, 3, true)"  # what is shorter is another function
 
 
+def test_a_default_that_cannot_be_computed_is_not(conn: Conn) -> None:
+    """A call with the argument runs, so it can be explained."""
+    conn.execute(
+        "CREATE FUNCTION far(text, a int DEFAULT 99999999999, b float8 DEFAULT 1e400, c regclass DEFAULT 'gone'::text,"
+        " d float8 DEFAULT 0.5, e bigint DEFAULT 7) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1';"
+        "CREATE FUNCTION far_batch(bigint, integer, json[], json[], json[], json[], json[], json[]) RETURNS text[]"
+        " LANGUAGE sql AS 'SELECT array_agg(t #>> ''{}'') FROM unnest($3) AS t';"
+        "SELECT llm.register_batch('far(text, int, float8, regclass, float8, bigint)',"
+        " 'far_batch(bigint, integer, json[], json[], json[], json[], json[], json[])')"
+    )
+    query = "SELECT far(review, 1, 2, 'reviews'::regclass) FROM reviews"
+    assert len(conn.execute(query.encode()).fetchall()) == 200
+    told = explained(conn, query, "COSTS OFF, VERBOSE")
+    assert any("far(reviews.review, 1, '2'::double precision, 'reviews'::regclass)" in line for line in told)
+
+
 def test_who_may_not_use_the_schema(conn: Conn, connect: Connect) -> None:
     """He reads plans of a view of somebody else's as PostgreSQL prints them."""
     conn.execute("CREATE VIEW v AS SELECT id, llm.complete('Sum up', r) AS x FROM reviews AS r")
