@@ -190,6 +190,17 @@ def test_several_rows_say_what_one_row_says(tables: Conn, used_engine: EngineDou
     assert set(sent(used_engine, tables, query)) == {'stars?\n{"stars": 1.50}'}
 
 
+def test_what_llm_row_has_made_stands_in_another(tables: Conn, used_engine: EngineDouble) -> None:
+    """A view's column, say."""
+    with tables.transaction(force_rollback=True):
+        tables.execute(f"CREATE VIEW pairs AS SELECT r.id, llm.row(r, f) AS pair {JOIN}")
+        for pair in ("pair", "pair::json", "llm.row(pair)"):
+            inputs = f"""llm.row({pair}, '{{"now": 1}}'::jsonb)"""
+            call = f"llm.complete('{{review}} {{title}} {{now}}?', {inputs}, cache => 'off')"
+            (prompt,) = sent(used_engine, tables, f"SELECT {call} FROM pairs WHERE id = 3")
+            assert json.loads(prompt.partition("\n")[2]) == {"review": "review 3", "title": "Heat", "now": 1}
+
+
 def test_a_null_row_has_the_columns_that_the_prompt_names(tables: Conn, used_engine: EngineDouble) -> None:
     """Of tables and of subqueries, of which nobody knows the columns where they are NULL."""
     for films in ("films", "(SELECT id, title FROM films OFFSET 0)", "(SELECT id, title FROM films)"):
