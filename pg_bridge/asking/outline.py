@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from pg_bridge.asking.gauge import gauge_by_characters
 from pg_bridge.asking.inquiry import sampling_of
@@ -107,7 +108,7 @@ class Outline:
             yield f"Estimated Time: {seconds:.1f} s"
         cost = cost_of(self, server)
         if cost is not None:
-            yield f"Estimated Cost: {cost:.4g} at most"
+            yield f"Estimated Cost: {Decimal(f'{cost:.4g}'):f} at most"  # an exponent is no price
 
 
 def chars_of(columns: Mapping[str, float]) -> float:

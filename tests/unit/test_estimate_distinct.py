@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from pg_bridge.asking.distinct import SourceColumn, SourceRows, count_distinct, count_left
@@ -67,3 +70,14 @@ def test_no_more_are_answered_than_there_are() -> None:
     assert lines(Rows(600, 10, 90, 10_000))["Already Answered"] == "90 at most"
     assert lines(Rows(600, 10, 90, 10_000), Rows(5, 10, None, 2))["Already Answered"] == "92 at most"
     assert "Already Answered" not in lines(Rows(600, 10, 90, 7), Rows(600, 10, 90, None))
+
+
+def test_a_cost_is_in_decimals() -> None:
+    outline = Outline()
+    priced = replace(SERVER, price_prompt=0.15)
+    outline.add(Question("Kind?", ()), Call(), Rows(10, 10, None, 0), priced, NOTHING_SEEN)
+    (cost,) = [line for line in outline.lines(priced, NOTHING_SEEN) if "Cost" in line]
+    assert re.fullmatch(r"Estimated Cost: 0\.0000\d+ at most", cost)
+    outline.add(Question("Kind?", ()), Call(), Rows(1e15, 10, None, 0), priced, NOTHING_SEEN)
+    (cost,) = [line for line in outline.lines(priced, NOTHING_SEEN) if "Cost" in line]
+    assert re.fullmatch(r"Estimated Cost: \d{10,} at most", cost)
