@@ -45,6 +45,7 @@ extern bool holds_crossing(PlannerInfo *root, List *clauses);
 extern List *without_crossing(PlannerInfo *root, List *clauses);
 extern Place place_of(PlannerInfo *root, RestrictInfo *clause);
 extern List *in_order(PlannerInfo *root, List *clauses);
+extern bool computes_nothing(PathTarget *target, List *given);
 extern PathTarget *columns_below(PlannerInfo *root, PathTarget *target, List *waiting, Relids relids, List *given);
 
 /* twins.c */

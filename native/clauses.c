@@ -142,6 +142,18 @@ is_given(Expr *column, List *columns)
 	return false;
 }
 
+/* Does a relation hand on only columns that are its tables' or were computed below it? */
+bool
+computes_nothing(PathTarget *target, List *given)
+{
+	ListCell   *cell;
+
+	foreach(cell, target->exprs)
+		if (!IsA(lfirst(cell), Var) && !is_given(lfirst(cell), given))
+			return false;
+	return true;
+}
+
 /* Columns that are computed are placeholders, and what a subquery of a UNION ALL selects. */
 static void
 add_column(PathTarget *target, Expr *column, Relids relids, List *given)

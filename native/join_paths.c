@@ -128,8 +128,10 @@ join_and_wait(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inne
 	Twin	   *twin = NULL;
 	ListCell   *cell;
 
-	if (root->join_search_private)
-		return;					/* GEQO forgets joins that it has tried, but not what is noted here */
+	/* GEQO forgets joins that it has tried, but not what is noted here. */
+	if (root->join_search_private ||
+		!computes_nothing(pair->joinrel->reltarget, list_concat_copy(outer->reltarget->exprs, inner->reltarget->exprs)))
+		return;
 	foreach(cell, planning_now->twins)
 		if (((Twin *) lfirst(cell))->of == pair->joinrel)
 			twin = lfirst(cell);

@@ -196,11 +196,15 @@ changes_parts(PlannerInfo *root)
 	return root->parse->resultRelation > 0 && planner_rt_fetch(root->parse->resultRelation, root)->inh;
 }
 
-/* May clauses wait until after a join? They see other rows then, and are evaluated in another turn. */
+/*
+ * May clauses wait until after a join? They see other rows then, and are evaluated in another turn. And what the relation
+ * computes is computed after them: a twin does not have it, and joins may sort by it.
+ */
 static bool
 may_wait(PlannerInfo *root, RelOptInfo *rel, List *waiting)
 {
 	return root->qual_security_level == 0 && !is_noticed(root) && !changes_parts(root) &&
+		(waiting == NIL || computes_nothing(rel->reltarget, NIL)) &&
 		extract_actual_clauses(rel->baserestrictinfo, true) == NIL &&
 		!holds_placeholder_walker((Node *) extract_actual_clauses(waiting, false), NULL);
 }

@@ -240,7 +240,7 @@ note_needed(RelOptInfo *bare)
 RelOptInfo *
 bare_relation(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *entry, List *waiting)
 {
-	RelOptInfo *bare = bare_copy(root, rel, waiting, NIL);
+	RelOptInfo *bare = bare_copy(root, rel, waiting, waiting == NIL ? rel->reltarget->exprs : NIL);
 	ListCell   *cell;
 
 	note_needed(bare);

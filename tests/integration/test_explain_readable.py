@@ -26,9 +26,18 @@ ANALYZE
 """
 
 
+KEEP_DATABASE = True
+
+
+@pytest.fixture
+def host() -> str:
+    """The functions that are batched are those of the PL/Python host."""
+    return "plpython"
+
+
 @pytest.fixture
 def conn(fresh: Conn, database: Database) -> Conn:
-    if database.host == "multicorn" or not database.cluster.has_module:
+    if not database.cluster.has_module:
         pytest.skip("of calls in batches")
     fresh.execute("LOAD 'pg_bridge'")
     fresh.execute(TABLES)
@@ -196,6 +205,7 @@ def test_a_default_that_cannot_be_computed_is_not(conn: Conn) -> None:
     assert any("far(reviews.review, 1, '2'::double precision, 'reviews'::regclass)" in line for line in told)
 
 
+@pytest.mark.new_database
 def test_who_may_not_use_the_schema(conn: Conn, connect: Connect) -> None:
     """He reads plans of a view of somebody else's as PostgreSQL prints them."""
     conn.execute("CREATE VIEW v AS SELECT id, llm.complete('Sum up', r) AS x FROM reviews AS r")
