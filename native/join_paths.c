@@ -64,6 +64,18 @@ typedef struct Pair
 	List	   *crossing;		/* and that batch nodes above it do */
 } Pair;
 
+/* Has a join a path that needs no other relations? Where it has, some that it had before may be freed by now. */
+static bool
+has_path(RelOptInfo *joinrel)
+{
+	ListCell   *cell;
+
+	foreach(cell, joinrel->pathlist)
+		if (bms_is_subset(PATH_REQ_OUTER((Path *) lfirst(cell)), joinrel->lateral_relids))
+			return true;
+	return false;
+}
+
 static void
 add_copy(RelOptInfo *rel, CustomPath *path)
 {
@@ -86,19 +98,38 @@ add_asked_before(PlannerInfo *root, Pair *pair)
 }
 
 /*
- * Add the paths of a join over these two, with all that waits above it; say whether there were any.
+ * Let the planner add paths of a join over these two. That the inner side has one row for each of the outer side it may
+ * have proved by a crossing clause, which the join lacks now, and it remembers.
+ */
+static void
+add_paths(PlannerInfo *root, Pair *pair, RelOptInfo *joinrel, RelOptInfo *outer, RelOptInfo *inner)
+{
+	List	   *unique = inner->unique_for_rels;
+	List	   *not_unique = inner->non_unique_for_rels;
+
+	if (pair->crossing != NIL)
+		inner->unique_for_rels = inner->non_unique_for_rels = NIL;
+	add_paths_to_joinrel(root, joinrel, outer, inner, pair->type, pair->special, pair->clauses);
+	if (pair->crossing != NIL)
+	{
+		inner->unique_for_rels = unique;
+		inner->non_unique_for_rels = not_unique;
+	}
+}
+
+/*
+ * Add the paths of a join over these two, with all that waits above it.
  *
  * Paths of twins belong below twins only: for a parameterized path the planner takes the clauses of its relation that could be
  * evaluated below it to be evaluated there, and twins do not have all of them.
  */
-static bool
+static void
 join_and_ask(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inner, List *waiting)
 {
 	RelOptInfo *bare = bare_join(root, pair->joinrel, outer, inner, waiting, pair->clauses, pair->special);
-	bool		found = false;
 	ListCell   *cell;
 
-	add_paths_to_joinrel(root, bare, outer, inner, pair->type, pair->special, pair->clauses);
+	add_paths(root, pair, bare, outer, inner);
 	foreach(cell, bare->pathlist)
 	{
 		Path	   *path = lfirst(cell);
@@ -106,7 +137,6 @@ join_and_ask(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inner
 
 		if (path->param_info)
 			continue;
-		found = true;
 		if (waiting == NIL)		/* nothing to ask, but the twin has columns of its own */
 		{
 			add_path(pair->joinrel,
@@ -118,7 +148,6 @@ join_and_ask(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inner
 			planning_now->asked = lappend(planning_now->asked, asked);
 		add_copy(pair->joinrel, (CustomPath *) asked);
 	}
-	return found;
 }
 
 /* Add the paths of a join over these two to the join's own twin, with which all waits on. */
@@ -139,7 +168,7 @@ join_and_wait(PlannerInfo *root, Pair *pair, RelOptInfo *outer, RelOptInfo *inne
 		twin = note_twin(pair->joinrel,
 						 bare_join(root, pair->joinrel, outer, inner, waiting, pair->clauses, pair->special), waiting);
 	if (same_clauses(twin->waiting, waiting))
-		add_paths_to_joinrel(root, twin->rel, outer, inner, pair->type, pair->special, pair->clauses);
+		add_paths(root, pair, twin->rel, outer, inner);
 }
 
 /* May a clause of a join be evaluated above it? A semijoin's own are pushed down to it, too. */
@@ -167,7 +196,6 @@ consider_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptI
 	Twin	   *inner_twin = side_may_wait(type, false) ? twin_of(inner) : NULL;
 	Pair		pair = {joinrel, type, extra->sjinfo, extra->restrictlist, NIL};
 	List	   *before = joinrel->pathlist;
-	bool		found = false;
 	ListCell   *cell;
 	int			sides;
 
@@ -197,11 +225,11 @@ consider_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptI
 			waiting = list_concat(waiting, at_outer->waiting);
 		if (at_inner)
 			waiting = list_concat(waiting, at_inner->waiting);
-		found |= join_and_ask(root, &pair, this_outer, this_inner, waiting);
+		join_and_ask(root, &pair, this_outer, this_inner, waiting);
 		if (at_outer == outer_twin && at_inner == inner_twin && root->qual_security_level == 0)
 			join_and_wait(root, &pair, this_outer, this_inner, waiting);
 	}
-	if (pair.crossing != NIL && !found)
+	if (pair.crossing != NIL && !has_path(joinrel))
 		joinrel->pathlist = before;
 	joinrel->pathlist = without_crossing_paths(root, joinrel->pathlist, joinrel->lateral_relids);
 }

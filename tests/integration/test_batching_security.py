@@ -139,6 +139,26 @@ def test_what_is_looked_up_is_guarded(reader: Conn, db: Conn) -> None:
     assert calls(db)
 
 
+def test_a_partner_that_only_a_call_makes_unique_may_not_be_the_first(reader: Conn, db: Conn) -> None:
+    """With policies a comparison with a call is no equivalence, but it may prove that there is one partner."""
+    name = sql.Identifier(READER)
+    db.execute(
+        "CREATE TABLE keyed AS SELECT 'word ' || i % 9 || '-' || i AS key, i % 4 AS g FROM generate_series(1, 60) AS i"
+    )
+    db.execute("CREATE UNIQUE INDEX ON keyed (key); ALTER TABLE keyed ENABLE ROW LEVEL SECURITY; ANALYZE keyed")
+    db.execute(sql.SQL("CREATE POLICY few ON keyed TO {} USING (g < 3)").format(name))
+    db.execute(sql.SQL("GRANT SELECT ON keyed, a, b TO {}").format(name))
+    query = b"SELECT a.id FROM a JOIN b ON a.id = b.id JOIN keyed AS k ON k.key = word(a.t, b.id) AND k.g = a.g"
+    for join in ("enable_nestloop", "enable_mergejoin", "enable_hashjoin"):
+        reader.execute(sql.SQL("SET {} = off; SET pg_bridge.batching = off").format(sql.Identifier(join)))
+        expected = sorted(reader.execute(query).fetchall())
+        reader.execute("SET pg_bridge.batching = on")
+        assert sorted(reader.execute(query).fetchall()) == expected
+        assert len(expected) > 20
+        reader.execute(sql.SQL("RESET {}").format(sql.Identifier(join)))
+    assert calls(db)
+
+
 def test_statements_without_policies_are_reordered_all_the_same(reader: Conn, db: Conn) -> None:
     """Planning a guarded statement inside of the planning of another leaves no trace on the next."""
     query = "SELECT a.id FROM a JOIN b ON b.a_id = a.id AND b.id < 5 WHERE passes(a, 3)"
