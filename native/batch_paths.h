@@ -26,6 +26,8 @@ typedef struct Planning
 	List	   *twins;			/* of Twin, those that joins may use */
 	List	   *asked;			/* of CustomPath, those of joins that have crossing calls */
 	bool		is_joining;		/* twins: what the planner does then is not looked at */
+	PlannerInfo *looked_at;		/* the latest query, of which is known */
+	bool		may_wait;		/* whether clauses may wait until after another join */
 } Planning;
 
 /* Where a clause stands among the quals of a node. */
@@ -60,6 +62,7 @@ extern RelOptInfo *bare_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo 
 extern Path *batch_path(PlannerInfo *root, RelOptInfo *rel, Path *child, List *waiting, ParamPathInfo *parameters);
 extern List *without_crossing_paths(PlannerInfo *root, List *paths, Relids lateral);
 extern bool changes_parts(PlannerInfo *root);
+extern bool may_wait_above(PlannerInfo *root);
 
 /* join_paths.c */
 extern void consider_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptInfo *inner, JoinType type,

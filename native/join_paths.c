@@ -226,7 +226,7 @@ consider_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptI
 		if (at_inner)
 			waiting = list_concat(waiting, at_inner->waiting);
 		join_and_ask(root, &pair, this_outer, this_inner, waiting);
-		if (at_outer == outer_twin && at_inner == inner_twin && root->qual_security_level == 0)
+		if (at_outer == outer_twin && at_inner == inner_twin && may_wait_above(root))
 			join_and_wait(root, &pair, this_outer, this_inner, waiting);
 	}
 	if (pair.crossing != NIL && !has_path(joinrel))

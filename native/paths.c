@@ -196,15 +196,26 @@ changes_parts(PlannerInfo *root)
 	return root->parse->resultRelation > 0 && planner_rt_fetch(root->parse->resultRelation, root)->inh;
 }
 
+/* May clauses wait until after another join? They see other rows then, and are evaluated in another turn. */
+bool
+may_wait_above(PlannerInfo *root)
+{
+	if (planning_now->looked_at != root)
+	{
+		planning_now->looked_at = root;
+		planning_now->may_wait = root->qual_security_level == 0 && !is_noticed(root) && !changes_parts(root);
+	}
+	return planning_now->may_wait;
+}
+
 /*
- * May clauses wait until after a join? They see other rows then, and are evaluated in another turn. And what the relation
- * computes is computed after them: a twin does not have it, and joins may sort by it.
+ * May clauses of a relation? What the relation computes is computed after them: a twin does not have it, and joins may sort by
+ * it.
  */
 static bool
 may_wait(PlannerInfo *root, RelOptInfo *rel, List *waiting)
 {
-	return root->qual_security_level == 0 && !is_noticed(root) && !changes_parts(root) &&
-		(waiting == NIL || computes_nothing(rel->reltarget, NIL)) &&
+	return may_wait_above(root) && (waiting == NIL || computes_nothing(rel->reltarget, NIL)) &&
 		extract_actual_clauses(rel->baserestrictinfo, true) == NIL &&
 		!holds_placeholder_walker((Node *) extract_actual_clauses(waiting, false), NULL);
 }

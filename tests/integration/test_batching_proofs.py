@@ -138,6 +138,23 @@ def test_a_volatile_condition_stays_where_it_was(conn: Conn) -> None:
     assert plan.index("Filter: (passes") < plan.index("Hash Join")
 
 
+def test_a_call_about_two_tables_waits_for_no_volatile_condition(conn: Conn) -> None:
+    """Of a third table, which sees the rows that the call has left."""
+    conn.execute("CREATE SEQUENCE seen; SET join_collapse_limit = 1")
+    query = (
+        "SELECT a.id FROM a JOIN b ON a.id = b.a_id AND word(a.t, b.id) LIKE '%1%'"
+        " JOIN names ON names.n = a.g + 7 AND nextval('seen') + names.n + a.id > 0"
+    )
+    counted = []
+    for batching in ("off", "on"):
+        switch(conn, batching, "pg_bridge.batching")
+        conn.execute("SELECT setval('seen', 1)")
+        conn.execute(query.encode())
+        counted += conn.execute("SELECT last_value FROM seen").fetchall()
+    assert counted[0] == counted[1]
+    assert calls(conn)
+
+
 def test_a_condition_stays_below_what_is_run_once_a_row(conn: Conn) -> None:
     """A volatile function in LATERAL is called for the rows that passed, and for no others."""
     conn.execute(
