@@ -212,9 +212,14 @@ plan_bare_table(PlannerInfo *root, RelOptInfo *bare)
 	bare->indexlist = indexes;
 	check_index_predicates(root, bare);
 	set_baserel_size_estimates(root, bare);
+#if PG_VERSION_NUM >= 180000
+	if (create_tidscan_paths(root, bare))
+		return;					/* the row of a cursor is found in no other way, whatever that costs */
+#else
+	create_tidscan_paths(root, bare);
+#endif
 	add_path(bare, create_seqscan_path(root, bare, bare->lateral_relids, 0));
 	create_index_paths(root, bare);
-	create_tidscan_paths(root, bare);
 }
 
 /* Columns that the relation itself needs only for its quals are needed above its twin. */

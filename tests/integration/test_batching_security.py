@@ -159,6 +159,15 @@ def test_a_partner_that_only_a_call_makes_unique_may_not_be_the_first(reader: Co
     assert calls(db)
 
 
+def test_a_cursors_row_is_found_behind_a_policy_with_calls(reader: Conn, db: Conn) -> None:
+    """There is one way to find it, whatever that costs."""
+    db.execute(sql.SQL("GRANT UPDATE ON secret TO {}").format(sql.Identifier(READER)))
+    with reader.transaction(force_rollback=True):
+        reader.execute("DECLARE c CURSOR FOR SELECT id FROM secret ORDER BY id FOR UPDATE; MOVE 3 FROM c")
+        changed = reader.execute("UPDATE secret SET g = 100 WHERE CURRENT OF c RETURNING id").fetchall()
+    assert changed == [(3,)]
+
+
 def test_statements_without_policies_are_reordered_all_the_same(reader: Conn, db: Conn) -> None:
     """Planning a guarded statement inside of the planning of another leaves no trace on the next."""
     query = "SELECT a.id FROM a JOIN b ON b.a_id = a.id AND b.id < 5 WHERE passes(a, 3)"
