@@ -8,6 +8,7 @@
 #include "batch_paths.h"
 
 #include "catalog/pg_class.h"
+#include "foreign/fdwapi.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -24,6 +25,8 @@ twin_of(RelOptInfo *rel)
 
 		if (twin->of != rel)
 			continue;
+		if (twin->rel->pathlist == NIL)
+			return NULL;		/* a join whose sides were tried in no order that they allow */
 		if (!twin->is_complete)
 			set_cheapest(twin->rel);
 		twin->is_complete = true;
@@ -61,7 +64,7 @@ bare_copy(PlannerInfo *root, RelOptInfo *rel, List *waiting, List *given)
 	return bare;
 }
 
-/* A scan of anything but a plain table costs what it did, less the quals that it no longer evaluates. */
+/* A scan of anything but a table costs what it did, less the quals that it no longer evaluates. */
 static Path *
 bare_scan(PlannerInfo *root, RelOptInfo *bare, Path *path, double tuples, List *waiting)
 {
@@ -77,9 +80,6 @@ bare_scan(PlannerInfo *root, RelOptInfo *bare, Path *path, double tuples, List *
 		case T_SubqueryScanPath:
 			size = sizeof(SubqueryScanPath);
 			break;
-		case T_ForeignPath:
-			size = sizeof(ForeignPath);
-			break;
 		default:
 			return NULL;
 	}
@@ -93,12 +93,9 @@ bare_scan(PlannerInfo *root, RelOptInfo *bare, Path *path, double tuples, List *
 		copy->param_info = get_baserel_parampathinfo(root, bare, PATH_REQ_OUTER(path));
 		copy->rows = copy->param_info->ppi_rows;
 	}
-	if (!IsA(path, ForeignPath))	/* whose provider may not have counted them */
-	{
-		cost_qual_eval(&saved, waiting, root);
-		copy->startup_cost = Max(0, copy->startup_cost - saved.startup);
-		copy->total_cost = Max(copy->startup_cost, copy->total_cost - saved.startup - saved.per_tuple * tuples);
-	}
+	cost_qual_eval(&saved, waiting, root);
+	copy->startup_cost = Max(0, copy->startup_cost - saved.startup);
+	copy->total_cost = Max(copy->startup_cost, copy->total_cost - saved.startup - saved.per_tuple * tuples);
 	return copy;
 }
 
@@ -222,6 +219,18 @@ plan_bare_table(PlannerInfo *root, RelOptInfo *bare)
 	create_index_paths(root, bare);
 }
 
+/* Which columns a foreign scan brings along follows from the quals that it evaluates, so that its provider plans anew. */
+static void
+plan_bare_foreign_table(PlannerInfo *root, RelOptInfo *bare, RangeTblEntry *entry)
+{
+	bare->fdw_private = NULL;
+	set_foreign_size_estimates(root, bare);
+	bare->fdwroutine->GetForeignRelSize(root, bare, entry->relid);
+	bare->rows = clamp_row_est(bare->rows);
+	bare->tuples = Max(bare->tuples, bare->rows);
+	bare->fdwroutine->GetForeignPaths(root, bare, entry->relid);
+}
+
 /* Columns that the relation itself needs only for its quals are needed above its twin. */
 static void
 note_needed(RelOptInfo *bare)
@@ -255,9 +264,12 @@ bare_relation(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *entry, List *wa
 			bare->baserestrictinfo = lappend(bare->baserestrictinfo, lfirst(cell));
 	bare->baserestrictinfo = list_difference_ptr(bare->baserestrictinfo, waiting);
 	cost_qual_eval(&bare->baserestrictcost, bare->baserestrictinfo, root);
-	if (entry->rtekind == RTE_RELATION && entry->relkind != RELKIND_FOREIGN_TABLE && entry->tablesample == NULL)
+	if (entry->rtekind == RTE_RELATION && entry->tablesample == NULL)
 	{
-		plan_bare_table(root, bare);
+		if (entry->relkind == RELKIND_FOREIGN_TABLE)
+			plan_bare_foreign_table(root, bare, entry);
+		else
+			plan_bare_table(root, bare);
 		return bare;
 	}
 	bare->rows = clamp_row_est(rel->rows / Max(clauselist_selectivity(root, waiting, 0, JOIN_INNER, NULL), 1e-6));
