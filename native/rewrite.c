@@ -482,11 +482,25 @@ finish(Plan *plan, Consumer consumer, Rewriting *rewriting)
 	return finished(plan, batch, consumer, rewriting);
 }
 
+/* Below what others know to run, or run for EvalPlanQual: nothing is put there, but what the planner has is finished. */
+static void
+finish_chosen(Plan **place, Consumer consumer, void *rewriting)
+{
+	if (is_batch_scan(*place))
+		finish(*place, consumer, rewriting);
+	else if (IsA(*place, ForeignScan) && outerPlan(*place))
+		finish_chosen(&outerPlan(*place), consumer, rewriting);
+	else
+		visit_children(*place, consumer, finish_chosen, rewriting);
+}
+
 static Plan *
 rewrite(Plan *plan, Consumer consumer, Rewriting *rewriting)
 {
 	if (is_batch_scan(plan))
 		return finish(plan, consumer, rewriting);
+	if (IsA(plan, CustomScan) || (IsA(plan, ForeignScan) && outerPlan(plan)))
+		finish_chosen(&plan, consumer, rewriting);
 	if (IsA(plan, CustomScan))
 		return plan;
 	if (IsA(plan, Gather) || IsA(plan, GatherMerge))
