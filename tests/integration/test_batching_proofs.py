@@ -138,6 +138,22 @@ def test_a_volatile_condition_stays_where_it_was(conn: Conn) -> None:
     assert plan.index("Filter: (passes") < plan.index("Hash Join")
 
 
+def test_what_a_loop_hands_over_is_computed_below_it(conn: Conn) -> None:
+    """A subquery's expressions, behind an outer join that turns out to be an inner one."""
+    conn.execute(
+        "CREATE TABLE few (x int, y text, UNIQUE (x, y)); INSERT INTO few SELECT i / 3, 'v' || i % 3"
+        " FROM generate_series(0, 17) AS i; ANALYZE few"
+    )
+    switch(conn, "off", "enable_hashjoin", "enable_mergejoin", "enable_seqscan")
+    query = (
+        "SELECT r.t FROM generate_series(1, 3) AS g (id) LEFT JOIN ("
+        "  SELECT cardinality(ARRAY['x', word('y', s.id)]) AS n, 'v1'::text AS t FROM generate_series(1, 3) AS s (id)"
+        "  WHERE s.id IS NOT NULL AND word('z', s.id) LIKE '%z%'"
+        ") AS r ON g.id < r.n JOIN few ON r.n = few.x AND few.y = left(word(r.t, 1), 2)"
+    )
+    assert same_rows(conn, query)
+
+
 def test_a_call_about_two_tables_waits_for_no_volatile_condition(conn: Conn) -> None:
     """Of a third table, which sees the rows that the call has left."""
     conn.execute("CREATE SEQUENCE seen; SET join_collapse_limit = 1")
