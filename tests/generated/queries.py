@@ -203,6 +203,8 @@ class Queries:
             ]
         elif "name" in names:
             parts += [f"{names['name']} = {self._key(left, '{}')}"]
+            numbers = [column for column, kind in right.columns if kind == "int"]
+            parts += [f"{numbers[0]} = {expressions.number(left, 1)}"] if choices.chance(50) else []
         elif "id" in names:
             parts += [f"{names['id']} = {expressions.number(left, 1)}"]
         else:
@@ -217,6 +219,8 @@ class Queries:
             return expressions.text(left, 1)
         texts = [*left.of("text"), "'V1'", "CASE WHEN now() > '2000-01-01' THEN 'V2' END", "'Word 2'"]
         function = "initcap" if expressions.parallel else "word"
+        if not expressions.parallel and choices.chance(40):  # a call about several tables, perhaps
+            return form.format(f"word({choices.pick(texts)}, {expressions.number(left, 0)})")
         return form.format(f"{function}({choices.pick(texts)}{'' if expressions.parallel else ', 1'})")
 
     # -- what is shown

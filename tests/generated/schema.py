@@ -58,6 +58,7 @@ GUARDED: tuple[Relation, ...] = (
     _relation("secret", "id int, g int, t text, kind text"),
     _relation("vault", "id int, g int, t text, kind text", calls=True),
     _relation("psecret", "id int, g int, t text"),
+    _relation("titles", "n int, name text"),
     _relation("guarded", "id int, g int, t text", "view"),
     _relation("judged", "id int, g int, t text", "view", calls=True),
     _relation("layered", "id int, g int, t text, w text", "view", calls=True),
@@ -233,13 +234,15 @@ CREATE VIEW vg AS SELECT g, count(*)::int AS n, max(word(t, g)) AS w FROM a GROU
 CREATE FUNCTION listed(n int) RETURNS TABLE (id int, t text) LANGUAGE sql STABLE AS
     'SELECT b.id, word(b.t, n) FROM b WHERE b.a_id < n + 8';
 
--- What `generated_reader` may not see: an odd g in secret and psecret, kind 'shut' in vault, g of 2 or more in depot.
+-- What `generated_reader` may not see: an odd g in secret and psecret, kind 'shut' in vault, g of 2 or more in depot,
+-- some of titles.
 CREATE TABLE secret (id int PRIMARY KEY, g int, t text, kind text);
 CREATE TABLE vault (id int PRIMARY KEY, g int, t text, kind text);
 CREATE TABLE psecret (id int, g int, t text) PARTITION BY LIST (g);
 CREATE TABLE psecret0 PARTITION OF psecret FOR VALUES IN (0, 1);
 CREATE TABLE psecret1 PARTITION OF psecret DEFAULT;
 CREATE TABLE depot (id int PRIMARY KEY, g int, t text, kind text);
+CREATE TABLE titles (n int, name text UNIQUE);  -- what word() says of a's texts
 INSERT INTO secret SELECT i, i % 4, CASE i % 2 WHEN 0 THEN 'seen ' ELSE 'HIDDEN ' END || i % 7, 'k' || i % 3
                    FROM generate_series(1, 20) AS i;
 INSERT INTO vault SELECT i, i % 4, CASE i % 3 WHEN 0 THEN 'HIDDEN ' ELSE 'seen ' END || i % 7,
@@ -247,10 +250,13 @@ INSERT INTO vault SELECT i, i % 4, CASE i % 3 WHEN 0 THEN 'HIDDEN ' ELSE 'seen '
 INSERT INTO psecret SELECT id, g, t FROM secret;
 INSERT INTO depot SELECT i, i % 4, CASE WHEN i % 4 >= 2 THEN 'HIDDEN ' ELSE 'seen ' END || i % 7,
                          CASE WHEN i % 4 >= 2 THEN 'Shut' ELSE 'Open' END FROM generate_series(1, 20) AS i;
+INSERT INTO titles SELECT i % 4, 'word ' || i % 9 || '-' || i / 9 FROM generate_series(0, 44) AS i;
+ALTER TABLE titles ENABLE ROW LEVEL SECURITY;
 ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
 ALTER TABLE vault ENABLE ROW LEVEL SECURITY;
 ALTER TABLE psecret ENABLE ROW LEVEL SECURITY;
 CREATE POLICY even ON secret TO generated_reader USING (g % 2 = 0);
+CREATE POLICY most ON titles TO generated_reader USING (n < 3 OR name < 'word 4');
 CREATE POLICY open ON vault TO generated_reader USING (word(kind, 1) = 'open-1');
 CREATE POLICY even ON psecret TO generated_reader USING (g IN (SELECT n FROM names WHERE n % 2 = 0));
 CREATE VIEW guarded WITH (security_barrier) AS SELECT id, g, t FROM depot WHERE g < 2;
@@ -260,8 +266,8 @@ CREATE VIEW invoked WITH (security_invoker) AS SELECT * FROM secret;
 CREATE FUNCTION srf_secret() RETURNS SETOF secret LANGUAGE sql STABLE AS 'SELECT * FROM secret';
 CREATE FUNCTION srf_vault() RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault';
 CREATE FUNCTION srf_above(n int) RETURNS SETOF vault LANGUAGE sql STABLE AS 'SELECT * FROM vault WHERE g >= n';
-GRANT ALL ON a, b, u, names, e, p, i, d, locked, wide, v, vj, vg, secret, vault, psecret, guarded, judged, layered,
-    invoked TO generated_reader;
+GRANT ALL ON a, b, u, names, e, p, i, d, locked, wide, v, vj, vg, secret, vault, psecret, titles, guarded, judged,
+    layered, invoked TO generated_reader;
 ANALYZE;
 """
 
