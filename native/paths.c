@@ -355,7 +355,7 @@ plan_with_batches(planner_hook_type plan, Query *query, const char *text, int cu
 				  Registry *registry, bool volatile_subqueries)
 {
 	Planning   *outer = planning_now;	/* planning can run a function that plans statements of its own */
-	Planning	planning = {registry, volatile_subqueries, NIL, NIL, false};
+	Planning	planning = {registry, volatile_subqueries};
 	PlannedStmt *stmt;
 
 	planning_now = registry ? &planning : NULL;
