@@ -86,7 +86,14 @@ def test_run_of_a_command_that_is_not_there(folder: Path) -> None:
     assert "cannot run no-such-command" in outcome.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        signal.SIGKILL,  # which it cannot catch: its guards end what it has started
+    ],
+)
 def test_run_leaves_nothing_when_it_is_stopped(folder: Path, how: signal.Signals) -> None:
     # The engine's process is told by its listening port.
     script = """psql -XAtc "SELECT current_setting('data_directory')"; echo $PG_BRIDGE_ENGINE; exec sleep 10"""

@@ -128,6 +128,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "llm.parts": ("NULL::llm.parts", "'[]'", "'[{}, null, {\"a\": 1}]'", "'{}'", "'7'", "'null'", "'[[1]]'",
                   "'[\"{\"]'", "(repeat('[', 2000) || repeat(']', 2000))::llm.parts",
                   f"concat('[{{\"a\": \"', {LARGE}, '\"}}]')"),
+    "internal": ("NULL",),  # nothing else can be written
     "cstring": ("NULL::cstring", "''", "'x'", "'[]'", f"textout({LARGE})"),
     "trigger": ("NULL",),
 }  # fmt: skip
@@ -144,6 +145,9 @@ class Function:
     arguments: tuple[str, ...]
     returns_set: bool
     returns_row: bool
+
+
+UNTYPED = ("anyelement", '"any"', "trigger", "internal")
 
 
 def functions(conn: Conn) -> list[Function]:
@@ -164,7 +168,11 @@ def calls(function: Function, draw: random.Random) -> Iterator[str]:
         drawn.append([pool[0] if i == place else pool[min(2, len(pool) - 1)] for i, pool in enumerate(pools)])
     for arguments in drawn:
         typed = [
-            value if value == "t" else f"{value}::{of}" if of not in ("anyelement", '"any"', "trigger") else value
+            value
+            if value == "t"
+            else f"{value}::{of}"
+            if of not in ("anyelement", '"any"', "trigger", "internal")
+            else value
             for value, of in zip(arguments, function.arguments, strict=True)
         ]
         call = f"llm.{function.name}({', '.join(typed)})"
