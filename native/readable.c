@@ -18,8 +18,10 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -222,6 +224,25 @@ shorter(FuncExpr *call)
 	return found;
 }
 
+static bool
+is_of_extension(Oid function, const char *name)
+{
+	Oid			extension = get_extension_oid(name, true);
+
+	return OidIsValid(extension) && getExtensionOfObject(ProcedureRelationId, function) == extension;
+}
+
+/* Is a call shown without its defaults? Those that can be batched, and those of the extensions' own functions. */
+static bool
+is_shortened(Node *node, Registry *registry)
+{
+	Oid			function = IsA(node, FuncExpr) ? ((FuncExpr *) node)->funcid : InvalidOid;
+
+	return function >= FirstNormalObjectId && !((FuncExpr *) node)->funcvariadic &&
+		(find_batch_function(registry, function) || is_of_extension(function, "pg_bridge") ||
+		 is_of_extension(function, "pg_bridge_multicorn"));
+}
+
 static Node *
 shorten_mutator(Node *node, void *registry)
 {
@@ -230,7 +251,7 @@ shorten_mutator(Node *node, void *registry)
 	if (node == NULL)
 		return NULL;
 	copy = expression_tree_mutator(node, shorten_mutator, registry);
-	if (IsA(copy, FuncExpr) && find_batch_function(registry, ((FuncExpr *) copy)->funcid))
+	if (is_shortened(copy, registry))
 		return (Node *) shorter((FuncExpr *) copy);
 	return copy;
 }
@@ -353,9 +374,16 @@ visit_all_plans(PlannedStmt *stmt, VisitPlan visit, void *context)
 }
 
 static bool
+shortened_walker(Node *node, void *registry)
+{
+	return node != NULL &&
+		(is_shortened(node, registry) || expression_tree_walker(node, shortened_walker, registry));
+}
+
+static bool
 expression_has_call(Node **expr, void *registry)
 {
-	return contains_call(*expr, registry);
+	return shortened_walker(*expr, registry);
 }
 
 static bool

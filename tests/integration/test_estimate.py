@@ -540,3 +540,17 @@ def test_a_ledger_out_of_reach_fails_no_explain(fresh: Conn, connect: Connect, w
             assert "Already Answered" not in told
     finally:
         file.rmdir()
+
+
+def test_calls_that_are_not_batched_are_short_as_well(fresh: Conn, database: Database) -> None:
+    """Of all functions of both extensions."""
+    if not database.cluster.has_module:
+        pytest.skip("the module shortens them")
+    fresh.execute("LOAD 'pg_bridge'; SET pg_bridge.batching = off")
+    for query in (
+        "SELECT llm.is_true('Kind?', v) FROM (VALUES ('x'), ('y')) AS v (t)",
+        "SELECT * FROM llm.map('SELECT 1 AS a', 'What is {a}?', max_tokens => 7)",
+        "SELECT * FROM llm.estimate('SELECT 1 AS a', 'What is {a}?')",
+    ):
+        plan = "\n".join(line for (line,) in fresh.execute(f"EXPLAIN (VERBOSE, COSTS OFF) {query}".encode()).fetchall())
+        assert "NULL::" not in plan
