@@ -34,7 +34,7 @@
 #define PATH_FLAGS 0			/* before PostgreSQL 15 every custom scan computes a target list */
 #endif
 
-#define WAIT 16.0				/* questions' worth of time, that a window waits for the engine however small it is */
+#define WAIT 4.0				/* questions more that a window costs, because it waits for the engine however small it is */
 
 Planning   *planning_now = NULL;
 static set_rel_pathlist_hook_type next_rel_hook;
