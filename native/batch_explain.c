@@ -13,7 +13,6 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
@@ -21,7 +20,6 @@
 #include "commands/explain_format.h"
 #include "commands/explain_state.h"
 #endif
-#include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -36,15 +34,6 @@
 #define QUAL_DROPS 3.0			/* rows that the planner takes a qual to see for each that passes */
 
 /* -- what calls would take */
-
-/* Is a function one of the extension's? What others do, nobody here knows. */
-static bool
-is_own(Oid function)
-{
-	Oid			extension = get_extension_oid("pg_bridge", true);
-
-	return OidIsValid(extension) && getExtensionOfObject(ProcedureRelationId, function) == extension;
-}
 
 static bool
 can_estimate(void)
@@ -172,7 +161,7 @@ show_estimate(BatchScanState *state, ExplainState *es)
 	appendStringInfoString(&request, "{\"calls\": [");
 	for (i = 0; i < state->ncalls; i++)
 	{
-		if (state->calls[i].value || !is_own(((FuncExpr *) state->calls[i].expr)->funcid))
+		if (state->calls[i].value || !is_of_extension(((FuncExpr *) state->calls[i].expr)->funcid, "pg_bridge"))
 			continue;
 		appendStringInfoString(&request, separator);
 		append_call(&request, state, es->rtable, i);

@@ -8,10 +8,8 @@
 #include "foreign_scan.h"
 
 #include "access/xact.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
@@ -147,11 +145,9 @@ Oid
 foreign_function(const char *name)
 {
 	Oid			types[] = {TEXTOID};
-	Oid			extension = get_extension_oid("pg_bridge", true);
 	Oid			function = LookupFuncName(list_make2(makeString("llm"), makeString(pstrdup(name))), 1, types, true);
 
-	if (!OidIsValid(extension) || !OidIsValid(function) ||
-		getExtensionOfObject(ProcedureRelationId, function) != extension)
+	if (!OidIsValid(function) || !is_of_extension(function, "pg_bridge"))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the function llm.%s of the extension pg_bridge is not there", name)));

@@ -38,7 +38,7 @@ same_clauses(List *one, List *other)
 
 /* The paths of a join but for those that make crossing calls themselves. */
 static List *
-without_crossing_joins(PlannerInfo *root, List *paths, List *crossing)
+without_crossing_joins(List *paths, List *crossing)
 {
 	List	   *rest = NIL;
 	ListCell   *cell;
@@ -87,11 +87,11 @@ add_copy(RelOptInfo *rel, CustomPath *path)
  * other pairs may have gone for such ones: those go, and the others come back.
  */
 static void
-add_asked_before(PlannerInfo *root, Pair *pair)
+add_asked_before(Pair *pair)
 {
 	ListCell   *cell;
 
-	pair->joinrel->pathlist = without_crossing_joins(root, pair->joinrel->pathlist, pair->crossing);
+	pair->joinrel->pathlist = without_crossing_joins(pair->joinrel->pathlist, pair->crossing);
 	foreach(cell, planning_now->asked)
 		if (((Path *) lfirst(cell))->parent == pair->joinrel)
 			add_copy(pair->joinrel, lfirst(cell));
@@ -210,7 +210,7 @@ consider_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptI
 	}
 	pair.clauses = list_difference_ptr(extra->restrictlist, pair.crossing);
 	if (pair.crossing != NIL)
-		add_asked_before(root, &pair);
+		add_asked_before(&pair);
 	for (sides = 0; sides < 4; sides++)
 	{
 		Twin	   *at_outer = sides & 1 ? outer_twin : NULL;

@@ -68,6 +68,7 @@ extern BatchFunction *find_batch_function(Registry *registry, Oid function);
 extern void depend_on_registry(PlannedStmt *stmt, Registry *registry);
 extern FuncExpr *as_call(Node *node, Registry *registry);
 extern bool contains_call(Node *node, Registry *registry);
+extern bool is_of_extension(Oid function, const char *name);
 extern double cost_of(Oid function);
 extern void registry_init(void);
 

@@ -18,10 +18,8 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
-#include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -222,14 +220,6 @@ shorter(FuncExpr *call)
 	}
 	ReleaseSysCache(function);
 	return found;
-}
-
-static bool
-is_of_extension(Oid function, const char *name)
-{
-	Oid			extension = get_extension_oid(name, true);
-
-	return OidIsValid(extension) && getExtensionOfObject(ProcedureRelationId, function) == extension;
 }
 
 /* Is a call shown without its defaults? Those that can be batched, and those of the extensions' own functions. */

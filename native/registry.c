@@ -18,9 +18,11 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -282,6 +284,15 @@ bool
 contains_call(Node *node, Registry *registry)
 {
 	return contains_call_walker(node, registry);
+}
+
+/* Is a function one of an extension's? What others do, nobody here knows. */
+bool
+is_of_extension(Oid function, const char *name)
+{
+	Oid			extension = get_extension_oid(name, true);
+
+	return OidIsValid(extension) && getExtensionOfObject(ProcedureRelationId, function) == extension;
 }
 
 /* What a function's COST says, in units of cpu_operator_cost. */
