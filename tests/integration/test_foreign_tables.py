@@ -381,6 +381,7 @@ def sleeps(database: Database) -> bool:
     return database.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").strip() != "0"
 
 
+@pytest.mark.new_database
 def test_a_connection_serves_the_session_and_ends_with_it(reviews: Conn, connect: Connect, database: Database) -> None:
     if database.host != "multicorn":
         pytest.skip("the source is read in the transaction itself")
