@@ -42,6 +42,7 @@ from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.queue import Queue
 
 _LARGEST_BODY_BYTES = 1 << 30
+_HAD_PORTS: set[int] = set()  # by doubles of this process
 _LAST_ROUNDS = 10  # of the event loop, in which what was accepted or closed just now comes to be so
 
 
@@ -151,7 +152,7 @@ class EngineDouble:
         try:
             # Not aiohttp's TCPSite: it closes the listening sockets while connections that are accepted just now
             # wait for their transport, and asyncio (3.11) then loses those, open.
-            listener = await self._loop.create_server(runner.server, self._host, self._port)  # type: ignore[arg-type]
+            listener = await self._listen(self._loop, runner.server)  # type: ignore[arg-type]
             with contextlib.closing(listener):
                 self.url = f"http://{self._host}:{listener.sockets[0].getsockname()[1]}"
                 on_listening(self.url)
@@ -162,6 +163,22 @@ class EngineDouble:
         finally:
             await runner.cleanup()
             await _last_rounds()
+
+    async def _listen(
+        self, loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.BaseProtocol]
+    ) -> asyncio.Server:
+        """Listen on a port, and where any will do on one that no double of this process has had.
+
+        Answers are kept by the engine's URL: those of an engine that is gone would be found for the next one's.
+        """
+        with contextlib.ExitStack() as had:
+            while True:
+                listener = await loop.create_server(protocol, self._host, self._port)
+                port = listener.sockets[0].getsockname()[1]
+                if self._port or port not in _HAD_PORTS:
+                    _HAD_PORTS.add(port)
+                    return listener
+                had.enter_context(contextlib.closing(listener))  # or it might be had again
 
     def stop(self) -> None:
         """End `serve`; to be called in its event loop."""

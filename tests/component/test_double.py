@@ -1,5 +1,6 @@
 """The engine double is trusted by every other test: its figures and its faults are checked by hand here."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -211,3 +212,18 @@ def test_as_a_process_of_its_own() -> None:
         finally:
             process.terminate()
         assert process.wait(timeout=60) == 0
+
+
+def test_no_double_has_the_port_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EngineDouble() as gone:
+        pass
+    had = int(gone.url.rpartition(":")[2])
+    real, ports = asyncio.base_events.BaseEventLoop.create_server, [had]
+
+    async def once_more(loop: asyncio.BaseEventLoop, made: Any, host: str, port: int) -> asyncio.Server:
+        return await real(loop, made, host, ports.pop() if ports else port)
+
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "create_server", once_more)
+    with EngineDouble() as engine:
+        assert not ports
+        assert engine.url != gone.url
