@@ -17,7 +17,7 @@ from pg_bridge.asking.inquiry import sampling_of
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.seen import Seen, answer_tokens
-from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.flight import pace_of
 from pg_bridge.engine.survey import BLOCK_SIZE
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Call, Server
@@ -102,7 +102,7 @@ class Outline:
             yield f"Estimated Already Answered: {self.answered}{' at most' if self.answered else ''}"
         yield f"Estimated Prompt Tokens: {self.prompt_tokens} by characters"
         yield f"Estimated Cached Tokens: {self.cached_tokens} at least"
-        yield f"Estimated Requests: {-(-self.questions // Pace(server.max_in_flight, eager=True).largest_batch)}"
+        yield f"Estimated Requests: {-(-self.questions // pace_of(server, eager=True).largest_request)}"
         seconds = seen.seconds_for(self.prompt_tokens - self.cached_tokens)
         if seconds is not None:
             yield f"Estimated Time: {seconds:.1f} s"

@@ -28,9 +28,8 @@ from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
 _LEAD_FROM_ROWS = 512  # fewer are planned at once, in some hundredths of a second
-_LEAD_SHARE = 64  # of so many rows one goes ahead
-_LARGE_ROWS = 1 << 16  # from here on one of half as many, for the others take longer to plan than these to answer
-_MOST_LEAD_ROWS = 4096
+_LEAD_SHARE = 8  # of so many rows one goes ahead: an engine that answers 1,500 in a second has work for as long
+_MOST_LEAD_ROWS = 16_384
 _AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
 _LARGE_READ_ROWS = 1 << 15  # from here on one of half as many, for reading and cutting them all takes longer
 
@@ -184,8 +183,7 @@ class Portions:
                 yield Portion(iter(()), is_ahead=True)  # to hand over what that is
                 return
         if len(rows) >= _LEAD_FROM_ROWS and not quick:
-            share = _LEAD_SHARE if len(rows) < _LARGE_ROWS else _LEAD_SHARE // 2
-            lead = self._lead(group, rows, len(rows) // share)
+            lead = self._lead(group, rows, len(rows) // _LEAD_SHARE)
             yield self._portion(group, inquiries, rows[lead], is_ahead=True)
             rows = np.delete(rows, lead)
         yield self._portion(group, inquiries, rows, quick=quick)

@@ -18,6 +18,7 @@ FIRST_WINDOW_ROWS = 32
 LAST_SMALL_WINDOW_ROWS = 1024  # who has taken as many rows as these windows hold is expected to take all
 WINDOW_CHARS = 128_000_000
 FETCHED_ROWS = 1024
+AHEAD_AFTER_S = 0.25
 
 Row = TypeVar("Row")
 
@@ -41,14 +42,21 @@ class Window(Generic[Row]):
 
 
 class Lookout:
-    """Tells when rows of a window are to be asked about while more come: each time when they are twice as many."""
+    """Tells when rows of a window are to be asked about while more come: each time when they are twice as many.
+
+    Not before reading has taken a while: such rows share little with those that come later, and computing forty of them
+    can take an engine longer than all its waiting for some thousand rows.
+    """
 
     def __init__(self) -> None:
         self._looked_at = 0
+        self._began_s: float | None = None
 
     def latest(self, rows: int) -> int:
         """Of how many of the latest of so many rows some are to be asked about now; 0 for none."""
-        if rows < max(1, 2 * self._looked_at):
+        now_s = time.perf_counter()
+        self._began_s = now_s if self._began_s is None else self._began_s
+        if rows < max(1, 2 * self._looked_at) or now_s - self._began_s < AHEAD_AFTER_S:
             return 0
         self._looked_at = rows
         return min(rows, max(FETCHED_ROWS, rows // 8))

@@ -22,11 +22,10 @@ from weakref import WeakSet
 from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock, Oversized
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import malformed, silent
-from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model
+from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
-from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.options import Server
 
@@ -194,7 +193,7 @@ class Engine:
         self._source = source = _Source(portions)
         self._landed = landed
         try:
-            size = Pace(self._server.max_in_flight, eager).batch_size
+            size = pace_of(self._server, eager).request_size
             batch: Numbered = []
             while not batch and not (source.ended and source.is_dry):  # nothing is opened before there is a prompt
                 if source.is_ready(size, eager):
@@ -242,7 +241,7 @@ class Engine:
                 source.make_more()
                 made = True
                 sent = self._send_more()
-                if not eager or source.is_ahead or source.waiting >= flight.pace.batch_size:
+                if not eager or source.is_ahead or source.waiting >= flight.pace.request_size:
                     break
             if not made and not flight.in_flight and not flight.landed and not source.is_stopped:
                 break
@@ -304,7 +303,7 @@ class Engine:
         assert flight is not None  # noqa: S101 - a run is on; for the type checker
         assert source is not None  # noqa: S101 - as above
         sent = False
-        while room := flight.pace.room(flight.in_flight, flight.landed_count):
+        while room := flight.room():
             if not source.is_ready(room, flight.pace.eager) or time.perf_counter() < self._ask_gate_at:
                 break
             batch = source.pull(room)
@@ -342,8 +341,8 @@ class Engine:
         if source.ended:
             return False
         if flight.pace.eager:
-            return source.waiting < AHEAD_PROMPTS
-        return source.is_dry and flight.pace.room(flight.in_flight, flight.landed_count) > 0
+            return source.is_ahead or source.waiting < AHEAD_PROMPTS
+        return source.is_dry and flight.room() > 0
 
     def find_model(self) -> Model:
         """Which model the server's prompts will go to, asked of the engine once.

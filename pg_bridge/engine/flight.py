@@ -8,6 +8,7 @@ done without. It pulls nothing and hands nothing over: `pg_bridge.engine.engine`
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -26,7 +27,7 @@ from pg_bridge.engine.failures import (
 )
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
-from pg_bridge.engine.metrics import CacheCounters, TokenTally, read_counters
+from pg_bridge.engine.metrics import TokenTally, read_counters, read_load
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens
 from pg_bridge.engine.records import Completion, Model, Sampling
@@ -37,6 +38,8 @@ from pg_bridge.options import Server
 METRICS_WITHIN_S = 2.0
 SETTLE_WITHIN_S = 0.3
 SETTLE_STEP_S = 0.02
+FIRST_LOOK_S = 0.1  # at how full the engine is
+LOOKS_EVERY_S = 0.5
 
 # How large an answer can be: its own frame, what engines repeat of the request, and the tokens of the answers, of which
 # the longest known have some hundred letters, six bytes each in JSON. Beyond the last, no answer is read.
@@ -90,7 +93,7 @@ class Flight:
         eager: bool = False,
         model: Model | None = None,
     ) -> None:
-        self.pace = Pace(server.max_in_flight, eager)
+        self.pace = pace_of(server, eager)
         self.in_flight = 0
         self.landed: deque[list[Completion]] = deque()
         self.landed_count = 0
@@ -113,12 +116,19 @@ class Flight:
             self._model = Model(self._server.model)
         if self._model is None:
             self._model = await find_model(self._server, self._client)
-        self._tally.begin(await self._counters() if many else None)
+        page = await self._metrics() if many else ""
+        self._tally.begin(read_counters(page))
+        if read_load(page) is not None:
+            self._turns.start(self._watch_load())
+
+    def room(self) -> int:
+        """Prompts to send now."""
+        return self.pace.room(self.in_flight, self.landed_count, time.monotonic())
 
     async def settle(self) -> None:
         """Learn the cached tokens from the counters, which may lag a little behind the last answer."""
         waited_s = 0.0
-        while not self._tally.settle(await self._counters()) and waited_s < SETTLE_WITHIN_S:
+        while not self._tally.settle(read_counters(await self._metrics())) and waited_s < SETTLE_WITHIN_S:
             await asyncio.sleep(SETTLE_STEP_S)
             waited_s += SETTLE_STEP_S
 
@@ -187,7 +197,7 @@ class Flight:
         size = len(prompts)
         payload = self._payload_for(self._sampling_of(prompts[0][0]))
         path = payload.path(size)
-        started_s = self._turns.clock.now_s()
+        started_s = time.monotonic()
         try:
             body = payload.body([prompt for _, prompt in prompts])
             answer = await self._client.post(path, body, _most_bytes(body, size, payload.max_tokens))
@@ -201,7 +211,8 @@ class Flight:
         except (MalformedAnswer, Oversized) as error:
             raise malformed(self._server, str(error)) from None
         self._tally.add(tokens)
-        self.pace.adapt(size, self._turns.clock.now_s() - started_s)
+        now_s = time.monotonic()
+        self.pace.land(size, now_s - started_s, now_s)
         completions = [Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self._land(completions, self._more_than(size * tokens_each, prompts, tokens))
 
@@ -248,14 +259,30 @@ class Flight:
         self._start(prompts[:middle], tokens_each, again=True)
         self._start(prompts[middle:], tokens_each, again=True)
 
-    async def _counters(self) -> CacheCounters | None:
+    async def _watch_load(self) -> None:
+        """Tell the pace how full the engine is, every now and then while that could matter."""
+        pause_s = FIRST_LOOK_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = LOOKS_EVERY_S
+            if self.pace.wants_to_hear(self.in_flight, time.monotonic()):
+                load = read_load(await self._metrics())
+                if load is None:
+                    return
+                self.pace.hear(load, self.in_flight)
+
+    async def _metrics(self) -> str:
+        """The engine's page of figures; empty where there is none."""
         try:
             reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
         except Oversized:
-            return None
-        if reply is None or reply[0] != 200:
-            return None
-        return read_counters(reply[1].decode(errors="replace"))
+            return ""
+        return reply[1].decode(errors="replace") if reply is not None and reply[0] == 200 else ""
+
+
+def pace_of(server: Server, eager: bool) -> Pace:
+    """How a run asks a server."""
+    return Pace(server.max_in_flight, eager, counted=server.requests_per_minute is not None)
 
 
 async def find_model(server: Server, client: Client) -> Model:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from pg_bridge.engine.pace import Load
 from pg_bridge.engine.payload import Tokens
 from pg_bridge.engine.records import Usage
 
 _SAMPLE = re.compile(
     r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^\n]*\})?[ \t]+([0-9.eE+]+)(?:[ \t]+[0-9]+)?[ \t]*$", re.M
 )
+
+_LOAD = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^\n]*\})?[ \t]+([0-9]{1,9})(?:\.0)?[ \t]*$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,20 @@ def read_counters(text: str) -> CacheCounters | None:
     if sums.keys() != {"queries", "hits"}:
         return None
     return CacheCounters(sums["queries"], sums["hits"])
+
+
+def read_load(text: str) -> Load | None:
+    r"""Read how full the engine is; of an engine with several cores all of them together.
+
+    >>> read_load('vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 5.0')
+    Load(running=3, waiting=5)
+    >>> read_load("") is None
+    True
+    """
+    sums: dict[str, int] = {}
+    for name, value in _LOAD.findall(text):
+        sums[name] = sums.get(name, 0) + int(value)
+    return Load(**sums) if sums.keys() == {"running", "waiting"} else None
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pg_bridge.engine.engine import Engine
 from pg_bridge.engine.failures import DENIED_STATUSES, Refused, refused_run
-from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.flight import pace_of
 from pg_bridge.engine.payload import Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.untrusted import parse_json, token_count
@@ -56,7 +56,7 @@ def survey(engine: Engine, server: Server) -> EngineFacts:
     if status == 200 and (told := read_cache_config(page)) is not None:
         (block_size, blocks), tells = told, True
     has_batches = server.api == "completions" or engine.fetch(_BATCH_PATH)[0] == _WRONG_METHOD  # it takes POST alone
-    per_request = Pace(server.max_in_flight, eager=True).largest_batch if has_batches else 1
+    per_request = pace_of(server, eager=True).largest_request if has_batches else 1
     return EngineFacts(block_size, blocks, per_request, tells)
 
 

@@ -74,10 +74,11 @@ class Server:
         "`chat`: the batch chat endpoint, or one request a row where there is none; or `completions`",
     )
     max_in_flight: int = option(
-        256,
+        1024,
         values.PROMPTS,
         SERVER,
-        "prompts that may await an answer at one time, of [all sessions together](limits.md)",
+        "most prompts that may await an answer at one time, of [all sessions together](limits.md); of a slower engine "
+        "fewer do",
     )
     requests_per_minute: int | None = option(
         None,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pg_bridge.asking import calls as of_calls
-from pg_bridge.asking import together
+from pg_bridge.asking import together, windows
 from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.together import Round
@@ -25,6 +25,12 @@ PART = 1024
 def double() -> Iterator[EngineDouble]:
     with EngineDouble(answer=str) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def reading_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few rows are asked about while the others come."""
+    monkeypatch.setattr(windows, "AHEAD_AFTER_S", 0.0)
 
 
 def begin(double: EngineDouble, memory: Memory | None = None) -> Calls:
@@ -55,7 +61,12 @@ def test_some_are_asked_while_others_come_and_none_twice(double: EngineDouble) -
     for part in range(4):
         add_part(calls, part * PART)
         calls.ask_ahead()
-    wait_until(lambda: len(double.received.prompts) >= 8 + 16 + 32)
+
+    def all_is_sent() -> bool:
+        calls.ask_ahead()  # of the same calls nothing more
+        return len(double.received.prompts) >= 8 + 16 + 32
+
+    wait_until(all_is_sent)
     assert len(double.received.prompts) < 100
     add_part(calls, 4 * PART, rows=10)
     assert answers_of(calls) == expected(4 * PART + 10)
@@ -90,6 +101,16 @@ def test_no_part_waits_for_an_engine_that_does_not_answer(
     calls.close()
     wait_until(lambda: double.received.in_flight == 0)
     assert calls.is_closed
+
+
+def test_nothing_goes_ahead_of_rows_that_are_soon_read(double: EngineDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "AHEAD_AFTER_S", 1000.0)
+    calls = begin(double)
+    for part in range(4):
+        add_part(calls, part * PART)
+        calls.ask_ahead()
+    assert not double.received.prompts
+    assert answers_of(calls) == expected(4 * PART)
 
 
 def test_calls_that_are_questions_of_their_own_do_not_go_ahead(double: EngineDouble) -> None:

@@ -184,7 +184,7 @@ def test_explain_tells_what_is_expected_and_asks_nobody(fresh: Conn, engine: Eng
     for query in ways:
         told = estimated(fresh, query)
         assert told["Questions"] == "300 at most"
-        assert told["Requests"] == "5"
+        assert told["Requests"] == "38"
         sent = int(told["Prompt Tokens"].removesuffix(" by characters"))
         fresh.execute(query)
         answered = fresh.execute("SELECT prompt_tokens, unique_prompts FROM llm.last_run()").fetchone()

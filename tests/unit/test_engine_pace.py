@@ -1,11 +1,14 @@
 """How fast prompts are pulled and how large requests get."""
 
+from collections import deque
+from dataclasses import dataclass, field
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bridge.engine.failures import safe_reason
-from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.pace import Load, Pace
 from pg_bridge.engine.payload import MalformedAnswer, Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.options import Server
@@ -13,32 +16,123 @@ from pg_bridge.options import Server
 SERVER = Server("vllm", "http://127.0.0.1:9")
 
 
-def test_a_fast_engine_gets_larger_requests_and_a_slow_one_smaller() -> None:
-    pace = Pace(max_in_flight=256)
-    sizes = [pace.batch_size]
-    for took_s in (0.01, 0.01, 0.01, 0.01, 1.0, 3.0, 3.0):
-        pace.adapt(pace.batch_size, took_s)
-        sizes.append(pace.batch_size)
-    assert sizes == [8, 16, 32, 64, 64, 64, 32, 16]
+@given(
+    st.integers(1, 2000),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(1, 128), st.floats(0, 10), st.floats(0, 100)), max_size=40),
+)
+def test_a_request_is_never_empty_nor_too_large(
+    max_in_flight: int, eager: bool, counted: bool, answered: list[tuple[int, float, float]]
+) -> None:
+    pace, now_s = Pace(max_in_flight, eager, counted), 0.0
+    for prompts, took_s, pause_s in answered:
+        now_s += pause_s
+        pace.land(prompts, took_s, now_s)
+        assert 1 <= pace.request_size <= min(128 if counted else 8, max_in_flight)
+        assert 1 <= pace.limit(now_s) <= max_in_flight
 
 
-@given(st.integers(1, 2000), st.lists(st.tuples(st.integers(1, 128), st.floats(0, 10)), max_size=40))
-def test_a_request_is_never_empty_nor_too_large(max_in_flight: int, answered: list[tuple[int, float]]) -> None:
-    pace = Pace(max_in_flight)
-    for prompt_count, took_s in answered:
-        pace.adapt(min(prompt_count, pace.batch_size), took_s)
-        assert 1 <= pace.batch_size <= min(128, max_in_flight)
-
-
-@given(st.integers(1, 600), st.integers(0, 10_000), st.integers(0, 700), st.integers(0, 700))
-def test_room_keeps_every_bound(max_in_flight: int, handed: int, in_flight: int, landed: int) -> None:
+@given(
+    st.integers(1, 2000),
+    st.integers(0, 10_000),
+    st.integers(0, 2500),
+    st.integers(0, 700),
+    st.lists(st.tuples(st.integers(1, 16), st.floats(0, 10)), max_size=5),
+)
+def test_room_keeps_every_bound(
+    max_in_flight: int, handed: int, in_flight: int, landed: int, answered: list[tuple[int, float]]
+) -> None:
     pace = Pace(max_in_flight, handed=handed)
-    room = pace.room(in_flight, landed)
+    for number, (prompts, took_s) in enumerate(answered):
+        pace.land(prompts, took_s, number + took_s)
+    room = pace.room(in_flight, landed, 20.0)
     if room:
         assert in_flight + room <= max_in_flight
         assert in_flight + landed + room <= 16 + 2 * handed
     if not in_flight and not landed:
         assert room > 0  # the run goes on
+
+
+@dataclass
+class _Line:
+    """An engine that answers request after request, each prompt in so many seconds; as many more s go by besides."""
+
+    each_s: float
+    besides_s: float
+    free_s: float = 0.0
+    due: deque[tuple[float, float, int]] = field(default_factory=deque)  # (when, sent when, prompts)
+
+    def send(self, prompts: int, now_s: float) -> None:
+        self.free_s = max(self.free_s, now_s) + prompts * self.each_s
+        self.due.append((self.free_s + self.besides_s, now_s, prompts))
+
+    def run(self, pace: Pace, until_s: float) -> list[tuple[float, int]]:
+        """Answer whatever the pace sends; returns how many prompts were in flight at which moments."""
+        now_s, in_flight, seen = 0.0, 0, []
+        while now_s < until_s:
+            while room := pace.room(in_flight, 0, now_s):
+                self.send(room, now_s)
+                in_flight += room
+            seen.append((now_s, in_flight))
+            now_s, sent_s, prompts = self.due.popleft()
+            in_flight -= prompts
+            pace.land(prompts, now_s - sent_s, now_s)
+        return seen
+
+
+@pytest.mark.parametrize("besides_s", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("per_s", [50, 500, 5000])
+def test_an_engine_of_any_speed_has_enough_and_not_much_more(per_s: float, besides_s: float) -> None:
+    seen = _Line(1 / per_s, besides_s).run(Pace(100_000, eager=True), 30)
+    least = per_s * besides_s  # with fewer in flight it has nothing to do at times
+    later = [in_flight for now_s, in_flight in seen if now_s > 5 + 10 * besides_s]
+    assert min(later) > least
+    assert max(later) < per_s * (2 * besides_s + 1.2) + 64
+
+
+def test_a_slow_engine_is_not_flooded() -> None:
+    seen = _Line(0.5, 0.0).run(Pace(1024, eager=True), 120)
+    assert max(in_flight for now_s, in_flight in seen if now_s > 30) <= 32
+
+
+def test_before_any_answer_the_engine_may_say_that_it_has_enough() -> None:
+    pace = Pace(1024, eager=True)
+    assert pace.room(0, 0, 0.0) == 8
+    assert [pace.limit(now_s) for now_s in (0.0, 0.25, 0.5, 60.0)] == [64, 128, 192, 256]
+    pace.hear(Load(running=8, waiting=56), 64)
+    assert pace.limit(60.0) == 64
+    pace.hear(Load(running=64, waiting=0), 64)
+    assert pace.limit(0.3) == 140
+
+
+def test_long_answers_take_what_the_engine_says_that_it_has_room_for() -> None:
+    pace = Pace(1024, eager=True)
+    pace.room(0, 0, 0.0)
+    for in_flight in (64, 128, 256, 512):
+        assert pace.wants_to_hear(in_flight, 0.0)
+        pace.hear(Load(running=in_flight, waiting=0), in_flight)
+        assert pace.limit(0.0) == 2 * in_flight
+    assert not pace.wants_to_hear(1024, 0.0)
+
+
+def test_prompts_that_stand_before_the_scheduler_do_not_make_room_for_more() -> None:
+    pace = Pace(1024, eager=True)
+    pace.room(0, 0, 0.0)
+    pace.hear(Load(running=10, waiting=0), 64)
+    assert pace.limit(0.0) == 64
+
+
+def test_a_pause_is_not_the_engines() -> None:
+    line, pace = _Line(0.001, 0.05), Pace(1024, eager=True)
+    line.run(pace, 5)
+    before = pace.per_s
+    pace.room(0, 0, 60.0)
+    pace.land(16, 0.066, 60.066)
+    assert before is not None
+    assert pace.per_s is not None
+    assert pace.per_s > 16 / 0.07
+    assert pace.limit(60.066) >= 64
 
 
 def test_one_prompt_is_one_plain_request() -> None:
@@ -101,9 +195,7 @@ def test_a_reason_that_cannot_be_read_is_the_status(body: bytes) -> None:
     assert safe_reason(413, body, "x", SERVER) == "the engine refused the prompt (HTTP status 413)"
 
 
-def test_an_eager_run_fills_the_engine_at_once() -> None:
-    pace = Pace(256, eager=True)
-    assert pace.batch_size == pace.largest_batch
-    assert pace.room(0, 0) == pace.batch_size
-    assert pace.room(192, 0) == 64
-    assert pace.room(256, 0) == 0
+def test_requests_are_large_where_they_are_counted() -> None:
+    pace = Pace(1024, counted=True)
+    assert pace.room(0, 0, 0.0) == 16  # a slow start all the same
+    assert Pace(1024, eager=True, counted=True).room(0, 0, 0.0) == 64
