@@ -31,6 +31,7 @@ from pg_bridge.ordering import plan
 from pg_bridge.rows.dedup import dedup
 
 TOKENS_PER_S = 100_000
+SPEED = {"tokens_per_s": TOKENS_PER_S, "prefix_caching": False, "answer_tokens": 1}
 ROWS, COLUMNS = 100_000, 8
 CONTROL, CONTROL_ROWS = "all known", 20_000
 PEAK_ROWS, PEAK_SHARE = 1_000_000, 10  # one row in so many is distinct
@@ -54,14 +55,14 @@ def kept(most_rows: int | None, seed: int, folder: Path) -> Iterator[Kept]:
             connection.execute(statement(way, table))
         prepare(connection, table, seed)
         for way in WAYS:
-            _tell(endpoint, reset=True, tokens_per_s=TOKENS_PER_S)
+            _tell(endpoint, speed=SPEED)
             began_s = time.monotonic()
             connection.execute(statement(way, table))
             yield _figures(way, rows, endpoint, began_s)
         known = _first(table, CONTROL_ROWS)
         unique = dedup(known.table()).table
         prompts = list(render(Question(known.question, ()), unique, plan(unique)))
-        _tell(endpoint, reset=True)
+        _tell(endpoint, speed=SPEED)
         began_s = time.monotonic()
         with Engine(Server("double", endpoint)) as engine:
             for _ in engine.complete(iter(prompts), Sampling(4, 0.0, known.system_prompt), eager=True):

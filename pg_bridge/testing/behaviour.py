@@ -31,7 +31,6 @@ class Behaviour:
         prompt_tokens_details: Whether cached tokens stand in `usage`, as with vLLM's flag of that name.
         delay_s: Seconds that every request waits before it is answered.
         delay_per_prompt_s: Seconds more for each of its prompts.
-        tokens_per_s: Prompt tokens that it computes a second, one request after another; 0 for no limit.
         hang: Take requests, those of `/tokenize` too, and never answer them.
         hang_after: Answer so many more requests, then `hang`; counts down; negative for never.
         fail_first: So many of the next requests get `fail_status`; counts down.
@@ -59,7 +58,6 @@ class Behaviour:
     prompt_tokens_details: bool = True
     delay_s: float = 0.0
     delay_per_prompt_s: float = 0.0
-    tokens_per_s: float = 0.0
     hang: bool = False
     hang_after: int = -1
     fail_first: int = 0

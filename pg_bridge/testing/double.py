@@ -17,8 +17,8 @@ As a process of its own, which prints `engine=URL` once it listens and ends with
     python -m pg_bridge.testing.double --port 0 --set delay_s=0.1
 
 There `POST /double` with a JSON object of `Behaviour` fields changes them (`answer` cannot be changed that
-way), `{"reset": true}` among them forgets what was received and what is cached; `GET /double` says what was
-received, and how long it was busy and idle.
+way), `{"reset": true}` among them forgets what was received and what is cached, `{"speed": "h100-8b"}` does that and
+makes it so fast; `GET /double` says what was received, and how long it was busy and idle.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ import asyncio
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,7 +38,9 @@ from aiohttp import web
 from pg_bridge.asking.prefix_cache import PrefixCache
 from pg_bridge.testing import wire
 from pg_bridge.testing.behaviour import Behaviour
-from pg_bridge.testing.queue import Queue
+from pg_bridge.testing.fast_engine import FastEngine, Prompt
+from pg_bridge.testing.served import Served
+from pg_bridge.testing.speeds import SPEEDS, EngineSpeed, speed_of
 
 _LARGEST_BODY_BYTES = 1 << 30
 _HAD_PORTS: set[int] = set()  # by doubles of this process
@@ -61,7 +62,6 @@ class Received:
         prompts_in_flight: Their prompts.
         peak_prompts: The most that these ever were.
         aborted: Requests whose client went away before the answer.
-        queue: When prompts came and when their work was done, on the clock of `time.monotonic`.
     """
 
     requests: list[tuple[str, int]] = field(default_factory=list)
@@ -74,15 +74,16 @@ class Received:
     prompts_in_flight: int = 0
     peak_prompts: int = 0
     aborted: int = 0
-    queue: Queue = field(default_factory=Queue)
 
 
 class EngineDouble:
     """A double on a free port of this machine, served by a thread while the context is open.
 
     Args:
-        block_size: Tokens of a cache block.
-        cache_blocks: Blocks that the cache holds at most.
+        speed: How fast it is, by the model of `pg_bridge.testing.fast_engine`: the name of one of `SPEEDS`, or
+            constants. None is one that knows no limit.
+        block_size: Tokens of a cache block; None is the speed's.
+        cache_blocks: Blocks that the cache holds at most; None is the speed's.
         host: Where to listen.
         port: 0 takes a free one.
         **settings: Fields of `Behaviour`.
@@ -90,22 +91,25 @@ class EngineDouble:
     Attributes:
         behaviour: What it does; may be changed at any time.
         received: What it was asked.
-        cache: Its prefix cache.
         url: The base URL, once it listens.
     """
 
     def __init__(
         self,
         *,
-        block_size: int = 16,
-        cache_blocks: int = 65_536,
+        speed: EngineSpeed | str | None = None,
+        block_size: int | None = None,
+        cache_blocks: int | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         **settings: Any,  # noqa: ANN401 - the fields of Behaviour, each with its own type
     ) -> None:
         self.behaviour = Behaviour(**settings)
         self.received = Received()
-        self.cache = PrefixCache(block_size, cache_blocks)
+        taken = speed if isinstance(speed, EngineSpeed) else speed_of(speed)
+        self._served = Served(
+            replace(taken, block_size=block_size or taken.block_size, cache_blocks=cache_blocks or taken.cache_blocks)
+        )
         self.url = ""
         self._host = host
         self._port = port
@@ -138,10 +142,27 @@ class EngineDouble:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
-    def reset(self) -> None:
-        """Forget what was received and what is cached."""
+    @property
+    def engine(self) -> FastEngine:
+        """The model that it is served by: what runs and waits, what it computed, how long it was busy and idle."""
+        return self._served.engine
+
+    @property
+    def cache(self) -> PrefixCache:
+        """The prefix cache, of the first rank where there are several."""
+        return self.engine.ranks[0].cache
+
+    def reset(self, speed: EngineSpeed | None = None) -> None:
+        """Forget what was received, what is cached and how long it worked; the cache's counters go on.
+
+        Args:
+            speed: How fast it is from now on; None leaves it so. What has come already is answered as fast as it was.
+        """
+        before = self.engine.ranks
         self.received = Received()
-        self.cache.clear()
+        self._served = Served(speed or self.engine.speed)
+        for rank, old in zip(self.engine.ranks, before, strict=False):
+            rank.cache.queried_tokens, rank.cache.hit_tokens = old.cache.queried_tokens, old.cache.hit_tokens
 
     async def serve(self, on_listening: Callable[[str], None]) -> None:
         """Listen, tell the URL, and answer until told to stop."""
@@ -217,18 +238,21 @@ class EngineDouble:
             refusal = await self._refuse(request, body, prompts)
             if refusal is not None:
                 return refusal
-            came_s = time.monotonic()
-            done_s = received.queue.take(came_s, wire.count_tokens(conversations), behaviour.tokens_per_s)
-            wait_s = behaviour.delay_s + behaviour.delay_per_prompt_s * len(prompts) + done_s - came_s
+            wait_s = behaviour.delay_s + behaviour.delay_per_prompt_s * len(prompts)
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            served, size = self._served, self.engine.speed.block_size
+            asked = [Prompt.of(wire.tokenize(behaviour, each), size) for each in conversations]
+            submitted = served.submit(asked, request.transport, _rank(request))
+            drafted = wire.draft(behaviour, request.path, body, prompts)  # while the model works
+            await served.answered(submitted)
         except asyncio.CancelledError:
             received.aborted += 1
             raise
         finally:
             received.in_flight -= 1
             received.prompts_in_flight -= len(prompts)
-        text = wire.answer(behaviour, self.cache, request.path, body, prompts, conversations)
+        text = wire.answer(behaviour, request.path, body["model"], drafted, submitted)
         received.answered += len(prompts)
         return web.Response(text=text, content_type="application/json", headers=behaviour.headers)
 
@@ -243,6 +267,9 @@ class EngineDouble:
         behaviour.hang_after = max(behaviour.hang_after - 1, -1)
         if behaviour.hang:
             await asyncio.Event().wait()
+        rank, ranks = _rank(request), self.engine.speed.ranks
+        if rank is not None and rank >= ranks:
+            return _error(400, f"data_parallel_rank {rank} is out of range [0, {ranks}).")
         wrong = wire.refusal(behaviour, body, prompts)
         return None if wrong is None else _error(*wrong)
 
@@ -294,10 +321,12 @@ class EngineDouble:
     async def _metrics(self, _: web.Request) -> web.Response:
         if not self.behaviour.metrics:
             return web.json_response({"detail": "Not Found"}, status=404)
-        return web.Response(text=wire.metrics(self.behaviour, self.cache))
+        self._served.advance()
+        return web.Response(text=wire.metrics(self.behaviour, self.engine))
 
     async def _tell(self, _: web.Request) -> web.Response:
-        received = self.received
+        self._served.advance()
+        received, engine = self.received, self.engine
         return web.json_response(
             {
                 "requests": len(received.requests),
@@ -305,19 +334,26 @@ class EngineDouble:
                 "answered": received.answered,
                 "aborted": received.aborted,
                 "peak_prompts": received.peak_prompts,
-                "queried_tokens": self.cache.queried_tokens,
-                "hit_tokens": self.cache.hit_tokens,
-                "began_s": received.queue.began_s,
-                "busy_s": received.queue.busy_s,
-                "idle_s": received.queue.idle_s,
+                "running": engine.running,
+                "waiting": engine.waiting,
+                "unrendered": engine.unrendered,
+                "queried_tokens": engine.queried_tokens,
+                "hit_tokens": engine.hit_tokens,
+                "computed_tokens": engine.computed_tokens,
+                "began_s": engine.began_s,
+                "busy_s": engine.busy_s,
+                "idle_s": engine.idle_s,
+                "render_busy_s": engine.render_busy_s,
+                "steps": engine.steps,
             }
         )
 
     async def _change(self, request: web.Request) -> web.Response:
         changes = await request.json()
-        if changes.pop("reset", False):
-            self.reset()
         try:
+            speed = speed_of(changes.pop("speed")) if "speed" in changes else None
+            if changes.pop("reset", False) or speed is not None:
+                self.reset(speed)
             self.behaviour.change(changes)
         except ValueError as error:
             return _error(400, str(error))
@@ -328,6 +364,12 @@ async def _last_rounds() -> None:
     """Some rounds, however late each comes: on a busy machine a pause alone may be a single one."""
     for _ in range(_LAST_ROUNDS):
         await asyncio.sleep(0.0005)
+
+
+def _rank(request: web.Request) -> int | None:
+    """The rank that a request names, as vLLM reads it."""
+    named = request.headers.get("X-data-parallel-rank", "")
+    return int(named) if named.isdecimal() else None
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -346,10 +388,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
-    parser.add_argument("--block-size", type=int, default=16, help="tokens of a cache block")
+    parser.add_argument("--speed", choices=SPEEDS, help="how fast it is; without it as fast as it can")
+    parser.add_argument("--block-size", type=int, help="tokens of a cache block (default: the speed's)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="settings")
     arguments = parser.parse_args(argv)
-    double = EngineDouble(host=arguments.host, port=arguments.port, block_size=arguments.block_size, record=False)
+    double = EngineDouble(
+        host=arguments.host,
+        port=arguments.port,
+        speed=arguments.speed,
+        block_size=arguments.block_size,
+        record=False,
+    )
     for setting in arguments.settings:
         name, _, value = setting.partition("=")
         double.behaviour.change({name: json.loads(value)})

@@ -6,15 +6,19 @@ from them what does not depend on the card, and state what of theirs is publishe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpeed:
-    """An engine's constants; where they come from stands beside each of `SPEEDS`.
+    """An engine's constants; where they come from stands beside each of `SPEEDS`. As they are, nothing takes any time.
 
     Attributes:
-        tokens_per_s: Prompt tokens that one rank computes in a second, of those that are not cached.
+        tokens_per_s: Prompt tokens that one rank computes in a second, of those that are not cached; infinite for no
+            limit.
         step_s: What each step takes besides, even with a single token in it.
         sequence_s: What each sequence adds to a step that it is in.
         render_s: An API server's work on a prompt of no length, from reading it to writing its answer.
@@ -31,16 +35,16 @@ class EngineSpeed:
         ranks: Copies of the model, each with a scheduler and a cache.
     """
 
-    tokens_per_s: float
-    step_s: float
-    sequence_s: float
-    render_s: float
+    tokens_per_s: float = math.inf
+    step_s: float = 0.0
+    sequence_s: float = 0.0
+    render_s: float = 0.0
     render_token_s: float = 0.0
     admit_s: float = 0.0
     answer_s: float = 0.0
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8_192
-    cache_blocks: int = 2_500
+    cache_blocks: int = 65_536
     block_size: int = 16
     prefix_caching: bool = True
     answer_tokens: int = 4
@@ -67,6 +71,7 @@ H200_8B = EngineSpeed(
     render_token_s=1.3e-6,
     admit_s=0.11e-3,
     answer_s=0.2e-3,
+    cache_blocks=2_500,
 )
 """One H200 with a model of Llama 3's 8B shape in bf16, vLLM 0.26 in eager mode.
 
@@ -104,3 +109,28 @@ SPEEDS = {
     "8xh100-8b": EIGHT_H100_8B,
 }
 """By the names that the engine double takes."""
+
+
+def speed_of(told: str | Mapping[str, Any] | None) -> EngineSpeed:
+    """The speed of a name, or of constants as JSON has them; None is one that knows no limit.
+
+    Raises:
+        ValueError: There is no such name or constant, or it cannot have that value.
+
+    >>> speed_of({"tokens_per_s": 1000}).tokens_per_s, speed_of("l4-8b") is L4_8B
+    (1000, True)
+    """
+    if isinstance(told, str):
+        if told not in SPEEDS:
+            raise ValueError(f"no speed {told!r}; there are: {', '.join(SPEEDS)}")
+        return SPEEDS[told]
+    if not isinstance(told, Mapping | None):
+        raise ValueError("a speed is a name or an object of constants")
+    constants = dict(told or {})
+    unknown = sorted(constants.keys() - {each.name for each in fields(EngineSpeed)})
+    if unknown:
+        raise ValueError(f"no constant {unknown[0]!r} of a speed")
+    try:
+        return EngineSpeed(**constants)
+    except TypeError as error:
+        raise ValueError(f"a constant of a speed is no number: {error}") from None

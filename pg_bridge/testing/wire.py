@@ -6,14 +6,18 @@ In: a request's parsed body. Out: its prompts, the body of the answer in vLLM's 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, PrefixCache, characters
+from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, characters
 from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer
+from pg_bridge.testing.fast_engine import FastEngine, Request
+from pg_bridge.testing.scheduler import Rank
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 
@@ -44,11 +48,6 @@ def tokenized(behaviour: Behaviour, body: dict[str, Any]) -> str:
     return json.dumps({"count": len(tokens), "max_model_len": 1 << 20, "tokens": tokens, "token_strs": None})
 
 
-def count_tokens(conversations: Sequence[str]) -> int:
-    """How many tokens conversations have, as far as the time to compute them goes."""
-    return sum(-(-len(conversation) // CHARS_PER_TOKEN) for conversation in conversations)
-
-
 def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) -> tuple[int, str] | None:
     """The status and the message that the request earns by what it holds, if any."""
     if body.get("model") not in behaviour.models:
@@ -66,26 +65,27 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) 
     return None
 
 
-def answer(
-    behaviour: Behaviour,
-    cache: PrefixCache,
-    path: str,
-    body: dict[str, Any],
-    prompts: Sequence[str],
-    conversations: Sequence[str],
-) -> str:
-    """The answer's body; counts the prompts' blocks on the way."""
-    if behaviour.malformed:
-        return "<html>not the JSON you want</html>"
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer's body but for the prompts' tokens.
+
+    Attributes:
+        choices: The answers as JSON.
+        completion_tokens: Their tokens.
+    """
+
+    choices: str
+    completion_tokens: int
+
+
+def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequence[str]) -> Draft:
+    """Answer prompts."""
     demanded = {} if behaviour.ignore_choices else body.get("structured_outputs") or {}
     from_prompt = behaviour.answer or default_answer
     most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
     choices: list[dict[str, Any]] = []
-    prompt_tokens = completion_tokens = cached_tokens = 0
-    for index, (prompt, conversation) in enumerate(zip(prompts, conversations, strict=True)):
-        tokens = tokenize(behaviour, conversation)
-        cached_tokens = cache.query(tokens)
-        prompt_tokens += len(tokens)
+    completion_tokens = 0
+    for index, prompt in enumerate(prompts):
         text = answer_as_demanded(prompt, demanded, from_prompt)
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
@@ -93,27 +93,60 @@ def answer(
         said = None if behaviour.no_text else text
         content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
         choices.append({"index": index, **content, "finish_reason": finish})
+    return Draft(json.dumps(choices), completion_tokens)
+
+
+def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request: Request) -> str:
+    """The answer's body."""
+    if behaviour.malformed:
+        return "<html>not the JSON you want</html>"
+    prompt_tokens = sum(prompt.tokens for prompt in request.prompts)
     # As vLLM does: a batch of conversations tells none, a list of prompts those of its last prompt.
     tells = behaviour.prompt_tokens_details and path != BATCH
     usage = {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": cached_tokens} if tells else None,
+        "completion_tokens": drafted.completion_tokens,
+        "total_tokens": prompt_tokens + drafted.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": request.cached_tokens[-1]} if tells else None,
     }
-    return json.dumps({"id": "double", "model": body["model"], "choices": choices, "usage": usage})
+    told = json.dumps({"id": "double", "model": model, "usage": usage})
+    return f'{told[:-1]}, "choices": {drafted.choices}}}'
 
 
-def metrics(behaviour: Behaviour, cache: PrefixCache) -> str:
-    """The page `/metrics`, with the two counters that matter and what the cache is like."""
+def metrics(behaviour: Behaviour, engine: FastEngine) -> str:
+    """The page `/metrics`: what of vLLM's matters here, under vLLM's names, and what the cache is like."""
     model = behaviour.models[0] if behaviour.models else ""
     lines = []
-    for name, value in {"queries": cache.queried_tokens, "hits": cache.hit_tokens}.items():
-        lines.append(f"# TYPE vllm:prefix_cache_{name}_total counter")
-        lines.append(f'vllm:prefix_cache_{name}_total{{engine="0",model_name="{model}"}} {float(value)}')
+    for name, (kind, values) in _METRICS.items():
+        lines.append(f"# TYPE vllm:{name} {kind}")
+        for suffix, value_of in values.items():
+            for number, rank in enumerate(engine.ranks):
+                labels = f'engine="{number}",model_name="{model}"' + (',le="+Inf"' if suffix == "_bucket" else "")
+                lines.append(f"vllm:{name}{suffix}{{{labels}}} {float(value_of(rank))}")
     lines.append("# TYPE vllm:cache_config_info gauge")
-    config = (
-        f'block_size="{cache.block_size}",enable_prefix_caching="True",engine="0",num_gpu_blocks="{cache.capacity}"'
-    )
-    lines.append(f"vllm:cache_config_info{{{config}}} 1.0")
+    for number, rank in enumerate(engine.ranks):
+        cache = rank.cache
+        config = (
+            f'block_size="{cache.block_size}",enable_prefix_caching="{engine.speed.prefix_caching}",'
+            f'engine="{number}",num_gpu_blocks="{cache.capacity}"'
+        )
+        lines.append(f"vllm:cache_config_info{{{config}}} 1.0")
     return "\n".join(lines) + "\n"
+
+
+def _histogram(seconds: str) -> tuple[str, dict[str, Callable[[Rank], float]]]:
+    """Of the prompts that are answered: how many, and the sum of their seconds."""
+    count = attrgetter("times.prompts")
+    return "histogram", {"_bucket": count, "_count": count, "_sum": attrgetter(f"times.{seconds}")}
+
+
+_METRICS: dict[str, tuple[str, dict[str, Callable[[Rank], float]]]] = {
+    "prefix_cache_queries_total": ("counter", {"": attrgetter("cache.queried_tokens")}),
+    "prefix_cache_hits_total": ("counter", {"": attrgetter("cache.hit_tokens")}),
+    "num_requests_running": ("gauge", {"": lambda rank: len(rank.running)}),
+    "num_requests_waiting": ("gauge", {"": lambda rank: len(rank.waiting)}),
+    "request_queue_time_seconds": _histogram("queue_s"),
+    "request_prefill_time_seconds": _histogram("prefill_s"),
+    "request_decode_time_seconds": _histogram("decode_s"),
+}
+"""By name: its kind, and by the end of the name where its samples come from."""

@@ -7,14 +7,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import aiohttp
 import pytest
 
 from pg_bridge.asking.prefix_cache import characters
 from pg_bridge.testing.behaviour import answer_as_demanded, default_answer
 from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.speeds import SPEEDS, EngineSpeed
 
 
 def call(url: str, body: object = None, timeout_s: float = 10, **headers: str) -> tuple[int, Any]:
@@ -32,6 +35,13 @@ def call(url: str, body: object = None, timeout_s: float = 10, **headers: str) -
         return status, json.loads(text)
     except ValueError:
         return status, text
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def chat(*prompts: str) -> dict[str, Any]:
@@ -164,7 +174,8 @@ def test_it_can_fall_silent_after_some_answers() -> None:
 
 def test_with_a_speed_one_request_waits_for_the_other() -> None:
     text = "x" * (400 - len("<user>\n<assistant>"))  # 100 tokens with what stands around it
-    with EngineDouble(tokens_per_s=1000) as engine, ThreadPoolExecutor() as pool:
+    plain = EngineSpeed(tokens_per_s=1000, prefix_caching=False, answer_tokens=1)
+    with EngineDouble(speed=plain) as engine, ThreadPoolExecutor() as pool:
         began_s = time.monotonic()
         answers = [pool.submit(call, f"{engine.url}/v1/chat/completions", chat(text)) for _ in range(3)]
         assert [answer.result()[0] for answer in answers] == [200] * 3
@@ -176,11 +187,95 @@ def test_with_a_speed_one_request_waits_for_the_other() -> None:
     assert began_s <= told["began_s"] <= ended_s
     assert told["busy_s"] == pytest.approx(0.5)
     assert 0.05 <= told["idle_s"] < time.monotonic() - began_s - 0.5
-    assert engine.received.queue.tokens == 500
+    assert told["computed_tokens"] == 500
+
+
+def metric(page: str, name: str) -> float:
+    (value,) = [line.rpartition(" ")[2] for line in page.splitlines() if line.startswith(f"vllm:{name}{{")]
+    return float(value)
+
+
+def test_metrics_tell_what_runs_and_waits_and_how_long_it_did() -> None:
+    slow = EngineSpeed(step_s=0.2, max_num_seqs=2, answer_tokens=2)
+    with EngineDouble(speed=slow) as engine, ThreadPoolExecutor() as pool:
+        answer = pool.submit(call, f"{engine.url}/v1/chat/completions/batch", chat("a", "b", "c"))
+        while metric(page := call(f"{engine.url}/metrics")[1], "num_requests_running") < 2:
+            assert metric(page, "num_requests_running") + metric(page, "num_requests_waiting") in {0, 3}
+        assert metric(page, "num_requests_waiting") == 1
+        assert answer.result()[0] == 200
+        _, page = call(f"{engine.url}/metrics")
+    assert metric(page, "num_requests_running") == metric(page, "num_requests_waiting") == 0
+    for name in ("queue", "prefill", "decode"):
+        assert metric(page, f"request_{name}_time_seconds_count") == 3
+    # The first begins at once and the second with the next step; the third when the first has left.
+    assert metric(page, "request_queue_time_seconds_sum") == pytest.approx(0.2 + 0.4)
+    assert metric(page, "request_prefill_time_seconds_sum") == pytest.approx(3 * 0.2)
+    assert metric(page, "request_decode_time_seconds_sum") == pytest.approx(3 * 0.2)
+
+
+def test_what_is_aborted_leaves_the_model() -> None:
+    with EngineDouble(speed=EngineSpeed(step_s=0.05, answer_tokens=1000)) as engine:
+        with pytest.raises(TimeoutError):
+            call(f"{engine.url}/v1/chat/completions", chat("x"), timeout_s=0.2)
+        until(lambda: engine.received.aborted == 1)
+        until(lambda: call(f"{engine.url}/double")[1]["running"] == 0)
+        assert engine.engine.times.prompts == 0
+
+
+def test_a_speed_may_be_had_while_it_runs() -> None:
+    with EngineDouble() as engine:
+        url = f"{engine.url}/v1/chat/completions"
+        call(url, chat("x" * 400))
+        queried = engine.cache.queried_tokens
+        assert call(f"{engine.url}/double", {"speed": {"step_s": 0.2, "answer_tokens": 1}}) == (200, {})
+        assert engine.received.prompts == []
+        assert call(url, chat("x" * 400))[1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+        assert engine.cache.queried_tokens == 2 * queried  # the counters went on
+        assert engine.engine.busy_s == pytest.approx(0.2)
+        assert call(f"{engine.url}/double", {"speed": "l4-8b"}) == (200, {})
+        assert engine.engine.speed == SPEEDS["l4-8b"]
+        for wrong in ("abacus", {"step_s": -1}, {"step_s": "x"}, {"steps": 1}, 7):
+            assert call(f"{engine.url}/double", {"speed": wrong})[0] == 400
+        assert engine.engine.speed == SPEEDS["l4-8b"]
+        assert call(f"{engine.url}/double", {"speed": None}) == (200, {})
+        assert engine.engine.speed == EngineSpeed()
+
+
+def test_a_connection_belongs_to_the_api_server_with_the_fewest() -> None:
+    async def ask(url: str) -> None:
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(session.post(url, json=chat("x")) for _ in range(6)))
+
+    with EngineDouble(speed=EngineSpeed(step_s=0.2, render_s=0.01, answer_tokens=1, api_servers=3)) as engine:
+        asyncio.run(ask(f"{engine.url}/v1/chat/completions"))
+        assert [server.busy_s for server in engine.engine.servers] == pytest.approx([0.02] * 3)
+
+
+def test_a_rank_may_be_named() -> None:
+    with EngineDouble(speed=EngineSpeed(ranks=4)) as engine:
+        url = f"{engine.url}/v1/chat/completions"
+        assert call(url, chat("x" * 400), 10, **{"X-data-parallel-rank": "2"})[0] == 200
+        assert [rank.cache.queried_tokens > 0 for rank in engine.engine.ranks] == [False, False, True, False]
+        assert call(url, chat("x"), 10, **{"X-data-parallel-rank": "4"})[0] == 400
+
+
+def test_the_double_answers_when_the_model_says() -> None:
+    """Side by side: the same requests in the model's time and in real time, which is a little later."""
+    speed = EngineSpeed(tokens_per_s=2000, step_s=0.02, render_s=0.01)
+    texts = [f"{i} " * 30 for i in range(8)]
+    with EngineDouble(speed=speed) as engine, ThreadPoolExecutor() as pool:
+        url = f"{engine.url}/v1/chat/completions/batch"
+        for answer in [pool.submit(call, url, chat(*texts[at : at + 4])) for at in (0, 4)]:
+            assert answer.result()[0] == 200
+        told = call(f"{engine.url}/double")[1]
+    rendered = [f"<user>{text}\n<assistant>" for text in texts]
+    assert told["render_busy_s"] == pytest.approx(8 * 0.01)
+    assert told["computed_tokens"] == sum(len(characters(text)) for text in rendered) - told["hit_tokens"]
+    assert told["busy_s"] == pytest.approx(told["computed_tokens"] / 2000 + told["steps"] * 0.02)
 
 
 def test_what_is_refused_is_no_work() -> None:
-    with EngineDouble(tokens_per_s=1000, reject_marker="bad") as engine:
+    with EngineDouble(speed=EngineSpeed(tokens_per_s=1000), reject_marker="bad") as engine:
         assert call(f"{engine.url}/v1/chat/completions", chat("bad"))[0] == 400
         assert call(f"{engine.url}/double")[1]["began_s"] is None
 
