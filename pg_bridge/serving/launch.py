@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -244,13 +244,31 @@ def pick_reasons(log: str) -> str:
     """Return what of a failed server's log tells most: the errors that it names, then its last lines.
 
     vLLM is several processes. Each prints the failure of the one below it with its own traceback, so that the
-    reason itself stands a hundred lines before the end.
+    reason itself stands a hundred lines before the end. Its text may go on, or begin, on the lines below its name.
     """
-    reasons = dict.fromkeys(match["reason"] for match in _REASON.finditer(log))
+    lines = [_LINE.fullmatch(line) for line in log.splitlines()]
+    read = [(line["of"] or "", line["text"]) for line in lines if line]
+    named = (number for number, (_, text) in enumerate(read) if _NAMED.match(text))
+    reasons = dict.fromkeys("\n".join(_reason(read[number : number + _REASON_LINES])) for number in named)
     return "\n".join([*reasons, "...", *log.splitlines()[-10:]])
 
 
-_REASON = re.compile(r"^(?:\(.*?\) ERROR .*?\] )?(?P<reason>[\w.]*(?:Error|Exception): .+)$", re.MULTILINE)
+_LINE = re.compile(r"(?P<of>(?:\(\w+ pid=\d+\) )?(?:ERROR [\d-]+ [\d:]+ \[[^\]]*\] ?)?)(?P<text>.*)")
+_NAMED = re.compile(r"[\w.]*(?:Error|Exception):(?: |$)")
+
+# A long text tells little at its end.
+_REASON_LINES = 6
+
+
+def _reason(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """The line that names an error, and its text below: the indented lines, and the next one if none stands beside."""
+    of, name = lines[0]
+    yield name
+    alone = name.rstrip().endswith(":")
+    for number, (other, text) in enumerate(lines[1:]):
+        if other.rstrip() != of.rstrip() or not (text[:1].isspace() or (alone and number == 0)):
+            return
+        yield text
 
 
 def diagnose(log: str) -> str:
@@ -262,6 +280,7 @@ def diagnose(log: str) -> str:
 
 
 _SIGNS = {
+    "is greater than the derived max_model_len": "The model has fewer positions: lower --max-model-len.",
     "out of memory": "The device has too little memory: use a smaller model or --max-model-len.",
     "MemoryError": "The machine has too little memory: use a smaller --kv-cache-gib or a smaller model.",
     "larger than the maximum number of tokens that can be stored": (

@@ -116,5 +116,40 @@ def test_the_reason_is_found_far_from_the_end_of_the_log() -> None:
     assert len(rest) < 20
 
 
+def test_a_reason_that_goes_on_below_its_name() -> None:
+    """As vLLM 0.32 wrote it when `--max-model-len` was above the model's positions."""
+    log = """\
+(APIServer pid=7) INFO 11-28 02:15:16 [model.py:733] Resolved architecture: LlamaForCausalLM
+  File "/venv/lib/python3.11/site-packages/pydantic/_internal/_dataclasses.py", line 121, in __init__
+    s.__pydantic_validator__.validate_python(ArgsKwargs(args, kwargs), self_instance=s)
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (39984) is greater than the derived max_model_len (8192)
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+    assert launch.pick_reasons(log).splitlines()[:2] == [
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        "  Value error, User-specified max_model_len (39984) is greater than the derived max_model_len (8192)",
+    ]
+    assert "--max-model-len" in diagnose(log)
+
+
+@pytest.mark.parametrize("colon", [":", ": "])
+def test_a_reason_that_begins_below_its_name_and_ends_where_the_text_does(colon: str) -> None:
+    prefix = "(EngineCore pid=7) ERROR 11-28 02:18:43 [core.py:1510] "
+    lines = ["EngineCore failed to start.", f"torch.cuda.DriverError{colon}", "no kernel image", "  for sm_90"]
+    log = [*(prefix + line for line in [*lines, "Traceback (most recent call last):"]), *["more"] * 20]
+    assert launch.pick_reasons("\n".join(log)).splitlines()[:4] == [
+        f"torch.cuda.DriverError{colon}",
+        "no kernel image",
+        "  for sm_90",
+        "...",
+    ]
+
+
+def test_a_long_reason_is_cut() -> None:
+    log = "\n".join(["ValueError: these are unknown:", *["  one more"] * 100, "the end"])
+    assert len(launch.pick_reasons(log).splitlines()) < 20
+
+
 def test_unknown_trouble_points_at_the_log() -> None:
     assert "vLLM's own log" in diagnose("something new")
