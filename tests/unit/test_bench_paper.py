@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from benchmarks.paper.engines import options
 from benchmarks.paper.results import lines, verdicts
 from benchmarks.paper.runs import Run
 from benchmarks.paper.ways import GGR, ORIGINAL, OURS, UNSHUFFLED, WAYS
@@ -93,3 +96,34 @@ def test_unshuffled_workloads_need_fewer_ways() -> None:
     ways = {name: [RUN] for name in UNSHUFFLED}
     ways[OURS] = [replace(RUN, seconds=1.0)]
     assert "seconds 1," in list(verdicts({"movies, filter, unshuffled": ways}))[-1]
+
+
+def model_of(folder: Path, config: dict[str, object]) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "cache_tokens", "longest"),
+    [
+        ({"max_position_embeddings": 8192}, 40_000, 8192),
+        ({"max_position_embeddings": 8192}, 4096, 4096 - 16),
+        ({"text_config": {"max_position_embeddings": 1024}}, 4096, 1024),
+        ({}, 4096, 4096 - 16),
+    ],
+)
+def test_no_longer_prompt_than_the_model_has_positions(
+    tmp_path: Path, config: dict[str, object], cache_tokens: int, longest: int
+) -> None:
+    chosen = options(model_of(tmp_path, config), "cuda", cache_tokens)
+    assert chosen["max_model_len"] == longest
+    assert chosen["extra"][:2] == ["--num-gpu-blocks-override", str(cache_tokens // 16)]
+
+
+def test_two_engines_share_a_card_and_the_user_s_words_come_last() -> None:
+    share = ["--gpu-memory-utilization", "0.45"]
+    assert options("some/model", "cuda", 0) == {"device": "cuda", "extra": share}
+    assert options("some/model", "cpu", 0, ["--seed", "1"]) == {"device": "cpu", "extra": ["--seed", "1"]}
+    chosen = options("some/model", "cuda", 4096, ["--gpu-memory-utilization", "0.2"])
+    assert chosen["max_model_len"] == 4096 - 16
+    assert chosen["extra"][2:] == [*share, "--gpu-memory-utilization", "0.2"]
