@@ -62,6 +62,16 @@ class EngineSpeed:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be less than 0")
 
+    @property
+    def full_tokens_per_s(self) -> float:
+        """Tokens that one rank computes a second where every step is full: of prompts that share nothing."""
+        return self.max_num_batched_tokens / (self.step_s + self.max_num_batched_tokens / self.tokens_per_s)
+
+    def front_s(self, prompts: int, tokens: int) -> float:
+        """Seconds that the API servers together need for so many prompts with so many tokens in all."""
+        each_s = self.render_s + self.admit_s + self.answer_s
+        return (prompts * each_s + tokens * self.render_token_s) / self.api_servers
+
 
 H200_8B = EngineSpeed(
     tokens_per_s=44_000,

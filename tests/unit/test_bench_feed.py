@@ -1,14 +1,23 @@
-"""The feed's benchmark: the model says what was measured on a GPU."""
+"""The feed's benchmark: the model says what was measured on a GPU, and figures are judged as promised."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from benchmarks.feed.charts import draw
+from benchmarks.feed.engines import ENGINES, MAIN, ONE_B, WHOLE
 from benchmarks.feed.fit import WITHIN, asked, lines, modelled, search
 from benchmarks.feed.fixed_client import ask
+from benchmarks.feed.lines import engine_head, published, table_lines, verdicts
 from benchmarks.feed.measured import MEASURED
+from benchmarks.feed.real import cpu_seconds
+from benchmarks.feed.runs import FED_WAYS, Fed
+from benchmarks.paper.ways import GGR, ORIGINAL, OURS
 from pg_bridge.testing.fast_engine import FastEngine, Prompt
 from pg_bridge.testing.speeds import H200_1B, H200_8B, EngineSpeed
 
@@ -33,10 +42,18 @@ def test_a_client_with_a_fixed_number_in_flight_asks_about_all() -> None:
 
 
 def test_lockstep_leaves_a_fast_engine_idle_and_more_in_flight_helps() -> None:
-    speed = EngineSpeed(tokens_per_s=40_000, step_s=0.01, sequence_s=0.0, render_s=2e-3)
+    speed = EngineSpeed(tokens_per_s=40_000, step_s=0.01, render_s=2e-3)
     prompts = [Prompt.of([i] * 60, 16) for i in range(2000)]
     seconds = {in_flight: ask(FastEngine(speed), prompts, in_flight) for in_flight in (256, 1024)}
     assert seconds[256] > 1.2 * seconds[1024] > 1.2 * 2000 * 2e-3
+
+
+@pytest.mark.parametrize("in_flight", [64, 256, 1024])
+def test_more_api_servers_are_not_slower(in_flight: int) -> None:
+    prompts = [Prompt.of([i // 4] * 40 + [i] * 40, 16) for i in range(1500)]
+    seconds = [ask(FastEngine(replace(H200_8B, api_servers=count)), prompts, in_flight) for count in (1, 2, 4, 8)]
+    assert all(more <= 1.05 * fewer for fewer, more in pairwise(seconds))
+    assert seconds[-1] < seconds[0]
 
 
 def test_a_search_finds_nothing_worse() -> None:
@@ -48,3 +65,80 @@ def test_a_search_finds_nothing_worse() -> None:
         return sum(errors) + 2 * max(errors)
 
     assert cost(found) <= cost(began)
+
+
+def fed(engine: str, table: str, seconds: dict[str, float], busy_s: float = 4.0) -> list[Fed]:
+    return [
+        Fed(engine, table, way.name, 4000, 4000, seconds[way.name], 1_000_000, 150_000, busy_s, 3.0, 4.0, 2.0)
+        for way in FED_WAYS
+    ]
+
+
+def in_seconds(original: float, others: float, ours: float) -> dict[str, float]:
+    return {way.name: others for way in FED_WAYS} | {ORIGINAL: original, OURS: ours}
+
+
+def test_what_was_promised_is_judged() -> None:
+    kept = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 4.4))))
+    assert "NO" not in kept[-1]
+    for part in ("quickest yes", "floors yes (1.10)", "busy for 90% yes (91%)", "ratio yes (2.73, there 2.5)"):
+        assert part in kept[-1]
+    broken = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 6.1), busy_s=4.0)))[-1]
+    assert broken.count("NO") == 4
+    quick = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 1.9))))[-1]
+    assert "2,000 rows/s yes (2,105)" in quick
+    assert "floors" not in quick
+    slow = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 2.1))))[-1]
+    assert "2,000 rows/s NO" in slow
+
+
+def test_every_way_has_its_line() -> None:
+    printed = list(table_lines(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 5.0))))
+    assert printed[0] == "movies, 4000 rows"
+    by_way = {line[2:30].strip(): line.split() for line in printed[2:]}
+    assert list(by_way) == [way.name for way in FED_WAYS]
+    assert by_way[OURS][1:] == ["5.00", "4.00", "1.25", "2.00", "80%", "60%", "800", "150,000", "2.40", "2.5"]
+    assert by_way[GGR][-1] == "2.5"
+    assert by_way[ORIGINAL][-1] == "1.00"
+    assert [published(table) for table in ("squad", "beer")] == [1.7, 2.0]
+
+
+def test_engines_are_told_of() -> None:
+    assert set(WHOLE) <= set(MAIN.rows)
+    for engine in ENGINES.values():
+        assert engine.name in "\n".join(engine_head(engine))
+        assert max(engine.fewer(50).rows.values()) <= 50
+        assert list(engine.only(["movies"]).rows) == ["movies"]
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    every = fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 5.0)) + fed(MAIN.name, "bird", in_seconds(9.0, 8.0, 7.0))
+    assert draw(every, tmp_path, "note").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_group_s_seconds_are_counted() -> None:
+    import os  # noqa: PLC0415 - here alone
+    import time  # noqa: PLC0415 - as above
+
+    front, core = cpu_seconds(os.getpgrp())
+    began_s = time.process_time()
+    while time.process_time() - began_s < 0.1:
+        pass
+    later, _ = cpu_seconds(os.getpgrp())
+    assert later >= front + 0.05
+    assert core == 0
+
+
+def test_a_speed_tells_what_full_steps_and_the_front_take() -> None:
+    speed = EngineSpeed(
+        tokens_per_s=1000,
+        step_s=1.0,
+        max_num_batched_tokens=1000,
+        render_s=0.5,
+        admit_s=0.1,
+        answer_s=0.2,
+        api_servers=2,
+    )
+    assert speed.full_tokens_per_s == pytest.approx(500)
+    assert speed.front_s(10, 1000) == pytest.approx(4.0)
+    assert replace(speed, render_token_s=0.001).front_s(10, 1000) == pytest.approx(4.5)
