@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from pg_bridge.engine.trial import CONTROL_PROMPT
+
 Reply = Iterable[bytes]
 Replies = Callable[["Request"], Reply]
 
@@ -20,6 +22,11 @@ class Request:
         self.path = path
         self.headers = headers
         self.json: dict[str, Any] = json.loads(body) if body else {}
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it asks what has nothing to do with any row, to see whether that is refused, too."""
+        return CONTROL_PROMPT in json.dumps(self.json)
 
     @property
     def prompts(self) -> int:

@@ -13,7 +13,7 @@ from pg_bridge.asking.inquiry import Ask, NotAsked
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
-from pg_bridge.asking.together import Round, forget
+from pg_bridge.asking.together import Failed, Round, forget
 from pg_bridge.asking.windows import Lookout
 from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
@@ -81,6 +81,7 @@ class Calls:
         Raises:
             TemplateError: A prompt does not parse or names an unknown column.
             OptionError: An input is not JSON.
+            CallError: One of them has no answer, and its `on_error` is `fail`.
             EngineError: The engine failed as a whole.
         """
         if self._ahead is not None:
@@ -92,7 +93,11 @@ class Calls:
         if self._ahead is None:
             self._ahead = self._begin(call)
         asking = self._ahead
-        asking.ask_ahead(lambda: self._largest_group(alike.prompts[-latest:], alike.rows[-latest:], call, asking), read)
+        prompts, rows = alike.prompts[-latest:], alike.rows[-latest:]
+        try:
+            asking.ask_ahead(lambda: self._largest_group(prompts, rows, call, asking), read)
+        except Failed as failed:
+            raise CallError(failed.reason) from None
 
     def take(self) -> list[str | None]:
         """Ask, at the first time, and take some answers: those of the first calls of which none have been taken.
@@ -152,7 +157,10 @@ class Calls:
                     yield asking.group([inquiry], table)
 
         answers: list[str | None] = [None] * len(rows)
-        groups = asking.ask(len(rows), make_groups)
+        try:
+            groups = asking.ask(len(rows), make_groups)
+        except Failed as failed:
+            raise CallError(failed.reason) from None
         for group, of_group in zip(groups, places, strict=True):
             for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
                 if error is not None and call.on_error == "fail" and not isinstance(error, NotAsked):

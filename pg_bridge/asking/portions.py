@@ -97,6 +97,10 @@ class Portions:
         """How the prompt of an index is to be answered."""
         return self._expected[index][0].sampling
 
+    def inquiry_of(self, index: int) -> Inquiry:
+        """Which question the prompt of an index asks."""
+        return self._expected[index][0]
+
     def learn(self, completion: Completion) -> tuple[Inquiry, bytes, Outcome]:
         """Remember what an answer says; returns whose it is, too."""
         inquiry, key, prompt = self._expected.pop(completion.index)

@@ -25,6 +25,31 @@ from pg_bridge.ledger.account import Account
 from pg_bridge.rows.table import Table
 
 
+class Failed(Exception):  # a message to who asks, not an error for users
+    """A question has no answer, and so the round has ended.
+
+    Attributes:
+        inquiry: The question.
+        prompt: The digest of its prompt.
+        reason: Why.
+    """
+
+    def __init__(self, inquiry: Inquiry, prompt: str, reason: str) -> None:
+        super().__init__(reason)
+        self.inquiry = inquiry
+        self.prompt = prompt
+        self.reason = reason
+
+
+Fails = Callable[[Inquiry, str | None], bool]
+"""Whether what asks ends where a question has no answer for a reason; None for what the engine refuses to answer."""
+
+
+def fails_with_its_call(inquiry: Inquiry, _: str | None) -> bool:
+    """Whether a question is of a call that fails where there is no answer."""
+    return inquiry.call.on_error == "fail"
+
+
 class Round:
     """Questions that are asked together; a few of them may go ahead, while the rows of the others are being read.
 
@@ -35,11 +60,19 @@ class Round:
         node: The plan node that asks.
         engine: Where the prompts go; closed at the end.
         account: The statement's with the ledger.
+        fails: Whether it ends, at once, where a question has no answer.
         tells: Whether it tells how far it is, and which prompts have failed; else who asks does so.
     """
 
     def __init__(
-        self, memory: Memory, node: int, engine: Engine, account: Account | None = None, *, tells: bool = False
+        self,
+        memory: Memory,
+        node: int,
+        engine: Engine,
+        account: Account | None = None,
+        *,
+        fails: Fails = fails_with_its_call,
+        tells: bool = False,
     ) -> None:
         self._memory = memory
         self._node = node
@@ -52,8 +85,13 @@ class Round:
         self._unanswered = 0  # of those that went ahead
         self._groups: list[Group] | None = None
         self._completions = engine.complete_portions(
-            self._made(), self._portions.sampling_of, eager=True, landed=self._portions.land
+            self._made(),
+            self._portions.sampling_of,
+            eager=True,
+            landed=self._portions.land,
+            ends_run=lambda index: fails(self._portions.inquiry_of(index), None),
         )
+        self._fails = fails
         self._is_closed = False
         self._tells = tells
         self._telling = ExitStack()
@@ -76,6 +114,7 @@ class Round:
             read: How many have been read so far.
 
         Raises:
+            Failed: A question has no answer, and that ends it.
             EngineError: The engine failed as a whole.
         """
         self._count_rows(read)
@@ -104,6 +143,7 @@ class Round:
             make_groups: Makes the groups; called once.
 
         Raises:
+            Failed: A question has no answer, and that ends it.
             BudgetExceeded: More would have to be asked than a budget allows, and `on_budget` of its call is `fail`.
             EngineError: The engine failed as a whole.
         """
@@ -148,8 +188,12 @@ class Round:
 
     def _learn(self, completion: Completion) -> None:
         inquiry, key, (_, error) = self._portions.learn(completion)
-        if error is not None and self._tells:
+        if error is None:
+            return
+        if self._tells:
             self._memory.run.failures.add(self._engine.server_name, inquiry.failed[key], error)
+        if self._fails(inquiry, error):
+            raise Failed(inquiry, inquiry.failed[key], error)
 
     def _learn_held(self) -> None:
         self._unanswered -= sum(1 for _ in self._portions.learn_held())
@@ -205,6 +249,7 @@ def answer_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Ro
         For each question (n,) outcomes.
 
     Raises:
+        Failed: A question has no answer, and that ends the round.
         TemplateError: A prompt does not parse or names an unknown column.
         BudgetExceeded: More would have to be asked than a budget allows, and `on_budget` of its call is `fail`.
         EngineError: The engine failed as a whole.

@@ -22,10 +22,11 @@ from weakref import WeakSet
 from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock, Oversized
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import malformed, silent
-from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, find_model, pace_of
+from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally
+from pg_bridge.engine.models import find_model
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.options import Server
 
@@ -43,6 +44,11 @@ _T = TypeVar("_T")
 
 def _never() -> None:
     """No interrupts."""
+
+
+def _nowhere(_: int) -> bool:
+    """No failure ends the run."""
+    return False
 
 
 class _OfThisThread(threading.local):
@@ -171,6 +177,7 @@ class Engine:
         *,
         eager: bool = False,
         landed: Callable[[list[Completion]], None] | None = None,
+        ends_run: Callable[[int], bool] = _nowhere,
     ) -> Generator[Completion | None, None, None]:
         """Ask the engine about each prompt and yield its answers as they come.
 
@@ -186,6 +193,9 @@ class Engine:
         made can return it without waiting for the engine.
 
         Before answers are handed over, `landed` is told all that have come since it last was, if any have.
+
+        Whoever says by `ends_run` that a run ends if the prompt of an index fails, ends it when that failure is handed
+        over; nothing is sent from the moment when it is likely.
 
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
@@ -207,12 +217,12 @@ class Engine:
                 batch += source.pull(size - 1)
             if batch:
                 sampling_of = (lambda _: sampling) if isinstance(sampling, Sampling) else sampling
-                yield from self._complete(batch, source, sampling_of, eager)
+                yield from self._complete(batch, source, sampling_of, ends_run, eager)
         finally:
             self.close()
 
     def _complete(
-        self, first: Numbered, source: _Source, sampling_of: SamplingOf, eager: bool
+        self, first: Numbered, source: _Source, sampling_of: SamplingOf, ends_run: Callable[[int], bool], eager: bool
     ) -> Iterator[Completion | None]:
         turns, client = self._open()
         flight = Flight(
@@ -224,6 +234,7 @@ class Engine:
             self._gate,
             self._estimate,
             has_batch_endpoint=self._has_batch_endpoint,
+            ends_run=ends_run,
             eager=eager,
             model=self._model,
         )

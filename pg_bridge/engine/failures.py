@@ -26,7 +26,7 @@ OR_RUN_DOCTOR = ", or run: pg-bridge doctor"
 _REASON_CHARS = 300
 _MODEL_CHARS = 100
 _ECHO_CHARS = 12
-_QUOTED = re.compile(
+QUOTED = re.compile(
     r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
 )
 
@@ -55,15 +55,32 @@ def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     >>> safe_reason(400, b'{"error": {"message": "bad input \'secret\' at 3"}}', "secret", server)
     "bad input '…' at 3"
     """
-    line = hide_key(_message(body), server).strip().partition("\n")[0].strip()
-    line = _QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
+    line = hide_key(message_of(body), server).strip().partition("\n")[0].strip()
+    line = QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
     echoes = any(line[i : i + _ECHO_CHARS] in prompt for i in range(len(line) - _ECHO_CHARS + 1))
     if not line or echoes or line in prompt:
         return f"the engine refused the prompt (HTTP status {status})"
     return make_printable(line)
 
 
-def _message(body: bytes) -> str:
+def refused_altogether(server: Server, refused: Refused, control: str) -> EngineError:
+    """The error of a run whose requests are refused whatever the prompt.
+
+    Args:
+        server: The server.
+        refused: How a prompt was refused that has nothing of any row in it.
+        control: That prompt.
+    """
+    return EngineError(
+        f'the engine of server "{server.name}" refuses every prompt (HTTP status {refused.status})',
+        detail=f"{safe_reason(refused.status, refused.body, control, server)}\nThe endpoint is {server.endpoint}.",
+        hint="No row is to blame: see the options of the call (max_tokens, system_prompt, labels or schema) and of the "
+        f"server (model, api){OR_RUN_DOCTOR}",
+    )
+
+
+def message_of(body: bytes) -> str:
+    """The engine's own words in a refusal, as they are; empty where there are none."""
     try:
         answer = parse_json(body)
     except ValueError:
@@ -133,7 +150,7 @@ def no_priorities(server: Server) -> EngineError:
 
 def is_about_priority(refused: Refused, prompts: Sequence[str]) -> bool:
     """Whether a refusal is about the field `priority`, and not about a prompt in which the word stands."""
-    return "priority" in _message(refused.body).lower() and not any("priority" in each.lower() for each in prompts)
+    return "priority" in message_of(refused.body).lower() and not any("priority" in each.lower() for each in prompts)
 
 
 def malformed(server: Server, what: str) -> EngineError:

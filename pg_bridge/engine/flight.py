@@ -1,8 +1,9 @@
 """What is in flight: requests of several prompts, split where they fail, and the answers that have landed.
 
 In: numbered prompts. Out: completions in `landed`, or an exception in `failure`. A request that fails on its
-own merits is cut in halves until the culprits are alone; a missing batch endpoint is noticed once and then
-done without. It pulls nothing and hands nothing over: `pg_bridge.engine.engine` does.
+own merits is cut into pieces until the culprits are alone, unless a `Trial` finds that none of them is one; a missing
+batch endpoint is noticed once and then done without. It pulls nothing and hands nothing over: that is the matter of
+`pg_bridge.engine.engine`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from pg_bridge.engine.client import Client, Oversized, quietly
 from pg_bridge.engine.estimate import Estimate
@@ -28,11 +30,11 @@ from pg_bridge.engine.failures import (
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import TokenTally, read_counters, read_load
+from pg_bridge.engine.models import find_model, list_models
 from pg_bridge.engine.pace import Pace
-from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens
+from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Sampling
-from pg_bridge.engine.untrusted import parse_json
-from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
+from pg_bridge.engine.trial import Trial
 from pg_bridge.options import Server
 
 METRICS_WITHIN_S = 2.0
@@ -46,9 +48,6 @@ LOOKS_EVERY_S = 0.5
 FRAME_BYTES = 1 << 20
 BYTES_PER_TOKEN = 1024
 LARGEST_ANSWER_BYTES = 256 << 20
-
-_ORIGIN = ("root", "parent", "revision", "digest", "sha", "fingerprint")
-_REVISION_CHARS = 500
 
 Numbered = list[tuple[int, str]]  # (index, prompt)
 SamplingOf = Callable[[int], Sampling]
@@ -67,6 +66,7 @@ class Flight:
         gate: Is told what is no longer in flight, and what it took.
         estimate: What is known of the tokens that prompts take; learns from these.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
+        ends_run: Whether the run ends if the prompt of an index fails: nothing is sent while that is likely.
         eager: As for `Pace`.
         model: Which model is asked, if that is known already.
 
@@ -90,6 +90,7 @@ class Flight:
         estimate: Estimate,
         *,
         has_batch_endpoint: bool,
+        ends_run: Callable[[int], bool],
         eager: bool = False,
         model: Model | None = None,
     ) -> None:
@@ -109,6 +110,10 @@ class Flight:
         self._gate = gate
         self._estimate = estimate
         self._payloads: dict[Sampling, Payload] = {}
+        self._trials: dict[Sampling, Trial] = {}
+        self._ends_run = ends_run
+        self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
+        self._cleared = asyncio.Event()
 
     async def prepare(self, *, many: bool) -> None:
         """Learn the model's name, and the cache counters if requests of many prompts are to come."""
@@ -144,7 +149,7 @@ class Flight:
             sampling = self._sampling_of(part[0][0])
             chars = sum(len(prompt) for _, prompt in part) + len(part) * len(sampling.system_prompt)
             tokens += self._estimate.tokens(chars, 0) + len(part) * self._estimate.tokens(0, sampling.max_tokens)
-            requests += 1 if self.has_batch_endpoint else len(part)
+            requests += len(part) if self._goes_alone(sampling) else 1
         return requests, tokens // len(prompts)
 
     def send(self, prompts: Numbered, tokens_each: int) -> None:
@@ -171,50 +176,84 @@ class Flight:
             alike.setdefault(id(self._sampling_of(prompt[0])), []).append(prompt)
         return list(alike.values())
 
-    def _start(self, prompts: Numbered, tokens_each: int, *, again: bool = False) -> None:
-        parts = [prompts] if self.has_batch_endpoint else [[prompt] for prompt in prompts]
-        if again:
-            self._gate.spend(len(parts))
-        for part in parts:
-            self._turns.start(self._ask(part, tokens_each))
+    def _goes_alone(self, sampling: Sampling) -> bool:
+        """Whether each prompt has a request of its own."""
+        return not self.has_batch_endpoint or self._trial_of(sampling).goes_alone
+
+    def _start(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
+        is_alone = len(prompts) > 1 and self._goes_alone(self._sampling_of(prompts[0][0]))
+        for part in [[prompt] for prompt in prompts] if is_alone else [prompts]:
+            self._turns.start(self._ask(part, tokens_each, is_piece=is_piece))
 
     def _land(self, completions: list[Completion], more_tokens: int) -> None:
         """Take in answers, for which so many more tokens were used than the gate has been told."""
         self._gate.give_back(len(completions), more_tokens)
         self.in_flight -= len(completions)
         self.landed_count += len(completions)
-        self.landed.append(completions)
+        if any(completion.error is not None for completion in completions):
+            self.landed.appendleft(completions)  # it may end the run
+        else:
+            self.landed.append(completions)
         self.fresh += completions
 
-    async def _ask(self, prompts: Numbered, tokens_each: int) -> None:
+    async def _ask(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
         try:
-            await self._ask_once(prompts, tokens_each)
+            await self._ask_once(prompts, tokens_each, is_piece=is_piece)
         except Exception as error:
             self._gate.give_back(len(prompts))
             self.failure = self.failure or error
 
-    async def _ask_once(self, prompts: Numbered, tokens_each: int) -> None:
+    async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
         size = len(prompts)
-        payload = self._payload_for(self._sampling_of(prompts[0][0]))
+        sampling = self._sampling_of(prompts[0][0])
+        payload, trial = self._payload_for(sampling), self._trial_of(sampling)
         path = payload.path(size)
+        await trial.admit()
+        while self._suspects and not is_piece:
+            await self._cleared.wait()
         started_s = time.monotonic()
         try:
             body = payload.body([prompt for _, prompt in prompts])
             answer = await self._client.post(path, body, _most_bytes(body, size, payload.max_tokens))
             answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
-            self._split(prompts, NOT_UNICODE, tokens_each)
+            trial.withdraw()
+            self._leave_out_unreadable(prompts, tokens_each)
             return
         except Refused as refused:
-            await self._refused(prompts, path, refused, tokens_each)
+            await self._refused(prompts, path, refused, tokens_each, is_piece=is_piece)
             return
         except (MalformedAnswer, Oversized) as error:
             raise malformed(self._server, str(error)) from None
+        trial.answered(size)
+        if is_piece:
+            self._clear(prompts)
         self._tally.add(tokens)
         now_s = time.monotonic()
         self.pace.land(size, now_s - started_s, now_s)
         completions = [Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self._land(completions, self._more_than(size * tokens_each, prompts, tokens))
+
+    async def _ask_besides(self, sampling: Sampling, prompt: str) -> None:
+        """Ask what nobody waits for, and see whether there is an answer.
+
+        Raises:
+            Refused: There is none.
+        """
+        payload = self._payload_for(sampling)
+        body = payload.body([prompt])
+        self._gate.spend(1)
+        try:
+            answer = await self._client.post(payload.path(1), body, _most_bytes(body, 1, payload.max_tokens))
+            _, tokens = payload.parse(answer, 1)
+        except (MalformedAnswer, Oversized) as error:
+            raise malformed(self._server, str(error)) from None
+        self._tally.add(tokens)
+
+    def _trial_of(self, sampling: Sampling) -> Trial:
+        if sampling not in self._trials:
+            self._trials[sampling] = Trial(self._server, self._turns, partial(self._ask_besides, sampling))
+        return self._trials[sampling]
 
     def _payload_for(self, sampling: Sampling) -> Payload:
         if sampling not in self._payloads:
@@ -231,33 +270,67 @@ class Flight:
         self._estimate.learn(chars, len(prompts), tokens.prompt, tokens.completion)
         return tokens.prompt + tokens.completion - told
 
-    async def _refused(self, prompts: Numbered, path: str, refused: Refused, tokens_each: int) -> None:
+    async def _refused(
+        self, prompts: Numbered, path: str, refused: Refused, tokens_each: int, *, is_piece: bool
+    ) -> None:
+        sampling = self._sampling_of(prompts[0][0])
+        trial = self._trial_of(sampling)
+        texts = [prompt for _, prompt in prompts]
         if refused.status in OWN_MERITS_STATUSES:
-            asked_for = self._sampling_of(prompts[0][0]).priority is not None
-            if asked_for and is_about_priority(refused, [prompt for _, prompt in prompts]):
+            if sampling.priority is not None and is_about_priority(refused, texts):
                 raise no_priorities(self._server)
-            reason = "" if len(prompts) > 1 else safe_reason(refused.status, refused.body, prompts[0][1], self._server)
-            self._split(prompts, reason, tokens_each)
+            if not is_piece:
+                self._suspect(prompts)
+            await trial.refused(texts, refused)
+            if len(prompts) == 1:
+                self._fail_alone(
+                    prompts[0], safe_reason(refused.status, refused.body, texts[0], self._server), tokens_each
+                )
+            else:
+                pieces = trial.pieces(len(prompts), was_cut=is_piece)
+                self._again([prompts[piece] for piece in pieces], tokens_each, is_piece=True)
         elif refused.status in NO_ENDPOINT_STATUSES:
             # Either the model or the path is missing; the list of models tells which.
-            served = [model.name for model in await list_models(self._server, self._client)]
-            if self._server.model is not None and self._server.model not in served:
-                raise unknown_model(self._server, served)
+            if self.has_batch_endpoint or not path.endswith("/batch"):
+                served = [model.name for model in await list_models(self._server, self._client)]
+                if self._server.model is not None and self._server.model not in served:
+                    raise unknown_model(self._server, served)
             if not path.endswith("/batch"):
                 raise refused_run(self._server, refused)
             self.has_batch_endpoint = False
-            self._start(prompts, tokens_each, again=True)
+            trial.withdraw()
+            self._again([[prompt] for prompt in prompts], tokens_each)
         else:
             raise refused_run(self._server, refused)
 
-    def _split(self, prompts: Numbered, reason: str, tokens_each: int) -> None:
-        """Send both halves again; a prompt alone has failed for this reason."""
-        if len(prompts) == 1:
-            self._land([Completion(prompts[0][0], None, reason)], -tokens_each)
-            return
-        middle = len(prompts) // 2
-        self._start(prompts[:middle], tokens_each, again=True)
-        self._start(prompts[middle:], tokens_each, again=True)
+    def _again(self, parts: Iterable[Numbered], tokens_each: int, *, is_piece: bool = False) -> None:
+        """Send prompts again, in other requests."""
+        for part in parts:
+            self._gate.spend(1)
+            self._start(part, tokens_each, is_piece=is_piece)
+
+    def _suspect(self, prompts: Numbered) -> None:
+        self._suspects += sum(self._ends_run(index) for index, _ in prompts)
+        self._cleared.clear()
+
+    def _clear(self, prompts: Numbered) -> None:
+        self._suspects -= sum(self._ends_run(index) for index, _ in prompts)
+        if not self._suspects:
+            self._cleared.set()
+
+    def _fail_alone(self, prompt: tuple[int, str], reason: str, tokens_each: int) -> None:
+        self._land([Completion(prompt[0], None, reason)], -tokens_each)
+
+    def _leave_out_unreadable(self, prompts: Numbered, tokens_each: int) -> None:
+        """Send again those prompts that can be sent at all."""
+        left = []
+        for prompt in prompts:
+            if is_unicode(prompt[1]):
+                left.append(prompt)
+            else:
+                self._fail_alone(prompt, NOT_UNICODE, tokens_each)
+        if left:
+            self._again([left], tokens_each)
 
     async def _watch_load(self) -> None:
         """Tell the pace how full the engine is, every now and then while that could matter."""
@@ -283,47 +356,6 @@ class Flight:
 def pace_of(server: Server, eager: bool) -> Pace:
     """How a run asks a server."""
     return Pace(server.max_in_flight, eager, counted=server.requests_per_minute is not None)
-
-
-async def find_model(server: Server, client: Client) -> Model:
-    """Which model a server's prompts will go to: the one that it names, or the first that the engine lists.
-
-    Raises:
-        EngineError: The engine serves no such model, or is not there.
-    """
-    try:
-        served = await list_models(server, client)
-    except (EngineTimeout, EngineUnreachable):
-        raise
-    except EngineError:
-        if server.model is None:
-            raise
-        return Model(server.model)  # some do not list them
-    if server.model is None:
-        if not served:
-            raise unknown_model(server, [])
-        return served[0]
-    return next((model for model in served if model.name == server.model), Model(server.model))
-
-
-async def list_models(server: Server, client: Client) -> list[Model]:
-    """The models that an engine serves.
-
-    Raises:
-        EngineError: It does not tell.
-    """
-    try:
-        listed = parse_json(await client.get("/v1/models"))["data"]
-        return [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
-    except Refused as refused:
-        raise refused_run(server, refused) from None
-    except (ValueError, TypeError, KeyError, AttributeError, Oversized):
-        raise malformed(server, "not a list of models") from None
-
-
-def _revision(model: Mapping[str, object]) -> str:
-    """What an engine tells of where a model comes from: vLLM its path, others a digest."""
-    return " ".join(f"{name}={model[name]}" for name in _ORIGIN if isinstance(model.get(name), str))[:_REVISION_CHARS]
 
 
 def _most_bytes(body: bytes, size: int, max_tokens: int) -> int:

@@ -163,6 +163,15 @@ class Payload:
         return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
 
 
+def is_unicode(prompt: str) -> bool:
+    """Whether a prompt can be sent at all."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _fits(text: str, schema: dict[str, Any]) -> bool:
     """Whether a text is JSON that jsonb can hold, and an object with all that must be there if one is asked for.
 

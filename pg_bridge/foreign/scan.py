@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.books import reading
-from pg_bridge.asking.failures import MOST_FAILURES
 from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.run import Run
-from pg_bridge.asking.together import Round, answer_columns, find_failed, find_known, group_columns
+from pg_bridge.asking.together import Failed, Round, answer_columns, find_known, group_columns
 from pg_bridge.asking.windows import FETCHED_ROWS, Window, read_windows
-from pg_bridge.engine import UNFIT, Engine
+from pg_bridge.engine import Engine
 from pg_bridge.errors import AnswerError
 from pg_bridge.foreign.definition import ModelColumn
+from pg_bridge.foreign.failing import NOT_OF_THE_TYPE, WORTH_ANOTHER_TRY, Failing, KeyOf, no_key
 from pg_bridge.foreign.learned import Learned, cost_tokens
 from pg_bridge.foreign.quals import Qual, surely_fails
 from pg_bridge.foreign.source import Relation, Select, SortKey, SourceRow
@@ -36,11 +36,7 @@ from pg_bridge.rows.table import Table
 
 CELL_CHARS = 64  # what a cell takes besides its text
 
-_NOT_OF_THE_TYPE = "the answer is no value of the column's type"
-_WORTH_ANOTHER_TRY = UNFIT | {_NOT_OF_THE_TYPE}
-
 Row = list[str | None]
-KeyOf = Callable[[int], str | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +146,7 @@ class Scan:
                 if window.ahead_of:
                     asking.ask_ahead(table, window.ahead_of)
                     continue
-                places, answers = asking.answered(table, self._keys(rows) if shows_keys else _no_key)
+                places, answers = asking.answered(table, self._keys(rows) if shows_keys else no_key)
                 yield [
                     [
                         answers[column.name][i]
@@ -167,7 +163,7 @@ class Scan:
         """The keys of a window's rows, if the query reads them."""
         key = self.relation.definition.key
         if key not in self.shown:
-            return _no_key
+            return no_key
         column = self.shown.index(key)
         return lambda place: rows[place][column]
 
@@ -182,10 +178,6 @@ class Scan:
             )
         # Nothing is gained by more rows at one time.
         return read_windows(fetch, _chars_held, run, every_row=True, most_rows=FETCHED_ROWS)
-
-
-def _no_key(_: int) -> None:
-    """No key is known."""
 
 
 def _chars_held(cells: SourceRow) -> int:
@@ -213,8 +205,7 @@ class _Asking:
         self._predicates = scan.predicates
         self._others = [column for column in scan.asked if column.name not in self._predicates]
         self._bytewise = scan.relation.bytewise
-        self._server_name = ""
-        self._key_of: KeyOf = _no_key
+        self._failing = Failing(memory, scan.asked)
         self._ahead: Round | None = None  # of the questions that are asked first
 
     def work(self) -> None:
@@ -234,7 +225,10 @@ class _Asking:
             self._ahead = self._new_round()
         asks = [column.ask for column in first]
         asking = self._ahead
-        asking.ask_ahead(lambda: group_columns(self._memory, asks, table, asking)[0][1], read)
+        try:
+            asking.ask_ahead(lambda: group_columns(self._memory, asks, table, asking)[0][1], read)
+        except Failed as failed:
+            raise self._failing.error_ahead(failed) from None
 
     def close(self) -> None:
         """Abort what is in flight."""
@@ -251,7 +245,7 @@ class _Asking:
         Returns:
             The places of the rows that are left, and of each model column its values for them.
         """
-        self._key_of = key_of
+        self._failing.key_of = key_of
         places = np.arange(table.rows, dtype=np.intp)
         answers: dict[str, Row] = {}
         in_turn = self._scan.in_turn(self._learned, _mean_chars(table))
@@ -294,7 +288,10 @@ class _Asking:
 
     def _values(self, columns: Sequence[ModelColumn], table: Table, places: NDArray[np.intp]) -> list[Row]:
         asked = table.take(places)
-        outcomes = self._ask([column.ask for column in columns], asked)
+        try:
+            outcomes = self._ask([column.ask for column in columns], asked)
+        except Failed as failed:
+            raise self._failing.error(failed, asked, places) from None
         return [
             self._decoded(column, asked, places, of_column) for column, of_column in zip(columns, outcomes, strict=True)
         ]
@@ -302,27 +299,22 @@ class _Asking:
     def _decoded(self, column: ModelColumn, table: Table, places: NDArray[np.intp], outcomes: Sequence[Outcome]) -> Row:
         """Turn answers into values; ask once more where an answer is no value."""
         known = {outcome: _value(column, outcome) for outcome in set(outcomes)}
-        again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in _WORTH_ANOTHER_TRY]
+        again = [i for i, outcome in enumerate(outcomes) if known[outcome][1] in WORTH_ANOTHER_TRY]
         results = [known[outcome] for outcome in outcomes]
         if again:
-            (second,) = self._ask([column.again], table.take(np.array(again, np.intp)))
+            rows = np.array(again, np.intp)
+            try:
+                (second,) = self._ask([column.again], table.take(rows))
+            except Failed as failed:
+                raise self._failing.error(failed, table.take(rows), places[rows]) from None
             for i, outcome in zip(again, second, strict=True):
                 results[i] = _value(column, outcome)
         failing = [i for i, (_, error) in enumerate(results) if error is not None and not isinstance(error, NotAsked)]
         if failing:
-            self._note_failures(column, table, places, {i: results[i][1] or "" for i in failing})
+            self._failing.note(column, table, places, {i: results[i][1] or "" for i in failing})
             if not column.on_error_null:
                 raise AnswerError(column.name, results[failing[0]][1] or "")
         return [value for value, _ in results]
-
-    def _note_failures(
-        self, column: ModelColumn, table: Table, places: NDArray[np.intp], reasons: dict[int, str]
-    ) -> None:
-        rows = list(reasons)[-MOST_FAILURES:]
-        prompts = find_failed(self._memory, [column.again, column.ask], table.take(np.array(rows, np.intp)))
-        for i, prompt in zip(rows, prompts, strict=True):
-            reason = f'column "{column.name}": {reasons[i]}'
-            self._memory.run.failures.add(self._server_name, prompt, reason, key=self._key_of(int(places[i])))
 
     def _ask(self, asks: Sequence[Ask], table: Table) -> list[list[Outcome]]:
         asking, self._ahead = self._ahead or self._new_round(), None
@@ -330,8 +322,8 @@ class _Asking:
 
     def _new_round(self) -> Round:
         engine = self._new_engine()
-        self._server_name = engine.server_name
-        return Round(self._memory, self._node, engine, self._account)
+        self._failing.server_name = engine.server_name
+        return Round(self._memory, self._node, engine, self._account, fails=self._failing.ends)
 
 
 def _mean_chars(table: Table) -> float:
@@ -349,4 +341,4 @@ def _value(column: ModelColumn, outcome: Outcome) -> Outcome:
     try:
         return column.answer.value(text), None
     except (ValueError, KeyError, ArithmeticError):
-        return None, error or _NOT_OF_THE_TYPE
+        return None, error or NOT_OF_THE_TYPE

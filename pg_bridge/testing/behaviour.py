@@ -40,6 +40,8 @@ class Behaviour:
         drop_first: So many of the next requests have their connection dropped; counts down.
         reject_marker: A request with a prompt that holds this text gets 400; empty for none.
         reject_echo: Whether that 400 quotes the prompt, as some engines' messages do.
+        refuse_marked: A request with a prompt that holds one of these texts gets 400 with the message to it.
+        refuse_every: Every request with prompts gets 400 with this message; empty for none.
         refuse_fields: A request that has one of these fields gets OpenAI's 400 for it.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
@@ -67,6 +69,8 @@ class Behaviour:
     drop_first: int = 0
     reject_marker: str = ""
     reject_echo: bool = False
+    refuse_marked: Mapping[str, str] = field(default_factory=dict)
+    refuse_every: str = ""
     refuse_fields: Sequence[str] = ()
     max_prompt_chars: int = 0
     malformed: bool = False

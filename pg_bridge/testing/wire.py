@@ -55,6 +55,9 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) 
     for name in behaviour.refuse_fields:
         if name in body:
             return 400, f"Unrecognized request argument supplied: {name}"
+    marked = (said for marker, said in behaviour.refuse_marked.items() if any(marker in prompt for prompt in prompts))
+    if said := behaviour.refuse_every or next(marked, ""):
+        return 400, said
     for prompt in prompts if behaviour.reject_marker else ():
         if behaviour.reject_marker in prompt:
             return 400, f"bad prompt: {prompt!r}" if behaviour.reject_echo else "bad prompt"

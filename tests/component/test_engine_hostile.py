@@ -75,13 +75,14 @@ def shows_key(said: str) -> bool:
 def test_a_refusal_that_repeats_the_key_is_shown_without_it(spelt: str) -> None:
     assert shows_key(spelt) or "%" in spelt
 
-    def refuses(_: Request) -> Reply:
-        yield well({"error": {"message": f"cannot serve {spelt} today"}}, status="400 Bad Request")
+    refusal = well({"error": {"message": f"cannot serve {spelt} today"}}, status="400 Bad Request")
 
-    with HostileEngine(refuses) as engine:
+    with HostileEngine(lambda request: [completion(request) if request.is_control else refusal]) as engine:
         reasons = [each.error for each in ask(Engine(server(engine)))]
+    with HostileEngine(lambda _: [refusal]) as engine, pytest.raises(EngineError, match="every prompt") as caught:
+        ask(Engine(server(engine)))
     assert len(reasons) == 3
-    for reason in reasons:
+    for reason in [*reasons, caught.value.detail]:
         assert reason
         assert "today" in reason or "refused" in reason
         assert not shows_key(reason)
@@ -174,7 +175,10 @@ def test_an_answer_without_end_is_not_read_to_the_end() -> None:
 
 
 def test_a_refusal_without_end_is_a_refusal() -> None:
-    def floods(_: Request) -> Reply:
+    def floods(request: Request) -> Reply:
+        if request.is_control:
+            yield completion(request)
+            return
         yield b"HTTP/1.1 400 Bad Request\r\n\r\n"
         yield from itertools.repeat(b"x" * 65536, 2000)
 

@@ -76,8 +76,17 @@ def test_an_endpoint_with_a_user_or_a_line_break_is_refused_when_it_is_set(conn:
         create_server(conn, endpoint, name="other")
 
 
-def test_a_refusal_that_repeats_the_key_shows_it_nowhere(db: Conn, database: Database, connect: Connect) -> None:
+@pytest.mark.parametrize(
+    ("everything", "error", "words"),
+    [(False, psycopg.errors.DataException, "could not answer"), (True, psycopg.errors.SystemError, "every prompt")],
+)
+def test_a_refusal_that_repeats_the_key_shows_it_nowhere(
+    db: Conn, database: Database, connect: Connect, everything: bool, error: type[psycopg.Error], words: str
+) -> None:
     def echoes(request: Request) -> Reply:
+        if request.is_control and not everything:
+            yield completion(request)
+            return
         coded = base64.b64encode(f"Bearer {KEY}".encode()).decode()
         told = f"bad header Authorization {request.headers['Authorization']} or {coded} or {KEY.upper()}"
         yield well({"error": {"message": told}}, status="400 Bad Request")
@@ -91,11 +100,12 @@ def test_a_refusal_that_repeats_the_key_shows_it_nowhere(db: Conn, database: Dat
             "SELECT llm.complete('x')",
             "SELECT llm.complete('{a}', t) FROM (VALUES (1), (2)) AS t (a)",
         ):
-            with pytest.raises(psycopg.errors.DataException, match="could not answer") as caught:
+            with pytest.raises(error, match=words) as caught:
                 reader.execute(statement)
             assert "bad header" in (caught.value.diag.message_detail or "")
             said.append(f"{caught.value} {caught.value.diag.message_detail} {caught.value.diag.context}")
-        said += [str(ask(reader, "SELECT 1 AS a", "{a}", on_error="null"))]
+        if not everything:
+            said += [str(ask(reader, "SELECT 1 AS a", "{a}", on_error="null"))]
     with database.cluster.log_path.open(encoding="utf-8", errors="replace") as log:
         log.seek(before)
         said.append(log.read())
@@ -138,7 +148,7 @@ def test_an_answer_that_cannot_be_held_fails_its_own_row(hostile: Any, text: obj
 
 def test_a_reason_that_cannot_be_held_is_made_fit(hostile: Any) -> None:
     refusal = well({"error": {"message": "bad \0 half \ud83d esc \x1b[2J"}}, status="400 Bad Request")
-    with hostile(lambda _: [refusal]) as conn:
+    with hostile(lambda request: [completion(request) if request.is_control else refusal]) as conn:
         rows = ask(conn, "VALUES (1)", "{column1}", on_error="null")
         assert rows[0][3] == "bad � half � esc �[2J"
         with pytest.raises(psycopg.errors.DataException) as caught:

@@ -33,7 +33,13 @@ class Oracle:
         pass
 
     def complete_portions(
-        self, portions: Iterator[Portion], sampling: Sampling, *, eager: bool, landed: object = None
+        self,
+        portions: Iterator[Portion],
+        sampling: Sampling,
+        *,
+        eager: bool,
+        landed: object = None,
+        ends_run: object = None,
     ) -> Iterator[Completion]:
         assert eager
         given = [prompt for portion in portions for prompt in portion.prompts]

@@ -81,7 +81,13 @@ class Oracle:
         pass
 
     def complete_portions(
-        self, portions: Iterator[Portion], sampling: Callable[[int], Sampling], *, eager: bool, landed: object = None
+        self,
+        portions: Iterator[Portion],
+        sampling: Callable[[int], Sampling],
+        *,
+        eager: bool,
+        landed: object = None,
+        ends_run: object = None,
     ) -> Iterator[Completion]:
         texts = [prompt for portion in portions for prompt in portion.prompts]
         self._asked += texts
