@@ -33,7 +33,7 @@ PATTERNS: dict[Kind, str] = {
     "integer": "-?[0-9]{1,18}",
     "date": _DATE,
     "timestamp": f"{_DATE}T{_TIME}",
-    "timestamptz": rf"{_DATE}T{_TIME}(Z|[+-][01][0-9]:[0-5][0-9])",
+    "timestamptz": rf"{_DATE}T{_TIME}(Z|[+-](0[0-9]|1[0-5]):[0-5][0-9])",  # PostgreSQL knows no zone beyond
 }
 
 
