@@ -25,9 +25,17 @@ NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can re
 NO_TEXT = "the engine's answer holds no text"
 NOT_A_CHOICE = "the engine did not keep to the choices"
 NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
-NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema, or was cut off by max_tokens"
-UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA))
+NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
+CUT_OFF = "the answer was cut off after max_tokens tokens"
+WITHHELD = "the engine's content filter withheld the answer"
+DECLINED = "the model declined to answer"
+BROKEN_OFF = "the engine broke the answer off"
+UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA, CUT_OFF))
 """Why an answer of an engine that did not do as told is none; another attempt may be better."""
+
+# What engines say of an answer's end besides "stop" and its like.
+_CUT = frozenset(("length", "max_tokens"))
+_NO_ANSWER = {"content_filter": WITHHELD, "refusal": DECLINED, "error": BROKEN_OFF, "abort": BROKEN_OFF}
 _TO_BE_ANSWERED = '"add_generation_prompt": true'
 
 
@@ -68,6 +76,7 @@ class Payload:
         self._choices = frozenset(sampling.choices)
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
         self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
+        self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
         constant: dict[str, Any] = {
             "model": model,
             "max_tokens": sampling.max_tokens,
@@ -139,16 +148,25 @@ class Payload:
             choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
             if [choice["index"] for choice in choices] != list(range(prompt_count)):
                 raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
-            if self._chat:
-                texts = [choice["message"]["content"] for choice in choices]
-            else:
-                texts = [choice["text"] for choice in choices]
+            answers = [self._read(choice) for choice in choices]
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if isinstance(error, MalformedAnswer):
                 raise
             # The chained error may quote the body, which may repeat a prompt: it is cut off.
             raise MalformedAnswer("not the JSON of a completion") from None
-        return [self._check(text) for text in texts], _tokens(answer.get("usage"), prompt_count)
+        return answers, _tokens(answer.get("usage"), prompt_count)
+
+    def _read(self, choice: dict[str, Any]) -> tuple[str | None, str | None]:
+        text = choice["message"]["content"] if self._chat else choice["text"]
+        end = choice.get("finish_reason")
+        if isinstance(end, str) and end in _NO_ANSWER:
+            return None, _NO_ANSWER[end]
+        if not text and self._chat and choice["message"].get("refusal"):
+            return None, DECLINED
+        # Free text is worth having without its end; of a number or a label the beginning is another one.
+        if isinstance(end, str) and end in _CUT and (self._is_typed or not text):
+            return None, CUT_OFF
+        return self._check(text)
 
     def _check(self, text: object) -> tuple[str | None, str | None]:
         if not isinstance(text, str):
@@ -175,7 +193,7 @@ def is_unicode(prompt: str) -> bool:
 def _fits(text: str, schema: dict[str, Any]) -> bool:
     """Whether a text is JSON that jsonb can hold, and an object with all that must be there if one is asked for.
 
-    The engine is held to the whole schema; this tells one that ignores it, or an answer that was cut off.
+    The engine is held to the whole schema; this tells one that ignores it.
     """
     try:
         value = parse_jsonb(text)

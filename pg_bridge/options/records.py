@@ -275,7 +275,8 @@ class Call:
         128,
         values.TOKENS,
         EVERY_CALL | COLUMN,
-        "most tokens of one answer, 1 to 1,000,000; a longer answer is cut off there and is no error",
+        "most tokens of one answer, 1 to 1,000,000; a longer text is cut off there and is no error, but a yes or no, a "
+        "label, a number, a date or JSON that was cut off is",
         defaults={"extract": 1024},
     )
     temperature: float = option(

@@ -46,6 +46,9 @@ class Behaviour:
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
         ignore_choices: Answer freely where choices, a pattern or a schema were asked for.
+        withhold_marker: An answer to a prompt that holds this text is empty, by a content filter; empty for none.
+        finish_reason: What every answer says of its end, whatever the truth; empty for the truth.
+        refusal: What every answer says instead of a text, as OpenAI's models may; empty for none.
         no_text: Answer with null instead of text.
         record: Keep every prompt; turn it off for millions of them.
     """
@@ -75,6 +78,9 @@ class Behaviour:
     max_prompt_chars: int = 0
     malformed: bool = False
     ignore_choices: bool = False
+    withhold_marker: str = ""
+    finish_reason: str = ""
+    refusal: str = ""
     no_text: bool = False
     record: bool = True
 

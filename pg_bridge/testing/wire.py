@@ -93,9 +93,12 @@ def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequen
         finish = "stop" if len(text) <= most_chars else "length"
         text = text[:most_chars]
         completion_tokens += len(tokenize(behaviour, text)) or 1
-        said = None if behaviour.no_text else text
-        content = {"text": said} if path == COMPLETIONS else {"message": {"role": "assistant", "content": said}}
-        choices.append({"index": index, **content, "finish_reason": finish})
+        if behaviour.withhold_marker and behaviour.withhold_marker in prompt:
+            text, finish = "", "content_filter"
+        said = None if behaviour.no_text or behaviour.refusal else text
+        message = {"role": "assistant", "content": said, "refusal": behaviour.refusal or None}
+        content = {"text": said} if path == COMPLETIONS else {"message": message}
+        choices.append({"index": index, **content, "finish_reason": behaviour.finish_reason or finish})
     return Draft(json.dumps(choices), completion_tokens)
 
 

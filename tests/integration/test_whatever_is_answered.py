@@ -155,3 +155,48 @@ def test_a_column_of_a_foreign_table_holds_a_value_or_null(foreign: Conn, engine
     assert any(value is not None for value in values)
     assert None in values
     rows_of(foreign, "SELECT i, to_json(a)::text FROM answered")
+
+
+SHORT = "max_tokens => 1, on_error => %s"  # four characters of the engine double's
+CUT_CALLS = (
+    f"llm.score('x', t, {SHORT})",
+    f"llm.classify('x', t, '{{1984,other}}', {SHORT})",
+    f"llm.is_true('x', t, {SHORT})",
+    f"llm.extract('x', t, '{{}}', {SHORT})",
+    f"llm.complete('x', t, choices => '{{1984,other}}', {SHORT})",
+)
+
+
+@pytest.mark.parametrize("call", CUT_CALLS)
+def test_a_typed_answer_that_was_cut_off_is_an_error_of_its_row(conn: Conn, engine: EngineDouble, call: str) -> None:
+    engine.behaviour.answer = lambda _: "198412"
+    statement = f"SELECT {call} FROM (VALUES (1), (2)) AS t (a)".encode()
+    assert conn.execute(statement, ["null"]).fetchall() == [(None,)] * 2
+    with pytest.raises(psycopg.errors.DataException) as caught:
+        conn.execute(statement, ["fail"])
+    assert caught.value.diag.message_detail == "the answer was cut off after max_tokens tokens"
+
+
+def test_a_text_that_was_cut_off_is_kept(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = lambda _: "It was fine."
+    assert conn.execute("SELECT llm.complete('x', max_tokens => 1)").fetchone() == ("It w",)
+    assert ask(conn, "SELECT 1 AS a", "{a}", max_tokens=1)[0][2:] == ("It w", None)
+
+
+def test_a_cut_off_cell_is_an_error_of_its_row(foreign: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = lambda _: "198412"
+    foreign.execute(
+        "CREATE TABLE numbers AS SELECT 1 AS i; "
+        "CREATE FOREIGN TABLE cut (i int, n int OPTIONS (prompt '{i}?', max_tokens '1', on_error 'null'), "
+        "t text OPTIONS (prompt '{i}?', max_tokens '1')) SERVER vllm OPTIONS (source 'public.numbers')"
+    )
+    assert foreign.execute("SELECT n, t FROM cut").fetchall() == [(None, "1984")]
+
+
+def test_what_a_content_filter_withholds_is_no_empty_text(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = None
+    engine.behaviour.withhold_marker = '"i": 2'
+    rows = ask(conn, "SELECT i FROM generate_series(1, 3) AS i", "{i}?", on_error="null")
+    assert [row[3] for row in rows] == [None, "the engine's content filter withheld the answer", None]
+    with pytest.raises(psycopg.errors.DataException, match="withheld"):
+        conn.execute("SELECT llm.complete('{i}?', t) FROM (VALUES (1), (2)) AS t (i)")
