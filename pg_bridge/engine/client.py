@@ -17,7 +17,15 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
-from pg_bridge.engine.failures import RETRIED_STATUSES, Refused, connection_reason, impatient, unreachable
+from pg_bridge.engine.failures import (
+    RETRIED_STATUSES,
+    Compressed,
+    Oversized,
+    Refused,
+    connection_reason,
+    impatient,
+    unreachable,
+)
 from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
 from pg_bridge.engine.patience import told_to_wait_s, used_up_s
 from pg_bridge.engine.records import Usage
@@ -35,18 +43,6 @@ LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
 LARGEST_REFUSAL_BYTES = 1 << 16
 
 _T = TypeVar("_T")
-
-
-class Oversized(Exception):  # a message between rooms of the engine, not an error for users
-    """An answer is larger than any answer to the request can be.
-
-    Attributes:
-        most_bytes: How large it may be.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__(f"more than {most_bytes} bytes")
-        self.most_bytes = most_bytes
 
 
 class DrivenClock:
@@ -127,16 +123,16 @@ class Client:
         """Driven seconds since the engine last gave a sign of life while requests await it."""
         return self._clock.now_s() - self._quiet_since_s if self._awaiting else 0.0
 
-    async def post(self, path: str, body: bytes, most_bytes: int) -> bytes:
+    async def post(self, path: str, body: bytes) -> bytes:
         """Send prompts and return the answer's bytes.
 
         Raises:
             Refused: A status that is not 200 and does not go away.
             EngineUnreachable: No connection.
             EngineError: The engine asked for patience for too long.
-            Oversized: The answer has more bytes than `most_bytes`.
+            Unreadable: The answer is larger than `max_answer_bytes`, or compressed.
         """
-        return await self._retried("POST", path, body, most_bytes)
+        return await self._retried("POST", path, body, self._server.max_answer_bytes)
 
     async def get(self, path: str) -> bytes:
         """Fetch a page that the run cannot do without; raises as `post` does."""
@@ -154,7 +150,7 @@ class Client:
 
         Raises:
             EngineUnreachable: No connection.
-            Oversized: The page has more bytes than it may have.
+            Unreadable: The page has more bytes than it may have, or is compressed.
         """
         status, page, _ = await self._connected(
             "GET" if body is None else "POST", path, body, most_bytes, is_counted=False
@@ -262,7 +258,11 @@ async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
 
     Raises:
         Oversized: It is an answer, and larger than that.
+        Compressed: It is an answer that nobody can tell the size of before it is unpacked.
     """
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if response.status == 200 and encoding.strip().lower() not in {"", "identity"}:
+        raise Compressed
     most = most_bytes if response.status == 200 else LARGEST_REFUSAL_BYTES
     parts: list[bytes] = []
     size = 0

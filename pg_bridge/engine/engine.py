@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock, Oversized
+from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock
 from pg_bridge.engine.estimate import Estimate
-from pg_bridge.engine.failures import malformed, silent
+from pg_bridge.engine.failures import Unreadable, malformed, silent
 from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
@@ -377,8 +377,8 @@ class Engine:
         _, client = self._open()
         try:
             status, page = self._wait_for(client.glance(path))
-        except Oversized as error:
-            raise malformed(self._server, str(error)) from None
+        except Unreadable as error:
+            raise malformed(self._server, error) from None
         return status, page.decode(errors="replace")
 
     def fetch_each(self, path: str, bodies: Sequence[bytes]) -> list[tuple[int, bytes]]:
@@ -405,8 +405,8 @@ class Engine:
                 for start in range(0, len(bodies), PAGES_AT_ONCE)
                 for page in self._wait_for(some(bodies[start : start + PAGES_AT_ONCE]))
             ]
-        except Oversized as error:
-            raise malformed(self._server, str(error)) from None
+        except Unreadable as error:
+            raise malformed(self._server, error) from None
 
     def close(self) -> None:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""

@@ -45,6 +45,38 @@ class Refused(Exception):  # a message between rooms of the engine, not an error
         self.body = body
 
 
+class Unreadable(Exception):  # as above
+    """The bytes of an answer are not worth looking at.
+
+    Attributes:
+        hint: What to do about it.
+    """
+
+    hint = "The endpoint must be the base URL of an OpenAI-compatible server such as vLLM's."
+
+
+class Oversized(Unreadable):
+    """An answer is larger than it may be.
+
+    Args:
+        most_bytes: How large that is.
+    """
+
+    hint = "Where answers are that large, raise the server's option max_answer_bytes, or lower max_tokens."
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"it has more than {most_bytes} bytes")
+
+
+class Compressed(Unreadable):
+    """An answer is compressed, which it was asked not to be."""
+
+    hint = "It was asked for as it is: see what stands between the server and the engine."
+
+    def __init__(self) -> None:
+        super().__init__("it is compressed")
+
+
 def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     r"""The engine's reason for refusing one prompt, fit to be shown.
 
@@ -153,12 +185,12 @@ def is_about_priority(refused: Refused, prompts: Sequence[str]) -> bool:
     return "priority" in message_of(refused.body).lower() and not any("priority" in each.lower() for each in prompts)
 
 
-def malformed(server: Server, what: str) -> EngineError:
-    """The error of a run that got an answer it cannot read."""
+def malformed(server: Server, what: str | Exception) -> EngineError:
+    """The error of a run that got an answer it cannot read, for a reason in words."""
     return EngineError(
         f'the engine of server "{server.name}" gave an answer that cannot be read: {what}',
         detail=f"The endpoint is {server.endpoint}.",
-        hint="The endpoint must be the base URL of an OpenAI-compatible server such as vLLM's.",
+        hint=what.hint if isinstance(what, Unreadable) else Unreadable.hint,
     )
 
 

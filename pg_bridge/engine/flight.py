@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from pg_bridge.engine.client import Client, Oversized, quietly
+from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     NO_ENDPOINT_STATUSES,
     OWN_MERITS_STATUSES,
     Refused,
+    Unreadable,
     is_about_priority,
     malformed,
     no_priorities,
@@ -42,12 +43,6 @@ SETTLE_WITHIN_S = 0.3
 SETTLE_STEP_S = 0.02
 FIRST_LOOK_S = 0.1  # at how full the engine is
 LOOKS_EVERY_S = 0.5
-
-# How large an answer can be: its own frame, what engines repeat of the request, and the tokens of the answers, of which
-# the longest known have some hundred letters, six bytes each in JSON. Beyond the last, no answer is read.
-FRAME_BYTES = 1 << 20
-BYTES_PER_TOKEN = 1024
-LARGEST_ANSWER_BYTES = 256 << 20
 
 Numbered = list[tuple[int, str]]  # (index, prompt)
 SamplingOf = Callable[[int], Sampling]
@@ -214,7 +209,7 @@ class Flight:
         started_s = time.monotonic()
         try:
             body = payload.body([prompt for _, prompt in prompts])
-            answer = await self._client.post(path, body, _most_bytes(body, size, payload.max_tokens))
+            answer = await self._client.post(path, body)
             answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
             trial.withdraw()
@@ -223,8 +218,8 @@ class Flight:
         except Refused as refused:
             await self._refused(prompts, path, refused, tokens_each, is_piece=is_piece)
             return
-        except (MalformedAnswer, Oversized) as error:
-            raise malformed(self._server, str(error)) from None
+        except (MalformedAnswer, Unreadable) as error:
+            raise malformed(self._server, error) from None
         trial.answered(size)
         if is_piece:
             self._clear(prompts)
@@ -244,10 +239,10 @@ class Flight:
         body = payload.body([prompt])
         self._gate.spend(1)
         try:
-            answer = await self._client.post(payload.path(1), body, _most_bytes(body, 1, payload.max_tokens))
+            answer = await self._client.post(payload.path(1), body)
             _, tokens = payload.parse(answer, 1)
-        except (MalformedAnswer, Oversized) as error:
-            raise malformed(self._server, str(error)) from None
+        except (MalformedAnswer, Unreadable) as error:
+            raise malformed(self._server, error) from None
         self._tally.add(tokens)
 
     def _trial_of(self, sampling: Sampling) -> Trial:
@@ -348,7 +343,7 @@ class Flight:
         """The engine's page of figures; empty where there is none."""
         try:
             reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
-        except Oversized:
+        except Unreadable:
             return ""
         return reply[1].decode(errors="replace") if reply is not None and reply[0] == 200 else ""
 
@@ -356,8 +351,3 @@ class Flight:
 def pace_of(server: Server, eager: bool) -> Pace:
     """How a run asks a server."""
     return Pace(server.max_in_flight, eager, counted=server.requests_per_minute is not None)
-
-
-def _most_bytes(body: bytes, size: int, max_tokens: int) -> int:
-    """How large the answer to a request of so many prompts can be."""
-    return min(FRAME_BYTES + 6 * len(body) + size * max_tokens * BYTES_PER_TOKEN, LARGEST_ANSWER_BYTES)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pg_bridge.engine.client import Client, Oversized
-from pg_bridge.engine.failures import Refused, malformed, refused_run, unknown_model
+from pg_bridge.engine.client import Client
+from pg_bridge.engine.failures import Refused, Unreadable, malformed, refused_run, unknown_model
 from pg_bridge.engine.records import Model
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
@@ -50,7 +50,7 @@ async def list_models(server: Server, client: Client) -> list[Model]:
         return [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
     except Refused as refused:
         raise refused_run(server, refused) from None
-    except (ValueError, TypeError, KeyError, AttributeError, Oversized):
+    except (ValueError, TypeError, KeyError, AttributeError, Unreadable):
         raise malformed(server, "not a list of models") from None
 
 

@@ -65,13 +65,9 @@ class Payload:
         api: Which interface is used.
         model: The model's name.
         sampling: How prompts are answered.
-
-    Attributes:
-        max_tokens: Most tokens of one answer.
     """
 
     def __init__(self, api: Api, model: str, sampling: Sampling) -> None:
-        self.max_tokens = sampling.max_tokens
         self._chat = api == "chat"
         self._choices = frozenset(sampling.choices)
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None

@@ -109,6 +109,13 @@ class Server:
         "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never; not counted where the "
         "engine says when to come again",
     )
+    max_answer_bytes: int = option(
+        1 << 24,
+        values.BYTES,
+        SERVER,
+        "most bytes that are read of the engine's answer to one request, of several prompts as a rule; more, or "
+        "compressed ones, fail the statement",
+    )
     cache: Cache = option(
         "persistent",
         values.CACHE,

@@ -110,6 +110,7 @@ URL = Value(rf"https?://[^\s{_CONTROL}?#@]+", "an http:// or https:// URL withou
 MODEL = Value(_LINE, "the name of a model that the engine serves, one line")
 API = Value("chat|completions", "chat or completions")
 PROMPTS = Value(_POSITIVE, "a positive number of prompts", int)
+BYTES = Value(_POSITIVE, "a positive number of bytes", int)
 PER_MINUTE = Value(_POSITIVE, "a positive number a minute", int)
 SECONDS = Value(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?", "a positive number of seconds", float)
 PRICE = Value(r"[0-9]{1,9}(\.[0-9]{1,9})?", "a price in decimals, 0.15 for example", float)

@@ -157,7 +157,8 @@ def test_cookies_are_not_kept() -> None:
 # -- sizes and times
 
 
-def test_an_answer_without_end_is_not_read_to_the_end() -> None:
+@pytest.mark.parametrize("most_bytes", [1 << 16, 1 << 20, 1 << 24])
+def test_an_answer_without_end_is_not_read_to_the_end(most_bytes: int) -> None:
     sent = 0
 
     def floods(_: Request) -> Reply:
@@ -168,10 +169,19 @@ def test_an_answer_without_end_is_not_read_to_the_end() -> None:
             yield b" " * (1 << 20)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with HostileEngine(floods) as engine, pytest.raises(EngineError, match="more than"):
-        ask(Engine(server(engine)), count=1)
-    assert sent < 64 << 20
+    with HostileEngine(floods) as engine, pytest.raises(EngineError, match=f"more than {most_bytes} bytes") as caught:
+        ask(Engine(server(engine, max_answer_bytes=most_bytes)), count=1)
+    assert "max_answer_bytes" in caught.value.hint
+    assert sent < most_bytes + (48 << 20)  # what sockets hold
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 << 10  # KiB
+
+
+def test_an_answer_of_as_many_bytes_as_are_allowed_is_read() -> None:
+    answer = json.dumps({"choices": [{"index": 0, "message": {"content": "x"}}]}).encode()
+    with HostileEngine(lambda _: [raw(answer)]) as engine:
+        assert [each.text for each in ask(Engine(server(engine, max_answer_bytes=len(answer))), count=1)] == ["x"]
+        with pytest.raises(EngineError, match=f"more than {len(answer) - 1} bytes"):
+            ask(Engine(server(engine, max_answer_bytes=len(answer) - 1)), count=1)
 
 
 def test_a_refusal_without_end_is_a_refusal() -> None:
@@ -218,8 +228,9 @@ def test_what_is_compressed_is_not_unpacked() -> None:
         assert request.headers["Accept-Encoding"] == "identity"
         yield raw(bomb, headers="Content-Encoding: gzip\r\n")
 
-    with HostileEngine(packs) as engine, pytest.raises(EngineError, match="not the JSON of a completion"):
+    with HostileEngine(packs) as engine, pytest.raises(EngineError, match="it is compressed") as caught:
         ask(Engine(server(engine)))
+    assert "stands between" in caught.value.hint
 
 
 def test_an_answer_that_drips_is_silence() -> None:

@@ -192,3 +192,17 @@ def test_an_answer_that_is_none_is_a_clean_error(hostile: Any, reply: bytes, sql
             assert caught.value.sqlstate == sqlstate
             assert KEY not in str(caught.value)
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_an_answer_has_as_many_bytes_as_the_server_says(hostile: Any) -> None:
+    with hostile(lambda request: [completion(request, "x" * 5000)]) as conn:
+        conn.execute("ALTER SERVER vllm OPTIONS (ADD max_answer_bytes '5000')")
+        for statement in ("SELECT * FROM llm.map('SELECT 1 AS a', '{a}')", "SELECT llm.complete('x')"):
+            with pytest.raises(psycopg.errors.SystemError, match="more than 5000 bytes") as caught:
+                conn.execute(statement)
+            assert "max_answer_bytes" in (caught.value.diag.message_hint or "")
+        conn.execute("ALTER SERVER vllm OPTIONS (SET max_answer_bytes '6000')")
+        assert conn.execute("SELECT length(llm.complete('x'))").fetchone() == (5000,)
+        for wrong in ("0", "-1", "1e6", "many", "1234567890"):
+            with pytest.raises(psycopg.errors.FdwInvalidStringFormat), conn.transaction():
+                conn.execute(f"ALTER SERVER vllm OPTIONS (SET max_answer_bytes '{wrong}')".encode())
