@@ -204,6 +204,10 @@ class Flight:
         payload, trial = self._payload_for(sampling), self._trial_of(sampling)
         path = payload.path(size)
         await trial.admit()
+        if size > 1 and not self.has_batch_endpoint:  # that came out meanwhile
+            trial.withdraw()
+            self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
+            return
         while self._suspects and not is_piece:
             await self._cleared.wait()
         started_s = time.monotonic()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -55,6 +56,7 @@ class Trial:
         self._ask = ask
         self._proven = asyncio.Event()
         self._under_way = 0
+        self._queue: deque[asyncio.Future[None]] = deque()  # of who waits to be under way
         self._until_s: float | None = None  # by the loop's clock
         self._control: asyncio.Task[Refused | None] | None = None
         self._answered = self._refused = 0  # of the latest prompts
@@ -70,24 +72,41 @@ class Trial:
         """Wait until one request more may be sent."""
         if self._proven.is_set():
             return
-        self._under_way += 1
-        now_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         if self._until_s is None:
-            self._until_s = now_s + UNPROVEN_S
-        if self._under_way > UNPROVEN_REQUESTS:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._until_s):
-                    await self._proven.wait()
-            if self._control is not None and not self._proven.is_set():
-                await self._proven.wait()  # or for ever: the run ends
+            self._until_s = loop.time() + UNPROVEN_S
+        if self._under_way < UNPROVEN_REQUESTS:
+            self._under_way += 1
+            return
+        turn = loop.create_future()
+        self._queue.append(turn)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._until_s):
+                await turn
+        if self._control is not None and not self._proven.is_set():
+            await self._proven.wait()  # or for ever: the run ends
 
     def withdraw(self) -> None:
         """A request that was admitted has told nothing: its path does not exist."""
         self._under_way -= 1
+        while self._queue and self._under_way < UNPROVEN_REQUESTS:
+            self._under_way += self._let_in()
+
+    def _let_in(self) -> bool:
+        turn = self._queue.popleft()
+        if turn.done():
+            return False
+        turn.set_result(None)
+        return True
+
+    def _prove(self) -> None:
+        self._proven.set()
+        while self._queue:
+            self._let_in()
 
     def answered(self, prompts: int) -> None:
         """So many prompts were answered."""
-        self._proven.set()
+        self._prove()
         self._count(prompts, 0)
         self._in_a_row, self._doubtful = 0, DOUBTFUL_IN_A_ROW
 
@@ -108,7 +127,7 @@ class Trial:
         other = await asyncio.shield(control)
         if other is not None and _is_alike(other, [CONTROL_PROMPT], refused, prompts):
             raise refused_altogether(self._server, other, CONTROL_PROMPT)
-        self._proven.set()
+        self._prove()
         if self._control is control:
             self._control = None
             self._doubtful *= 2 if self._in_a_row >= self._doubtful else 1

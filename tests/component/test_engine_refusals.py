@@ -101,7 +101,7 @@ def test_an_engine_that_begins_to_refuse_every_prompt_ends_the_run_soon() -> Non
 
         with pytest.raises(EngineError, match="refuses every prompt") as caught:
             ask(server(engine), good_and_bad(set(), 20_000), begin_to_refuse)
-        assert len(engine.received.requests) - refused_from[0] < 100
+        assert len(engine.received.requests) - refused_from[0] < 100 + 1024 // 8  # those were in flight
     assert "no more today" in caught.value.detail
 
 
