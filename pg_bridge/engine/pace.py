@@ -4,8 +4,9 @@ An engine is full while some prompts wait for it; more of them gain nothing, and
 How many keep it full nobody knows beforehand: an engine may answer five prompts a second or five thousand, after a
 tenth of a second or a minute. So its answers decide. In flight are as many prompts as it answers in twice the time in
 which it answered soonest, and in one second besides: an engine that has not enough of them answers each as soon as it
-can, and is given twice as many; one that has waits for none. Until it has answered, and where answers take long, its
-own word counts, if it tells how many prompts it runs and how many wait.
+can, and is given twice as many; one that has waits for none. If it tells how many prompts it runs and how many wait,
+its own word counts, too: before it has answered it is given twice as many while none waits, and once some have waited
+no more than a second's work may.
 
 Requests are small, because a server in front of an engine renders all prompts of one before it hands on the first.
 For a consumer who may stop early few prompts are allowed at first, more with every answer that it has taken.
@@ -25,6 +26,7 @@ GROWTH = 2
 FIRST_IN_FLIGHT = 64
 BLIND_IN_FLIGHT = 256  # before any answer, if the engine does not tell that prompts wait
 BLIND_GROWTH_S = 0.25  # as many again in each
+ENOUGH_WAIT = 4  # for one that waits so many run: what has come during a step waits, too
 WAITING_S = 1.0  # of work may wait for the engine
 RATE_OVER_S = 0.5
 SHORTEST_S = 0.001
@@ -65,8 +67,8 @@ class Pace:
     _rated_s: float = 0.0
     _landed: deque[tuple[float, int]] = field(default_factory=deque)  # of late: when, and how many prompts
     _landed_count: int = 0
-    _by_load: int = 0  # as many in flight as the engine's word allows
-    _waits: bool = False  # whether prompts were said to wait
+    _heard: int | None = None  # as many in flight as the engine's word suggests
+    _has_had_enough: bool = False  # by its own word
 
     @property
     def largest_request(self) -> int:
@@ -85,12 +87,14 @@ class Pace:
         """Prompts that may be in flight."""
         if self.per_s is not None:
             wanted = self.per_s * (2 * self._least_s + WAITING_S)
-        elif self._waits or self._began_s is None:
+        elif self._has_had_enough or self._began_s is None:
             wanted = FIRST_IN_FLIGHT
         else:
             grown = FIRST_IN_FLIGHT * (1 + (now_s - self._began_s) / BLIND_GROWTH_S)
             wanted = min(grown, BLIND_IN_FLIGHT)
-        return min(self.max_in_flight, max(int(wanted), self._by_load, FIRST_OUTSTANDING))
+        if self._heard is not None:
+            wanted = min(wanted, self._heard) if self._has_had_enough else max(wanted, self._heard)
+        return min(self.max_in_flight, max(int(wanted), FIRST_OUTSTANDING))
 
     def room(self, in_flight: int, landed: int, now_s: float) -> int:
         """Prompts to send now: a whole request or none, unless nothing is outstanding.
@@ -128,13 +132,17 @@ class Pace:
 
     def hear(self, load: Load, in_flight: int) -> None:
         """Learn from what the engine says of itself, with so many of this run's prompts in flight."""
-        self._waits = load.waiting > 0
-        if self._waits:
-            self._by_load = 0
-        elif 2 * load.running >= in_flight:  # else they are with the server in front of it
-            self._by_load = 2 * in_flight
+        if ENOUGH_WAIT * load.waiting > load.running:
+            self._has_had_enough = True
+        if self._has_had_enough:
+            self._heard = in_flight - load.waiting + int((self.per_s or 0.0) * WAITING_S)
+        elif 2 * load.running >= in_flight:
+            self._heard = 2 * in_flight
+        else:  # they are with the server in front of it
+            self._heard = None
 
     def wants_to_hear(self, in_flight: int, now_s: float) -> bool:
-        """Whether the engine's word could allow more."""
+        """Whether the engine's word could change anything, with so many of this run's prompts in flight."""
         limit = self.limit(now_s)
-        return in_flight + self.request_size > limit and limit < self.max_in_flight
+        at_limit = self.per_s is None or in_flight + self.request_size > limit
+        return in_flight > 0 and at_limit and limit < self.max_in_flight
