@@ -31,7 +31,7 @@ from pg_bridge.testing.cluster import Cluster
 QUESTION = "Which topic is this text about?"
 ROW_CHARS = 500
 CATEGORIES = ("books", "films", "music", "tools", "travel", "food", "sports", "science")
-SPLIT = ("read_s", "plan_s", "wait_s", "return_s")
+SPLIT = ("read_s", "plan_s", "http_s", "wait_s", "return_s")
 SCRIPT = "script"
 
 Row = tuple[int, str, str]

@@ -235,14 +235,25 @@ CREATE FUNCTION llm.last_run(
     OUT prefix_hit_rate   double precision,
     OUT read_s            double precision,
     OUT plan_s            double precision,
+    OUT http_s            double precision,
     OUT wait_s            double precision,
-    OUT return_s          double precision
+    OUT return_s          double precision,
+    OUT in_flight         double precision,
+    OUT flight_ms         double precision,
+    OUT unread_ms         double precision,
+    OUT front_ms          double precision,
+    OUT queue_ms          double precision,
+    OUT prefill_ms        double precision,
+    OUT decode_ms         double precision
 ) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
              rows bigint, unique_prompts bigint, from_cache bigint, requests bigint, retries bigint, prompt_tokens bigint,
              cached_tokens bigint, completion_tokens bigint, prefix_hit_rate double precision,
-             read_s double precision, plan_s double precision, wait_s double precision, return_s double precision)
+             read_s double precision, plan_s double precision, http_s double precision, wait_s double precision,
+             return_s double precision, in_flight double precision, flight_ms double precision,
+             unread_ms double precision, front_ms double precision, queue_ms double precision,
+             prefill_ms double precision, decode_ms double precision)
 $$;
 COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the current role did; token counts are the engine''s own, NULL where it gives none';
 

@@ -98,6 +98,8 @@ def run(workload: Workload, way: Way, server: Server, connection: Conn) -> Run:
     return Run(seconds, asked, rows, used.prompt_tokens, used.cached_tokens, used.completion_tokens, solver, outside)
 
 
+_TOLD = "SELECT unique_prompts, rows, plan_s, http_s + wait_s FROM llm.last_run()"
+
 Outcome = tuple[int, int, float, float | None]
 
 
@@ -139,7 +141,7 @@ def _through_sql(workload: Workload, way: Way, system: str, connection: Conn) ->
         if way.one_by_one:
             asked, rows = asked + _sampled(workload, question), rows + _sampled(workload, question)
             continue
-        told = connection.execute("SELECT unique_prompts, rows, plan_s, wait_s FROM llm.last_run()").fetchone()
+        told = connection.execute(_TOLD).fetchone()
         if told is not None:
             asked, rows, solver, waited = (a + b for a, b in zip((asked, rows, solver, waited), told, strict=True))
     seconds = time.perf_counter() - started

@@ -6,10 +6,61 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from pg_bridge.asking.failures import Failures
 from pg_bridge.engine import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Averages:
+    """How many of a run's prompts were in flight, and where each of them was, on average; None where nobody knows.
+
+    Attributes:
+        in_flight: Prompts sent and not answered, while there were any.
+        flight_ms: Milliseconds from when a prompt was sent until its answer was read.
+        unread_ms: Those of them in which the answer lay here unread, at most.
+        front_ms: Those that are left: on the way, and with the server in front of the engine.
+        queue_ms: Those in which it waited in the engine's queue.
+        prefill_ms: Those until its first token.
+        decode_ms: Those until its last.
+    """
+
+    in_flight: float | None = None
+    flight_ms: float | None = None
+    unread_ms: float | None = None
+    front_ms: float | None = None
+    queue_ms: float | None = None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+
+    @classmethod
+    def of(cls, usage: Usage) -> Averages:
+        """The averages of a run."""
+        if not usage.answered or not usage.busy_s:
+            return cls()
+        each, in_flight = 1000 / usage.answered, usage.prompt_s / usage.busy_s
+        if usage.stages is None:
+            return cls(in_flight, usage.flight_s * each, usage.unread_s * each)
+        outside_s = max(0.0, usage.flight_s - sum(usage.stages))
+        unread_s = min(usage.unread_s, outside_s)  # what may have lain here was with the engine still
+        front_s = outside_s - unread_s
+        return cls(in_flight, *(each * s for s in (usage.flight_s, unread_s, front_s, *usage.stages)))
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The same for EXPLAIN ANALYZE, as far as it is known."""
+        if self.in_flight is None:
+            return
+        yield "Prompts in Flight", f"{self.in_flight:.1f}"
+        parts = {
+            "unread": self.unread_ms,
+            "front end": self.front_ms,
+            "queue": self.queue_ms,
+            "prefill": self.prefill_ms,
+            "decode": self.decode_ms,
+        }
+        told = ", ".join(f"{name} {ms:.3f}" for name, ms in parts.items() if ms is not None)
+        yield "Time in Flight", f"{self.flight_ms:.3f} ms ({told})"
 
 
 @dataclass(slots=True)
@@ -34,6 +85,11 @@ class Run:
         """Cached prompt tokens over prompt tokens."""
         cached, prompt = self.usage.cached_tokens, self.usage.prompt_tokens
         return cached / prompt if prompt and cached is not None else None
+
+    @property
+    def http_s(self) -> float:
+        """Seconds spent on writing requests and reading answers."""
+        return self.usage.wait_s - self.usage.idle_s
 
     def add(self, other: Run) -> None:
         """Count in what another run did."""
@@ -71,8 +127,10 @@ class Run:
             "prefix_hit_rate": self.prefix_hit_rate,
             "read_s": self.read_s,
             "plan_s": self.plan_s,
-            "wait_s": self.usage.wait_s,
+            "http_s": self.http_s,
+            "wait_s": self.usage.idle_s,
             "return_s": self.return_s,
+            **asdict(Averages.of(self.usage)),
         }
 
     def as_report(self) -> list[str]:
@@ -95,6 +153,8 @@ class Run:
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,
             ("Time Planned", f"{1000 * self.plan_s:.3f} ms"),
-            ("Time Waited", f"{1000 * usage.wait_s:.3f} ms"),
+            ("Time in HTTP", f"{1000 * self.http_s:.3f} ms"),
+            ("Time Waited", f"{1000 * usage.idle_s:.3f} ms"),
+            *Averages.of(usage).lines(),
         ]
         return [str(part) for figure in figures for part in figure]

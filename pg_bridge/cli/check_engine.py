@@ -89,7 +89,7 @@ def _ask(server: Server, prompts: list[str]) -> tuple[list[Completion], Usage]:
 def _counters(server: Server) -> CacheCounters | None:
     with Engine(server) as engine:
         status, page = engine.fetch("/metrics")
-    return read_counters(page) if status == 200 else None
+    return read_counters(page).cache if status == 200 else None
 
 
 def _answers(server: Server) -> Iterator[Check]:

@@ -25,9 +25,10 @@ from pg_bridge.engine.failures import Unreadable, malformed, silent
 from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
-from pg_bridge.engine.metrics import TokenTally
+from pg_bridge.engine.metrics import Tally
 from pg_bridge.engine.models import find_model
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
+from pg_bridge.engine.stages import Traffic
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
@@ -149,8 +150,9 @@ class Engine:
         self._server = server
         self.check_interrupts = check_interrupts
         self._waiting = waiting
-        self._tally = TokenTally(self.usage)
+        self._tally = Tally(self.usage)
         self._clock = DrivenClock()
+        self._idle_s = 0.0  # of turns that are over
         self._turns: TurnLoop | None = None
         self._client: Client | None = None
         self._gate = gate or OpenGate()
@@ -230,6 +232,7 @@ class Engine:
             client,
             turns,
             self._tally,
+            Traffic(self.usage),
             sampling_of,
             self._gate,
             self._estimate,
@@ -415,6 +418,7 @@ class Engine:
         _RUNNING.engines.discard(self)
         if turns is not None and client is not None:
             turns.close(client.close())
+            self._idle_s = self.usage.idle_s
             self._gate.leave()
 
     def __enter__(self) -> Self:
@@ -446,6 +450,7 @@ class Engine:
         self.watch()
         self._turns.turn(longest_s)
         self.usage.wait_s = self._clock.now_s()
+        self.usage.idle_s = self._idle_s + self._turns.idle_s
         if self._client.silence_s > self._server.request_timeout_s:
             raise silent(self._server)
         if self._flight is not None:

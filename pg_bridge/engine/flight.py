@@ -30,11 +30,12 @@ from pg_bridge.engine.failures import (
 )
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
-from pg_bridge.engine.metrics import TokenTally, read_counters, read_load
+from pg_bridge.engine.metrics import Tally, read_counters, read_load
 from pg_bridge.engine.models import find_model, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Sampling
+from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.trial import Trial
 from pg_bridge.options import Server
 
@@ -57,6 +58,7 @@ class Flight:
         client: Its connections.
         turns: The loop that the requests run in.
         tally: Where the engine's own figures go.
+        traffic: What is in flight, for how long.
         sampling_of: How each prompt is answered.
         gate: Is told what is no longer in flight, and what it took.
         estimate: What is known of the tokens that prompts take; learns from these.
@@ -67,7 +69,6 @@ class Flight:
 
     Attributes:
         pace: How much to send.
-        in_flight: Prompts sent and not landed.
         landed: Completions nobody has taken yet, one list a request.
         landed_count: How many they are.
         fresh: Completions nobody has been told of yet.
@@ -79,7 +80,8 @@ class Flight:
         server: Server,
         client: Client,
         turns: TurnLoop,
-        tally: TokenTally,
+        tally: Tally,
+        traffic: Traffic,
         sampling_of: SamplingOf,
         gate: Gate,
         estimate: Estimate,
@@ -90,7 +92,6 @@ class Flight:
         model: Model | None = None,
     ) -> None:
         self.pace = pace_of(server, eager)
-        self.in_flight = 0
         self.landed: deque[list[Completion]] = deque()
         self.landed_count = 0
         self.fresh: list[Completion] = []
@@ -100,6 +101,7 @@ class Flight:
         self._client = client
         self._turns = turns
         self._tally = tally
+        self._traffic = traffic
         self._model = model
         self._sampling_of = sampling_of
         self._gate = gate
@@ -109,6 +111,11 @@ class Flight:
         self._ends_run = ends_run
         self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
         self._cleared = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Prompts sent and not landed."""
+        return self._traffic.in_flight
 
     async def prepare(self, *, many: bool) -> None:
         """Learn the model's name, and the cache counters if requests of many prompts are to come."""
@@ -126,7 +133,7 @@ class Flight:
         return self.pace.room(self.in_flight, self.landed_count, time.monotonic())
 
     async def settle(self) -> None:
-        """Learn the cached tokens from the counters, which may lag a little behind the last answer."""
+        """Learn from the counters what answers do not tell; they may lag a little behind the last answer."""
         waited_s = 0.0
         while not self._tally.settle(read_counters(await self._metrics())) and waited_s < SETTLE_WITHIN_S:
             await asyncio.sleep(SETTLE_STEP_S)
@@ -154,7 +161,7 @@ class Flight:
             prompts: The prompts.
             tokens_each: What the gate has been told that each will take.
         """
-        self.in_flight += len(prompts)
+        self._traffic.change(len(prompts), time.monotonic())
         for part in self._alike(prompts):
             self._start(part, tokens_each)
 
@@ -183,7 +190,7 @@ class Flight:
     def _land(self, completions: list[Completion], more_tokens: int) -> None:
         """Take in answers, for which so many more tokens were used than the gate has been told."""
         self._gate.give_back(len(completions), more_tokens)
-        self.in_flight -= len(completions)
+        self._traffic.change(-len(completions), time.monotonic())
         self.landed_count += len(completions)
         if any(completion.error is not None for completion in completions):
             self.landed.appendleft(completions)  # it may end the run
@@ -227,9 +234,10 @@ class Flight:
         trial.answered(size)
         if is_piece:
             self._clear(prompts)
-        self._tally.add(tokens)
         now_s = time.monotonic()
-        self.pace.land(size, now_s - started_s, now_s)
+        took_s = now_s - started_s
+        self._tally.add(size, tokens, took_s, self._turns.unread_s)
+        self.pace.land(size, took_s, now_s)
         completions = [Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self._land(completions, self._more_than(size * tokens_each, prompts, tokens))
 
@@ -241,13 +249,14 @@ class Flight:
         """
         payload = self._payload_for(sampling)
         body = payload.body([prompt])
+        started_s = time.monotonic()
         self._gate.spend(1)
         try:
             answer = await self._client.post(payload.path(1), body)
             _, tokens = payload.parse(answer, 1)
         except (MalformedAnswer, Unreadable) as error:
             raise malformed(self._server, error) from None
-        self._tally.add(tokens)
+        self._tally.add(1, tokens, time.monotonic() - started_s, self._turns.unread_s)
 
     def _trial_of(self, sampling: Sampling) -> Trial:
         if sampling not in self._trials:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import selectors
 import signal
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -23,6 +25,38 @@ from pg_bridge.engine.client import DrivenClock
 CLOSE_WITHIN_S = 0.2
 
 _T = TypeVar("_T")
+
+
+class _Watch(selectors.DefaultSelector):
+    """Looks for what has come, and notes when there was nothing.
+
+    A loop has nothing to do where it is ready to wait: then `idle` is called, and all has been read that had come.
+
+    Args:
+        idle: Called before the loop waits; it does not wait if that says so.
+
+    Attributes:
+        idle_s: Seconds for which the loop has waited.
+        idle_at_s: When it last had nothing to do, by `time.monotonic`.
+    """
+
+    def __init__(self, idle: Callable[[], bool]) -> None:
+        super().__init__()
+        self.idle_s = 0.0
+        self.idle_at_s = time.monotonic()
+        self._idle = idle
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        since_s = self.idle_at_s = time.monotonic()
+        if self._idle():
+            return []
+        ready = super().select(timeout)
+        self.idle_at_s = time.monotonic()
+        self.idle_s += self.idle_at_s - since_s
+        return ready
 
 
 class TurnLoop:
@@ -37,10 +71,22 @@ class TurnLoop:
     def __init__(self, endpoint: str, clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
         self.clock = clock
         self._waiting = waiting
-        self._loop = asyncio.new_event_loop()
+        self._watch = _Watch(self._end_if_idle)
+        self._is_hurried = False
+        self._loop = asyncio.SelectorEventLoop(self._watch)
         self._tasks: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks weakly
         if _has_name(endpoint):
             self._loop.set_default_executor(_deaf_executor())
+
+    @property
+    def idle_s(self) -> float:
+        """Driven seconds in which there was nothing to do but to wait."""
+        return self._watch.idle_s
+
+    @property
+    def unread_s(self) -> float:
+        """Seconds for which what is being read now may have lain here, for all that anybody looked."""
+        return time.monotonic() - self._watch.idle_at_s
 
     def start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start work; it goes on in the next turn, and its end ends the turn."""
@@ -50,21 +96,21 @@ class TurnLoop:
         return task
 
     def turn(self, longest_s: float) -> None:
-        """Drive the loop until some work ends, at most so long; 0 drives one round."""
-        if longest_s > 0:
-            stop: asyncio.Handle = self._loop.call_later(longest_s, self._loop.stop)
-        else:
-            stop = self._loop.call_soon(self._loop.stop)
+        """Drive the loop until some work ends, at most so long; with 0 until there is nothing to do but to wait."""
+        self._is_hurried = longest_s <= 0
+        stop = None if self._is_hurried else self._loop.call_later(longest_s, self._loop.stop)
         self.clock.start()
         try:
             with self._waiting:
                 self._loop.run_forever()
         finally:
             self.clock.stop()
-            stop.cancel()
+            if stop is not None:
+                stop.cancel()
 
     def close(self, farewell: Coroutine[Any, Any, None]) -> None:
         """Cancel all work, do one last thing, and close; raises nothing and takes at most some 0.4 s."""
+        self._is_hurried = False
         work = list(self._tasks)
         for task in work:
             task.remove_done_callback(self._forget)
@@ -78,6 +124,11 @@ class TurnLoop:
             if task.done() and not task.cancelled():
                 task.exception()  # marks it as seen: nobody waits for it any more
         self._loop.close()
+
+    def _end_if_idle(self) -> bool:
+        if self._is_hurried:
+            self._loop.stop()
+        return self._is_hurried
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

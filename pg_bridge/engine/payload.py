@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
-from pg_bridge.engine.records import Sampling
-from pg_bridge.engine.untrusted import parse_json, parse_jsonb, token_count
+from pg_bridge.engine.records import Sampling, Stages
+from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
 from pg_bridge.options import Api
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
@@ -41,17 +41,19 @@ _TO_BE_ANSWERED = '"add_generation_prompt": true'
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What one answered request says of its tokens; None where it does not.
+    """What one answered request says of itself; None where it does not.
 
     Attributes:
         prompt: Prompt tokens of all its prompts.
         completion: Tokens of all its answers.
         cached: Cached tokens; only a request of one prompt tells them rightly.
+        stages: Where its prompt was; only a request of one prompt tells it.
     """
 
     prompt: int | None
     completion: int | None
     cached: int | None
+    stages: Stages | None = None
 
 
 class MalformedAnswer(ValueError):  # a message between rooms of the engine, not for users
@@ -150,7 +152,7 @@ class Payload:
                 raise
             # The chained error may quote the body, which may repeat a prompt: it is cut off.
             raise MalformedAnswer("not the JSON of a completion") from None
-        return answers, _tokens(answer.get("usage"), prompt_count)
+        return answers, _tokens(answer, prompt_count)
 
     def _read(self, choice: dict[str, Any]) -> tuple[str | None, str | None]:
         text = choice["message"]["content"] if self._chat else choice["text"]
@@ -200,12 +202,25 @@ def _fits(text: str, schema: dict[str, Any]) -> bool:
     return isinstance(value, dict) and value.keys() >= set(schema.get("required", ()))
 
 
-def _tokens(usage: object, prompt_count: int) -> Tokens:
+def _tokens(answer: dict[str, Any], prompt_count: int) -> Tokens:
+    usage, stages = answer.get("usage"), _stages(answer.get("metrics")) if prompt_count == 1 else None
     if not isinstance(usage, dict):
-        return Tokens(None, None, None)
+        return Tokens(None, None, None, stages)
     details = usage.get("prompt_tokens_details")
     cached = token_count(details.get("cached_tokens")) if prompt_count == 1 and isinstance(details, dict) else None
     prompt = token_count(usage.get("prompt_tokens"))
     if cached is not None and (prompt is None or cached > prompt):
         cached = None  # more than there are
-    return Tokens(prompt, token_count(usage.get("completion_tokens")), cached)
+    return Tokens(prompt, token_count(usage.get("completion_tokens")), cached, stages)
+
+
+def _stages(metrics: object) -> Stages | None:
+    """What vLLM tells with `--enable-per-request-metrics`; its "time to first token" begins when the queue is left."""
+    if not isinstance(metrics, dict):
+        return None
+    queue_s, prefill_s, decode_s = (
+        seconds(metrics.get(name)) for name in ("queue_time_ms", "time_to_first_token_ms", "generation_time_ms")
+    )
+    if queue_s is None or prefill_s is None or decode_s is None:
+        return None
+    return Stages(queue_s, prefill_s, decode_s)

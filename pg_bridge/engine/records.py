@@ -76,9 +76,23 @@ class Completion:
     error: str | None
 
 
+class Stages(NamedTuple):
+    """Where prompts were while an engine had them, each from when it was queued to its last token.
+
+    Attributes:
+        queue_s: Seconds waited for a place among those that are computed.
+        prefill_s: Seconds from then to the first token.
+        decode_s: Seconds from then to the last.
+    """
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
 @dataclass(slots=True)
 class Usage:
-    """One run's figures. Token counts are the engine's own, None where it does not say.
+    """One run's figures. Token counts, and the seconds of stages, are the engine's own, None where it does not say.
 
     Attributes:
         requests: HTTP requests sent that carried prompts, repeated ones included.
@@ -87,7 +101,17 @@ class Usage:
         cached_tokens: Those of them that came from the prefix cache. Known once `Engine.complete` is
             exhausted; see `pg_bridge.engine.metrics` for when it can be told.
         completion_tokens: Tokens of all answers.
-        wait_s: Seconds spent waiting for the engine, sending and receiving included.
+        wait_s: Seconds spent on the engine, sending and receiving included.
+        idle_s: Those of them in which there was nothing to do but to wait.
+        answered: Prompts that have been answered.
+        flight_s: Seconds from when each of them was sent until its answer was read, summed.
+        unread_s: Those of them in which the answer may have lain here unread, summed.
+        queue_s: Those in which it waited in the engine's queue, summed; see `pg_bridge.engine.stages` for when the
+            engine tells.
+        prefill_s: Those until its first token, summed.
+        decode_s: Those until its last, summed.
+        busy_s: Seconds in which any prompt was in flight.
+        prompt_s: The same, for each that was.
     """
 
     requests: int = 0
@@ -96,6 +120,26 @@ class Usage:
     cached_tokens: int | None = 0
     completion_tokens: int | None = 0
     wait_s: float = 0.0
+    idle_s: float = 0.0
+    answered: int = 0
+    flight_s: float = 0.0
+    unread_s: float = 0.0
+    queue_s: float | None = 0.0
+    prefill_s: float | None = 0.0
+    decode_s: float | None = 0.0
+    busy_s: float = 0.0
+    prompt_s: float = 0.0
+
+    @property
+    def stages(self) -> Stages | None:
+        """The engine's stages, summed over the prompts; None where it does not tell."""
+        if self.queue_s is None or self.prefill_s is None or self.decode_s is None:
+            return None
+        return Stages(self.queue_s, self.prefill_s, self.decode_s)
+
+    @stages.setter
+    def stages(self, stages: Stages | None) -> None:
+        self.queue_s, self.prefill_s, self.decode_s = stages or (None, None, None)
 
     def add(self, other: Usage) -> None:
         """Count in the figures of another run; what is not known of one is not known of both."""

@@ -21,6 +21,9 @@ from pg_bridge.options import Server
 MOST_TOKENS = 1_000_000_000
 """More than any one request has; a thousand million requests of it are still a bigint."""
 
+MOST_MILLISECONDS = 1_000_000_000
+"""More than any one request takes."""
+
 DEEPEST_JSON = 1000
 LARGEST_EXPONENT = 5000
 
@@ -88,6 +91,16 @@ def token_count(value: object) -> int | None:
     """
     sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
     return value if sane else None  # type: ignore[return-value]  # sane ones are integers
+
+
+def seconds(milliseconds: object) -> float | None:
+    """A duration in seconds, None where it is no sane one.
+
+    >>> seconds(7), seconds(1.5), seconds(float("nan")), seconds(-1), seconds(True), seconds(10**400)
+    (0.007, 0.0015, None, None, None, None)
+    """
+    sane = isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool)
+    return milliseconds / 1000 if sane and 0 <= milliseconds <= MOST_MILLISECONDS else None  # type: ignore[operator]
 
 
 def hide_key(text: str, server: Server) -> str:

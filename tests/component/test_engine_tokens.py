@@ -109,5 +109,5 @@ vllm:external_prefix_cache_queries_total{engine="0"} 77.0
 vllm:prefix_cache_hits_total{engine="0",model_name="m"} 64.0
 vllm:prefix_cache_hits_total{engine="1",model_name="m"} 0.0
 """
-    assert read_counters(page) == CacheCounters(2000, 64)
-    assert read_counters(page.replace("hits", "misses")) is None
+    assert read_counters(page).cache == CacheCounters(2000, 64)
+    assert read_counters(page.replace("hits", "misses")).cache is None

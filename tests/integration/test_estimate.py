@@ -130,8 +130,8 @@ def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh
     unseen = estimate(fresh, max_tokens=50)
     assert (unseen["seconds"], unseen["completion_tokens"], unseen["answers_by"]) == (None, 45_000, "at_most")
     fresh.execute("SELECT count(*) FROM llm.map(%s, 'Sum up {review}.')", [ROWS])
-    waited = fresh.execute("SELECT wait_s, prompt_tokens - cached_tokens, completion_tokens FROM llm.last_run()")
-    seconds, computed, completion = waited.fetchone() or (0, 0, 0)
+    took = "SELECT http_s + wait_s, prompt_tokens - cached_tokens, completion_tokens FROM llm.last_run()"
+    seconds, computed, completion = fresh.execute(took).fetchone() or (0, 0, 0)
     seen = estimate(fresh, max_tokens=50)
     per_token = seconds / computed
     assert seen["seconds"] == pytest.approx(per_token * (seen["prompt_tokens"] - seen["cached_tokens"]), rel=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pg_bridge.testing.behaviour import default_answer
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database
+from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 
 KEEP_DATABASE = True
 
@@ -128,6 +130,49 @@ def test_last_run_gives_the_engine_s_own_figures(conn: Conn, engine: EngineDoubl
     assert run is not None
     assert run[:5] == (90, 30, len(engine.received.requests), engine.cache.queried_tokens, engine.cache.hit_tokens)
     assert run[6] == pytest.approx(engine.cache.hit_tokens / engine.cache.queried_tokens)
+
+
+def test_last_run_tells_waiting_from_work_and_where_prompts_were(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.delay_s = 0.2
+    ask(conn, "SELECT i FROM generate_series(1, 20) AS i", "{i}")
+    run = conn.execute(
+        "SELECT wait_s > 0.02, http_s > 0, in_flight BETWEEN 1 AND 20, flight_ms >= 200, "
+        "unread_ms BETWEEN 0 AND flight_ms FROM llm.last_run()"
+    ).fetchone()
+    assert run == (True,) * 5
+
+
+def test_last_run_says_where_the_engine_had_them_only_if_it_tells(conn: Conn) -> None:
+    seconds = {"queue": 0.001, "prefill": 0.002, "decode": 0.0}
+    asked = 0
+
+    def reply(request: Request) -> Reply:
+        nonlocal asked
+        if request.path == "/v1/models":
+            return [well({"data": [{"id": "m"}]})]
+        if request.path == "/metrics":
+            lines = [
+                f"vllm:request_{stage}_time_seconds_{what} {value}"
+                for stage, each in seconds.items()
+                for what, value in (("sum", asked * each), ("count", asked))
+            ]
+            return [raw("\n".join(lines).encode())]
+        asked += request.prompts
+        time.sleep(0.01)
+        return [completion(request)]
+
+    show = "SELECT queue_ms, prefill_ms, decode_ms, unread_ms + front_ms FROM llm.last_run()"
+    with HostileEngine(reply, everything=True) as other:
+        conn.execute(
+            f"CREATE SERVER telling FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{other.url}', cache 'off')"
+        )
+        ask(conn, "SELECT i FROM generate_series(1, 20) AS i", "{i}", server="telling")
+        run = conn.execute(show).fetchone()
+        assert run is not None
+        assert run[:3] == pytest.approx((1.0, 2.0, 0.0))
+        assert run[3] > 0
+        ask(conn, "SELECT i FROM generate_series(1, 20) AS i LIMIT 1", "{i}", server="telling")
+    assert conn.execute(show).fetchone() == (None,) * 4  # a single prompt, and its answer tells nothing
 
 
 @pytest.mark.new_database

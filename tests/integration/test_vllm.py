@@ -133,9 +133,10 @@ def test_each_interface(conn: Conn, api: str) -> None:
     rows = ask(conn, REVIEWS, f"{api}: {{body}}", choices=["yes", "no"])
     assert {row[2] for row in rows} <= {"yes", "no"}
     run = conn.execute(
-        "SELECT prompt_tokens > 0, cached_tokens > 0, completion_tokens > 0 FROM llm.last_run()"
+        "SELECT prompt_tokens > 0, cached_tokens > 0, completion_tokens > 0, "
+        "queue_ms >= 0, prefill_ms > 0, decode_ms >= 0, front_ms > 0 FROM llm.last_run()"
     ).fetchone()
-    assert run == (True, True, True)
+    assert run == (True,) * 7
 
 
 def test_a_timeout_leaves_the_engine_idle(conn: Conn, vllm: VllmEngine) -> None:

@@ -14,7 +14,7 @@ DECLARE
     line text;
 BEGIN
     FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS OFF, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
-        RETURN NEXT regexp_replace(line, '[0-9.]+ ms|[0-9]+kB', '…');
+        RETURN NEXT regexp_replace(line, '[0-9.]+ ms.*|[0-9]+kB|(?<=Flight: )[0-9.]+', '…');
     END LOOP;
 END $$;
 -- What EXPLAIN expects of the calls.
