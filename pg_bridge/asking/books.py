@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pg_bridge.asking.inquiry import Inquiry, Outcome, context_of
 from pg_bridge.asking.run import Run
+from pg_bridge.asking.seen import speed_shown
 from pg_bridge.engine import Engine
 from pg_bridge.errors import EngineTimeout, EngineUnreachable
 from pg_bridge.ledger.account import Account
@@ -108,6 +109,8 @@ class Books:
 
     def close(self) -> None:
         """Write the rest, at a moment when the user cannot be told of trouble."""
+        if self._account is not None and (shown := speed_shown(self._run.usage)) is not None:
+            self._account.note_speed(shown)
         self._write(quietly=True)
         if self._account is not None:
             self._account.job.add(self._stand())

@@ -8,7 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pg_bridge.engine import Sampling
+from pg_bridge.engine import Sampling, Usage
+from pg_bridge.ledger.speed import Speed
+
+TELLING_ANSWERS = 16
+"""Of a run that tells how fast an engine is. Who asks a question at a time waits for each, while most of the engine
+stands idle: a thousand such calls take far longer than a thousand questions."""
 
 AnswersBy = Literal["at_most", "as_seen"]
 
@@ -34,6 +39,13 @@ class Seen:
         if not computed_tokens:
             return 0.0
         return computed_tokens * self.seconds / self.computed_tokens if self.computed_tokens else None
+
+
+def speed_shown(usage: Usage) -> Speed | None:
+    """How fast a run has shown an engine to be; None where it does not tell."""
+    if usage.answered < TELLING_ANSWERS or not usage.prompt_tokens or usage.cached_tokens is None:
+        return None
+    return Speed(usage.prompt_tokens - usage.cached_tokens, usage.wait_s)
 
 
 NOTHING_SEEN = Seen()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import replace
 from hashlib import blake2b
 
-from pg_bridge.asking.seen import Seen
+from pg_bridge.asking.seen import speed_shown
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running
@@ -14,34 +12,32 @@ from pg_bridge.backend.waits import EngineWait
 from pg_bridge.engine import Engine, Usage
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
+from pg_bridge.ledger.speed import Speed
 from pg_bridge.options import Server
 
 _MOST_USAGES = 64
-_USAGES: dict[tuple[int, str], deque[Usage]] = {}  # of the latest engines, by role and server
+_USAGES: dict[tuple[int, str, str, str | None], list[Usage]] = {}  # of the latest runs, by role and engine
 
 
 def new_engine(server: Server) -> Engine:
     """A way to a server's engine, for one run."""
     engine = Engine(server, check_interrupts=Interrupts().check, gate=_gate(server), waiting=EngineWait())
-    key = (postgres.current_role_oid(), server.name)
-    _USAGES.setdefault(key, deque(maxlen=_MOST_USAGES)).append(engine.usage)
+    usages = _USAGES.setdefault(_key(server), [])
+    telling = [usage for usage in usages if speed_shown(usage) is not None]
+    others = [usage for usage in usages if speed_shown(usage) is None]  # some may not be at their end yet
+    usages[:] = [*telling[-_MOST_USAGES:], *others[-_MOST_USAGES:], engine.usage]
     return engine
 
 
-def seen_here(server: Server) -> Seen:
-    """How fast a server's engine has been for the current role in this session, as far as the engine's figures tell.
+def seen_here(server: Server) -> Speed:
+    """How fast a server's engine has been for the current role in this session; its latest runs that tell, together."""
+    shown = [each for each in map(speed_shown, _USAGES.get(_key(server), ())) if each is not None]
+    return Speed(sum(each.computed_tokens for each in shown), sum(each.seconds for each in shown))
 
-    The latest runs count together, so that one of a single question says little beside one of thousands.
-    """
-    seen = Seen()
-    for usage in _USAGES.get((postgres.current_role_oid(), server.name), ()):
-        if usage.prompt_tokens and usage.cached_tokens is not None:
-            seen = replace(
-                seen,
-                computed_tokens=seen.computed_tokens + usage.prompt_tokens - usage.cached_tokens,
-                seconds=seen.seconds + usage.wait_s,
-            )
-    return seen
+
+def _key(server: Server) -> tuple[int, str, str, str | None]:
+    """Whose figures count: those of the current role, at an engine that this server leads to; others are others."""
+    return postgres.current_role_oid(), server.name, server.endpoint, server.model
 
 
 def new_onlooker(server: Server) -> Engine:

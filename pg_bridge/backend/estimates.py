@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, estimate
@@ -28,15 +28,17 @@ from pg_bridge.options import Call, Server
 def lately(server: Server) -> Seen:
     """What a server's engine did for the current role.
 
-    Its speed is that in this session, or else on the last day on which it was asked; its answers are that day's.
+    Its speed is that in this session, or else on the last day that tells it; its answers are those of the last day on
+    which it was asked.
     """
     here = seen_here(server)
     ledger = open_ledger()
     if ledger is None:
-        return here
-    day = ledger.latest(postgres.database(), postgres.current_role_oid(), server.name, server.model)
-    seen = here if here.computed_tokens else Seen(day.prompt_tokens - day.cached_tokens, day.seconds)
-    return replace(seen, answers=day.questions - day.failures, completion_tokens=day.completion_tokens)
+        return Seen(*here)
+    asker = Asker(postgres.database(), postgres.current_role_oid(), server.owner)
+    day = ledger.latest(asker.database, asker.role, server.name, server.model)
+    speed = here if here.computed_tokens else ledger.speed(asker, server)
+    return Seen(*speed, answers=day.questions - day.failures, completion_tokens=day.completion_tokens)
 
 
 def count_kept(server: Server, question: Question, call: Call) -> int | None:

@@ -15,16 +15,17 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.ledger import answers, leases, packs, progress, usage
+from pg_bridge.ledger import answers, leases, packs, progress, speed, usage
 from pg_bridge.ledger.answers import KEY_BYTES, Scope, Stats
 from pg_bridge.ledger.database import Database, NoDatabase, Warnings
 from pg_bridge.ledger.packs import MOST_CHARS, ROW_BYTES, Pack
 from pg_bridge.ledger.progress import Job
+from pg_bridge.ledger.speed import Speed
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Server
 
-VERSION = 1
+VERSION = 2
 RUNNING_BUSY_S = 0.005  # whoever waits for a place asks again anyway
 ROOM_EVERY_BYTES = 4 << 20  # of answers are written between two looks at how much room they take
 MOST_WAITING_CHARS = 16 << 20  # of answers that wait for a ledger which cannot be written; then they are let go
@@ -58,7 +59,7 @@ class Ledger:
         self._database: Database = NoDatabase()
         self.running: Database = NoDatabase()
         if folder is not None:
-            schema = f"{answers.SCHEMA};{usage.SCHEMA}"
+            schema = f"{answers.SCHEMA};{usage.SCHEMA};{speed.SCHEMA}"
             self._database = Database(folder / "ledger.db", schema, VERSION, self.warnings)
             schema = f"{leases.SCHEMA};{progress.SCHEMA}"
             self.running = Database(folder / "running.db", schema, VERSION, self.warnings, "OFF", RUNNING_BUSY_S)
@@ -148,13 +149,22 @@ class Ledger:
             lambda connection: usage.latest(connection, database, role, server, model), Figures()
         )
 
+    def speed(self, asker: Asker, server: Server) -> Speed:
+        """As `speed.seen`."""
+        return self._database.read(lambda connection: speed.seen(connection, asker.engine(server)), Speed())
+
     def listed(self, database: str, role: int | None) -> list[dict[str, object]]:
         """As `usage.listed`."""
         return self._database.read(lambda connection: usage.listed(connection, database, role), [])
 
     def reset_usage(self, database: str) -> int:
-        """As `usage.reset`."""
-        return self._database.run(lambda connection: usage.reset(connection, database), 0)
+        """As `usage.reset`; how fast engines were is forgotten, too."""
+
+        def reset(connection: sqlite3.Connection) -> int:
+            speed.forget(connection, database)
+            return usage.reset(connection, database)
+
+        return self._database.run(reset, 0)
 
     def stats(self, database: str, servers: Sequence[str], check: Callable[[], None]) -> list[Stats]:
         """As `answers.stats`, of all.
@@ -227,6 +237,10 @@ class Asker:
         role = self.role if server.cache_scope == "role" else 0
         return Scope(self.database, server.name, self.owner, server.endpoint, *model, role)
 
+    def engine(self, server: Server) -> speed.Engine:
+        """A server's engine as this role sees it."""
+        return speed.Engine(self.database, self.role, server.name, server.endpoint, server.model or "")
+
 
 def context(scope: Scope, api: str, question: Sequence[object]) -> bytes:
     """A digest of all that an answer depends on, but for its row."""
@@ -274,6 +288,7 @@ class Account:
         self._packed: dict[bytes, int] = {}  # answers by the question that were written and are not sorted in
         self._unused: list[int] = []
         self._uncounted = Figures(statements=1)
+        self._speeds: list[Speed] = []
         self._count_at = 0.0
         ledger.look()
         self.say()
@@ -370,6 +385,10 @@ class Account:
         """Count in what has been asked of this server, to be written by the next `flush`."""
         self._uncounted.add(more)
 
+    def note_speed(self, shown: Speed) -> None:
+        """Note how fast the engine was in a run, to be written by the next `flush`."""
+        self._speeds.append(shown)
+
     def flush(self, *, quietly: bool = False) -> None:
         """Write what is noted; what cannot be written now is tried again with the next.
 
@@ -392,11 +411,14 @@ class Account:
                 usage.add(
                     connection, day, self._asker.database, self._asker.role, self.server.name, model, self._uncounted
                 )
+                for each in self._speeds:
+                    speed.add(connection, self._asker.engine(self.server), day, each)
 
         if self._ledger.write(write, self._landed_chars, LAST_WITHIN_S if is_patient else 0.0):
             if now >= self._count_at or quietly:
                 self.spending.write(day, self._uncounted)
                 self._uncounted, self._count_at = Figures(), now + USAGE_EVERY_S
+                self._speeds = []
             if self._landed:
                 self._flushes += 1
                 self._ledger.flushes += 1

@@ -33,7 +33,7 @@ class Figures:
         prompt_tokens: Of all answered prompts; as the other tokens, what the engine told, 0 where it told nothing.
         cached_tokens: Those of them that came from the prefix cache.
         completion_tokens: Of all answers.
-        seconds: Spent waiting for the engine.
+        seconds: Spent on the engine, sending and receiving included.
         cost: At the server's prices.
     """
 

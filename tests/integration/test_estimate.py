@@ -145,6 +145,37 @@ def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh
         fresh.execute("RESET ROLE")
 
 
+@pytest.mark.new_database
+def test_calls_of_a_row_each_say_nothing_of_how_long_many_take(
+    connect: Connect, fresh: Conn, engine: EngineDouble
+) -> None:
+    one_each = f"SELECT count(llm.complete('Say ' || id)) FROM ({ROWS}) AS r WHERE id < 150"
+    fresh.execute("SELECT llm.complete('Hello')")
+    assert estimate(fresh)["seconds"] is None
+    fresh.execute("SELECT count(*) FROM llm.map(%s, 'Sum up {review}.')", [ROWS])
+    seen, later = estimate(fresh)["seconds"], estimate(connect())["seconds"]
+    assert seen
+    assert later
+    engine.behaviour.delay_s = 0.02
+    fresh.execute("SET pg_bridge.batching = off")
+    fresh.execute(one_each)
+    assert len(engine.received.requests) > 150
+    assert (estimate(fresh)["seconds"], estimate(connect())["seconds"]) == (seen, later)
+
+
+@pytest.mark.new_database
+def test_a_server_that_is_made_anew_for_another_engine_has_not_been_seen(connect: Connect, fresh: Conn) -> None:
+    fresh.execute("SELECT count(*) FROM llm.map(%s, 'Sum up {review}.')", [ROWS])
+    assert estimate(fresh)["seconds"] > 0
+    with EngineDouble() as other:
+        fresh.execute("DROP SERVER vllm")
+        fresh.execute(
+            f"CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{other.url}', model 'double')"
+        )
+        for session in (fresh, connect()):
+            assert estimate(session)["seconds"] is None
+
+
 # -- EXPLAIN
 
 REVIEWS = """
