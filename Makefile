@@ -6,7 +6,7 @@ ENGINE := vllm
 DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +53,9 @@ bench-faults: setup ## what is asked again after a fault in the middle; as root,
 
 bench-planner: setup ## what the planner reaches beside others, and what it costs; takes some twenty minutes
 	@echo "[bench] planner" && $(PYTHON) -m benchmarks.planner --output benchmarks/results/planner.txt
+
+bench-feed: setup ## how well a GPU would be fed, by a model of one; takes ten minutes
+	@$(PYTHON) -m benchmarks.feed --output benchmarks/results/feed.txt --charts benchmarks/results
 
 bench-paper: setup ## the paper's table, re-run on a real vLLM; takes half an hour on two cores
 	@$(PYTHON) -m benchmarks.paper --output benchmarks/results/paper.txt --charts benchmarks/results

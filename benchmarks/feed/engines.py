@@ -34,6 +34,10 @@ class FedEngine:
         """The same with at most so many rows of each table."""
         return replace(self, rows={table: min(rows, most_rows or rows) for table, rows in self.rows.items()})
 
+    def whole(self) -> FedEngine:
+        """The same about as many rows as any engine: where nobody has to wait for it."""
+        return replace(self, rows={table: max(rows, WHOLE.get(table, rows)) for table, rows in self.rows.items()})
+
     def only(self, tables: Sequence[str] | None) -> FedEngine:
         """The same about some of its tables; None are all."""
         return replace(self, rows={name: rows for name, rows in self.rows.items() if tables is None or name in tables})

@@ -6,12 +6,14 @@ In: a table, a way. Out: each prompt by its tokens, which are Tekken's as in the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 from benchmarks.ggr import ggr
 from benchmarks.paper_tables import PaperTable
 from benchmarks.planner.prompts import tekken
+from pg_bridge.analysis.tokenizer import Tokenizer
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.ordering import Ordering, order_by, plan, weigh
 from pg_bridge.rows.dedup import dedup
@@ -37,9 +39,15 @@ def texts(made: PaperTable, way: str) -> list[str]:
     return list(render(Question(made.question, ()), table, ORDERS[way](table)))
 
 
+@cache
+def _tokenizer() -> Tokenizer:
+    """Tekken, which takes a second to load."""
+    return tekken()
+
+
 def prompts(made: PaperTable, way: str, block_size: int, run: int = 1000) -> list[Prompt]:
     """All prompts as the engine sees them, behind a system prompt of the run's own, as in `benchmarks.paper.runs`."""
-    tokenize = tekken()
+    tokenize = _tokenizer()
     (system,) = tokenize([f"Run {run}. {made.system_prompt}"])
     head = np.array([_BEGIN, _SYSTEM, *system, _END_SYSTEM, _USER], np.int32)
     return [Prompt.of(np.concatenate([head, each, [_END_USER]]), block_size) for each in tokenize(texts(made, way))]

@@ -25,7 +25,7 @@ from pg_bridge.testing.cluster import Cluster
 SIZE = ModelSize(hidden=128, layers=1)
 TABLE = "movies"
 
-_ENGINE_CORE = "EngineCore"
+_ENGINE_CORE = "VLLM::EngineCor"  # as the kernel cuts it
 _HEAD = f"  {'way':<28}{'seconds':>9}{'rows/s':>9}{'computed':>11}{'front CPU':>11}{'engine CPU':>12}{'orig./it':>10}"
 
 

@@ -126,19 +126,27 @@ def _feed(engine: FedEngine, asked: Workload, way: Way, endpoint: str, connectio
     told = told_by(endpoint)
     if told["answered"] != run.asked:
         raise RuntimeError(f"{engine.name}, {asked.name}, {way.name}: {told['answered']} answers, not {run.asked}")
-    tokens, computed = told["queried_tokens"] - earlier, told["computed_tokens"]
-    one_s = speed.front_s(1, tokens // run.asked) * speed.api_servers + speed.answer_tokens * speed.step_s
-    return Fed(
-        engine.name,
+    return fed(
+        engine,
         asked.table.name,
         way.name,
         asked.rows,
-        run.asked,
-        run.seconds,
-        tokens,
-        computed,
-        told["busy_s"],
-        told["render_busy_s"],
-        computed / (speed.full_tokens_per_s * speed.ranks) + one_s,
-        speed.front_s(run.asked, tokens),
+        asked=run.asked,
+        requests=told["requests"],
+        seconds=run.seconds,
+        prompt_tokens=told["queried_tokens"] - earlier,
+        computed_tokens=told["computed_tokens"],
+        busy_s=told["busy_s"],
+        rendering_s=told["render_busy_s"],
+    )
+
+
+def fed(engine: FedEngine, table: str, way: str, rows: int, *, requests: int, **figures: Any) -> Fed:  # noqa: ANN401 - Fed's
+    """What one way took, beside what it has to take."""
+    speed = engine.speed
+    asked, tokens = figures["asked"], figures["prompt_tokens"]
+    one_s = speed.front_s(1, 1, tokens // asked) * speed.api_servers + speed.answer_tokens * speed.step_s
+    floor_s = figures["computed_tokens"] / (speed.full_tokens_per_s * speed.ranks) + one_s
+    return Fed(
+        engine.name, table, way, rows, floor_s=floor_s, front_s=speed.front_s(requests, asked, tokens), **figures
     )

@@ -71,5 +71,6 @@ class ApiServer:
     def _work_s(self, request: Request) -> float:
         speed, count = self._speed, len(request.prompts)
         if request.rendered < count:
-            return speed.render_s + speed.render_token_s * request.prompts[request.rendered].tokens
+            begun_s = 0.0 if request.rendered else speed.request_s
+            return begun_s + speed.render_s + speed.render_token_s * request.prompts[request.rendered].tokens
         return speed.admit_s if request.admitted < count else speed.answer_s * count

@@ -23,6 +23,7 @@ class EngineSpeed:
         sequence_s: What each sequence adds to a step that it is in.
         render_s: An API server's work on a prompt of no length, from reading it to writing its answer.
         render_token_s: What each token of the prompt adds to that.
+        request_s: An API server's work on a request besides, however many prompts it has.
         admit_s: An API server's work to hand a rendered prompt to the scheduler.
         answer_s: An API server's work on a prompt's answer.
         max_num_seqs: Sequences that run at one time, at most, in a rank.
@@ -40,6 +41,7 @@ class EngineSpeed:
     sequence_s: float = 0.0
     render_s: float = 0.0
     render_token_s: float = 0.0
+    request_s: float = 0.0
     admit_s: float = 0.0
     answer_s: float = 0.0
     max_num_seqs: int = 1024
@@ -58,7 +60,7 @@ class EngineSpeed:
         for name in ("answer_tokens", "api_servers", "ranks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 at least")
-        for name in ("step_s", "sequence_s", "render_s", "render_token_s", "admit_s", "answer_s"):
+        for name in ("step_s", "sequence_s", "render_s", "render_token_s", "request_s", "admit_s", "answer_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be less than 0")
 
@@ -67,10 +69,10 @@ class EngineSpeed:
         """Tokens that one rank computes a second where every step is full: of prompts that share nothing."""
         return self.max_num_batched_tokens / (self.step_s + self.max_num_batched_tokens / self.tokens_per_s)
 
-    def front_s(self, prompts: int, tokens: int) -> float:
-        """Seconds that the API servers together need for so many prompts with so many tokens in all."""
+    def front_s(self, requests: int, prompts: int, tokens: int) -> float:
+        """Seconds that the API servers together need for so many requests, prompts and tokens, of all of them."""
         each_s = self.render_s + self.admit_s + self.answer_s
-        return (prompts * each_s + tokens * self.render_token_s) / self.api_servers
+        return (requests * self.request_s + prompts * each_s + tokens * self.render_token_s) / self.api_servers
 
 
 H200_8B = EngineSpeed(
@@ -79,14 +81,17 @@ H200_8B = EngineSpeed(
     sequence_s=27e-6,
     render_s=1.42e-3,
     render_token_s=1.3e-6,
+    request_s=0.9e-3,
     admit_s=0.11e-3,
     answer_s=0.2e-3,
     cache_blocks=2_500,
 )
 """One H200 with a model of Llama 3's 8B shape in bf16, vLLM 0.26 in eager mode.
 
-All seconds and the speed are fitted. `max_num_seqs` and `max_num_batched_tokens` are what vLLM takes on cards of 70 GiB
-and more, `cache_blocks` what the runs were given: 40,000 tokens.
+All seconds and the speed are fitted but `request_s`: the runs had large requests, in which it does not show. It is half
+of what a prompt costs, by the CPU that vLLM 0.32 spends on requests of one and of eight prompts (note 46).
+`max_num_seqs` and `max_num_batched_tokens` are what vLLM takes on cards of 70 GiB and more, `cache_blocks` what the
+runs were given: 40,000 tokens.
 """
 
 H200_1B = replace(H200_8B, tokens_per_s=214_000)

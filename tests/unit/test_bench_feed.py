@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from benchmarks.feed import paced
 from benchmarks.feed.charts import draw
 from benchmarks.feed.engines import ENGINES, MAIN, ONE_B, WHOLE
 from benchmarks.feed.fit import WITHIN, asked, lines, modelled, search
@@ -67,6 +71,29 @@ def test_a_search_finds_nothing_worse() -> None:
     assert cost(found) <= cost(began)
 
 
+def test_todays_pacing_answers_all_and_beats_the_fixed_client() -> None:
+    prompts = [Prompt.of([i // 8] * 60 + [i] * 40, 16) for i in range(3000)]
+    speed = replace(H200_8B, api_servers=4)
+    engine = FastEngine(speed)
+    seconds, requests = paced.ask(engine, prompts)
+    assert engine.times.prompts == len(prompts)
+    assert len(prompts) / 8 <= requests <= len(prompts)
+    assert seconds < ask(FastEngine(speed), prompts, 256)
+    assert all(server.busy_s > 0 for server in engine.servers)
+
+
+def test_in_virtual_time_engines_come_one_after_another() -> None:
+    pytest.importorskip("mistral_common")
+    few = [engine.only(["movies"]).fewer(30) for engine in ENGINES.values()]
+    every = [list(tables) for tables in paced.measure(few, 0)]
+    assert [[each.way for each in of_table] for tables in every for of_table in tables] == [
+        [way.name for way in FED_WAYS]
+    ] * len(few)
+    assert all(each.above_floor >= 1 for tables in every for of_table in tables for each in of_table)
+    again = [list(tables) for tables in paced.measure(few, 0)]
+    assert again == every
+
+
 def fed(engine: str, table: str, seconds: dict[str, float], busy_s: float = 4.0) -> list[Fed]:
     return [
         Fed(engine, table, way.name, 4000, 4000, seconds[way.name], 1_000_000, 150_000, busy_s, 3.0, 4.0, 2.0)
@@ -79,16 +106,16 @@ def in_seconds(original: float, others: float, ours: float) -> dict[str, float]:
 
 
 def test_what_was_promised_is_judged() -> None:
-    kept = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 4.4))))
+    kept = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 4.4)), "here"))
     assert "NO" not in kept[-1]
     for part in ("quickest yes", "floors yes (1.10)", "busy for 90% yes (91%)", "ratio yes (2.73, there 2.5)"):
         assert part in kept[-1]
-    broken = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 6.1), busy_s=4.0)))[-1]
+    broken = list(verdicts(fed(MAIN.name, "movies", in_seconds(12.0, 6.0, 6.1), busy_s=4.0), "here"))[-1]
     assert broken.count("NO") == 4
-    quick = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 1.9))))[-1]
-    assert "2,000 rows/s yes (2,105)" in quick
+    quick = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 1.9)), "here"))[-1]
+    assert "2,000 rows/s yes (2,105; its tokens alone allow 1,000)" in quick
     assert "floors" not in quick
-    slow = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 2.1))))[-1]
+    slow = list(verdicts(fed(ONE_B.name, "movies", in_seconds(3.0, 2.5, 2.1)), "here"))[-1]
     assert "2,000 rows/s NO" in slow
 
 
@@ -116,17 +143,31 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     assert draw(every, tmp_path, "note").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_group_s_seconds_are_counted() -> None:
-    import os  # noqa: PLC0415 - here alone
-    import time  # noqa: PLC0415 - as above
+_BUSY = """
+import sys, time
+open("/proc/self/comm", "w").write(sys.argv[1])
+while time.process_time() < 0.3:
+    pass
+print(flush=True)
+sys.stdin.read()
+"""
 
-    front, core = cpu_seconds(os.getpgrp())
-    began_s = time.process_time()
-    while time.process_time() - began_s < 0.1:
-        pass
-    later, _ = cpu_seconds(os.getpgrp())
-    assert later >= front + 0.05
-    assert core == 0
+
+def test_the_seconds_of_a_vllm_s_processes_are_counted() -> None:
+    with ExitStack() as stack:
+        group = 0
+        for name in ("VLLM::EngineCor", "vllm"):
+            command = [sys.executable, "-c", _BUSY, name]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group, text=True
+            )
+            stack.enter_context(process)
+            group = group or process.pid
+            assert process.stdout is not None
+            process.stdout.readline()
+        front_s, core_s = cpu_seconds(group)
+    assert front_s == pytest.approx(0.3, abs=0.2)
+    assert core_s == pytest.approx(0.3, abs=0.2)
 
 
 def test_a_speed_tells_what_full_steps_and_the_front_take() -> None:
@@ -140,5 +181,5 @@ def test_a_speed_tells_what_full_steps_and_the_front_take() -> None:
         api_servers=2,
     )
     assert speed.full_tokens_per_s == pytest.approx(500)
-    assert speed.front_s(10, 1000) == pytest.approx(4.0)
-    assert replace(speed, render_token_s=0.001).front_s(10, 1000) == pytest.approx(4.5)
+    assert speed.front_s(1, 10, 1000) == pytest.approx(4.0)
+    assert replace(speed, render_token_s=0.001, request_s=3).front_s(1, 10, 1000) == pytest.approx(6.0)
