@@ -61,7 +61,9 @@ def _all(device: Literal["cpu", "cuda"], cores: int, card_gib: float | None) -> 
         return
     servers = max(1, min(MOST_API_SERVERS, cores // 2))
     yield Flag(
-        "--api-server-count", servers, f"half of {cores} cores, at most {MOST_API_SERVERS}: each renders prompts"
+        "--api-server-count",
+        servers,
+        f"half of {cores} cores, at most {MOST_API_SERVERS}: each renders some 500 prompts a second",
     )
     if card_gib is None:
         return
