@@ -3,7 +3,7 @@
     pack     puts the kit together, on a Debian machine: fatbin (smaller libraries), models (shapes and a tokenizer)
     run.sh   unpacks it beside the GPU, and starts run: engines, a sampler of the card, and ask
     ask      in the kit's root, beside a PostgreSQL: asks, and tells what it counted
-    results  the lines
+    results  the lines, with what the card did meanwhile
 
 docs/benchmarks.md says how the figures are measured.
 """

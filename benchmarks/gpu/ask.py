@@ -26,10 +26,10 @@ from benchmarks.paper.runs import fill, floor_rate, run
 from benchmarks.paper.ways import GGR, ORIGINAL, OURS, WAYS, Way
 from benchmarks.paper.workloads import Workload, workloads
 from benchmarks.paper_tables import PAPER_TABLES
-from benchmarks.report import parser_of
 from pg_bridge.asking.prompt import Question, render
 from pg_bridge.options import Server
 from pg_bridge.ordering import order_by
+from pg_bridge.serving.children import interrupt_on_sigterm
 from pg_bridge.testing.cluster import Cluster
 
 Conn = psycopg.Connection[Any]
@@ -70,7 +70,8 @@ def jobs(engines: list[str], asked: Mapping[str, Workload], repeats: int) -> Ite
 
 def main() -> int:
     """Ask."""
-    parser = parser_of("benchmarks.gpu.ask", __doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.ask", description=__doc__.partition("\n")[0])
+    parser.set_defaults(module="benchmarks.gpu.ask")
     parser.add_argument("--engines", nargs="+", required=True, metavar="NAME=URL")
     parser.add_argument("--tables", nargs="+", required=True, metavar="NAME:ROWS")
     parser.add_argument("--repeats", type=int, default=3, help="of the main ways at the first engine")
@@ -82,11 +83,14 @@ def main() -> int:
     arguments.names = list(rows)
     asked = {name: _workload(name, number, arguments.seed) for name, number in rows.items()}
     tell("header", lines=list(describe(arguments)))
-    with Cluster() as cluster:
+    # The first process of a namespace hears no SIGTERM, unless it says what it does then.
+    with interrupt_on_sigterm(), Cluster() as cluster:
         host = make_hosts(cluster, endpoints[next(iter(endpoints))])[0]
         with psycopg.connect(host.dsn, autocommit=True) as connection:
             for workload in asked.values():
                 fill(connection, workload.table, workload.half)
+            for endpoint in endpoints.values():  # an engine that starts takes processors from one that works
+                _wait_for(endpoint, arguments.until)
             _measure(jobs(list(endpoints), asked, arguments.repeats), endpoints, connection, arguments)
     return 0
 
@@ -104,7 +108,6 @@ def _measure(
         server = Server("vllm", endpoints[job.engine])
         if job.engine != at:
             at = job.engine
-            _wait_for(server.endpoint, arguments.until)
             connection.execute(f"ALTER SERVER vllm OPTIONS (SET endpoint '{server.endpoint}')")
             _warm(server, connection, next(name for name in PAPER_TABLES if name not in arguments.names))
         if time.time() > arguments.until:
@@ -120,7 +123,7 @@ def _tell_of(job: Job, server: Server, connection: Conn, chance: random.Random) 
         tell("rate", **facts, ended=time.time(), rate=rate)
     else:
         found = run(job.workload, job.way, server, connection)
-        tell("run", **facts, ended=time.time(), way=job.way.name, **asdict(found))
+        tell("run", **facts, ended=time.time(), way=job.way.name, run=asdict(found))
 
 
 def _rate(workload: Workload, server: Server, chance: random.Random) -> float:

@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _stand_in_for_the_driver(site: Path) -> None:
-    """Load a library with the driver's name and every function that vLLM's libraries ask of it; each says: no device."""
+    """Load a library of the driver's name, with what vLLM's libraries ask of it; each function says: no device."""
     libraries = [str(path) for path in site.glob("vllm/**/*.so")]
     told = subprocess.run(
         ["nm", "-D", "--undefined-only", *libraries], check=True, capture_output=True, text=True

@@ -8,62 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.gpu.card import Sample, between, samples
 from benchmarks.paper.results import PUBLISHED, PUBLISHED_RATES, computed_of, saved_of, seconds_of
 from benchmarks.paper.runs import Run
 from benchmarks.paper.ways import GGR, ORIGINAL, OURS
-
-QUERY = "timestamp,utilization.gpu,power.draw,clocks.sm"
-"""What nvidia-smi is asked for, every `SAMPLE_MS`; without headers and units."""
-
-SAMPLE_MS = 200
 
 HEAD = (
     f"{'way':<28} {'seconds':>8} {'spread':>7} {'floor s':>8} {'/ floor':>8} {'GPU busy':>9} {'watts':>6} "
     f"{'rows/s':>7} {'prompts':>8} {'computed':>9} {'saved':>7} {'original / it':>14} {'no cache / it':>14} "
     f"{'outside':>8}"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What the card did at a moment.
-
-    Attributes:
-        at: Seconds since 1970.
-        busy: Share of the time with a kernel on it, from 0 to 1.
-        watts: What it draws.
-    """
-
-    at: float
-    busy: float
-    watts: float
-
-
-def samples(told: str) -> list[Sample]:
-    """Read what nvidia-smi told; a line that it was writing when it was ended, or that says N/A, is left out."""
-    found = []
-    for line in told.splitlines():
-        try:
-            when, busy, watts, _ = (word.strip() for word in line.split(","))
-            at = datetime.strptime(when, "%Y/%m/%d %H:%M:%S.%f").timestamp()  # it tells local time
-            found.append(Sample(at, float(busy) / 100, float(watts)))
-        except ValueError:
-            continue
-    return found
-
-
-def between(taken: Iterable[Sample], began: float, ended: float) -> list[Sample]:
-    """The samples of a run, without those that still tell of the time before it."""
-    own = [sample for sample in taken if began <= sample.at <= ended]
-    return [sample for sample in own if sample.at - began >= SAMPLE_MS / 1000] or own
 
 
 def lines(records: Sequence[Mapping[str, Any]], taken: Sequence[Sample]) -> Iterator[str]:
@@ -141,7 +101,7 @@ def _beside_the_paper(workload: str, runs: Mapping[str, Sequence[Run]]) -> str:
 
 
 def _run(record: Mapping[str, Any]) -> Run:
-    return Run(**{name: record[name] for name in Run.__dataclass_fields__})
+    return Run(**record["run"])
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[Sample]]:

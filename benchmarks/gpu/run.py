@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.gpu.results import QUERY, SAMPLE_MS, lines, read
+from benchmarks.gpu.card import sampling
 from benchmarks.paper.engines import options
-from pg_bridge.serving.children import Guard, interrupt_on_sigterm, tail
+from pg_bridge.serving.children import Guard, end_group, interrupt_on_sigterm, tail
 from pg_bridge.serving.environment import installed_version
-from pg_bridge.serving.launch import VllmEngine, pick_reasons
+from pg_bridge.serving.launch import STOP_TIMEOUT_S, VllmEngine, pick_reasons
 
 CHECKOUT = Path(__file__).parents[2]
 TRAVELS = ("benchmarks", "pg_bridge", "sql", "native")
@@ -58,10 +58,9 @@ def main() -> int:
     with interrupt_on_sigterm(), ExitStack() as stack:
         engines = {name: stack.enter_context(_engine(name, arguments)) for name in arguments.engines}
         if arguments.device == "cuda":
-            stack.enter_context(_sampling(arguments.out / "samples.csv"))
+            stack.enter_context(sampling(arguments.out / "samples.csv"))
         status = _ask(engines, arguments)
-    records, taken = read(arguments.out)
-    text = "\n".join([*_header(arguments), *lines(records, taken)]) + "\n"
+    text = "\n".join([*_header(arguments), _lines(arguments)])
     (arguments.out / "results.txt").write_text(text)
     print(text)
     return status
@@ -98,16 +97,6 @@ def memory(model: Path, cache_tokens: int, device: str) -> list[str]:
     return ["--kv-cache-memory-bytes", str(numbers * BYTES_A_NUMBER * cache_tokens), "--gpu-memory-utilization", "0.1"]
 
 
-@contextmanager
-def _sampling(path: Path) -> Iterator[None]:
-    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", "-lms", str(SAMPLE_MS), "-i", "0"]
-    with path.open("w") as file, subprocess.Popen(command, stdout=file) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
 def _ask(engines: dict[str, VllmEngine], arguments: argparse.Namespace) -> int:
     """Run ask.py in the root; returns its status, or 1 where an engine ended."""
     root = arguments.kit / "root"
@@ -119,21 +108,29 @@ def _ask(engines: dict[str, VllmEngine], arguments: argparse.Namespace) -> int:
     words = ["--until", str(until), "--repeats", str(arguments.repeats), "--tables", *arguments.tables]
     words += ["--engines", *(f"{name}={engine.endpoint}" for name, engine in engines.items())]
     command = entered(root, f"{_INSTALL} && exec python3 -m benchmarks.gpu.ask {shlex.join(words)}")
-    with (
-        (arguments.out / "records.jsonl").open("w") as file,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        guard = Guard(process.pid, signal.SIGTERM)
+    path = arguments.out / "records.jsonl"
+    with path.open("w") as into, path.open() as told:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=into, start_new_session=True)
+        guard = Guard(-process.pid, signal.SIGTERM)
         try:
-            for line in process.stdout or ():
-                if line.startswith("{"):
-                    file.write(line)
-                    file.flush()
-                _say(line.rstrip())
+            # An engine that is gone would be waited for until time is up, and there may be time to try again.
+            while process.poll() is None and not any(engine.has_ended() for engine in engines.values()):
+                time.sleep(0.5)
+                for line in told:
+                    _say(line.rstrip())
         finally:
-            process.terminate()
+            end_group(process.pid, STOP_TIMEOUT_S)
             guard.release()
-    return process.returncode
+        return process.wait()
+
+
+def _lines(arguments: argparse.Namespace) -> str:
+    """The tables, made in the root, which has what the benchmark imports."""
+    root = arguments.kit / "root"
+    shutil.rmtree(root / "tmp/out", ignore_errors=True)
+    shutil.copytree(arguments.out, root / "tmp/out", ignore=shutil.ignore_patterns("*.log"))
+    command = entered(root, "exec python3 -m benchmarks.gpu.results /tmp/out")
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 # The extension's SQL is generated from the checkout; its native module was built when the kit was packed.

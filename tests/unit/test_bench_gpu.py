@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.gpu import ask, run
+from benchmarks.gpu.card import between, samples
 from benchmarks.gpu.fatbin import MACHINE_CODE, MAGIC, PTX, Entry, fat_binaries, keep_only
 from benchmarks.gpu.models import SHAPES
 from benchmarks.gpu.pack import SUMS, cut, library_paths
-from benchmarks.gpu.results import HEAD, between, lines, samples
+from benchmarks.gpu.results import HEAD, lines
 from benchmarks.paper.runs import Run
 from benchmarks.paper.ways import GGR, ORIGINAL, OURS
 from benchmarks.paper.workloads import workloads
@@ -29,6 +31,7 @@ TOLD = """\
 
 def test_samples_are_read_and_broken_lines_left_out() -> None:
     found = samples(TOLD)
+    assert found[0].at == datetime(2026, 11, 28, 2, 35, 14, tzinfo=UTC).timestamp()
     assert [(round(each.at - found[0].at, 3), each.busy, each.watts) for each in found] == [
         (0.0, 0.0, 110.5),
         (0.2, 1.0, 600.0),
@@ -47,7 +50,7 @@ def test_a_sample_tells_of_the_time_before_it() -> None:
 def record(way: str, seconds: float, cached: int, began: float = 0.0) -> dict[str, Any]:
     facts = {"kind": "run", "engine": "8b:40000", "workload": "movies, filter", "rows": 100, "way": way}
     of = Run(seconds, 100, 100, 10_000, cached, 400, 0.01, 0.02)
-    return facts | {"began": began, "ended": began + seconds} | asdict(of)
+    return facts | {"began": began, "ended": began + seconds, "run": asdict(of)}
 
 
 def rate(tokens_a_second: float) -> dict[str, Any]:
