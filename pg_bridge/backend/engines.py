@@ -9,7 +9,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running
 from pg_bridge.backend.waits import EngineWait
-from pg_bridge.engine import Engine, Usage
+from pg_bridge.engine import Acquaintance, Engine, Notice, Usage
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
 from pg_bridge.ledger.speed import Speed
@@ -18,15 +18,35 @@ from pg_bridge.options import Server
 _MOST_USAGES = 64
 _USAGES: dict[tuple[int, str, str, str | None], list[Usage]] = {}  # of the latest runs, by role and engine
 
+_ACQUAINTANCES: dict[tuple[int, str, str], Acquaintance] = {}  # by role, server and endpoint
+_LATEST_NOTICE: dict[str, int] = {}  # the client's statement that each was shown in, by its beginning
+
 
 def new_engine(server: Server) -> Engine:
     """A way to a server's engine, for one run."""
-    engine = Engine(server, check_interrupts=Interrupts().check, gate=_gate(server), waiting=EngineWait())
+    engine = Engine(
+        server,
+        check_interrupts=Interrupts().check,
+        gate=_gate(server),
+        waiting=EngineWait(),
+        acquaintance=_ACQUAINTANCES.setdefault(
+            (postgres.current_role_oid(), server.name, server.endpoint), Acquaintance()
+        ),
+        tell=_tell_once,
+    )
     usages = _USAGES.setdefault(_key(server), [])
     telling = [usage for usage in usages if speed_shown(usage) is not None]
     others = [usage for usage in usages if speed_shown(usage) is None]  # some may not be at their end yet
     usages[:] = [*telling[-_MOST_USAGES:], *others[-_MOST_USAGES:], engine.usage]
     return engine
+
+
+def _tell_once(notice: Notice) -> None:
+    """Tell the user that an engine is waited for; once a statement, which may make many runs."""
+    about, number = notice.message.partition(":")[0], postgres.statement_number()
+    if _LATEST_NOTICE.get(about) != number:
+        _LATEST_NOTICE[about] = number
+        postgres.tell(*notice)
 
 
 def seen_here(server: Server) -> Speed:

@@ -15,6 +15,7 @@ _BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
 _SECURITY_LOCAL_USERID_CHANGE = 1
 _PG_READ_ALL_STATS = 3375  # the oid of that role
 _LEDGER_BYTES = 1 << 30
+_NOTICE = 18  # elog.h
 
 
 def setting(name: str) -> str:
@@ -103,6 +104,24 @@ def statement_number() -> int:
     function = _BACKEND.GetCurrentStatementStartTimestamp
     function.restype = ctypes.c_int64
     return int(function())
+
+
+def tell(message: str, hint: str) -> None:
+    """Show the user a NOTICE.
+
+    PostgreSQL looks for interrupts after one, and would jump over Python's frames; so they are held off.
+    """
+    backend = ctypes.PyDLL(None)  # whoever looks on may be written in Python
+    backend.errstart.restype = ctypes.c_bool
+    if not backend.errstart(_NOTICE, None):
+        return
+    encoding = "utf-8" if setting("server_encoding") == "UTF8" else "ascii"
+    held_off = ctypes.c_uint32.in_dll(backend, "InterruptHoldoffCount")
+    held_off.value += 1
+    backend.errmsg_internal(b"%s", message.encode(encoding, "replace"))
+    backend.errhint(b"%s", hint.encode(encoding, "replace"))
+    backend.errfinish(None, 0, None)
+    held_off.value -= 1
 
 
 def spoil_freed_memory() -> None:

@@ -4,15 +4,18 @@ from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.payload import UNFIT
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.engine.survey import EngineFacts, EngineTokenizer, survey
+from pg_bridge.engine.waiting import Acquaintance, Notice
 
 __all__ = [
     "AHEAD_PROMPTS",
     "UNFIT",
+    "Acquaintance",
     "Completion",
     "Engine",
     "EngineFacts",
     "EngineTokenizer",
     "Model",
+    "Notice",
     "Portion",
     "Sampling",
     "Usage",

@@ -1,11 +1,10 @@
 """The asynchronous HTTP client: one request at a time, sent again while that can help.
 
-In: a path and a body. Out: the answer's bytes, or an exception. Connection errors are retried until
-`connect_timeout_s` after the last sign of life, 429 and 5xx up to `max_retries` times; who is told when to come again
-comes again then, for as long as an engine may be silent (`request_timeout_s`). It watches for the
-engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never
-reads what is in a body, never more of one than can be an answer, and goes nowhere that a redirect points to: the API
-key is in its session's headers only, and goes to the endpoint only.
+In: a path and a body. Out: the answer's bytes, or an exception. An engine that is gone, is starting or asks to come
+again later is waited for as `Waiting` says; what else passes is tried again up to `max_retries` times. It watches for
+the engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never reads
+what is in a body, never more of one than can be an answer, and goes nowhere that a redirect points to: the API key is
+in its session's headers only, and goes to the endpoint only.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from pg_bridge.engine.failures import (
     Oversized,
     Refused,
     connection_reason,
-    impatient,
     unreachable,
 )
 from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
 from pg_bridge.engine.patience import told_to_wait_s, used_up_s
 from pg_bridge.engine.records import Usage
+from pg_bridge.engine.waiting import LATER_STATUSES, Acquaintance, Waiting
 from pg_bridge.options import Server
 
 if TYPE_CHECKING:
@@ -74,9 +73,16 @@ class Client:
         usage: The run's record; its `requests` and `retries` are kept here.
         clock: The driven seconds of the loop that runs this client.
         gate: Is told when the engine asks for patience, and of requests that are sent again.
+        acquaintance: What is known of the engine from earlier runs.
+
+    Attributes:
+        waiting: For how long it is waited for.
     """
 
-    def __init__(self, server: Server, usage: Usage, clock: DrivenClock, gate: Gate) -> None:
+    def __init__(
+        self, server: Server, usage: Usage, clock: DrivenClock, gate: Gate, acquaintance: Acquaintance
+    ) -> None:
+        self.waiting = Waiting(server, clock, acquaintance)
         self._server = server
         self._usage = usage
         self._clock = clock
@@ -84,8 +90,6 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._awaiting = 0  # requests sent and not yet answered
         self._quiet_since_s = 0.0  # driven time of the last sign of life, or of the first request after none
-        self._trouble_since_s: float | None = None  # driven time since which no connection was got
-        self._told_since_s: float | None = None  # driven time since which all that came was to come again later
 
     async def open(self) -> None:
         """Open the pool; connects to nothing yet.
@@ -164,30 +168,21 @@ class Client:
             self._usage.requests += body is not None
             status, answer, told_s = await self._connected(method, path, body, most_bytes, is_counted=body is not None)
             if status == 200:
-                self._told_since_s = None
+                self.waiting.answer()
                 return answer
-            if status in RETRIED_STATUSES and told_s > 0:
-                self._be_patient(status, told_s)
+            if status not in RETRIED_STATUSES:
+                raise Refused(status, answer)
+            if told_s > 0 or (status in LATER_STATUSES and self.waiting.is_patient):
+                self.waiting.come_later(status, told_s)
+                if told_s > 0:
+                    self._gate.slow_down(told_s)
                 told += 1
-            elif status not in RETRIED_STATUSES or failed >= self._server.max_retries:
+            elif failed >= self._server.max_retries:
                 raise Refused(status, answer)
             else:
                 failed += 1
             await self._pause(_pause_s(failed + told - 1, told_s))
             self._send_again(body)
-
-    def _be_patient(self, status: int, told_s: float) -> None:
-        """Tell the gate that everybody is to wait.
-
-        Raises:
-            EngineError: This run has heard nothing else for too long.
-        """
-        now_s = self._clock.now_s()
-        if self._told_since_s is None:
-            self._told_since_s = now_s
-        if now_s - self._told_since_s > self._server.request_timeout_s:
-            raise impatient(self._server, status, told_s)
-        self._gate.slow_down(told_s)
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before a request is sent again, and as long as the gate is shut."""
@@ -206,7 +201,7 @@ class Client:
         """One exchange, tried again while the connection is the trouble; some count as requests."""
         import aiohttp  # noqa: PLC0415 - see open()
 
-        drops = 0
+        drops = tries = 0
         while True:
             started_s = self._clock.now_s()
             try:
@@ -216,15 +211,13 @@ class Client:
                 refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
                 hopeless = isinstance(error, ValueError | aiohttp.ClientSSLError)  # no URL; bad certificate
             # A connection that was never made was missing since its attempt began, a lost one since now.
-            now_s = self._clock.now_s()
-            if self._trouble_since_s is None:
-                self._trouble_since_s = started_s if refused else now_s
+            left_s = self.waiting.left_s(started_s if refused else self._clock.now_s(), reason)
             drops += not refused
-            left_s = self._trouble_since_s + self._server.connect_timeout_s - now_s
             # While others are answered, a request that is dropped each time would go on for ever: count.
             if hopeless or left_s <= 0 or drops > self._server.max_retries + 1:
                 raise unreachable(self._server, reason) from None
-            await asyncio.sleep(min(_pause_s(drops), left_s))
+            tries += 1
+            await asyncio.sleep(min(_pause_s(tries), left_s))
             if is_counted:
                 self._usage.requests += 1
                 self._send_again(body)
@@ -240,6 +233,8 @@ class Client:
             url = f"{self._server.endpoint}{path}"
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
                 self._alive()
+                if response.status not in LATER_STATUSES:
+                    self.waiting.hear()
                 answer = await _read(response, most_bytes)
                 self._alive()
                 if (used_up := used_up_s(response.headers)) > 0:
@@ -250,7 +245,6 @@ class Client:
 
     def _alive(self) -> None:
         self._quiet_since_s = self._clock.now_s()
-        self._trouble_since_s = None
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -29,6 +29,7 @@ from pg_bridge.engine.metrics import Tally
 from pg_bridge.engine.models import find_model
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.engine.stages import Traffic
+from pg_bridge.engine.waiting import Acquaintance, Notice
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
@@ -45,6 +46,10 @@ _T = TypeVar("_T")
 
 def _never() -> None:
     """No interrupts."""
+
+
+def _to_nobody(_: Notice) -> None:
+    """Nobody is told."""
 
 
 def _nowhere(_: int) -> bool:
@@ -130,6 +135,8 @@ class Engine:
         check_interrupts: Called at least every 20 ms while waiting; raises to stop the run.
         gate: Says how much of what could be sent may be, for the sake of others; without it all.
         waiting: Entered whenever the engine is waited for, and left before anything else is done.
+        acquaintance: What is known of the engine from one run to the next.
+        tell: Called where the user should know that the engine is waited for; must not raise.
 
     Attributes:
         usage: The engine's own figures of what this object asked it.
@@ -144,6 +151,8 @@ class Engine:
         check_interrupts: Callable[[], None] = _never,
         gate: Gate | None = None,
         waiting: AbstractContextManager[object] = _NOTHING,
+        acquaintance: Acquaintance | None = None,
+        tell: Callable[[Notice], None] = _to_nobody,
     ) -> None:
         self.usage = Usage()
         self.watch: Callable[[], None] = _never
@@ -163,6 +172,8 @@ class Engine:
         self._flight: Flight | None = None  # of the run that is on
         self._landed: Callable[[list[Completion]], None] | None = None  # as above
         self._model: Model | None = None
+        self._acquaintance = acquaintance or Acquaintance()
+        self._tell = tell
         self._next_work = 0.0
 
     def complete(
@@ -432,7 +443,7 @@ class Engine:
     def _open(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
             self._turns = TurnLoop(self._server.endpoint, self._clock, self._waiting)
-            self._client = Client(self._server, self.usage, self._clock, self._gate)
+            self._client = Client(self._server, self.usage, self._clock, self._gate, self._acquaintance)
             self._wait_for(self._client.open())
         return self._turns, self._client
 
@@ -451,6 +462,8 @@ class Engine:
         self._turns.turn(longest_s)
         self.usage.wait_s = self._clock.now_s()
         self.usage.idle_s = self._idle_s + self._turns.idle_s
+        if (notice := self._client.waiting.take_notice()) is not None:
+            self._tell(notice)
         if self._client.silence_s > self._server.request_timeout_s:
             raise silent(self._server)
         if self._flight is not None:

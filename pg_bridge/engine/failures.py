@@ -160,14 +160,15 @@ def silent(server: Server) -> EngineTimeout:
     )
 
 
-def impatient(server: Server, status: int, told_s: float) -> EngineError:
+def impatient(server: Server, status: int, waited_s: float, told_s: float) -> EngineError:
     """The error of a run that was told to come again later, and nothing else, for too long."""
     return EngineError(
-        f'the engine of server "{server.name}" has answered for {server.request_timeout_s:g} s'
+        f'the engine of server "{server.name}" has answered for {waited_s:g} s'
         f" that it must be asked later (HTTP status {status})",
-        detail=f"The endpoint is {server.endpoint}. At last it asked for {min(told_s, 1e6):g} s.",
+        detail=f"The endpoint is {server.endpoint}."
+        + (f" At last it asked for {min(told_s, 1e6):g} s." if told_s else ""),
         hint="Ask later, lower the server's requests_per_minute, tokens_per_minute or max_in_flight, "
-        "or raise its request_timeout_s.",
+        "or raise its patience_s.",
     )
 
 

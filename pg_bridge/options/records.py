@@ -93,21 +93,25 @@ class Server:
         "tokens of prompts and answers that may be used in a minute, by all sessions together; without it no limit",
     )
     connect_timeout_s: float = option(
-        5.0, values.SECONDS, SERVER, "longest time without a connection before the statement fails"
+        5.0, values.SECONDS, SERVER, "longest time to get one connection, and without one before the first answer"
     )
     request_timeout_s: float = option(
-        300.0,
-        values.SECONDS,
+        300.0, values.SECONDS, SERVER, "longest silence of the engine while requests are in flight"
+    )
+    patience_s: float | None = option(
+        None,
+        values.PATIENCE,
         SERVER,
-        "longest silence of the engine while requests are in flight, and longest time for which it says nothing but "
-        "to come again later",
+        "longest time for which an engine is waited for that is gone, is starting or asks to come again later: "
+        "[patience](limits.md#patience); without it 300 once it has answered in the session, and before that "
+        "`connect_timeout_s` and `max_retries`",
     )
     max_retries: int = option(
         4,
         values.RETRIES,
         SERVER,
-        "how often one request is sent again after HTTP 429, 500, 502, 503 or 504; 0 for never; not counted where the "
-        "engine says when to come again",
+        "how often one request is sent again after HTTP 500, 502 or 504, and after 429 or 503 where there is no "
+        "patience; 0 for never",
     )
     max_answer_bytes: int = option(
         1 << 24,

@@ -231,9 +231,10 @@ def test_what_tells_nothing_is_a_failed_try(told: str) -> None:
 def test_patience_has_an_end() -> None:
     with EngineDouble(fail_first=10**9, fail_status=429, retry_after_s=0.02) as engine:
         with pytest.raises(EngineError, match=r"has answered for 0\.3 s that it must be asked later") as caught:
-            ask(Engine(server(engine, request_timeout_s=0.3, max_retries=0)), 1)
+            ask(Engine(server(engine, patience_s=0.3, max_retries=0)), 1)
         assert len(engine.received.requests) > 2
     assert "requests_per_minute" in caught.value.hint
+    assert "patience_s" in caught.value.hint
 
 
 def test_a_limit_that_is_used_up_slows_down_the_others() -> None:

@@ -288,7 +288,7 @@ def test_the_engine_fails_for_a_while(fresh: Conn, engine: EngineDouble) -> None
 def test_the_engine_dies_in_the_middle(db: Conn) -> None:
     with ExitStack() as engine_lives:
         engine = engine_lives.enter_context(EngineDouble(delay_s=0.05))
-        create_server(db, engine.url, connect_timeout_s="0.5")
+        create_server(db, engine.url, patience_s="0.5")
         with once(asked(engine, 50), engine_lives.close), pytest.raises(psycopg.OperationalError) as caught:
             ask(db, "SELECT i FROM generate_series(1, 100000) AS i", "{i}")
     assert caught.value.sqlstate == "08001"

@@ -1,0 +1,128 @@
+"""How long an engine is waited for that is not there, is starting, or asks to come again later.
+
+In: what came instead of an answer. Out: seconds that are left, or the error of a run that has waited for long enough; a
+notice for the user, once. It waits for nothing itself. An engine that has never answered in the session may be a wrong
+endpoint, of which its user wants to hear soon; one that has will be back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pg_bridge.engine.failures import impatient
+from pg_bridge.options import Server
+
+PATIENCE_S = 300.0
+"""For an engine that has answered before, or says when to come again, where the server does not say."""
+
+LATER_STATUSES = frozenset({429, 503})
+"""An engine that is overloaded, or starting."""
+
+_NOTICE_AFTER_S = 1.0
+
+
+class Clock(Protocol):
+    """Seconds for which a run has waited for its engine."""
+
+    def now_s(self) -> float:
+        """So far."""
+
+
+@dataclass(slots=True)
+class Acquaintance:
+    """What is known of an engine from one run to the next.
+
+    Attributes:
+        has_answered: Whether it ever did.
+    """
+
+    has_answered: bool = False
+
+
+class Notice(NamedTuple):
+    """What to tell the user, and what can be done about it."""
+
+    message: str
+    hint: str
+
+
+class Waiting:
+    """One run's patience.
+
+    Args:
+        server: The server.
+        clock: The run's.
+        acquaintance: Is told that the engine has answered.
+    """
+
+    def __init__(self, server: Server, clock: Clock, acquaintance: Acquaintance) -> None:
+        self._server = server
+        self._clock = clock
+        self._acquaintance = acquaintance
+        self._since_s: float | None = None  # when the first of all that came since the last answer came
+        self._notice: Notice | None = None
+        self._has_told = False
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether the engine is worth waiting for, whatever it says."""
+        return self._server.patience_s is not None or self._acquaintance.has_answered
+
+    def hear(self) -> None:
+        """The engine does what it is there for, be it to refuse."""
+        self._since_s = None
+
+    def answer(self) -> None:
+        """It has answered."""
+        self._since_s = None
+        self._acquaintance.has_answered = True
+
+    def left_s(self, since_s: float, reason: str) -> float:
+        """How long to go on trying to connect; 0 or less for no longer.
+
+        Args:
+            since_s: When the attempt began that led to nothing.
+            reason: Why it did.
+        """
+        limit_s = self._limit_s if self.is_patient else self._server.connect_timeout_s
+        waited_s = self._wait_since(since_s)
+        if self.is_patient:
+            self._tell(reason, waited_s, limit_s)
+        return limit_s - waited_s
+
+    def come_later(self, status: int, told_s: float) -> None:
+        """The engine asks to come again, after some seconds or at some time.
+
+        Raises:
+            EngineOverloaded: It has said nothing else for too long.
+        """
+        limit_s = self._limit_s
+        waited_s = self._wait_since(self._clock.now_s())
+        if waited_s >= limit_s:
+            raise impatient(self._server, status, limit_s, told_s)
+        when = f"in {min(told_s, 1e6):g} s" if told_s else "later"
+        self._tell(f"it asks to come again {when} (HTTP status {status})", max(waited_s, told_s), limit_s)
+
+    def take_notice(self) -> Notice | None:
+        """What the user is to be told now; once a run."""
+        notice, self._notice = self._notice, None
+        return notice
+
+    @property
+    def _limit_s(self) -> float:
+        return PATIENCE_S if self._server.patience_s is None else self._server.patience_s
+
+    def _wait_since(self, since_s: float) -> float:
+        if self._since_s is None:
+            self._since_s = since_s
+        return self._clock.now_s() - self._since_s
+
+    def _tell(self, why: str, waits_s: float, limit_s: float) -> None:
+        if self._has_told or waits_s < _NOTICE_AFTER_S or limit_s <= waits_s:
+            return
+        self._has_told = True
+        self._notice = Notice(
+            f'waiting for the engine of server "{self._server.name}": {why}',
+            f"It is waited for for {limit_s:g} s, the server's patience_s; the statement can be cancelled.",
+        )
