@@ -1,7 +1,8 @@
 """LLM calls over whole row sets inside PostgreSQL: deduplicated, ordered for prefix reuse, answered by vLLM.
 
-These names are what a Python user may call: the planner, on a table of one's own, and an engine. They are imported at
-their first use, because a backend imports this package before it wants numpy and aiohttp.
+These names are what a Python user may call: `map_rows`, which asks about rows of one's own, and what it is made of,
+the planner and an engine. They are imported at their first use, because a backend imports this package before it wants
+numpy and aiohttp.
 
 `pg_bridge.asking.streamed` is the product in one function; `docs/decisions` says why each part is as it is.
 """
@@ -12,20 +13,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pg_bridge.engine import Engine
     from pg_bridge.errors import PgBridgeError
+    from pg_bridge.jobs.mapping import MapOptions, RowAnswer, map_rows
+    from pg_bridge.jobs.mapping_async import map_rows_async
     from pg_bridge.options import Server
     from pg_bridge.ordering import Ordering, plan
     from pg_bridge.rows.table import Table
 
-__all__ = ["Engine", "Ordering", "PgBridgeError", "Server", "Table", "__version__", "plan"]
+__all__ = [
+    "Engine",
+    "MapOptions",
+    "Ordering",
+    "PgBridgeError",
+    "RowAnswer",
+    "Server",
+    "Table",
+    "__version__",
+    "map_rows",
+    "map_rows_async",
+    "plan",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Engine": "pg_bridge.engine",
+    "MapOptions": "pg_bridge.jobs.mapping",
     "Ordering": "pg_bridge.ordering",
     "PgBridgeError": "pg_bridge.errors",
+    "RowAnswer": "pg_bridge.jobs.mapping",
     "Server": "pg_bridge.options",
     "Table": "pg_bridge.rows.table",
+    "map_rows": "pg_bridge.jobs.mapping",
+    "map_rows_async": "pg_bridge.jobs.mapping_async",
     "plan": "pg_bridge.ordering",
 }
 

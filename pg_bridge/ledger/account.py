@@ -70,6 +70,11 @@ class Ledger:
         """See whether the file is still there, at the beginning of a statement."""
         self._database.look()
 
+    def close(self) -> None:
+        """Let go of the files; what is asked afterwards opens them again."""
+        self._database.close()
+        self.running.close()
+
     def find(self, context: bytes, rows: Sequence[bytes], made_after: float) -> tuple[dict[bytes, str], list[int]]:
         """As `answers.find`; nothing is known where the ledger cannot be read."""
         nothing: tuple[dict[bytes, str], list[int]] = ({}, [])

@@ -8,7 +8,18 @@ from typing import Literal, assert_type
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge import Engine, Ordering, PgBridgeError, Server, Table, plan
+from pg_bridge import (
+    Engine,
+    MapOptions,
+    Ordering,
+    PgBridgeError,
+    RowAnswer,
+    Server,
+    Table,
+    map_rows,
+    map_rows_async,
+    plan,
+)
 
 
 def order_a_table() -> Ordering:
@@ -35,6 +46,9 @@ def misuse(table: Table) -> None:
     Server("vllm")  # type: ignore[call-arg]
     Server("vllm", "http://engine", api="rest")  # type: ignore[arg-type]
     Engine("http://engine")  # type: ignore[arg-type]
+    map_rows([{"a": 1}], "Well?", "http://engine", max_tokens="1")  # type: ignore[arg-type]
+    map_rows([{"a": 1}], "Well?", "http://engine", server="vllm")  # type: ignore[misc]
+    map_rows([1, 2], "Well?", "http://engine")  # type: ignore[list-item]
 
 
 def name_a_server(endpoint: str) -> Server:
@@ -58,6 +72,24 @@ def ask_an_engine(server: Server, prompts: Iterator[str]) -> list[str | None]:
         answers.append(completion.text)
     assert_type(engine.usage, Usage)
     return answers
+
+
+def ask_about_rows(endpoint: str) -> list[str | None]:
+    rows: list[dict[str, object]] = [{"film": "Heat", "year": 1995}, {"film": "Alien", "year": None}, {"film": "Heat"}]
+    options: MapOptions = {"choices": ["yes", "no"], "max_requests": 10}
+    answers: list[str | None] = []
+    for answer in map_rows(rows, "Is {film} old?", Server("vllm", endpoint), ordered=False, **options):
+        assert_type(answer, RowAnswer)
+        assert_type(answer.row, int)
+        assert_type(answer.error, str | None)
+        answers.append(answer.output)
+    return answers
+
+
+async def ask_about_rows_later(endpoint: str) -> list[str | None]:
+    rows = ({"film": film} for film in ("Heat", "Alien", "Heat"))
+    answers = map_rows_async(rows, "Is {film} old?", endpoint, temperature=0.5, on_run=lambda run: run["rows"])
+    return [answer.output async for answer in answers]
 
 
 def say_what_went_wrong(endpoint: str) -> tuple[str, str, str]:
