@@ -11,6 +11,11 @@
      ├─ ServerDenied         42501  no USAGE on the server
      ├─ NotPermitted         42501  the role may not do that
      ├─ TableError           HV00A  a foreign table's definition does not hold together
+     ├─ JobError             its own  a job beside the database cannot go on as it was described
+     │   ├─ TargetError      42P16  the target lacks what answers are to be written into
+     │   ├─ KeyFault         23505  the key does not tell the rows apart
+     │   ├─ JobRunning       55006  another run is writing into the same target
+     │   └─ DatabaseGone     08006  no connection to the database, for longer than patience lasts
      ├─ SourceError          its own  a foreign table's source failed, with PostgreSQL's own SQLSTATE
      │   └─ SourceDenied     28000  the user mapping does not lead to the source
      ├─ RowError             22000  one row's request failed on its own merits
@@ -120,6 +125,40 @@ class TableError(PgBridgeError):
     """A foreign table's definition does not hold together."""
 
     sqlstate = "HV00A"
+
+
+class JobError(PgBridgeError):
+    """A job beside the database failed at the database or a file; `sqlstate` is what PostgreSQL said."""
+
+    sqlstate = "58000"
+
+    def __init__(self, message: str, *, sqlstate: str | None = None, detail: str = "", hint: str = "") -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.sqlstate = sqlstate or self.sqlstate
+
+
+class TargetError(JobError):
+    """A job's target lacks a column or a key, or cannot hold the answers."""
+
+    sqlstate = "42P16"
+
+
+class KeyFault(JobError):
+    """Two rows of a job have the same key, or one has none."""
+
+    sqlstate = "23505"
+
+
+class JobRunning(JobError):
+    """Another run is writing into a job's target."""
+
+    sqlstate = "55006"
+
+
+class DatabaseGone(JobError):
+    """A job's database could not be reached for longer than its patience lasts."""
+
+    sqlstate = "08006"
 
 
 class SourceError(PgBridgeError):

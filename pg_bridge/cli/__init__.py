@@ -13,7 +13,7 @@ from pg_bridge.errors import PgBridgeError
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own part."""
-    from pg_bridge.cli import doctor, install, plan, serve  # noqa: PLC0415 - keep `import pg_bridge.cli` light
+    from pg_bridge.cli import doctor, install, map, plan, serve  # noqa: PLC0415 - keep `import pg_bridge.cli` light
 
     parser = argparse.ArgumentParser(
         prog="pg-bridge",
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pg-bridge {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (install, serve, doctor, plan):
+    for module in (install, serve, doctor, plan, map):
         module.add_parser(subparsers)
     return parser
 
@@ -30,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0 is well, 1 failed, 2 wrong usage, 130 interrupted, 141 that nobody reads the output any more.
+    0 is well, 1 failed, 2 wrong usage, 130 interrupted, 141 that nobody reads the output any more; a command may have
+    others, which its --help tells.
     """
     arguments = build_parser().parse_args(argv)
     try:
@@ -41,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except PgBridgeError as error:
-        print(f"pg-bridge: {error.message}", file=sys.stderr)
-        for label, text in (("detail", error.detail), ("hint", error.hint)):
-            if text:
-                print(f"{label}: {text}", file=sys.stderr)
+        print_error(error)
         return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def print_error(error: PgBridgeError) -> None:
+    """Print an error with its detail and its hint."""
+    print(f"pg-bridge: {error.message}", file=sys.stderr)
+    for label, text in (("detail", error.detail), ("hint", error.hint)):
+        if text:
+            print(f"{label}: {text}", file=sys.stderr)

@@ -6,15 +6,14 @@ guesses no types: a number or an empty cell of a CSV file is text, as the file h
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pg_bridge.asking.prompt import Question, columns_hint, resolve_columns
 from pg_bridge.errors import OptionError, UnknownColumn
+from pg_bridge.jobs.csv_lines import csv_lines
 from pg_bridge.ordering import MOST_COLUMNS
 from pg_bridge.rows.table import Table
 
@@ -31,8 +30,7 @@ def read_table(path: Path, chosen: Sequence[str] | None, questions: Sequence[Que
         OptionError: The file cannot be read, is not a CSV file, or its columns cannot be planned.
         UnknownColumn: A column is not in the file, or not among the chosen ones.
     """
-    csv.field_size_limit(sys.maxsize)
-    lines = _lines(path)
+    lines = csv_lines(path)
     header = next(lines, None)
     if header is None:
         raise OptionError(f"{path} is empty", hint="The first line must name the columns.")
@@ -56,29 +54,3 @@ def read_table(path: Path, chosen: Sequence[str] | None, questions: Sequence[Que
         for column, place in zip(cells, places, strict=True):
             column.append(encode(line[place]))
     return Table.from_cells(columns, cells)
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    """Yield the header and the rows, each as wide as the header; blank lines are skipped."""
-    width = 0
-    reader = None
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)  # else an unclosed quote swallows the rest of the file
-            for cells in reader:
-                if not cells:
-                    continue
-                width = width or len(cells)
-                if len(cells) != width:
-                    raise OptionError(
-                        f"line {reader.line_num} of {path} has {len(cells)} cells, the header has {width}",
-                        hint="Quote a cell that holds a comma, a quote or a line break.",
-                    )
-                yield cells
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{path} is not UTF-8", hint="Convert it, for example with iconv.") from error
-    except csv.Error as error:
-        place = f" at line {reader.line_num}" if reader is not None else ""
-        raise OptionError(f"{path} is not a CSV file{place}: {error}") from error

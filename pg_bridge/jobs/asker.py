@@ -11,7 +11,7 @@ import getpass
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Desk:
         check: Called at least every 20 ms while an engine is waited for; raises to stop the run.
 
     Attributes:
-        server: As given.
+        server: As given, and of the model that was found.
         account: Of all runs together.
 
     Raises:
@@ -73,6 +73,17 @@ class Desk:
         limits = Limits(self.server.max_in_flight, self.server.requests_per_minute, self.server.tokens_per_minute)
         gate = self._running.gate(blake2b(named.encode(), digest_size=16).hexdigest(), limits)
         return Engine(self.server, check_interrupts=self._check, gate=gate)
+
+    def find_model(self) -> str:
+        """The model that answers from now on, though the engine may serve others later.
+
+        Raises:
+            EngineError: The engine does not tell, or is not there.
+        """
+        with self.onlooker() as engine:
+            name = engine.find_model().name
+        self.server = replace(self.server, model=name)
+        return name
 
     def close(self) -> None:
         """Let go of the ledger; may be called twice."""

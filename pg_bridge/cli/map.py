@@ -1,0 +1,288 @@
+"""`pg-bridge map`: one prompt about each row of a query or a file, from a process beside the database.
+
+In: what is read, asked, and written into; the engine. Out: a table or a file of answers, committed on the way, and one
+line that says what was saved. Started again it asks only what is missing or has changed. The server needs nothing
+installed, and the role no more than to read the query and to write the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from pg_bridge.cli import map_options, map_progress, print_error
+from pg_bridge.errors import BudgetExceeded, EngineDenied, JobRunning, OptionError, PgBridgeError, RowError
+from pg_bridge.jobs.files import format_of
+from pg_bridge.jobs.opening import PATIENCE_S, OpenJob
+from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.report import summary
+from pg_bridge.jobs.running import Running, Stopped
+from pg_bridge.ledger.prices import has_prices
+from pg_bridge.options import Server
+from pg_bridge.options.values import CHOICES
+
+KEY_VARIABLE, ENDPOINT_VARIABLE, DSN_VARIABLE = "PG_BRIDGE_API_KEY", "PG_BRIDGE_ENDPOINT", "PG_BRIDGE_DSN"
+SOME_FAILED, BUDGET_USED_UP, IS_RUNNING, INTERRUPTED = 3, 4, 5, 130
+
+_STATUSES = {BudgetExceeded: BUDGET_USED_UP, JobRunning: IS_RUNNING}
+# In place of those that speak of SQL.
+_HINTS = {
+    BudgetExceeded: "What was answered is kept. Raise the limit, or take what there is with --on-budget null.",
+    EngineDenied: f"Put the key into {KEY_VARIABLE}, or into a file for --api-key-file.",
+    RowError: "Without --on-error fail such a row gets its reason in column error, and the others their answers.",
+}
+
+_DESCRIPTION = """\
+Ask one prompt about each row of a query, and write the answers into a table. Any PostgreSQL from 13 on, nothing
+installed in it, an ordinary role. Equal questions are asked once, and prompts are ordered so that the engine reuses
+what it has computed.
+
+Answers are committed on the way, each within a second or so. Stopped, killed or disconnected: started again, the same
+command asks only about rows that have no answer, whose cells have changed, or for which the prompt has.
+
+The target is made if it is not there: the key's columns, answer, model, digest (of what was asked), answered_at and
+error. One that is there needs these columns and a unique key of the same columns, and may have others.
+"""
+
+_EPILOG = f"""\
+examples:
+  export {ENDPOINT_VARIABLE}=http://127.0.0.1:8000        # and {KEY_VARIABLE}, if the engine wants a key
+  export PGSERVICE=shop                                  # or PGHOST, PGDATABASE …: as for psql
+
+  pg-bridge map --query 'SELECT id, title, review FROM reviews' --key id \\
+      --prompt 'Is {{review}} a kind thing to say of {{title}}?' --choices yes,no --into review_kind
+  the same with --dry-run                                what it would ask, take and cost; nothing is sent
+  the same with --limit 20                               the next 20 rows that have no answer
+  the same with --price-prompt 0.15 --price-completion 0.6 --max-cost 5
+  pg-bridge map … --type boolean --into 'insight.review' --answer-column is_kind
+  pg-bridge map … --schema '{{"type": "object", "required": ["city"]}}' --into review_city
+  pg-bridge map --from reviews.csv --prompt 'Is {{review}} kind?' --type boolean --into answered.csv
+  pg-bridge map --from reviews.jsonl --key id --prompt 'Is {{review}} kind?' --into review_kind
+  15 3 * * *  pg-bridge map … --log json >>/var/log/review_kind.log      in a crontab
+
+exit status:
+  0 every row has its answer; 1 failed; 2 wrong usage; {SOME_FAILED} some rows have an error instead of an answer;
+  {BUDGET_USED_UP} a budget is used up; {IS_RUNNING} another run is writing into the target; {INTERRUPTED} interrupted.
+  Whatever it is, answers that were written are kept.
+
+Keys and passwords are taken from the environment, a file (PGPASSFILE, --dsn-file, --api-key-file) or a service: what
+stands in a command line can be seen by everybody on the machine.
+"""  # noqa: S608 - a help text
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `map` to the command line."""
+    parser = subparsers.add_parser(
+        "map",
+        help="ask about each row of a query or a file, from beside the database",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_argument_group("what is asked about").add_mutually_exclusive_group(required=True)
+    source.add_argument("--query", metavar="SQL", help="the rows: a query that has each key once")
+    source.add_argument("--query-file", metavar="FILE", type=Path, help="the same, from a file")
+    source.add_argument("--from", metavar="FILE", dest="source", help="the rows: .csv, .jsonl or .parquet")
+    asked = parser.add_argument_group("what is asked")
+    prompt = asked.add_mutually_exclusive_group(required=True)
+    prompt.add_argument(
+        "--prompt", metavar="TEXT", help="{column} names what is sent; one that names none sends all but the key"
+    )
+    prompt.add_argument("--prompt-file", metavar="FILE", type=Path, help="the same, from a file")
+    asked.add_argument("--key", metavar="a,b", action="append", help="the columns that tell the rows apart")
+    asked.add_argument("--choices", metavar="a,b", help="the only answers allowed, or a JSON array of them")
+    asked.add_argument(
+        "--type",
+        choices=("text", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"),
+        help="of the answers (default: what the target's column is, or text)",
+    )
+    asked.add_argument("--schema", metavar="JSON|FILE", help="the JSON schema of an answer")
+    target = parser.add_argument_group("where answers go")
+    target.add_argument("--into", metavar="TABLE|FILE", required=True, help="a table, or a file as for --from")
+    target.add_argument("--answer-column", metavar="NAME", default="answer", help="(default: %(default)s)")
+    target.add_argument("--dsn", help=f"the database, as for psql (default: {DSN_VARIABLE}, or PGSERVICE, PGHOST …)")
+    target.add_argument("--dsn-file", metavar="FILE", type=Path, help="the same, from a file")
+    how = parser.add_argument_group("how")
+    how.add_argument("--endpoint", metavar="URL", help=f"the engine (default: {ENDPOINT_VARIABLE})")
+    how.add_argument("--api-key-file", metavar="FILE", type=Path, help=f"its key (default: {KEY_VARIABLE})")
+    how.add_argument("--dry-run", action="store_true", help="tell what it would ask, take and cost")
+    how.add_argument("--limit", metavar="ROWS", type=_count, help="ask about so many rows at most")
+    how.add_argument(
+        "--patience",
+        metavar="SECONDS",
+        type=float,
+        default=PATIENCE_S,
+        help="how long a database or an engine that is gone is waited for (default: %(default)g)",
+    )
+    how.add_argument("--ledger", metavar="FOLDER", type=Path, help="keep each answer there, too, at once")
+    how.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    how.add_argument("--log", choices=("json", "text"), help="lines instead of a bar: JSON on standard output")
+    map_options.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; returns the exit status that `--help` tells.
+
+    Raises:
+        OptionError: An argument is not valid.
+    """
+    server, record = _server(arguments), _record(arguments)
+    progress = map_progress.choose(quiet=arguments.quiet, log=arguments.log, server=server)
+    interrupts = _Interrupts()
+    job = OpenJob(
+        record,
+        server,
+        dsn=_dsn(arguments),
+        ledger=arguments.ledger,
+        limit=arguments.limit,
+        patience_s=arguments.patience,
+        tell=progress.tell,
+        say=progress.say,
+        check=interrupts.check,
+    )
+    with interrupts.taken(), job:
+        try:
+            running = job.open(is_rehearsal=arguments.dry_run)
+            if arguments.dry_run:
+                _rehearse(running, progress, as_json=arguments.log == "json")
+                return 0
+            report = running.run()
+        except (Stopped, KeyboardInterrupt):
+            done = f"{summary(job.report, server, record.target)} " if job.report else ""
+            progress.end("stopped", job.report, f"{done}Interrupted: the same command goes on.")
+            return INTERRUPTED
+        except PgBridgeError as error:
+            progress.end("failed", job.report, error.message)
+            error.hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), error.hint)
+            print_error(error)
+            return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 1)
+        progress.end("done", report, summary(report, server, record.target))
+        return BUDGET_USED_UP if report.not_asked else SOME_FAILED if report.failed else 0
+
+
+def _rehearse(running: Running, progress: map_progress.Progress, *, as_json: bool) -> None:
+    """Tell what it would ask, take and cost."""
+    found = running.foresee()
+    report = running.report
+    figures = {"rows": report.read, "rows_known": report.known, "rows_asked": found.rows, **asdict(found)}
+    figures["rows"] = report.read
+    if as_json:
+        print(json.dumps(figures), flush=True)
+        return
+    progress.end("done", report, "")
+    for name, value in figures.items():
+        if value is not None:
+            print(f"{name + ':':<18} {format(value, ',') if isinstance(value, int) else value}")
+
+
+class _Interrupts:
+    """Whether somebody has asked to end: by Ctrl-C or SIGTERM, once. A second time is not waited for."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def check(self) -> None:
+        """Raise `Stopped` once it has come."""
+        if self._came:
+            raise Stopped
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take these signals in this block."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._take) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = True
+
+
+def _record(arguments: argparse.Namespace) -> JobRecord:
+    is_file, into_file = arguments.source is not None, format_of(arguments.into) is not None
+    if is_file and format_of(arguments.source) is None:
+        raise OptionError(f"{arguments.source} is no .csv, .jsonl or .parquet file")
+    key = tuple(name for text in arguments.key or () for name in next(csv.reader([text], skipinitialspace=True), []))
+    if not key and not into_file:
+        raise OptionError(
+            "--key is missing: a table of answers needs what tells its rows apart", hint="For example --key id."
+        )
+    source = arguments.source or arguments.query
+    if arguments.query_file is not None:
+        source = _file_text(arguments.query_file)
+    schema = arguments.schema or ""
+    if schema and not schema.lstrip().startswith("{"):
+        schema = _file_text(Path(schema))
+    if schema and arguments.type not in (None, "json"):
+        raise OptionError("--schema is for answers of --type json")
+    return JobRecord(
+        source=source,
+        prompt=_file_text(arguments.prompt_file).rstrip("\n") if arguments.prompt_file else arguments.prompt,
+        target=arguments.into,
+        key=key,
+        is_file=is_file,
+        into_file=into_file,
+        type=arguments.type or "",
+        schema=schema,
+        answer_column=arguments.answer_column,
+        options={**map_options.call_arguments(arguments), "choices": _choices(arguments.choices)},
+    )
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    endpoint = arguments.endpoint or os.environ.get(ENDPOINT_VARIABLE)
+    if not endpoint:
+        raise OptionError("there is no engine", hint=f"Give --endpoint http://…, or set {ENDPOINT_VARIABLE}.")
+    options = {"endpoint": endpoint, **map_options.server_texts(arguments)}
+    key = _file_text(arguments.api_key_file).strip() if arguments.api_key_file else os.environ.get(KEY_VARIABLE)
+    if key:
+        options["api_key"] = key
+    server = Server.from_options("engine", options)
+    if arguments.option_max_cost is not None and not has_prices(server):
+        raise OptionError("a cost is limited, and there are no prices", hint="Give --price-prompt, --price-completion.")
+    return server
+
+
+def _dsn(arguments: argparse.Namespace) -> str:
+    if arguments.dsn_file is not None:
+        return _file_text(arguments.dsn_file).strip()
+    return str(arguments.dsn or os.environ.get(DSN_VARIABLE, ""))
+
+
+def _choices(text: str | None) -> list[str]:
+    if text is None:
+        return []
+    try:
+        return list(CHOICES.of_text(text))
+    except ValueError:
+        raise OptionError("invalid value for --choices", hint=f"It must be {CHOICES.expects}.") from None
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path} is not UTF-8") from error
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number

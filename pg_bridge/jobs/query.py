@@ -1,0 +1,269 @@
+"""The reading side of a query: its rows in the order of their key, each page a short transaction of its own.
+
+In: a query and its key. Out: `Item`s. Where the key has an index that gives the rows in order, each page begins behind
+the last one's end; where it has none, a cursor WITH HOLD has the server keep the result, which takes one transaction as
+long as the query itself, and none while anything is asked. In either order two rows of one key are neighbours, and so
+are found; a NULL in a key is found before anything is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pg_bridge.asking.prompt import columns_hint
+from pg_bridge.errors import JobError, KeyFault, OptionError, QueryError, UnknownColumn
+from pg_bridge.foreign.answers import ColumnType
+from pg_bridge.jobs.database import Connection, Database, first_line, identifiers
+from pg_bridge.jobs.record import Item, digest_of
+
+FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 500, 10_000
+PAGE_CHARS = 8_000_000  # what a page is to have, so that rows of a megabyte come a few at a time
+DEAR = 10  # pages that cost so many times what the whole query does are not read one by one
+_CURSOR = "pg_bridge_map"
+_TAIL = re.compile(r"[;\s]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    type: ColumnType
+    table: int
+    number: int
+
+
+class QueryReading:
+    """Reads a query.
+
+    Args:
+        database: Where.
+        query: One that returns rows.
+        key: The columns that tell them apart.
+        whole: Whether items are to have all columns of their rows.
+
+    Attributes:
+        columns: Of the query.
+        expected_rows: By PostgreSQL's planner.
+        is_paged: Whether the key has an index that gives the rows in order.
+    """
+
+    def __init__(self, database: Database, query: str, key: Sequence[str], *, whole: bool = False) -> None:
+        self.columns: tuple[str, ...] = ()
+        self.expected_rows: int | None = None
+        self.is_paged = False
+        self._database = database
+        self._query = _TAIL.sub("", query)
+        self._key = tuple(key)
+        self._whole = whole
+        self._types: dict[str, ColumnType] = {}
+        self._sent: Sequence[str] = ()
+        self._context = b""
+        self._last: tuple[str, ...] | None = None
+        self._held_by = 0  # the generation of the connection that has the cursor
+        self._page_rows = FIRST_PAGE_ROWS
+        self._is_over = False
+
+    def open(self) -> None:
+        """Look at the query without reading it, and at its keys.
+
+        Raises:
+            QueryError: It is not one query that returns rows.
+            UnknownColumn: It lacks a column of the key.
+            KeyFault: A key is NULL.
+            JobError: PostgreSQL refused it.
+        """
+        described = self._database.run(self._describe)
+        self.columns = tuple(column.name for column in described)
+        for name in self._key:
+            if name not in self.columns:
+                raise UnknownColumn(f'the query has no column "{name}"', hint=columns_hint(name, self.columns))
+            if self.columns.count(name) > 1:
+                raise OptionError(f'the query has more than one column named "{name}"', hint="Rename one, with AS.")
+        self._types = {column.name: column.type for column in described}
+        if self._key:
+            self._database.run(lambda connection: self._plan(connection, described))
+
+    def key_types(self) -> list[ColumnType]:
+        """The types of the key's columns."""
+        return [self._types[name] for name in self._key]
+
+    def begin(self, sent: Sequence[str], context: bytes) -> None:
+        """As in `Reading`."""
+        self._sent, self._context = sent, context
+        self._last, self._held_by, self._is_over = None, 0, False
+
+    def fetch(self) -> list[Item]:
+        """As in `Reading`: a page.
+
+        Raises:
+            KeyFault: Two rows have one key, or a key is NULL.
+            JobError: PostgreSQL failed.
+        """
+        if self._is_over:
+            return []
+        page = self._database.run(self._page if self.is_paged else self._held_page)
+        self._is_over = len(page) < self._page_rows
+        self._adapt(page)
+        return list(self._items(page))
+
+    def _items(self, page: Sequence[tuple[Any, ...]]) -> Iterator[Item]:
+        keys, context, last = len(self._key), self._context, self._last
+        for row in page:
+            key, text = row[:keys], row[keys]
+            if keys:
+                if key == last:
+                    raise KeyFault(
+                        f"two rows of the query have the same key ({', '.join(self._key)})",
+                        hint="Name with --key what tells its rows apart, or write a query that has each once.",
+                    )
+                if None in key:
+                    raise _null_key(self._key)
+                last = key
+            yield Item(key, text, row[keys + 1] if self._whole else "", digest_of(context, text))
+        self._last = last if keys else None
+
+    def _adapt(self, page: Sequence[tuple[Any, ...]]) -> None:
+        chars = sum(len(cell) for row in page for cell in row if cell is not None)
+        if page:
+            fits = int(PAGE_CHARS / max(1.0, chars / len(page)))
+            self._page_rows = max(1, min(fits, 2 * self._page_rows, MOST_PAGE_ROWS))
+
+    # -- statements
+
+    def _from(self) -> sql.Composed:
+        return sql.SQL("FROM ({}\n) AS q").format(sql.SQL(self._query))  # the user's own words
+
+    def _select(self) -> sql.Composed:
+        cells = [
+            *(sql.SQL("{}::text").format(sql.Identifier("q", name)) for name in self._key),
+            sql.SQL("row_to_json(sent.*)::text"),
+            *([sql.SQL("row_to_json(q.*)::text")] if self._whole else []),
+        ]
+        sent = sql.SQL("CROSS JOIN LATERAL (SELECT {}) AS sent").format(identifiers(self._sent, "q"))
+        return sql.SQL("SELECT {} {} {}").format(sql.SQL(", ").join(cells), self._from(), sent)
+
+    def _behind(self, operator: str, values: Sequence[sql.Composable]) -> sql.Composable:
+        """A condition for the rows from a key on; none where there are no values of one."""
+        if not values:
+            return sql.SQL("")
+        cast = [
+            sql.SQL("{}::{}").format(value, sql.SQL(self._types[name].name))  # as PostgreSQL itself writes the type
+            for name, value in zip(self._key, values, strict=True)
+        ]
+        return sql.SQL(" WHERE ({}) {} ({})").format(
+            identifiers(self._key, "q"), sql.SQL(operator), sql.SQL(", ").join(cast)
+        )
+
+    def _page(self, connection: Connection) -> list[tuple[Any, ...]]:
+        """The next page, by the key: from the last row on, so that another of the same key is seen."""
+        values = self._last or ()
+        condition = self._behind(">=", [sql.SQL(f"${i}") for i in range(1, len(values) + 1)])
+        more = 1 if values else 0
+        statement = sql.SQL("{}{} ORDER BY {} LIMIT {}").format(
+            self._select(), condition, identifiers(self._key, "q"), sql.Literal(self._page_rows + more)
+        )
+        rows = connection.execute(statement, list(values)).fetchall()
+        if more and rows and rows[0][: len(self._key)] == self._last:
+            return rows[1:]
+        return rows[: self._page_rows]
+
+    def _held_page(self, connection: Connection) -> list[tuple[Any, ...]]:
+        """The next page, of a cursor that outlives its transaction."""
+        if self._held_by != self._database.generation:
+            condition = self._behind(">", [sql.Literal(value) for value in self._last or ()])  # it takes no parameters
+            order: sql.Composable = sql.SQL("")
+            if self._key:
+                missing = sql.SQL(" OR ").join(
+                    sql.SQL("{} IS NULL").format(sql.Identifier("q", name)) for name in self._key
+                )
+                order = sql.SQL(" ORDER BY {} DESC, {}").format(missing, identifiers(self._key, "q"))
+            elif self._held_by:
+                raise JobError(
+                    "the connection was lost while rows without a key were read",
+                    sqlstate="08006",
+                    hint="Start it again; with --key it goes on where it was.",
+                )
+            statement = sql.SQL("DECLARE {} NO SCROLL CURSOR WITH HOLD FOR {}{}{}").format(
+                sql.Identifier(_CURSOR), self._select(), condition, order
+            )
+            connection.execute(sql.SQL("CLOSE ALL"))
+            connection.execute(statement)
+            self._held_by = self._database.generation
+        fetch = sql.SQL("FETCH FORWARD {} FROM {}").format(sql.Literal(self._page_rows), sql.Identifier(_CURSOR))
+        return connection.execute(fetch).fetchall()
+
+    def _describe(self, connection: Connection) -> list[_Column]:
+        try:
+            cursor = connection.execute(sql.SQL("SELECT q.* {} LIMIT 0").format(self._from()))
+        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedFunction) as error:
+            hint = error.diag.message_hint or "It must be one SELECT, and may not have a statement behind it."
+            raise QueryError(f"the query cannot be read: {first_line(error)}", hint=hint) from None
+        found = cursor.pgresult
+        assert found is not None  # noqa: S101 - it has been executed; for the type checker
+        described = []
+        for i in range(found.nfields):
+            oid, typmod = found.ftype(i), found.fmod(i)
+            row = connection.execute("SELECT format_type($1::oid, $2::int)", [oid, typmod]).fetchone()
+            type_ = ColumnType(oid, typmod, str(row[0]) if row else "")
+            name = (found.fname(i) or b"").decode(connection.info.encoding)
+            described.append(_Column(name, type_, found.ftable(i), found.ftablecol(i)))
+        return described
+
+    def _plan(self, connection: Connection, described: Sequence[_Column]) -> None:
+        """Choose how to read, by what PostgreSQL's planner says that it costs, and look for keys that are NULL."""
+        whole = _explain(connection, sql.SQL("SELECT q.* {}").format(self._from()))
+        paged = _explain(
+            connection,
+            sql.SQL("SELECT q.* {} ORDER BY {} LIMIT {}").format(
+                self._from(), identifiers(self._key, "q"), sql.Literal(MOST_PAGE_ROWS)
+            ),
+        )
+        self.expected_rows = int(whole["Plan Rows"])
+        pages = self.expected_rows // MOST_PAGE_ROWS + 1
+        self.is_paged = pages == 1 or pages * float(paged["Total Cost"]) <= DEAR * float(whole["Total Cost"])
+        if self.is_paged and not _never_null(connection, [c for c in described if c.name in self._key], whole):
+            missing = sql.SQL(" OR ").join(
+                sql.SQL("{} IS NULL").format(sql.Identifier("q", name)) for name in self._key
+            )
+            found = connection.execute(sql.SQL("SELECT {} WHERE {} LIMIT 1").format(self._from(), missing))
+            if found.fetchone() is not None:
+                raise _null_key(self._key)
+
+
+def _explain(connection: Connection, query: sql.Composable) -> Mapping[str, Any]:
+    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(query)).fetchone()
+    found = row[0] if row else "[]"
+    plan: Mapping[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    return plan
+
+
+def _never_null(connection: Connection, key: Sequence[_Column], plan: Mapping[str, Any]) -> bool:
+    """Whether a key's columns are those of tables that have no NULL in them, and nothing in the plan adds one."""
+    if _adds_nulls(plan) or not all(column.table and column.number for column in key):
+        return False
+    found = connection.execute(
+        "SELECT bool_and(a.attnotnull) FROM unnest($1::oid[], $2::int[]) AS k (relation, number) "
+        "JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.relation AND a.attnum = k.number",
+        [[column.table for column in key], [column.number for column in key]],
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def _adds_nulls(plan: Mapping[str, Any]) -> bool:
+    """Whether there is an outer join in a plan, or an aggregate over several sets of columns."""
+    joins = plan.get("Join Type") in ("Left", "Right", "Full")
+    return joins or "Grouping Sets" in plan or any(map(_adds_nulls, plan.get("Plans", ())))
+
+
+def _null_key(key: Sequence[str]) -> KeyFault:
+    return KeyFault(
+        f"a row of the query has NULL in its key ({', '.join(key)})",
+        sqlstate="23502",
+        hint="Leave such rows out, with WHERE … IS NOT NULL, or name another key.",
+    )

@@ -1,0 +1,227 @@
+"""The writing side of a table: made or checked before a question is asked, written in committed parts.
+
+In: the target's name, the key's columns and their types. Out: rows of key, answer, model, digest, time, error. A part
+goes by COPY into a temporary table and from there, in the same transaction, by an upsert: so it may be written twice.
+What stands in the table with the digest of what would be asked now is not asked again. One run at a time writes into a
+table: an advisory lock keeps a second one out. Nothing is ever deleted, and no column changed but those named above.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from psycopg import sql
+
+from pg_bridge.errors import JobRunning
+from pg_bridge.foreign.answers import TEXT, ColumnType
+from pg_bridge.jobs import target
+from pg_bridge.jobs.answers import Form, form_of
+from pg_bridge.jobs.database import Connection, Database, identifiers
+from pg_bridge.jobs.record import ANSWERED_AT, DIGEST, ERROR, MODEL, Done, Item, JobRecord
+from pg_bridge.jobs.target import Target
+
+LOCK_WITHIN_S = 10.0  # a run that was killed leaves a backend behind, which may be at a statement
+_LOCK = 0x70675F62 << 32
+_STAGE = "pg_bridge_stage"
+
+
+class TableWriting:
+    """Writes into a table.
+
+    Args:
+        database: Where it is.
+        job: What is written; its target is the table's name, as SQL has it.
+        choices: The only answers allowed; empty for any.
+        key_types: Of the key's columns; None where they are known only by the table.
+        check: Called while it waits; raises to stop.
+
+    Attributes:
+        model: The model that answers, to be set before anything is written.
+        wanted_model: If answers of other models do not count, the one that does.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        job: JobRecord,
+        choices: Sequence[str],
+        key_types: Sequence[ColumnType] | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model = ""
+        self.wanted_model: str | None = None
+        self._database = database
+        self._job = job
+        self._choices = choices
+        self._key_types = key_types
+        self._check = check
+        self._form: Form | None = None
+        self._found: Target | None = None
+        self._locked_by = 0  # the generation of the connection that has the lock
+        self._staged_by = 0  # the same of the temporary table
+        self._is_empty = False
+
+    @property
+    def form(self) -> Form:
+        """What answers look like."""
+        assert self._form is not None  # noqa: S101 - open() comes first; for the type checker
+        return self._form
+
+    def open(self, *, is_rehearsal: bool = False) -> None:
+        """Make the table, or see that it can take the answers, and keep other runs out of it.
+
+        Args:
+            is_rehearsal: Whether nothing will be written: then nothing is made and nobody kept out.
+
+        Raises:
+            TargetError: It lacks a column or a key, or is no table.
+            NotPermitted: The role may not write into it, or not make it.
+            JobRunning: Another run writes into it.
+        """
+        name = self._job.target
+        found = self._database.run(lambda connection: target.look(connection, name))
+        if found is None:
+            types = self._key_types or [ColumnType(TEXT, -1, "text")] * len(self._job.key)
+            self._form = form = form_of(self._job, self._choices)
+            if is_rehearsal:
+                return
+            self._database.run(lambda connection: target.create(connection, self._job, types, form.column))
+            found = self._database.run(lambda connection: target.look(connection, name))
+        assert found is not None  # noqa: S101 - it has been made; for the type checker
+        self._found = there = found
+        self._form = self._database.run(
+            lambda connection: target.check(connection, there, self._job, self._choices, self._key_types)
+        )
+        if not is_rehearsal:
+            self._lock()
+
+    def begin(self) -> None:
+        """As in `Writing`."""
+        if self._found is not None:
+            name = sql.SQL(self._found.name)
+            empty = sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(name)
+            self._is_empty = self._database.run(lambda connection: connection.execute(empty).fetchone()) == (True,)
+
+    def unknown(self, items: Sequence[Item]) -> list[Item]:
+        """As in `Writing`.
+
+        Raises:
+            JobError: PostgreSQL failed.
+        """
+        if self._found is None or self._is_empty or not items:
+            return list(items)
+        known = self._database.run(lambda connection: self._digests(connection, items))
+        return [item for i, item in enumerate(items) if known.get(i) != item.digest]
+
+    def write(self, done: Sequence[Done]) -> None:
+        """As in `Writing`.
+
+        Raises:
+            JobError: PostgreSQL refused it.
+        """
+        is_written = False
+        while not is_written:
+            self._lock()
+            is_written = self._database.run(lambda connection: self._write(connection, done))
+
+    def finish(self) -> None:
+        """As in `Writing`."""
+
+    def close(self) -> None:
+        """As in `Writing`; the lock goes with the connection."""
+        self._database.close()
+
+    def _lock(self) -> None:
+        """Keep other runs out; after a new connection anew, past what the old one may have left behind."""
+        until = time.monotonic() + LOCK_WITHIN_S
+        while not self._database.run(self._try_lock):
+            if time.monotonic() > until:
+                name = self._found.name if self._found else self._job.target
+                raise JobRunning(
+                    f"another run is writing into table {name}",
+                    hint="Wait for its end. pg_locks has its process, as an advisory lock of this database.",
+                )
+            self._check()
+            time.sleep(0.1)
+
+    def _try_lock(self, connection: Connection) -> bool:
+        if self._locked_by == self._database.generation:
+            return True
+        number = _LOCK | (self._found.oid if self._found else 0)
+        row = connection.execute("SELECT pg_try_advisory_lock($1::bigint)", [number]).fetchone()
+        if row and row[0]:
+            self._locked_by = self._database.generation
+            return True
+        for pid in self._database.pids[:-1]:  # a backend of ours, which does not know yet that we are gone
+            connection.execute(
+                "SELECT pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l WHERE l.locktype = 'advisory' "
+                "AND l.pid = $1::int AND (l.classid::bigint << 32 | l.objid::bigint) = $2::bigint",
+                [pid, number],
+            )
+        return False
+
+    def _digests(self, connection: Connection, items: Sequence[Item]) -> dict[int, str]:
+        """By the place of the item, the digests of what is answered."""
+        assert self._found is not None  # noqa: S101 - unknown() has looked; for the type checker
+        arrays = sql.SQL(", ").join(
+            sql.SQL("{}::text[]").format(sql.SQL(f"${i}")) for i in range(1, len(self._job.key) + 1)
+        )
+        names = [f"k{i}" for i in range(len(self._job.key))]
+        equal = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}::{}").format(sql.Identifier("t", name), sql.Identifier("i", of), sql.SQL(type_.name))
+            for name, of in zip(self._job.key, names, strict=True)
+            for type_ in [self._found.columns[name]]
+        )
+        statement = sql.SQL(
+            "SELECT i.place - 1, t.{digest} FROM unnest({arrays}) WITH ORDINALITY AS i ({names}, place) "
+            "JOIN {table} AS t ON {equal} "
+            "WHERE t.{answer} IS NOT NULL AND (${model}::text IS NULL OR t.{of} = ${model})"
+        ).format(
+            digest=sql.Identifier(DIGEST),
+            arrays=arrays,
+            names=identifiers(names),
+            table=sql.SQL(self._found.name),
+            equal=equal,
+            answer=sql.Identifier(self._job.answer_column),
+            of=sql.Identifier(MODEL),
+            model=sql.Literal(len(names) + 1),
+        )
+        keys: list[Any] = [list(column) for column in zip(*(item.key for item in items), strict=True)]
+        return dict(connection.execute(statement, [*keys, self.wanted_model]).fetchall())
+
+    def _write(self, connection: Connection, done: Sequence[Done]) -> bool:
+        """Write a part; whether that could be done, which it cannot on a new connection before that has the lock."""
+        if self._locked_by != self._database.generation:
+            return False
+        assert self._found is not None  # noqa: S101 - open() has made it; for the type checker
+        columns = [*self._job.key, self._job.answer_column, DIGEST, ERROR]
+        if self._staged_by != self._database.generation:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(sql.Identifier(_STAGE)))
+            connection.execute(
+                sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA").format(
+                    sql.Identifier(_STAGE), identifiers(columns), sql.SQL(self._found.name)
+                )
+            )
+            self._staged_by = self._database.generation
+        stage = sql.Identifier("pg_temp", _STAGE)
+        copy = sql.SQL("COPY {} ({}) FROM STDIN").format(stage, identifiers(columns))
+        set_ = sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+            for name in (self._job.answer_column, DIGEST, ERROR, MODEL, ANSWERED_AT)
+        )
+        upsert = sql.SQL("INSERT INTO {} ({}) SELECT {}, $1, now() FROM {} ON CONFLICT ({}) DO UPDATE SET {}").format(
+            sql.SQL(self._found.name),
+            identifiers([*columns, MODEL, ANSWERED_AT]),
+            identifiers(columns),
+            stage,
+            identifiers(self._job.key),
+            set_,
+        )
+        with connection.transaction(), connection.cursor() as cursor:
+            with cursor.copy(copy) as rows:
+                for each in done:
+                    rows.write_row((*each.key, each.answer, each.digest, each.error))
+            cursor.execute(upsert, [self.model])
+        return True
