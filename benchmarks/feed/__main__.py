@@ -42,20 +42,22 @@ def main() -> int:
         report.add("", "The model beside what was measured on an H200, with the client of those runs:")
         report.add(*fit.lines(list(fit.modelled(fit.asked(), H200_8B, H200_1B))))
     report.add("", *EXPLAINED)
+    found: list[Fed] = []
     if VIRTUAL in arguments.parts:
-        _in_virtual_time([engine.whole().fewer(arguments.rows) for engine in engines], arguments.seed, report)
+        found = _in_virtual_time([engine.whole().fewer(arguments.rows) for engine in engines], arguments.seed, report)
     if CLOCK in arguments.parts:
         found = _beside_a_clock([engine.fewer(arguments.rows) for engine in engines], arguments, report)
-        if arguments.charts and (drawn := [each for each in found if each.engine == MAIN.name]):
-            note = f"{MAIN.name}, by the model fitted to runs on an H200; filters; python -m benchmarks.feed"
-            report.add("", f"drawn: {draw(drawn, arguments.charts, note).name}")
+    if arguments.charts and (drawn := [each for each in found if each.engine == MAIN.name]):
+        clock = "beside a clock" if CLOCK in arguments.parts else "in virtual time"
+        note = f"{MAIN.name}, by the model fitted to runs on an H200, {clock}; filters; python -m benchmarks.feed"
+        report.add("", f"drawn: {draw(drawn, arguments.charts, note).name}")
     if VLLM in arguments.parts:
         for line in real.lines(arguments.vllm_rows, arguments.seed):
             report.add(line)
     return report.close()
 
 
-def _in_virtual_time(engines: Sequence[FedEngine], seed: int, report: Report) -> None:
+def _in_virtual_time(engines: Sequence[FedEngine], seed: int, report: Report) -> list[Fed]:
     report.add(
         "", "In virtual time, by pg_bridge's pacing; prompts are all there, tokens are Tekken's, no SQL, no HTTP:"
     )
@@ -66,6 +68,7 @@ def _in_virtual_time(engines: Sequence[FedEngine], seed: int, report: Report) ->
             report.add(*table_lines(of_table))
             found += of_table
     report.add(*verdicts(found, "in virtual time"))
+    return found
 
 
 def _beside_a_clock(engines: Sequence[FedEngine], arguments: argparse.Namespace, report: Report) -> list[Fed]:

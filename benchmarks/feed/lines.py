@@ -18,13 +18,14 @@ LEAST_ROWS_PER_S = 2000
 
 _HEAD = (
     f"  {'way':<28}{'seconds':>9}{'floor':>8}{'x floor':>9}{'front':>8}{'busy':>7}{'render':>8}{'rows/s':>9}"
-    f"{'computed':>11}{'orig./it':>10}{'paper':>7}"
+    f"{'computed':>11}{'orig./it':>10}{'paper':>7}{'cpu':>7}"
 )
 EXPLAINED = (
     "floor:    s that the computed tokens take in full steps, one prompt's rendering and one answer's steps included",
     "front:    s that the API servers need to render and answer all of it, if all of them have work all the time",
     "busy:     share of the seconds in which the engine has a step on;  render: the same of an API server",
     "orig./it: seconds of the original order over the way's;  paper: the same of GGR in the paper, on one L4",
+    "cpu:      CPU seconds of the process that asked, a backend or a direct client; what other work does not disturb",
 )
 
 
@@ -56,6 +57,7 @@ def table_lines(fed: Sequence[Fed]) -> Iterator[str]:
             f"  {each.way:<28}{each.seconds:>9.2f}{each.floor_s:>8.2f}{each.above_floor:>9.2f}{each.front_s:>8.2f}"
             f"{each.busy:>7.0%}{each.rendering_s / each.seconds:>8.0%}{each.rows / each.seconds:>9.0f}"
             f"{each.computed_tokens:>11,}{original / each.seconds:>10.2f}{paper or '':>7}"
+            + (f"{each.cpu_s:>7.2f}" if each.cpu_s is not None else "")
         )
 
 

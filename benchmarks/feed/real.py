@@ -6,14 +6,13 @@ CPU seconds tell who needed them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 
-from benchmarks.feed.runs import FED_WAYS, workload
+from benchmarks.feed.runs import FED_WAYS, cpu_seconds, workload
 from benchmarks.hosts import make_hosts
 from benchmarks.paper.runs import fill, run
 from benchmarks.paper.ways import ORIGINAL
@@ -46,9 +45,9 @@ def lines(rows: int, seed: int) -> Iterator[str]:
                 yield _HEAD
             original = 0.0
             for way in FED_WAYS:
-                before = cpu_seconds(engine.pid)
+                before = group_seconds(engine.pid)
                 found = run(asked, way, server, connection)
-                front_s, core_s = (now - then for now, then in zip(cpu_seconds(engine.pid), before, strict=True))
+                front_s, core_s = (now - then for now, then in zip(group_seconds(engine.pid), before, strict=True))
                 original = found.seconds if way.name == ORIGINAL else original
                 if not warming:
                     yield (
@@ -58,7 +57,7 @@ def lines(rows: int, seed: int) -> Iterator[str]:
                     )
 
 
-def cpu_seconds(group: int) -> tuple[float, float]:
+def group_seconds(group: int) -> tuple[float, float]:
     """CPU seconds of a vLLM's processes: those that serve HTTP, and the engine's own.
 
     Args:
@@ -68,13 +67,11 @@ def cpu_seconds(group: int) -> tuple[float, float]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            seconds = cpu_seconds(int(folder.name)) if int(rest.split()[2]) == group else 0.0
         except OSError:  # it has just ended
             continue
-        fields = rest.split()
-        if int(fields[2]) == group:
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            if _ENGINE_CORE in name:
-                core += seconds
-            else:
-                front += seconds
+        if _ENGINE_CORE in name:
+            core += seconds
+        else:
+            front += seconds
     return front, core

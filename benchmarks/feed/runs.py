@@ -7,8 +7,10 @@ and HTTP are real, and so is the time; the engine alone is the model of `pg_brid
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -47,6 +49,7 @@ class Fed:
         rendering_s: Seconds in which an API server had work.
         floor_s: What the computed tokens take in full steps, after one prompt was rendered and before one is answered.
         front_s: What the API servers need for the prompts if all have work all the time.
+        cpu_s: CPU seconds of the process that asked, a backend or this one; None in virtual time.
     """
 
     engine: str
@@ -61,6 +64,7 @@ class Fed:
     rendering_s: float
     floor_s: float
     front_s: float
+    cpu_s: float | None = None
 
     @property
     def above_floor(self) -> float:
@@ -122,7 +126,10 @@ def _feed(engine: FedEngine, asked: Workload, way: Way, endpoint: str, connectio
     speed = engine.speed
     tell(endpoint, speed)
     earlier = told_by(endpoint)["queried_tokens"]  # counters go on
+    pid = os.getpid() if way.order else connection.info.backend_pid
+    before_s = cpu_seconds(pid)
     run = ask(asked, way, Server("double", endpoint), connection)
+    cpu_s = cpu_seconds(pid) - before_s
     told = told_by(endpoint)
     if told["answered"] != run.asked:
         raise RuntimeError(f"{engine.name}, {asked.name}, {way.name}: {told['answered']} answers, not {run.asked}")
@@ -138,7 +145,14 @@ def _feed(engine: FedEngine, asked: Workload, way: Way, endpoint: str, connectio
         computed_tokens=told["computed_tokens"],
         busy_s=told["busy_s"],
         rendering_s=told["render_busy_s"],
+        cpu_s=cpu_s,
     )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that a process of this machine has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def fed(engine: FedEngine, table: str, way: str, rows: int, *, requests: int, **figures: Any) -> Fed:  # noqa: ANN401 - Fed's
