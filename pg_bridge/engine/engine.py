@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from types import TracebackType
@@ -22,12 +21,13 @@ from weakref import WeakSet
 from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import Unreadable, malformed, silent
-from pg_bridge.engine.flight import Flight, Numbered, SamplingOf, pace_of
+from pg_bridge.engine.flight import Flight, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import Tally
 from pg_bridge.engine.models import find_model
-from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
+from pg_bridge.engine.queue import PromptQueue
+from pg_bridge.engine.records import Completion, Model, Numbered, Portion, Sampling, Usage
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.waiting import Acquaintance, Notice
 from pg_bridge.options import Server
@@ -65,66 +65,6 @@ class _OfThisThread(threading.local):
 
 
 _RUNNING = _OfThisThread()
-
-
-class _Source:
-    """The prompts that wait for room, numbered as they are pulled."""
-
-    def __init__(self, portions: Iterator[Portion]) -> None:
-        self._portions = portions
-        self._made: deque[Iterator[str]] = deque()
-        self._put_back: Numbered = []
-        self._index = 0
-        self.waiting = 0
-        self.is_ahead = False
-        self.ended = False
-
-    def make_more(self) -> None:
-        """Make the next portion, which may take long."""
-        portion = next(self._portions, None)
-        if portion is None:
-            self.ended = True
-        else:
-            self._made.append(portion.prompts)
-            self.waiting += portion.size
-            self.is_ahead = portion.is_ahead
-
-    def pull(self, most: int) -> Numbered:
-        """Take at most so many of the prompts that wait; first those that were put back, and no others with them."""
-        if self._put_back:
-            batch, self._put_back = self._put_back[:most], self._put_back[most:]
-            self.waiting = max(0, self.waiting - len(batch))
-            return batch
-        batch = []
-        while self._made and len(batch) < most:
-            prompt = next(self._made[0], None)
-            if prompt is None:
-                self._made.popleft()
-            else:
-                batch.append((self._index, prompt))
-                self._index += 1
-        self.waiting = max(0, self.waiting - len(batch)) if self._made else 0
-        return batch
-
-    def put_back(self, batch: Numbered) -> None:
-        """Let prompts that were pulled wait again, before all others."""
-        self._put_back[:0] = batch
-        self.waiting += len(batch)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether prompts wait that were to be sent already."""
-        return bool(self._put_back)
-
-    @property
-    def is_dry(self) -> bool:
-        """Whether no portion is left that may have a prompt."""
-        return not (self._made or self._put_back)
-
-    def is_ready(self, most: int, eager: bool) -> bool:
-        """Whether prompts should be sent now; where all will be asked, requests are filled."""
-        whole = not eager or self.ended or self.is_ahead or self.is_stopped or self.waiting >= most
-        return whole and not self.is_dry
 
 
 class Engine:
@@ -168,7 +108,7 @@ class Engine:
         self._estimate = Estimate()
         self._ask_gate_at = 0.0
         self._has_batch_endpoint = True
-        self._source: _Source | None = None
+        self._source: PromptQueue | None = None
         self._flight: Flight | None = None  # of the run that is on
         self._landed: Callable[[list[Completion]], None] | None = None  # as above
         self._model: Model | None = None
@@ -213,7 +153,7 @@ class Engine:
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
-        self._source = source = _Source(portions)
+        self._source = source = PromptQueue(portions)
         self._landed = landed
         try:
             size = pace_of(self._server, eager).request_size
@@ -235,7 +175,12 @@ class Engine:
             self.close()
 
     def _complete(
-        self, first: Numbered, source: _Source, sampling_of: SamplingOf, ends_run: Callable[[int], bool], eager: bool
+        self,
+        first: Numbered,
+        source: PromptQueue,
+        sampling_of: SamplingOf,
+        ends_run: Callable[[int], bool],
+        eager: bool,
     ) -> Iterator[Completion | None]:
         turns, client = self._open()
         flight = Flight(

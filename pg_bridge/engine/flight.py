@@ -34,7 +34,7 @@ from pg_bridge.engine.metrics import Tally, read_counters, read_load
 from pg_bridge.engine.models import find_model, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
-from pg_bridge.engine.records import Completion, Model, Sampling
+from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.trial import Trial
 from pg_bridge.options import Server
@@ -45,7 +45,6 @@ SETTLE_STEP_S = 0.02
 FIRST_LOOK_S = 0.1  # at how full the engine is
 LOOKS_EVERY_S = 0.5
 
-Numbered = list[tuple[int, str]]  # (index, prompt)
 SamplingOf = Callable[[int], Sampling]
 """How the prompt of an index is to be answered."""
 

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+Numbered = list[tuple[int, str]]
+"""Prompts with their numbers: 0-based places in the order in which they were made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
