@@ -168,7 +168,8 @@ class Client:
             self._usage.requests += body is not None
             status, answer, told_s = await self._connected(method, path, body, most_bytes, is_counted=body is not None)
             if status == 200:
-                self.waiting.answer()
+                if body is not None:
+                    self.waiting.answer()
                 return answer
             if status not in RETRIED_STATUSES:
                 raise Refused(status, answer)

@@ -34,7 +34,7 @@ class Acquaintance:
     """What is known of an engine from one run to the next.
 
     Attributes:
-        has_answered: Whether it ever did.
+        has_answered: Whether it ever answered a prompt.
     """
 
     has_answered: bool = False
@@ -74,7 +74,7 @@ class Waiting:
         self._since_s = None
 
     def answer(self) -> None:
-        """It has answered."""
+        """It has answered a prompt."""
         self._since_s = None
         self._acquaintance.has_answered = True
 

@@ -73,6 +73,13 @@ def test_one_that_has_never_answered_may_be_a_wrong_endpoint() -> None:
     assert time.monotonic() - started_s < 20  # of 300
 
 
+def test_one_that_lists_its_models_has_answered_no_prompt() -> None:
+    known = Acquaintance()
+    with EngineDouble(models=()) as engine, pytest.raises(EngineError):
+        ask(Engine(server(engine, model=None), acquaintance=known))
+    assert not known.has_answered
+
+
 def test_one_that_answered_an_earlier_run_is_waited_for() -> None:
     known = Acquaintance()
     with EngineDouble() as engine:
