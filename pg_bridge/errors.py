@@ -21,6 +21,7 @@
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
      ├─ AnswerError          22000  the same of a foreign table's column
+     │                       54000  these three, where the prompt is too long for the model
      ├─ BudgetExceeded       53400  more would be asked than a budget allows
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
      ├─ BrokenInstallation   58P01  the server's Python cannot import what pg_bridge needs
@@ -28,8 +29,11 @@
      ├─ ClientGone           08006  the client closed its connection
      └─ EngineError          58000  the engine failed the run as a whole
          ├─ EngineUnreachable  08001
+         ├─ EngineOverloaded   57P03  it asks to be asked later, for too long
+         ├─ QuotaUsedUp        53000  the account may ask nothing more
          ├─ EngineTimeout      08006  reachable, but no answer came
          ├─ EngineDenied       28000  the engine refused the key
+         │   └─ KeyExpired       28P01  it has expired
          └─ UnknownModel       42704
 
 Each error carries its context as attributes, a message that says what happened and a hint that says
@@ -177,51 +181,76 @@ class SourceDenied(SourceError):
     sqlstate = "28000"
 
 
-class RowError(PgBridgeError):
+class Reason(str):
+    """Why a row has no answer, where more can be said than that.
+
+    Attributes:
+        hint: What to do about it.
+        sqlstate: Of the error that it becomes.
+    """
+
+    __slots__ = ("hint", "sqlstate")
+    hint: str
+    sqlstate: str
+
+    def __new__(cls, text: str, hint: str = "", sqlstate: str = "22000") -> Reason:
+        """Make one."""
+        reason = super().__new__(cls, text)
+        reason.hint = hint
+        reason.sqlstate = sqlstate
+        return reason
+
+
+class _Unanswered(PgBridgeError):
+    """What has no answer, and why not."""
+
+    sqlstate = "22000"
+
+    def __init__(self, message: str, reason: str, or_null: str) -> None:
+        known = reason if isinstance(reason, Reason) else Reason(reason)
+        super().__init__(message, detail=str(reason), hint=f"{known.hint} {or_null}".strip())
+        self.sqlstate = known.sqlstate
+
+
+class RowError(_Unanswered):
     """One row's request failed on its own merits and `on_error` is `fail`.
 
     Attributes:
         row_id: The row's place in the query, from 1.
     """
 
-    sqlstate = "22000"
-
     def __init__(self, row_id: int, reason: str) -> None:
         super().__init__(
             f"the engine could not answer row {row_id}",
-            detail=reason,
-            hint="Pass on_error => 'null' to get NULL and the reason for such rows instead.",
+            reason,
+            "Pass on_error => 'null' to get NULL and the reason for such rows instead.",
         )
         self.row_id = row_id
 
 
-class CallError(PgBridgeError):
+class CallError(_Unanswered):
     """One call's request failed on its own merits and `on_error` is `fail`."""
-
-    sqlstate = "22000"
 
     def __init__(self, reason: str) -> None:
         super().__init__(
             "the engine could not answer one of the calls",
-            detail=reason,
-            hint="Pass on_error => 'null' to get NULL for such calls instead.",
+            reason,
+            "Pass on_error => 'null' to get NULL for such calls instead.",
         )
 
 
-class AnswerError(PgBridgeError):
+class AnswerError(_Unanswered):
     """A column of a foreign table has no answer for a row, and its `on_error` is `fail`.
 
     Attributes:
         column: The column's name.
     """
 
-    sqlstate = "22000"
-
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(
             f'the engine could not answer column "{column}" for one of the rows',
-            detail=reason,
-            hint=f"ALTER FOREIGN TABLE … ALTER {column} OPTIONS (ADD on_error 'null') gives NULL for such rows.",
+            reason,
+            f"ALTER FOREIGN TABLE … ALTER {column} OPTIONS (ADD on_error 'null') gives NULL for such rows.",
         )
         self.column = column
 
@@ -277,6 +306,18 @@ class EngineUnreachable(EngineError):
     sqlstate = "08001"
 
 
+class EngineOverloaded(EngineError):
+    """The engine is starting or overloaded, and was waited for for long enough."""
+
+    sqlstate = "57P03"
+
+
+class QuotaUsedUp(EngineError):
+    """The account at the engine may ask nothing more, now or later, until somebody pays."""
+
+    sqlstate = "53000"
+
+
 class EngineTimeout(EngineError):
     """The engine took the requests and then was silent for `request_timeout_s`."""
 
@@ -287,6 +328,12 @@ class EngineDenied(EngineError):
     """The engine refused the key, or the lack of one."""
 
     sqlstate = "28000"
+
+
+class KeyExpired(EngineDenied):
+    """The engine says that the key has expired."""
+
+    sqlstate = "28P01"
 
 
 class UnknownModel(EngineError):

@@ -16,18 +16,12 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
-from pg_bridge.engine.failures import (
-    RETRIED_STATUSES,
-    Compressed,
-    Oversized,
-    Refused,
-    connection_reason,
-    unreachable,
-)
+from pg_bridge.engine.failures import Compressed, Oversized, connection_reason, unreachable
 from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
 from pg_bridge.engine.patience import told_to_wait_s, used_up_s
 from pg_bridge.engine.records import Usage
-from pg_bridge.engine.waiting import LATER_STATUSES, Acquaintance, Waiting
+from pg_bridge.engine.refusal import LATER_STATUSES, RETRIED_STATUSES, Refused, is_used_up
+from pg_bridge.engine.waiting import Acquaintance, Waiting
 from pg_bridge.options import Server
 
 if TYPE_CHECKING:
@@ -171,7 +165,7 @@ class Client:
                 if body is not None:
                     self.waiting.answer()
                 return answer
-            if status not in RETRIED_STATUSES:
+            if status not in RETRIED_STATUSES or is_used_up(status, answer):
                 raise Refused(status, answer)
             if told_s > 0 or (status in LATER_STATUSES and self.waiting.is_patient):
                 self.waiting.come_later(status, told_s)

@@ -11,14 +11,27 @@ import re
 import socket
 from collections.abc import Sequence
 
-from pg_bridge.engine.untrusted import hide_key, make_printable, parse_json
-from pg_bridge.errors import EngineDenied, EngineError, EngineTimeout, EngineUnreachable, UnknownModel
+from pg_bridge.engine.refusal import (
+    DENIED_STATUSES,
+    LATER_STATUSES,
+    RETRIED_STATUSES,
+    Refused,
+    has_expired,
+    is_used_up,
+    message_of,
+)
+from pg_bridge.engine.untrusted import hide_key, make_printable
+from pg_bridge.errors import (
+    EngineDenied,
+    EngineError,
+    EngineOverloaded,
+    EngineTimeout,
+    EngineUnreachable,
+    KeyExpired,
+    QuotaUsedUp,
+    UnknownModel,
+)
 from pg_bridge.options import Server
-
-RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
-DENIED_STATUSES = frozenset({401, 403})
-OWN_MERITS_STATUSES = frozenset({400, 413, 422})
-NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
 
 OR_RUN_DOCTOR = ", or run: pg-bridge doctor"
 """The end of a hint; doctor itself leaves it out."""
@@ -31,21 +44,7 @@ QUOTED = re.compile(
 )
 
 
-class Refused(Exception):  # a message between rooms of the engine, not an error for users
-    """The engine answered with a status that is neither success nor worth a retry.
-
-    Attributes:
-        status: The HTTP status.
-        body: The answer's body, as received.
-    """
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(f"HTTP status {status}")
-        self.status = status
-        self.body = body
-
-
-class Unreadable(Exception):  # as above
+class Unreadable(Exception):  # a message between rooms of the engine, not an error for users
     """The bytes of an answer are not worth looking at.
 
     Attributes:
@@ -111,21 +110,21 @@ def refused_altogether(server: Server, refused: Refused, control: str) -> Engine
     )
 
 
-def message_of(body: bytes) -> str:
-    """The engine's own words in a refusal, as they are; empty where there are none."""
-    try:
-        answer = parse_json(body)
-    except ValueError:
-        return ""
-    for key in ("error", "message", "detail"):
-        if isinstance(answer, dict) and key in answer:
-            answer = answer[key]
-    return answer if isinstance(answer, str) else ""
-
-
 def refused_run(server: Server, refused: Refused) -> EngineError:
     """The error of a run whose request met with this refusal."""
     status = refused.status
+    if is_used_up(status, refused.body):
+        return QuotaUsedUp(
+            f'the engine of server "{server.name}" says that the account has nothing left',
+            detail=f"{server.endpoint} answered with HTTP status {status}: the quota or the balance is used up.",
+            hint="Waiting does not help: see the account's plan and billing, or use the key of another account.",
+        )
+    if status in DENIED_STATUSES and server.api_key and has_expired(refused):
+        return KeyExpired(
+            f'the engine of server "{server.name}" says that the API key has expired',
+            detail=f"{server.endpoint} answered with HTTP status {status}.",
+            hint="Make a new key, and ALTER USER MAPPING FOR … SERVER … OPTIONS (SET api_key '…').",
+        )
     if status in DENIED_STATUSES:
         return EngineDenied(
             f'the engine of server "{server.name}" refused the API key'
@@ -135,10 +134,14 @@ def refused_run(server: Server, refused: Refused) -> EngineError:
             hint="CREATE or ALTER USER MAPPING FOR … SERVER … OPTIONS (api_key '…').",
         )
     retried = f" after {server.max_retries} retries" if status in RETRIED_STATUSES and server.max_retries else ""
-    return EngineError(
+    is_overload = status in LATER_STATUSES
+    return (EngineOverloaded if is_overload else EngineError)(
         f'the engine of server "{server.name}" answered with HTTP status {status}{retried}',
-        detail=f"The endpoint is {server.endpoint}.",
-        hint=f"See the engine's log{OR_RUN_DOCTOR}",
+        detail=f"The endpoint is {server.endpoint}."
+        + (" It is starting, or has more to do than it can." if is_overload else ""),
+        hint=f"Ask later, or set the server's patience_s to wait for it{OR_RUN_DOCTOR}"
+        if is_overload
+        else f"See the engine's log{OR_RUN_DOCTOR}",
     )
 
 
@@ -160,9 +163,9 @@ def silent(server: Server) -> EngineTimeout:
     )
 
 
-def impatient(server: Server, status: int, waited_s: float, told_s: float) -> EngineError:
+def impatient(server: Server, status: int, waited_s: float, told_s: float) -> EngineOverloaded:
     """The error of a run that was told to come again later, and nothing else, for too long."""
-    return EngineError(
+    return EngineOverloaded(
         f'the engine of server "{server.name}" has answered for {waited_s:g} s'
         f" that it must be asked later (HTTP status {status})",
         detail=f"The endpoint is {server.endpoint}."

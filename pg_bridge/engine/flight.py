@@ -17,9 +17,6 @@ from functools import partial
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
-    NO_ENDPOINT_STATUSES,
-    OWN_MERITS_STATUSES,
-    Refused,
     Unreadable,
     is_about_priority,
     malformed,
@@ -35,6 +32,7 @@ from pg_bridge.engine.models import find_model, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
+from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.trial import Trial
 from pg_bridge.options import Server
@@ -283,6 +281,8 @@ class Flight:
         sampling = self._sampling_of(prompts[0][0])
         trial = self._trial_of(sampling)
         texts = [prompt for _, prompt in prompts]
+        if is_used_up(refused.status, refused.body, texts):
+            raise refused_run(self._server, refused)
         if refused.status in OWN_MERITS_STATUSES:
             if sampling.priority is not None and is_about_priority(refused, texts):
                 raise no_priorities(self._server)
@@ -290,9 +290,8 @@ class Flight:
                 self._suspect(prompts)
             await trial.refused(texts, refused)
             if len(prompts) == 1:
-                self._fail_alone(
-                    prompts[0], safe_reason(refused.status, refused.body, texts[0], self._server), tokens_each
-                )
+                reason = safe_reason(refused.status, refused.body, texts[0], self._server)
+                self._fail_alone(prompts[0], explained(reason, refused, texts[0]), tokens_each)
             else:
                 pieces = trial.pieces(len(prompts), was_cut=is_piece)
                 self._again([prompts[piece] for piece in pieces], tokens_each, is_piece=True)

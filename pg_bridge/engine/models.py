@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pg_bridge.engine.client import Client
-from pg_bridge.engine.failures import Refused, Unreadable, malformed, refused_run, unknown_model
+from pg_bridge.engine.failures import Unreadable, malformed, refused_run, unknown_model
 from pg_bridge.engine.records import Model
+from pg_bridge.engine.refusal import Refused
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
 from pg_bridge.options import Server

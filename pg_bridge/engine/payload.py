@@ -18,7 +18,9 @@ from json.encoder import encode_basestring  # the stdlib's C string encoder; lea
 from typing import Any
 
 from pg_bridge.engine.records import Sampling, Stages
+from pg_bridge.engine.refusal import FILTERED
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
+from pg_bridge.errors import Reason
 from pg_bridge.options import Api
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
@@ -26,8 +28,8 @@ NO_TEXT = "the engine's answer holds no text"
 NOT_A_CHOICE = "the engine did not keep to the choices"
 NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
-CUT_OFF = "the answer was cut off after max_tokens tokens"
-WITHHELD = "the engine's content filter withheld the answer"
+CUT_OFF = Reason("the answer was cut off after max_tokens tokens", "Raise max_tokens.")
+WITHHELD = Reason("the engine's content filter withheld the answer", FILTERED)
 DECLINED = "the model declined to answer"
 BROKEN_OFF = "the engine broke the answer off"
 UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA, CUT_OFF))

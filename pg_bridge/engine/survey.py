@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pg_bridge.engine.engine import Engine
-from pg_bridge.engine.failures import DENIED_STATUSES, Refused, refused_run
+from pg_bridge.engine.failures import refused_run
 from pg_bridge.engine.flight import pace_of
 from pg_bridge.engine.payload import Payload
 from pg_bridge.engine.records import Sampling
+from pg_bridge.engine.refusal import DENIED_STATUSES, Refused
 from pg_bridge.engine.untrusted import parse_json, token_count
 from pg_bridge.options import Server
 

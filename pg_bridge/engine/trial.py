@@ -20,8 +20,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pg_bridge.engine.failures import OWN_MERITS_STATUSES, QUOTED, Refused, message_of, refused_altogether
+from pg_bridge.engine.failures import QUOTED, refused_altogether
 from pg_bridge.engine.loop import TurnLoop
+from pg_bridge.engine.refusal import OWN_MERITS_STATUSES, Refused, message_of
 from pg_bridge.options import Server
 
 CONTROL_PROMPT = "This is a test. Answer with OK."

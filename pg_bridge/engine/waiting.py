@@ -16,9 +16,6 @@ from pg_bridge.options import Server
 PATIENCE_S = 300.0
 """For an engine that has answered before, or says when to come again, where the server does not say."""
 
-LATER_STATUSES = frozenset({429, 503})
-"""An engine that is overloaded, or starting."""
-
 _NOTICE_AFTER_S = 1.0
 
 

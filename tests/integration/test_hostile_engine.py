@@ -206,3 +206,25 @@ def test_an_answer_has_as_many_bytes_as_the_server_says(hostile: Any) -> None:
         for wrong in ("0", "-1", "1e6", "many", "1234567890"):
             with pytest.raises(psycopg.errors.FdwInvalidStringFormat), conn.transaction():
                 conn.execute(f"ALTER SERVER vllm OPTIONS (SET max_answer_bytes '{wrong}')".encode())
+
+
+TOO_LONG = {"error": {"message": "This model's maximum context length is 4096 tokens. You requested 9000."}}
+KINDS = {
+    "too long": ("400 Bad Request", TOO_LONG, "54000", "max_tokens"),
+    "used up": ("429 Too Many", {"error": {"message": "no", "code": "insufficient_quota"}}, "53000", "billing"),
+    "expired": ("401 Unauthorized", {"error": {"message": "the key has expired"}}, "28P01", "Make a new key"),
+    "overloaded": ("503 Busy", {"error": {"message": "Loading model"}}, "57P03", "patience_s"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("statement", ["SELECT * FROM llm.map('VALUES (1)', '{column1}')", "SELECT llm.complete('x')"])
+def test_refusals_are_told_apart(hostile: Any, kind: str, statement: str) -> None:
+    status, body, sqlstate, word = KINDS[kind]
+    refusal = well(body, status=status)
+    with hostile(lambda request: [completion(request) if request.is_control else refusal]) as conn:
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute(statement.encode())
+        assert caught.value.sqlstate == sqlstate
+        assert word in (caught.value.diag.message_hint or "")
+        assert caught.value.diag.message_detail
