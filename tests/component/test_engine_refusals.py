@@ -68,7 +68,7 @@ def test_one_that_refuses_slowly_is_not_sent_more_meanwhile() -> None:
         ({ROWS - 1}, ROWS // 8 + 2 * 12),
         (set(range(0, ROWS, 3)), ROWS + ROWS // 8),  # a third
         (set(random.Random(7).sample(range(ROWS), ROWS // 3)), ROWS + ROWS // 4),
-        (set(range(200)), ROWS // 8 + 600),  # those that share a text that is too long stand together
+        (set(range(200)), ROWS + ROWS // 2),  # those that share a text that is too long stand together
         (set(range(ROWS)) - {700}, ROWS + ROWS // 8),
         (set(range(ROWS)), ROWS + ROWS // 8),
     ],
