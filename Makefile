@@ -76,6 +76,6 @@ test-matrix: ## build and test on Debian 12, 13 and sid, in throw-away roots; ne
 
 clean: devdb-stop ## remove what was made in this checkout, the environments included
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist \
+	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .gpu-kit build dist \
 		tests/regress/results *.egg-info || { echo "[clean] some files are another user's: sudo make clean"; exit 1; }
 	@echo "[clean] done"

@@ -5,6 +5,7 @@
 #   benchmarks/gpu/run.sh take                  every call but the last
 #   benchmarks/gpu/run.sh [ARGUMENT …]          the last; arguments go to run.py, results into $OUT
 set -euo pipefail
+umask 022 # PostgreSQL's own user reads the root
 began=$(date +%s)
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 kit=${PG_BRIDGE_GPU_KIT:-/var/tmp/pg_bridge-gpu-kit}
