@@ -46,7 +46,6 @@ PRUNED = (
     "vllm/third_party/deep_gemm",
     "vllm/third_party/fmha_sm100",
     "vllm/third_party/tml_fa4",
-    "vllm/vllm-rs",
     "vllm/entrypoints/serve/instrumentator/static",
     "mistral_common/data",
     "pycountry/locales",
@@ -96,8 +95,14 @@ def main() -> int:
     return 0
 
 
-def fill_site(site: Path, python: str, *, whole: bool = False) -> None:
-    """Install vLLM and what it imports for another Python, drop what is not needed, and compile what is."""
+def fill_site(site: Path, python: str, *, whole: bool) -> None:
+    """Install vLLM and what it imports for another Python, drop what is not needed, and compile what is.
+
+    Args:
+        site: A folder that does not exist.
+        python: Of the version that will import it.
+        whole: Whether libraries keep the code of all cards.
+    """
     options = ["--quiet", "--no-deps", "--no-compile", "--only-binary=:all:"]
     _do([python, "-m", "pip", "install", *options, "--target", site, "-r", Path(__file__).with_name("site.txt")])
     for pattern in PRUNED:
