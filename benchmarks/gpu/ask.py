@@ -156,4 +156,7 @@ def tell(kind: str, **facts: object) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # run.py has had enough, and says why
+        raise SystemExit(130) from None
