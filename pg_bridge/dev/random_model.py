@@ -39,7 +39,7 @@ class ModelSize:
     """How large a model is.
 
     Attributes:
-        hidden: Width of the residual stream; a multiple of 64.
+        hidden: Width of the residual stream; a multiple of 128.
         layers: Number of transformer layers.
         context_tokens: Longest prompt and answer together.
     """
