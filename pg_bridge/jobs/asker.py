@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.engine import Engine
+from pg_bridge.engine import Acquaintance, Engine, Notice
 from pg_bridge.errors import OptionError
 from pg_bridge.ledger.account import Account, Asker, Ledger
 from pg_bridge.ledger.leases import Limits
@@ -47,6 +47,7 @@ class Desk:
         folder: Of the ledger; None for none.
         warn: Is told (message, hint) of trouble with the ledger.
         check: Called at least every 20 ms while an engine is waited for; raises to stop the run.
+        tell: Called where the user should know that the engine is waited for; must not raise.
 
     Attributes:
         server: As given, and of the model that was found.
@@ -57,10 +58,17 @@ class Desk:
     """
 
     def __init__(
-        self, server: Server, folder: Path | None, warn: Callable[[str, str], None], check: Callable[[], None]
+        self,
+        server: Server,
+        folder: Path | None,
+        warn: Callable[[str, str], None],
+        check: Callable[[], None],
+        tell: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self.server = server
         self._check = check
+        self._tell = tell
+        self._acquaintance = Acquaintance()
         self._folder = None if folder is None else folder.expanduser().absolute()
         ledger = Ledger(None) if self._folder is None else _open_ledger(self._folder)
         self._running = Running(ledger.running, ledger.warnings.add) if folder is not None else Running()
@@ -72,17 +80,22 @@ class Desk:
         named = "\0".join([self.server.name, self.server.endpoint])
         limits = Limits(self.server.max_in_flight, self.server.requests_per_minute, self.server.tokens_per_minute)
         gate = self._running.gate(blake2b(named.encode(), digest_size=16).hexdigest(), limits)
-        return Engine(self.server, check_interrupts=self._check, gate=gate)
+        return Engine(
+            self.server, check_interrupts=self._check, gate=gate, acquaintance=self._acquaintance, tell=self._tell
+        )
 
-    def find_model(self) -> str:
+    def find_model(self, patience_s: float) -> str:
         """The model that answers from now on, though the engine may serve others later.
+
+        Args:
+            patience_s: How long the engine is waited for from now on.
 
         Raises:
             EngineError: The engine does not tell, or is not there.
         """
         with self.onlooker() as engine:
             name = engine.find_model().name
-        self.server = replace(self.server, model=name)
+        self.server = replace(self.server, model=name, patience_s=patience_s)
         return name
 
     def close(self) -> None:
@@ -93,7 +106,7 @@ class Desk:
 
     def onlooker(self) -> Engine:
         """A way to what the engine tells of itself; nothing is asked on it, so it is held to no limit."""
-        return Engine(self.server, check_interrupts=self._check)
+        return Engine(self.server, check_interrupts=self._check, acquaintance=self._acquaintance)
 
 
 def _open_ledger(folder: Path) -> Ledger:

@@ -26,7 +26,7 @@ APPLICATION = "pg-bridge map"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WAITED_FOR_LOCK = "4s"  # of somebody else's; then the work is done again, so that no transaction takes longer
 _DEFAULTS = {
-    "application_name": APPLICATION,
+    "fallback_application_name": APPLICATION,
     "connect_timeout": "10",
     "keepalives_idle": "30",  # a network that is cut says nothing
     "keepalives_interval": "10",

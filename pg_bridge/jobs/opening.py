@@ -95,8 +95,14 @@ class OpenJob:
         reading, writing = self._open_sides()
         self._writing = writing
         writing.open(is_rehearsal=is_rehearsal)
-        self._desk = desk = Desk(self._server, self._ledger, lambda *told: self._say(". ".join(told)), self._look)
-        writing.model = desk.find_model()
+        self._desk = desk = Desk(
+            self._server,
+            self._ledger,
+            lambda *told: self._say(". ".join(told)),
+            self._look,
+            lambda notice: self._say(notice.message),
+        )
+        writing.model = desk.find_model(self._patience_s)
         writing.wanted_model = self._server.model
         self.running = Running(
             self._record,

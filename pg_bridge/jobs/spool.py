@@ -75,14 +75,17 @@ class FileWriting:
             )
         if self._file.format == PARQUET:
             import_parquet()
-        found = list(self._look()) if self._path.exists() else []
+        is_there = self._path.exists()
+        if is_there:
+            next(self._look(), None)  # before anything is made beside it
         with self._trouble():
-            self._connect(in_memory=is_rehearsal and not self._part.exists())
-            self._database.executemany(_WRITE.replace("REPLACE", "IGNORE"), found)
-            if is_rehearsal:
-                self._database.rollback()
-            else:
-                self._database.commit()
+            self._connect(in_memory=is_rehearsal)
+            if is_rehearsal and self._part.exists():
+                with contextlib.closing(sqlite3.connect(f"{self._part.absolute().as_uri()}?mode=ro", uri=True)) as part:
+                    self._database.executemany(_WRITE, part.execute("SELECT * FROM answers"))
+            if is_there:
+                self._database.executemany(_WRITE.replace("REPLACE", "IGNORE"), self._look())
+            self._database.commit()
 
     def begin(self) -> None:
         """As in `Writing`."""

@@ -166,6 +166,11 @@ def test_a_rehearsal_makes_no_file(
     assert json.loads(capsys.readouterr().out)["unique_prompts"] == 5
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
     assert engine_variable.received.prompts == []
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--max-requests", "3", "--on-budget", "null") == 4
+    assert (tmp_path / "out.csv").exists()
+    capsys.readouterr()
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--dry-run", "--log", "json") == 0
+    assert json.loads(capsys.readouterr().out)["unique_prompts"] == 2
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.csv.part"])
