@@ -23,6 +23,7 @@ from psycopg import sql
 
 from pg_bridge.cli import main
 from pg_bridge.jobs import query, running
+from pg_bridge.jobs.database import Database
 from pg_bridge.testing.behaviour import choose, default_answer
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
@@ -420,8 +421,33 @@ def small_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Pages of a few rows, read by the key, or from a cursor that outlives its transaction."""
     monkeypatch.setattr(query, "FIRST_PAGE_ROWS", 7)
     monkeypatch.setattr(query, "MOST_PAGE_ROWS", 7)
-    monkeypatch.setattr(query, "DEAR", 1e9 if request.param == "paged" else 0)
+    monkeypatch.setattr(query, "is_cheap_page", lambda *_: request.param == "paged")
     return str(request.param)
+
+
+def test_an_index_on_the_key_decides_how_rows_are_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MOST_PAGE_ROWS", 100)
+    shop.conn.execute("CREATE TABLE many AS SELECT i AS id, i AS other FROM generate_series(1, 20000) AS i")
+    shop.conn.execute("ALTER TABLE many ADD PRIMARY KEY (id)")
+    shop.conn.execute("CREATE UNIQUE INDEX ON many ((id % 7), other)")
+    shop.conn.execute("CREATE TABLE pairs (b text, a int, PRIMARY KEY (a, b))")
+    shop.conn.execute("INSERT INTO pairs SELECT 'b' || i, i % 20 FROM generate_series(1, 20000) AS i")
+    shop.conn.execute("ANALYZE many; ANALYZE pairs")
+    with contextlib.closing(Database("")) as database:
+        found = []
+        for text, key in (
+            ("SELECT * FROM many", ["id"]),
+            ("SELECT id FROM many WHERE other % 2 = 0", ["id"]),
+            ("SELECT a.id FROM many AS a JOIN many AS b USING (id)", ["id"]),
+            ("SELECT * FROM pairs", ["a", "b"]),
+            ("SELECT * FROM pairs", ["b", "a"]),
+            ("SELECT other AS id FROM many", ["id"]),
+            ("SELECT id FROM many GROUP BY 1 LIMIT 20000", ["id"]),
+        ):
+            reading = query.QueryReading(database, text, key)
+            reading.open()
+            found.append(reading.is_paged)
+    assert found == [True, True, True, True, False, False, False]
 
 
 def test_all_rows_are_read_once_page_by_page(shop: Shop, small_pages: str) -> None:
@@ -551,8 +577,8 @@ def test_parts_are_committed_and_no_transaction_is_open_while_the_engine_is_sile
     shop.engine.behaviour.hang_after = 3
     child = shop.start("--max-in-flight", "32")
     until(lambda: shop.engine.received.answered > 0 and _count(shop) == shop.engine.received.answered)
-    state = shop.rows("SELECT state, xact_start FROM pg_stat_activity WHERE application_name = 'pg-bridge map'")
-    assert state == [("idle", None)]
+    state = "SELECT state, xact_start FROM pg_stat_activity WHERE application_name = 'pg-bridge map'"
+    until(lambda: shop.rows(state) == [("idle", None)])
     child.kill()
     child.communicate()
 
