@@ -7,16 +7,21 @@ from typing import Any
 import psycopg
 import pytest
 
+from pg_bridge.asking.windows import AHEAD_AFTER_S
 from pg_bridge.testing.double import EngineDouble
 from tests.integration.test_faults import eventually, once
 
 Conn = psycopg.Connection[Any]
 
 GATE = 42
+READING_S = AHEAD_AFTER_S + 0.05  # rows that are soon read are asked about together
 TABLES = f"""
 CREATE FUNCTION pass_gate() RETURNS integer LANGUAGE sql VOLATILE AS 'SELECT pg_advisory_xact_lock({GATE}); SELECT 1';
-CREATE VIEW gated AS SELECT i, CASE WHEN i = 4000 THEN pass_gate() END AS passed FROM generate_series(1, 4100) AS i;
-CREATE VIEW broken AS SELECT i FROM generate_series(1, 4100) AS i WHERE 1 / (4000 - i) IS NOT NULL;
+CREATE FUNCTION sleep() RETURNS boolean LANGUAGE sql VOLATILE AS 'SELECT pg_sleep({READING_S}); SELECT true';
+CREATE VIEW gated AS SELECT i, CASE WHEN i = 4000 THEN pass_gate() END AS passed FROM generate_series(1, 4100) AS i
+    WHERE i <> 1500 OR sleep();
+CREATE VIEW broken AS SELECT i FROM generate_series(1, 4100) AS i
+    WHERE 1 / (4000 - i) IS NOT NULL AND (i <> 1500 OR sleep());
 CREATE FOREIGN TABLE asked_gated (i integer, answer text OPTIONS (prompt 'Good {{i}}?'))
     SERVER vllm OPTIONS (source 'gated');
 CREATE FOREIGN TABLE asked_broken (i integer, answer text OPTIONS (prompt 'Good {{i}}?'))
@@ -110,7 +115,7 @@ def test_a_caught_error_leaves_nothing_in_flight_and_the_transaction_goes_on(
     statement = way.format("broken")
     with conn.transaction():
         conn.execute(
-            f"DO $$ BEGIN FOR k IN 1..20 LOOP BEGIN PERFORM ({statement});"
+            f"DO $$ BEGIN FOR k IN 1..5 LOOP BEGIN PERFORM ({statement});"
             " EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$".encode()
         )
         assert engine.received.prompts
@@ -207,6 +212,8 @@ def test_a_part_that_is_forged(conn: Conn, engine: EngineDouble) -> None:
     with conn.transaction():
         assert one(conn, part.format(more="true", n=2000, rows=rows)) is None
         assert one(conn, "SELECT half_read()") == 1
+        conn.execute("SELECT pg_sleep(%s)", [READING_S])
+        assert one(conn, part.format(more="true", n=2000, rows=rows)) is None
         assert eventually(lambda: engine.received.prompts)
     assert_sound(conn, engine)
     with pytest.raises(psycopg.Error, match="do not fit"):
