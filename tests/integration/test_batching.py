@@ -505,7 +505,7 @@ def test_wide_rows_are_asked_in_parts(conn: Conn, engine: EngineDouble) -> None:
         " FROM generate_series(1, 100) AS i"
     )
     assert answers.fetchone() == (100,)
-    assert 2 <= len(engine.received.requests) <= 20
+    assert 2 <= len(engine.received.requests) < 100
 
 
 def test_a_window_spills_to_disk(conn: Conn) -> None:
