@@ -80,7 +80,8 @@ class Database:
             given = conninfo_to_dict(dsn)
         except psycopg.ProgrammingError:  # its text may repeat the string
             raise JobError("the DSN cannot be read", hint="Write it as for psql: 'host=… dbname=… user=…'.") from None
-        self._dsn = make_conninfo(dsn, **{name: value for name, value in _DEFAULTS.items() if name not in given})
+        defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+        self._dsn = make_conninfo(dsn, **defaults, client_encoding="UTF8")  # a prompt may hold any character
 
     def connect(self) -> None:
         """Connect, at the beginning, when nobody waits for a server that was there before.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from pg_bridge.errors import BrokenInstallation, OptionError
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.files import FileReading
-from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.record import BESIDES, JobRecord
 from pg_bridge.jobs.report import Report
 from pg_bridge.jobs.running import Running
 from pg_bridge.jobs.spool import FileWriting
@@ -81,6 +81,12 @@ class OpenJob:
             raise OptionError("the key has a column twice")
         if record.answer_column in record.key:
             raise OptionError("the answers' column is one of the key")
+        for name in (record.answer_column, *record.key):
+            if name in BESIDES:
+                raise OptionError(
+                    f'a column named "{name}" stands beside the answers already',
+                    hint="Name the answers' column otherwise; rename one of the key, with AS.",
+                )
 
     def open(self, *, is_rehearsal: bool = False) -> Running:
         """Look at everything.

@@ -200,7 +200,8 @@ class QueryReading:
 
     def _describe(self, connection: Connection) -> list[_Column]:
         try:
-            cursor = connection.execute(sql.SQL("SELECT q.* {} LIMIT 0").format(self._from()))
+            # As binary, since PostgreSQL then takes one statement and no second one that stands behind a parenthesis.
+            cursor = connection.execute(sql.SQL("SELECT q.* {} LIMIT 0").format(self._from()), binary=True)
         except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedFunction) as error:
             hint = error.diag.message_hint or "It must be one SELECT, and may not have a statement behind it."
             raise QueryError(f"the query cannot be read: {first_line(error)}", hint=hint) from None

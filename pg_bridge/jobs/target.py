@@ -130,6 +130,7 @@ def check(
             f"table {target.name} has no unique key of ({', '.join(job.key)})",
             hint=f"ALTER TABLE {target.name} ADD PRIMARY KEY ({identifiers(job.key).as_string(connection)});",
         )
+    _check_written(connection, target, job)
     _check_rights(connection, target, job)
     return form_of(job, choices, target.columns[job.answer_column], lambda oid: _labels(connection, oid))
 
@@ -150,10 +151,31 @@ def _check_columns(
     )
 
 
+def _check_written(connection: Connection, target: Target, job: JobRecord) -> None:
+    """See that PostgreSQL lets these columns be written, and no others have to be."""
+    rows = connection.execute(
+        "SELECT attname::text, attgenerated <> '' OR attidentity = 'a', attnotnull, atthasdef OR attidentity <> '' "
+        "FROM pg_catalog.pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [target.oid],
+    )
+    for name, is_generated, is_not_null, has_default in rows:
+        column = f'column "{name}" of table {target.name}'
+        alter = f"ALTER TABLE {target.name} ALTER {sql.Identifier(name).as_string(connection)}"
+        if name not in (*job.key, job.answer_column, *BESIDES):
+            if is_not_null and not has_default:
+                raise TargetError(f"{column} has no default, and may not be NULL", hint=f"{alter} SET DEFAULT …")
+        elif is_generated:
+            raise TargetError(f"{column} is generated, and cannot be written")
+        elif is_not_null and name in (job.answer_column, ERROR):
+            raise TargetError(
+                f"{column} may not be NULL, as one of answer and error is", hint=f"{alter} DROP NOT NULL;"
+            )
+
+
 def _check_rights(connection: Connection, target: Target, job: JobRecord) -> None:
     answered = [job.answer_column, *BESIDES]
     rights = {
-        "SELECT": [*job.key, job.answer_column, DIGEST, MODEL],
+        "SELECT": [*job.key, *answered],  # an upsert reads what it may write
         "INSERT": [*job.key, *answered],
         "UPDATE": answered,
     }
@@ -168,6 +190,11 @@ def _check_rights(connection: Connection, target: Target, job: JobRecord) -> Non
                 f"permission denied for table {target.name}",
                 hint=f"Ask its owner for: GRANT SELECT, INSERT, UPDATE ON {target.name} TO your role;",
             )
+    if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        raise TargetError(
+            "this connection to PostgreSQL is for reading only",
+            hint="Name the primary server; answers of a standby's rows can be written into a file.",
+        )
     row = connection.execute("SELECT has_database_privilege(current_database(), 'TEMP')").fetchone()
     if not (row and row[0]):
         raise NotPermitted(

@@ -346,6 +346,18 @@ BESIDES = "model text, digest text, answered_at timestamptz, error text"
             'column "model" of table review_kind is not of type text',
         ),
         ("CREATE VIEW review_kind AS SELECT 1 AS id", "review_kind is no table"),
+        (
+            f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text, {BESIDES}, shop int NOT NULL)",
+            'column "shop" of table review_kind has no default, and may not be NULL',
+        ),
+        (
+            f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text NOT NULL, {BESIDES})",
+            'column "answer" of table review_kind may not be NULL, as one of answer',
+        ),
+        (
+            f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text GENERATED ALWAYS AS ('x') STORED, {BESIDES})",
+            'column "answer" of table review_kind is generated',
+        ),
     ],
 )
 def test_a_target_that_cannot_take_answers(
@@ -376,14 +388,66 @@ def test_a_role_without_rights_is_told_before_a_question(shop: Shop, capsys: pyt
     assert shop.map(source="SELECT 1 AS id, rolpassword AS review FROM pg_authid") == 1
     assert "permission denied for table pg_authid" in capsys.readouterr().err
     assert shop.asked() == 0
-    shop.admin.execute("GRANT UPDATE (answer, model, digest, answered_at, error) ON theirs TO ana")
+    answered = "answer, model, digest, answered_at, error"
+    shop.admin.execute(f"GRANT UPDATE ({answered}) ON theirs TO ana")
     assert shop.map(into="theirs") == 0
+
+
+@pytest.mark.parametrize("unseen", ["answer", "model", "digest", "answered_at", "error"])
+def test_rights_on_columns_are_enough_if_all_are_there(shop: Shop, unseen: str) -> None:
+    columns = {"answer", "model", "digest", "answered_at", "error"}
+    answered, seen = ", ".join(columns), ", ".join(columns - {unseen})
+    shop.admin.execute(
+        f"CREATE TABLE theirs (id int PRIMARY KEY, answer text, {BESIDES}, other text); "
+        f"GRANT SELECT (id, {seen}), INSERT (id, {answered}), UPDATE ({answered}) ON theirs TO ana"
+    )
+    assert shop.map(into="theirs") == 1
+    assert shop.asked() == 0
+    shop.admin.execute(f"GRANT SELECT ({unseen}) ON theirs TO ana")
+    assert shop.map(into="theirs") == 0
+
+
+def test_a_server_for_reading_only_is_told_before_a_question(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    assert shop.map("--limit", "1") == 0
+    shop.asked()
+    monkeypatch.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+    assert shop.map() == 1
+    assert "for reading only" in capsys.readouterr().err
+    assert shop.asked() == 0
+    assert shop.map(into=str(tmp_path / "answers.csv")) == 0
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_client_encoding_that_somebody_has_set_does_not_count(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    shop.conn.execute("UPDATE reviews SET review = '日本語' WHERE id = 1")
+    assert shop.map() == 0
+    shop.assert_all_right()
+
+
+@pytest.mark.parametrize("name", ["model", "digest", "answered_at", "error"])
+def test_a_column_is_not_named_as_one_beside_the_answers(
+    shop: Shop, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    for into in ("review_kind", str(tmp_path / "answers.csv")):
+        assert shop.map("--answer-column", name, into=into) == 1
+        assert f'a column named "{name}" stands beside the answers already' in capsys.readouterr().err
+    assert shop.map("--key", name, source=f"SELECT id AS {name}, review FROM reviews") == 1
+    assert shop.asked() == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"source": "SELECT 1 AS id; DROP TABLE reviews"}, "the query cannot be read"),
+        (
+            {"source": "SELECT 1 AS id) AS q; DELETE FROM reviews; SELECT * FROM (SELECT 1 AS id"},
+            "cannot insert multiple commands",
+        ),
         ({"source": "DELETE FROM reviews"}, "the query cannot be read"),
         ({"source": "SELECT review FROM reviews"}, 'the query has no column "id"'),
         ({"source": "SELECT id, id, review FROM reviews"}, 'more than one column named "id"'),
