@@ -135,6 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OptionError: An argument is not valid.
     """
+    _check_texts(arguments)
     server, record = _server(arguments), _record(arguments)
     progress = map_progress.choose(quiet=arguments.quiet, log=arguments.log, server=server)
     interrupts = _Interrupts()
@@ -212,6 +213,14 @@ class _Interrupts:
         self._came = True
 
 
+def _check_texts(arguments: argparse.Namespace) -> None:
+    """See that what was typed is text: bytes that are no UTF-8 come as halves of surrogate pairs."""
+    for value in vars(arguments).values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise OptionError("an argument is not UTF-8", hint="Give it in a file, or in a terminal of UTF-8.")
+
+
 def _record(arguments: argparse.Namespace) -> JobRecord:
     is_file, into_file = arguments.source is not None, format_of(arguments.into) is not None
     if is_file and format_of(arguments.source) is None:
@@ -274,7 +283,7 @@ def _choices(text: str | None) -> list[str]:
 
 def _file_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -72,7 +72,7 @@ class AnsweredFile:
         if self.format == PARQUET:
             self._write_parquet(path, answered)
             return
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # half a character
             if self.format == CSV:
                 self._write_csv(file, answered())
             else:

@@ -169,7 +169,7 @@ class Running:
         self._writing.begin()
         self._reading.begin(self._sent, self._context)
         left = None if self._limit is None else self._limit - report.done
-        return _Unknown(self._reading, self._writing, report, left, self.look).fetch
+        return _Unknown(self._reading, self._writing, report, left, self.look, self._job.into_file).fetch
 
     def _pass(self) -> None:
         report, run = self.report, Run()
@@ -246,6 +246,7 @@ class _Unknown:
     report: Report
     limit: int | None
     look: Callable[[], None]
+    wants_all: bool
     _ready: list[Item] = field(default_factory=list)
     _found: int = 0
 
@@ -260,9 +261,16 @@ class _Unknown:
                 unknown = unknown[: self.limit - self._found]
                 items = items[: items.index(unknown[-1]) + 1 if unknown else 0]
                 self.report.all_read = True
+                self._pass_on()
             self._found += len(unknown)
             self.report.read += len(items)
             self.report.known += len(items) - len(unknown)
             self._ready += unknown
         found, self._ready = self._ready[:count], self._ready[count:]
         return found
+
+    def _pass_on(self) -> None:
+        """Give the rest, which is not asked about, to a file of answers: it has every row."""
+        while self.wants_all and (items := self.reading.fetch()):
+            self.look()
+            self.writing.unknown(items)

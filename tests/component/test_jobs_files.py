@@ -272,3 +272,41 @@ def test_parquet_without_pyarrow_says_what_is_missing(
     assert map_file(tmp_path / "in.csv", tmp_path / "out.parquet") == 1
     assert "pip install pyarrow" in capsys.readouterr().err
     assert engine_variable.received.prompts == []
+
+
+@pytest.mark.parametrize("limit", [0, 20, 1024, 1025, 5000])
+def test_with_a_limit_a_file_has_every_row_all_the_same(
+    engine_variable: EngineDouble, tmp_path: Path, limit: int
+) -> None:
+    write_csv(tmp_path / "in.csv", [f"review {i}" for i in range(3000)])
+    out = tmp_path / "out.csv"
+    assert map_file(tmp_path / "in.csv", out, "--limit", str(limit)) == 0
+    rows = read_csv(out)
+    assert [row["id"] for row in rows] == [str(i) for i in range(3000)]
+    assert [row["answer"] != "" for row in rows] == [i < limit for i in range(3000)]
+    assert map_file(tmp_path / "in.csv", out) == 0
+    assert len(engine_variable.received.prompts) == 3000
+
+
+def test_half_a_character_does_not_keep_a_file_from_being_written(
+    engine_variable: EngineDouble, tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"review": "a\\ud800b"}\n{"review": "c"}\n')
+    assert map_file(tmp_path / "in.jsonl", tmp_path / "out.csv") == 0
+    assert [row["review"] for row in read_csv(tmp_path / "out.csv")] == ["a\\ud800b", "c"]
+
+
+def test_a_prompt_file_may_begin_with_a_byte_order_mark(engine_variable: EngineDouble, tmp_path: Path) -> None:
+    write_csv(tmp_path / "in.csv", ["good"])
+    (tmp_path / "prompt.txt").write_text(PROMPT + "\n", encoding="utf-8-sig")
+    words = ["--prompt-file", str(tmp_path / "prompt.txt"), "--into", str(tmp_path / "out.csv")]
+    assert main(["map", "--from", str(tmp_path / "in.csv"), *words]) == 0
+    assert [prompt[:2] for prompt in engine_variable.received.prompts] == ["Is"]
+
+
+def test_an_argument_that_is_not_utf_8_is_told(
+    engine_variable: EngineDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "in.csv", ["good"])
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--system-prompt", "h\udcff") == 1
+    assert "an argument is not UTF-8" in capsys.readouterr().err
