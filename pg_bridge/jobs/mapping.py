@@ -8,6 +8,8 @@ in the rows' order or as they land. It needs no database.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -159,6 +161,12 @@ def ask(
         on_run: Is given the run's figures at the end, however it ends.
         check: Called at least every 20 ms while an engine is waited for; raises to stop.
     """
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise OptionError(
+            "map_rows cannot be used where an asyncio loop runs, as in a coroutine or a notebook",
+            hint="async for answer in map_rows_async(…)",
+        )
     texts = open_texts()
     if texts.is_empty:
         return

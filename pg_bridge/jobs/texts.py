@@ -191,7 +191,10 @@ def _encode_other(value: object, column: str) -> str:
         if isinstance(value, kind):
             return encoder(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):  # a number, or an array
-        return encode(value.tolist(), column)
+        plain = value.tolist()
+        if getattr(value, "dtype", None) is not None and value.dtype.kind == "M" and not isinstance(plain, date | None):
+            plain = value.astype("datetime64[us]").tolist()  # of nanoseconds it makes a number
+        return encode(plain, column)
     raise OptionError(
         f'column "{column}" has a value of type {type(value).__name__}, which cannot be put into a prompt',
         hint="Make it a text, a number, or a list or dict of these.",
@@ -203,7 +206,7 @@ _text = json.JSONEncoder(ensure_ascii=False).encode
 
 def _decimal(value: Any) -> str:  # noqa: ANN401 - of the type it stands beside
     if not value.is_finite():
-        return _float(float(value))
+        return _float(float(str(value).replace("s", "")))
     text = str(value)
     return text if "E" not in text else format(value, "f")
 

@@ -75,12 +75,15 @@ def test_values_are_put_into_prompts_as_postgresql_would(engine: EngineDouble) -
         "nan": float("nan"),
         "list": [1, {"a": True}],
         "numpy": np.float32(0.5),
+        "moment": np.datetime64("2024-02-29T12:00:00.000000001"),
+        "signaling": decimal.Decimal("sNaN"),
         "array": np.arange(2),
     }
     list(map_rows([row], "Well?", engine.url, reorder="none"))
     assert engine.received.prompts == [
         'Well?\n{"numeric": 12.50, "large": 1000, "at": "2024-02-29T12:00:00+00:00", "text": "é \\"\\n", '
-        '"none": null, "nan": "NaN", "list": [1, {"a": true}], "numpy": 0.5, "array": [0, 1]}'
+        '"none": null, "nan": "NaN", "list": [1, {"a": true}], "numpy": 0.5, "moment": "2024-02-29T12:00:00", '
+        '"signaling": "NaN", "array": [0, 1]}'
     ]
 
 
@@ -279,3 +282,12 @@ def test_arrow_tables_batches_and_streams_of_them_are_rows(engine: EngineDouble)
     expected = list(map_rows(table.to_pylist(), "Is {film} of {year} kind?", engine.url))
     for rows in (table, table.to_batches()[0], table.to_reader(), pa.concat_tables([table, table]).slice(0, 3)):
         assert list(map_rows(rows, "Is {film} of {year} kind?", engine.url)) == expected
+
+
+def test_in_a_running_loop_it_says_what_to_use(engine: EngineDouble) -> None:
+    async def ask() -> list[RowAnswer]:
+        return list(map_rows([{"review": "good"}], "Is {review} kind?", engine.url))
+
+    with pytest.raises(OptionError, match="where an asyncio loop runs") as caught:
+        asyncio.run(ask())
+    assert "map_rows_async" in (caught.value.hint or "")
