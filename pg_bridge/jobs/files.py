@@ -124,6 +124,8 @@ def _plain(cell: str) -> str | None:
         text = json.loads(cell)
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise OptionError("a key holds half of a surrogate pair, which PostgreSQL cannot hold")
+        if "\0" in text:
+            raise OptionError("a key holds a NUL character, which PostgreSQL cannot hold")
         return str(text)
     return None if cell == "null" else cell
 

@@ -11,7 +11,7 @@ starts a job again that was killed; there is no other state than the target's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ from pg_bridge.asking.inquiry import NotAsked, sampling_of
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import EngineTokenizer, survey
-from pg_bridge.errors import EngineDenied, EngineError, UnknownModel
+from pg_bridge.errors import EngineDenied, EngineError, JobError, UnknownModel
 from pg_bridge.jobs.answers import Form
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.record import Done, Item, JobRecord, Reading, Writing, context_digest
@@ -32,6 +32,7 @@ from pg_bridge.options import Call
 PART_ROWS, PART_CHARS, PART_S = 5000, 8_000_000, 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 TELL_EVERY_S = 0.25
+_REFUSED = {"22", "23", "P0"}  # PostgreSQL's classes of what a value, a constraint or a trigger does not allow
 
 
 class Stopped(Exception):  # no error: somebody has asked for it
@@ -226,9 +227,30 @@ class Running:
         part, self._part, self._part_chars = self._part, [], 0
         if part:
             started = time.monotonic()
-            self._writing.write(part)
+            refusal = self._save(part)
+            if refusal is not None:
+                raise refusal
             if time.monotonic() - started > PART_S:
                 self._part_rows = max(self._part_rows // 2, 100)
+
+    def _save(self, part: Sequence[Done]) -> JobError | None:
+        """Write a part; where a row of it is refused, all others, and return why a row cannot be written at all."""
+        try:
+            self._writing.write(part)
+        except JobError as error:
+            if error.sqlstate[:2] not in _REFUSED:
+                raise
+            if len(part) > 1:
+                middle = len(part) // 2
+                first, second = self._save(part[:middle]), self._save(part[middle:])
+                return first or second
+            if part[0].error is not None:
+                return error
+            refused = self._save([part[0]._replace(answer=None, error=f"the target refuses it: {error.message}")])
+            self.report.answered -= 1
+            self.report.failed += 1
+            return refused
+        return None
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -304,6 +304,15 @@ def test_a_prompt_file_may_begin_with_a_byte_order_mark(engine_variable: EngineD
     assert [prompt[:2] for prompt in engine_variable.received.prompts] == ["Is"]
 
 
+def test_a_key_that_postgresql_cannot_hold_is_told(
+    engine_variable: EngineDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": "a\\u0000b", "review": "c"}\n')
+    assert map_file(tmp_path / "in.jsonl", tmp_path / "out.csv", "--key", "id") == 1
+    assert "a key holds a NUL character" in capsys.readouterr().err
+    assert engine_variable.received.prompts == []
+
+
 def test_an_argument_that_is_not_utf_8_is_told(
     engine_variable: EngineDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -429,6 +429,37 @@ def test_a_client_encoding_that_somebody_has_set_does_not_count(
     shop.assert_all_right()
 
 
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        "ALTER TABLE review_kind ADD CHECK (answer <> 'no')",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.answer = 'no' THEN RAISE 'not this one'; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER refuse BEFORE INSERT ON review_kind FOR EACH ROW EXECUTE FUNCTION refuse()",
+    ],
+)
+def test_an_answer_that_the_table_refuses_is_its_rows_error_alone(shop: Shop, refuses: str) -> None:
+    assert shop.map("--limit", "0") == 0
+    shop.conn.execute(refuses.encode())
+    assert shop.map() == 3
+    found = shop.rows(
+        "SELECT review, answer, error LIKE 'the target refuses it: %' FROM review_kind JOIN reviews USING (id)"
+    )
+    expected = [(review, "yes", None) if kind_of(review) == "yes" else (review, None, True) for review, *_ in found]
+    assert len(found) == 300
+    assert found == expected
+
+
+def test_a_key_of_a_file_that_the_table_cannot_hold_loses_no_other(
+    shop: Shop, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.conn.execute(f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text, {BESIDES})".encode())
+    (tmp_path / "in.csv").write_text("id,review\n1,a\nfive,b\n3,c\n")
+    assert shop.map("--from", str(tmp_path / "in.csv")) == 1
+    assert 'invalid input syntax for type integer: "five"' in capsys.readouterr().err
+    assert shop.rows("SELECT id FROM review_kind ORDER BY id") == [(1,), (3,)]
+
+
 @pytest.mark.parametrize("name", ["model", "digest", "answered_at", "error"])
 def test_a_column_is_not_named_as_one_beside_the_answers(
     shop: Shop, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
