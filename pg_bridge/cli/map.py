@@ -12,7 +12,7 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -150,6 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
         say=progress.say,
         check=interrupts.check,
     )
+    interrupts.act = job.interrupt
     with interrupts.taken(), job:
         try:
             running = job.open(is_rehearsal=arguments.dry_run)
@@ -189,6 +190,7 @@ class _Interrupts:
     """Whether somebody has asked to end: by Ctrl-C or SIGTERM, once. A second time is not waited for."""
 
     def __init__(self) -> None:
+        self.act: Callable[[], None] = lambda: None  # done at once when it comes
         self._came = False
 
     def check(self) -> None:
@@ -211,6 +213,7 @@ class _Interrupts:
         if self._came:
             raise KeyboardInterrupt
         self._came = True
+        self.act()
 
 
 def _check_texts(arguments: argparse.Namespace) -> None:

@@ -76,6 +76,8 @@ class Database:
         self._say = say
         self._check = check
         self._connection: Connection | None = None
+        self._reads_by: Connection | None = None  # while a statement runs there that may be cancelled
+        self._is_cancelled = False
         try:
             given = conninfo_to_dict(dsn)
         except psycopg.ProgrammingError:  # its text may repeat the string
@@ -97,7 +99,7 @@ class Database:
                 hint="Check --dsn, or PGHOST, PGDATABASE, PGUSER and PGSERVICE, and that the server runs.",
             ) from None
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
         """Do a piece of work; again from its beginning, where the connection is lost or a lock is not had meanwhile.
 
         Raises:
@@ -108,6 +110,7 @@ class Database:
         passing = 0
         while True:
             connection = self._connection or self._reconnect()
+            self._reads_by = connection if reads else None
             try:
                 return work(connection)
             except _PASSING as error:
@@ -117,10 +120,28 @@ class Database:
                 self._say(f"waiting: {first_line(error)}")
                 self._pause(min(FIRST_PAUSE_S * 2**passing, LONGEST_PAUSE_S))
             except psycopg.Error as error:
+                if self._is_cancelled and isinstance(error, psycopg.errors.QueryCanceled):
+                    self._is_cancelled = False
+                    if reads:
+                        self._check()
+                    continue  # what is written was hit by a late cancel
                 if not connection.broken and not connection.closed:
                     raise as_job_error(error) from None
                 self._say(f"the connection to PostgreSQL is lost: {first_line(error)}")
                 self.close()
+            finally:
+                self._reads_by = None
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """As `run`, for work that `interrupt` may cancel; `check` is called then."""
+        return self.run(work, reads=True)
+
+    def interrupt(self) -> None:
+        """Cancel what is being read, which may take hours, and nothing else; may be called by a signal handler."""
+        if self._reads_by is not None:
+            self._is_cancelled = True
+            with contextlib.suppress(psycopg.Error):
+                self._reads_by.cancel()
 
     def close(self) -> None:
         """Close the connection, if there is one."""

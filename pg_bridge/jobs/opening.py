@@ -130,6 +130,11 @@ class OpenJob:
         """What has been done so far; None before it is open."""
         return self.running.report if self.running else None
 
+    def interrupt(self) -> None:
+        """End a query that is being read, so that `check` is called soon; may be called by a signal handler."""
+        if self._database is not None:
+            self._database.interrupt()
+
     def close(self) -> None:
         """Let go of everything; may be called at any time, also twice."""
         for each in (self._writing, self._database, self._desk):

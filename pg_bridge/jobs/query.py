@@ -78,7 +78,7 @@ class QueryReading:
             KeyFault: A key is NULL.
             JobError: PostgreSQL refused it.
         """
-        described = self._database.run(self._describe)
+        described = self._database.read(self._describe)
         self.columns = tuple(column.name for column in described)
         for name in self._key:
             if name not in self.columns:
@@ -87,7 +87,7 @@ class QueryReading:
                 raise OptionError(f'the query has more than one column named "{name}"', hint="Rename one, with AS.")
         self._types = {column.name: column.type for column in described}
         if self._key:
-            self._database.run(lambda connection: self._plan(connection, described))
+            self._database.read(lambda connection: self._plan(connection, described))
 
     def key_types(self) -> list[ColumnType]:
         """The types of the key's columns."""
@@ -107,7 +107,7 @@ class QueryReading:
         """
         if self._is_over:
             return []
-        page = self._database.run(self._page if self.is_paged else self._held_page)
+        page = self._database.read(self._page if self.is_paged else self._held_page)
         self._is_over = len(page) < self._page_rows
         self._adapt(page)
         return list(self._items(page))

@@ -993,3 +993,19 @@ def test_from_a_query_into_a_file(shop: Shop, tmp_path: Any) -> None:
 def test_without_a_key_a_table_of_answers_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["map", "--query", "SELECT 1 AS a", "--prompt", "Well?", "--into", "answers"]) == 1
     assert "--key is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("key", ["id", "number"])  # found by its index, and by a cursor
+def test_interrupted_while_the_query_runs_it_ends(shop: Shop, number: signal.Signals, key: str) -> None:
+    query_ = "SELECT id, id + 0 AS number, review FROM reviews, pg_sleep(1000)"
+    process = shop.start("--query", query_, "--key", key)
+    try:
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        until(lambda: shop.admin.execute(sleeping).fetchone() == (1,))
+        process.send_signal(number)
+        assert "Interrupted: the same command goes on." in process.communicate(timeout=WITHIN_S)[0]
+        assert process.returncode == 130
+        until(lambda: shop.admin.execute(sleeping).fetchone() == (0,))
+    finally:
+        process.kill()
