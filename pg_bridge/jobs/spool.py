@@ -132,7 +132,7 @@ class FileWriting:
         Raises:
             JobError: It cannot be written.
         """
-        new = self._path.with_name(self._path.name + ".new")
+        new = self._part.with_name(self._part.name + ".new")  # a user may have a FILE.new
         with self._trouble():
             self._file.write(new, self._answered)
             new.replace(self._path)

@@ -191,9 +191,10 @@ def _encode_other(value: object, column: str) -> str:
         if isinstance(value, kind):
             return encoder(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):  # a number, or an array
-        plain = value.tolist()
-        if getattr(value, "dtype", None) is not None and value.dtype.kind == "M" and not isinstance(plain, date | None):
-            plain = value.astype("datetime64[us]").tolist()  # of nanoseconds it makes a number
+        array: Any = value
+        plain = array.tolist()
+        if array.dtype.kind == "M" and isinstance(plain, int | list):  # of nanoseconds it makes numbers
+            plain = array.astype("datetime64[us]").tolist()
         return encode(plain, column)
     raise OptionError(
         f'column "{column}" has a value of type {type(value).__name__}, which cannot be put into a prompt',

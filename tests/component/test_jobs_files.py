@@ -319,3 +319,11 @@ def test_an_argument_that_is_not_utf_8_is_told(
     write_csv(tmp_path / "in.csv", ["good"])
     assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--system-prompt", "h\udcff") == 1
     assert "an argument is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_file_of_a_similar_name_is_not_touched(engine_variable: EngineDouble, tmp_path: Path) -> None:
+    write_csv(tmp_path / "in.csv", ["good"])
+    (tmp_path / "out.csv.new").write_text("mine")
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv") == 0
+    assert (tmp_path / "out.csv.new").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv", "out.csv.new"]

@@ -76,6 +76,7 @@ def test_values_are_put_into_prompts_as_postgresql_would(engine: EngineDouble) -
         "list": [1, {"a": True}],
         "numpy": np.float32(0.5),
         "moment": np.datetime64("2024-02-29T12:00:00.000000001"),
+        "moments": np.array(["2024-02-29T12:00:00", "NaT"], dtype="datetime64[ns]"),
         "signaling": decimal.Decimal("sNaN"),
         "array": np.arange(2),
     }
@@ -83,6 +84,7 @@ def test_values_are_put_into_prompts_as_postgresql_would(engine: EngineDouble) -
     assert engine.received.prompts == [
         'Well?\n{"numeric": 12.50, "large": 1000, "at": "2024-02-29T12:00:00+00:00", "text": "é \\"\\n", '
         '"none": null, "nan": "NaN", "list": [1, {"a": true}], "numpy": 0.5, "moment": "2024-02-29T12:00:00", '
+        '"moments": ["2024-02-29T12:00:00", null], '
         '"signaling": "NaN", "array": [0, 1]}'
     ]
 
