@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         status = int(arguments.run(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # which it is where it was closed before
+            sys.stdout.flush()
     except BrokenPipeError:
         # As `… | head` leaves us. Python flushes once more when it ends, and must find something that takes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

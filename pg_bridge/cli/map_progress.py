@@ -38,7 +38,7 @@ def choose(*, quiet: bool, log: str | None, server: Server) -> Progress:
         return _JsonLines(server)
     if quiet:
         return _Silent()
-    if log is None and sys.stderr.isatty():
+    if log is None and sys.stderr is not None and sys.stderr.isatty():
         try:
             return _Bar(server)
         except ImportError:  # rich comes with the extra `jobs`

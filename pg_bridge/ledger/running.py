@@ -57,7 +57,9 @@ class _OwnStore:
     is_full = False
 
     def __init__(self) -> None:
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False
+        )  # one after the other, all the same
         self._connection.executescript(leases.SCHEMA)
 
     def run(self, work: Callable[[sqlite3.Connection], T], default: T) -> T:

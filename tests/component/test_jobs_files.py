@@ -327,3 +327,13 @@ def test_a_file_of_a_similar_name_is_not_touched(engine_variable: EngineDouble, 
     assert map_file(tmp_path / "in.csv", tmp_path / "out.csv") == 0
     assert (tmp_path / "out.csv.new").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv", "out.csv.new"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(engine_variable: EngineDouble, tmp_path: Path, closed: str) -> None:
+    write_csv(tmp_path / "in.csv", ["good"])
+    program = "from pg_bridge.cli import main; raise SystemExit(main())"
+    words = [sys.executable, "-c", program, "map", "--from", "in.csv", "--prompt", PROMPT, "--into", "out.csv"]
+    ended = subprocess.run(["/bin/sh", "-c", f'"$@" {closed}', "sh", *words], cwd=tmp_path, check=False)
+    assert ended.returncode == 0
+    assert len(read_csv(tmp_path / "out.csv")) == 1

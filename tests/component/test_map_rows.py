@@ -293,3 +293,14 @@ def test_in_a_running_loop_it_says_what_to_use(engine: EngineDouble) -> None:
     with pytest.raises(OptionError, match="where an asyncio loop runs") as caught:
         asyncio.run(ask())
     assert "map_rows_async" in (caught.value.hint or "")
+
+
+def test_a_run_may_go_on_in_another_thread(engine: EngineDouble) -> None:
+    """As where a web server reads each part of a response in whatever thread is free."""
+    answers = map_rows(({"review": str(i)} for i in range(300)), "Is {review} kind?", engine.url)
+    first = next(answers)
+    rest: list[RowAnswer] = []
+    thread = threading.Thread(target=lambda: rest.extend(answers))
+    thread.start()
+    thread.join()
+    assert [answer.row for answer in (first, *rest)] == list(range(300))
