@@ -194,7 +194,7 @@ def test_failures_are_not_kept(conn: Conn, asked: Callable[[], int], engine: Eng
 
 def test_a_dead_engine_is_not_needed_for_what_is_known(conn: Conn) -> None:
     with EngineDouble() as engine:
-        conn.execute("ALTER SERVER vllm OPTIONS (ADD connect_timeout_s '0.3', ADD max_retries '0', ADD patience_s '0.3')")
+        conn.execute("ALTER SERVER vllm OPTIONS (ADD connect_timeout_s '0.3', ADD patience_s '0.3')")
         conn.execute(f"ALTER SERVER vllm OPTIONS (SET endpoint '{engine.url}')")
         known = sorted(conn.execute(MAP).fetchall())
     assert sorted(conn.execute(MAP).fetchall()) == known
