@@ -35,6 +35,7 @@ from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.trial import Trial
+from pg_bridge.errors import EngineUnreachable
 from pg_bridge.options import Server
 
 METRICS_WITHIN_S = 2.0
@@ -131,10 +132,11 @@ class Flight:
 
     async def settle(self) -> None:
         """Learn from the counters what answers do not tell; they may lag a little behind the last answer."""
-        waited_s = 0.0
-        while not self._tally.settle(read_counters(await self._metrics())) and waited_s < SETTLE_WITHIN_S:
+        until_s = time.monotonic() + SETTLE_WITHIN_S
+        while not self._tally.settle(read_counters(await self._metrics())):
+            if time.monotonic() >= until_s:
+                return
             await asyncio.sleep(SETTLE_STEP_S)
-            waited_s += SETTLE_STEP_S
 
     def cost(self, prompts: Numbered) -> tuple[int, int]:
         """How many requests it takes to send prompts, and how many tokens each of them will take on average.
@@ -305,7 +307,7 @@ class Flight:
                 raise refused_run(self._server, refused)
             self.has_batch_endpoint = False
             trial.withdraw()
-            self._again([[prompt] for prompt in prompts], tokens_each)
+            self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
         else:
             raise refused_run(self._server, refused)
 
@@ -351,10 +353,10 @@ class Flight:
                 self.pace.hear(load, self.in_flight)
 
     async def _metrics(self) -> str:
-        """The engine's page of figures; empty where there is none."""
+        """The engine's page of figures; empty where there is none, or none to be had: no run fails for want of it."""
         try:
             reply = await quietly(self._client.glance("/metrics"), METRICS_WITHIN_S)
-        except Unreadable:
+        except (Unreadable, EngineUnreachable):
             return ""
         return reply[1].decode(errors="replace") if reply is not None and reply[0] == 200 else ""
 

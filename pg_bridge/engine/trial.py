@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pg_bridge.engine.failures import QUOTED, refused_altogether
+from pg_bridge.engine.failures import QUOTED, refused_altogether, refused_run
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.refusal import OWN_MERITS_STATUSES, Refused, message_of
 from pg_bridge.options import Server
@@ -139,7 +139,7 @@ class Trial:
         except Refused as refused:
             if refused.status in OWN_MERITS_STATUSES:
                 return refused
-            raise
+            raise refused_run(self._server, refused) from None
         return None
 
     def pieces(self, size: int, *, was_cut: bool) -> list[slice]:

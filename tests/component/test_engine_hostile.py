@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import itertools
 import json
 import re
@@ -388,3 +389,48 @@ def test_json_that_jsonb_cannot_hold_fails_its_own_row(text: str) -> None:
 )
 def test_json_that_jsonb_can_hold_is_left_alone(text: str) -> None:
     assert parse_jsonb(text) == json.loads(text)
+
+
+# -- the page of figures
+
+
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_no_run_fails_because_the_connection_to_the_figures_is_lost(
+    good: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Be it lost before the first prompt, while prompts wait, or when all of them are answered."""
+    page = b"vllm:num_requests_running 1\nvllm:num_requests_waiting 0\n"
+    page += b"vllm:prefix_cache_queries_total 1\nvllm:prefix_cache_hits_total 0\n"
+    looks = itertools.count()
+
+    def reply(request: Request) -> Reply:
+        if request.path == "/metrics":
+            return [raw(page) if next(looks) < good else b""]
+        if not request.json:
+            return [well({"data": [{"id": "hostile"}]})]
+        time.sleep(0.15)
+        return [completion(request, usage={"prompt_tokens": 10, "completion_tokens": 1})]
+
+    with HostileEngine(reply, everything=True) as engine:
+        caller = Engine(server(engine, max_retries=0, patience_s=0.0))
+        assert len(ask(caller, 40)) == 40
+        del caller
+    gc.collect()
+    assert not caplog.records  # "Task exception was never retrieved"
+
+
+def test_figures_that_come_slowly_are_not_waited_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pg_bridge.engine.flight.SETTLE_WITHIN_S", 0.05)
+    page = b"vllm:prefix_cache_queries_total 1\nvllm:prefix_cache_hits_total 0\n"
+
+    def reply(request: Request) -> Reply:
+        if request.path == "/metrics":
+            time.sleep(0.06)
+            return [raw(page)]
+        if not request.json:
+            return [well({"data": [{"id": "hostile"}]})]
+        return [completion(request, usage={"prompt_tokens": 10, "completion_tokens": 1})]
+
+    with HostileEngine(reply, everything=True) as engine:
+        ask(Engine(server(engine)))
+        assert sum(request.path == "/metrics" for request in engine.requests) == 2

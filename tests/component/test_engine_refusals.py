@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from pg_bridge.engine import Completion, Engine, Sampling
+from pg_bridge.engine import Completion, Engine, Portion, Sampling
 from pg_bridge.engine.trial import CONTROL_PROMPT
-from pg_bridge.errors import EngineError
+from pg_bridge.errors import EngineDenied, EngineError, QuotaUsedUp
 from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
 from tests.component.test_engine_faults import everything_said, server
+from tests.hostile import HostileEngine, Reply, Request, completion, raw
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -110,3 +114,56 @@ def test_a_control_that_is_refused_for_another_reason_blames_no_request() -> Non
         engine.behaviour.refuse_marked = {CONTROL_PROMPT: "say the word JSON"}
         completions = ask(server(engine), good_and_bad({5}, 100))
         assert [each.index for each in completions if each.error] == [5]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        ("401 Unauthorized", EngineDenied, "wants an API key"),
+        ("402 Payment Required", QuotaUsedUp, "nothing left"),
+        ("404 Not Found", EngineError, "HTTP status 404"),
+        ("500 Internal Server Error", EngineError, "HTTP status 500"),
+    ],
+)
+def test_what_becomes_of_the_one_asked_besides_is_said_as_of_any_other(
+    status: str, error: type[EngineError], words: str
+) -> None:
+    def reply(request: Request) -> Reply:
+        return [raw(b"{}", status=status if request.is_control else "400 Bad Request")]
+
+    with HostileEngine(reply) as engine, pytest.raises(error, match=words):
+        ask(Server("vllm", engine.url, model="hostile", max_retries=0), good_and_bad(set(), 20))
+
+
+def test_a_batch_endpoint_that_goes_while_the_rows_to_blame_are_looked_for() -> None:
+    """Its pieces are what all others wait for: they may not wait with them."""
+    answered, is_gone = threading.Semaphore(0), threading.Event()
+
+    def reply(request: Request) -> Iterator[bytes]:
+        if is_gone.is_set() and request.path.endswith("/batch"):
+            yield raw(b"{}", status="404 Not Found")
+        elif 'row 4"' in json.dumps(request.json) and not is_gone.is_set():
+            answered.acquire(timeout=5)
+            answered.acquire(timeout=5)  # the two other requests
+            is_gone.set()
+            yield raw(b"{}", status="400 Bad Request")
+        else:
+            yield completion(request)
+            answered.release()
+
+    with HostileEngine(reply) as engine:
+        caller = Engine(Server("vllm", engine.url, model="hostile", request_timeout_s=20), check_interrupts=_within(20))
+        asked = caller.complete_portions(
+            iter([Portion(iter(good_and_bad(set(), 20)))]), SAMPLING, eager=True, ends_run=lambda _: True
+        )
+        assert len([each for each in asked if each is not None and not each.error]) == 20
+
+
+def _within(seconds: float) -> Callable[[], None]:
+    """Ends a run that goes on for so long."""
+    until_s = time.monotonic() + seconds
+
+    def check() -> None:
+        assert time.monotonic() < until_s
+
+    return check
