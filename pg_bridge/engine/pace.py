@@ -108,8 +108,9 @@ class Pace:
             self._began_s = now_s
             self._landed.clear()
             self._landed_count = 0
-        outstanding, size = in_flight + landed, self.request_size
-        room = self.limit(now_s) - in_flight
+        limit = self.limit(now_s)
+        outstanding, size = in_flight + landed, min(self.request_size, max(1, limit // 2))
+        room = limit - in_flight
         if not self.eager:
             started = FIRST_OUTSTANDING + GROWTH * self.handed - outstanding
             room = min(room, started, 2 * self.max_in_flight - outstanding)

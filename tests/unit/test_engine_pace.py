@@ -198,4 +198,15 @@ def test_a_reason_that_cannot_be_read_is_the_status(body: bytes) -> None:
 def test_requests_are_large_where_they_are_counted() -> None:
     pace = Pace(1024, counted=True)
     assert pace.room(0, 0, 0.0) == 16  # a slow start all the same
-    assert Pace(1024, eager=True, counted=True).room(0, 0, 0.0) == 64
+    assert Pace(1024, eager=True, counted=True).room(0, 0, 0.0) == 32
+
+
+def test_two_counted_requests_are_in_flight_at_a_slow_engine() -> None:
+    pace = Pace(1024, eager=True, counted=True)
+    pace.room(0, 0, 0.0)
+    pace.land(64, 60.0, 60.0)
+    assert pace.limit(60.0) < 2 * pace.request_size
+    sent = 0
+    while room := pace.room(sent, 0, 60.0):
+        sent += room
+    assert sent > 0.9 * pace.limit(60.0)
