@@ -27,7 +27,7 @@ from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.rows.dedup import dedup
 from pg_bridge.rows.table import Table
 
-_LEAD_FROM_ROWS = 512  # fewer are planned at once, in some hundredths of a second
+_LEAD_FROM_CELLS = 4096  # fewer are planned at once, in some hundredths of a second
 _LEAD_SHARE = 8  # of so many rows one goes ahead: an engine that answers 1,500 in a second has work for as long
 _MOST_LEAD_ROWS = 16_384
 _AHEAD_SHARE = 128  # of so many rows that have been read, one is asked about while as many more are read
@@ -186,7 +186,7 @@ class Portions:
             if not inquiries:
                 yield Portion(iter(()), is_ahead=True)  # to hand over what that is
                 return
-        if len(rows) >= _LEAD_FROM_ROWS and not quick:
+        if len(rows) * len(group.table.columns) >= _LEAD_FROM_CELLS and not quick:
             lead = self._lead(group, rows, len(rows) // _LEAD_SHARE)
             yield self._portion(group, inquiries, rows[lead], is_ahead=True)
             rows = np.delete(rows, lead)
