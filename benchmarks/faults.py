@@ -265,7 +265,7 @@ def kill_engine(stage: Stage, host: Host, statement: Callable[[int], str]) -> No
     received = stage.engine.received
     ports: list[int] = []
     with stage.connect(host) as connection:
-        connection.execute("ALTER SERVER vllm OPTIONS (SET connect_timeout_s '0.2')")
+        connection.execute("ALTER SERVER vllm OPTIONS (SET connect_timeout_s '0.2', ADD patience_s '0.2')")
 
     def kill(_: Running) -> None:
         stage.engine.behaviour.hang = True  # its last answers are not waited for
@@ -275,7 +275,7 @@ def kill_engine(stage: Stage, host: Host, statement: Callable[[int], str]) -> No
     stage.start_engine(ports[0])
     stage.engine.received = received
     with stage.connect(host) as connection:
-        connection.execute("ALTER SERVER vllm OPTIONS (SET connect_timeout_s '10')")
+        connection.execute("ALTER SERVER vllm OPTIONS (SET connect_timeout_s '10', DROP patience_s)")
 
 
 def stop_server(stage: Stage, host: Host, statement: Callable[[int], str]) -> None:

@@ -83,6 +83,7 @@ class Client:
         self._gate = gate
         self._session: aiohttp.ClientSession | None = None
         self._awaiting = 0  # requests sent and not yet answered
+        self._asked = 0  # those of them that have prompts
         self._quiet_since_s = 0.0  # driven time of the last sign of life, or of the first request after none
 
     async def open(self) -> None:
@@ -200,7 +201,7 @@ class Client:
         while True:
             started_s = self._clock.now_s()
             try:
-                return await self._exchange(method, path, body, most_bytes)
+                return await self._exchange(method, path, body, most_bytes, has_prompts=is_counted)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 reason = connection_reason(error)
                 refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
@@ -217,29 +218,35 @@ class Client:
                 self._usage.requests += 1
                 self._send_again(body)
 
-    async def _exchange(self, method: str, path: str, body: bytes | None, most_bytes: int) -> tuple[int, bytes, float]:
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, most_bytes: int, *, has_prompts: bool
+    ) -> tuple[int, bytes, float]:
         """Send once; returns the status, the answer, and the seconds after which to come again if it says so."""
         if self._session is None:
             raise RuntimeError("the client is closed")
         if not self._awaiting:
             self._quiet_since_s = self._clock.now_s()
         self._awaiting += 1
+        self._asked += has_prompts
         try:
             url = f"{self._server.endpoint}{path}"
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
-                self._alive()
+                self._alive(has_prompts)
                 if response.status not in LATER_STATUSES:
                     self.waiting.hear()
                 answer = await _read(response, most_bytes)
-                self._alive()
+                self._alive(has_prompts)
                 if (used_up := used_up_s(response.headers)) > 0:
                     self._gate.slow_down(used_up)
                 return response.status, answer, told_to_wait_s(response.headers)
         finally:
             self._awaiting -= 1
+            self._asked -= has_prompts
 
-    def _alive(self) -> None:
-        self._quiet_since_s = self._clock.now_s()
+    def _alive(self, has_prompts: bool) -> None:
+        """Note a sign of life: where prompts await an answer, that of another page is none of the engine behind it."""
+        if has_prompts or not self._asked:
+            self._quiet_since_s = self._clock.now_s()
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -149,6 +149,15 @@ def test_silence_ends_the_run() -> None:
         assert time.monotonic() - started < 20
 
 
+def test_an_engine_that_answers_about_itself_alone_is_silent() -> None:
+    with EngineDouble(hang=True) as engine:  # its figures are looked at every half second
+        started = time.monotonic()
+        with pytest.raises(EngineTimeout):
+            caller = Engine(server(engine, request_timeout_s=1.0))
+            list(caller.complete((f"{i}" for i in range(1000)), SAMPLING, eager=True))
+        assert time.monotonic() - started < 10
+
+
 def test_slow_answers_are_not_silence() -> None:
     with EngineDouble(delay_s=0.3) as engine:  # the run takes 1.5 s
         assert len(ask(Engine(server(engine, request_timeout_s=1.4, max_in_flight=4)))) == 20

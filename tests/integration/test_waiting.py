@@ -76,7 +76,7 @@ def test_many_refusals_without_a_time_end_no_statement_that_was_answered(db: Con
     engine.behaviour.fail_status = 503
 
     def begin_to_fail() -> None:
-        engine.behaviour.fail_first = 40
+        engine.behaviour.fail_first = 12
 
     with once(lambda: engine.received.answered > 50, begin_to_fail):
         assert db.execute(COUNT).fetchone() == (400,)
