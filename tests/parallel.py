@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-USE_VLLM = ("test_vllm.py", "test_foreign_vllm.py", "test_prefix_cache.py", "test_demo_model.py")
+USE_VLLM = (
+    "test_vllm.py",
+    "test_foreign_vllm.py",
+    "test_prefix_cache.py",
+    "test_demo_model.py",
+    "test_bench_feed.py",
+)
 
 
 def needs_vllm(nodeid: str) -> bool:
