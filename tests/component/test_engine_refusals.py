@@ -70,11 +70,11 @@ def test_one_that_refuses_slowly_is_not_sent_more_meanwhile() -> None:
         (set(range(0, ROWS, 100)), ROWS // 8 + 10 * 2 * 12),  # one in a hundred is too long
         ({0}, ROWS // 8 + 2 * 12),
         ({ROWS - 1}, ROWS // 8 + 2 * 12),
-        (set(range(0, ROWS, 3)), ROWS + ROWS // 8),  # a third
-        (set(random.Random(7).sample(range(ROWS), ROWS // 3)), ROWS + ROWS // 4),
+        (set(range(0, ROWS, 3)), ROWS + ROWS // 2),  # a third
+        (set(random.Random(7).sample(range(ROWS), ROWS // 3)), ROWS + ROWS // 2),
         (set(range(200)), ROWS + ROWS // 2),  # those that share a text that is too long stand together
-        (set(range(ROWS)) - {700}, ROWS + ROWS // 8),
-        (set(range(ROWS)), ROWS + ROWS // 8),
+        (set(range(ROWS)) - {700}, ROWS + ROWS // 2),
+        (set(range(ROWS)), ROWS + ROWS // 2),
     ],
     ids=["1 %", "the first", "the last", "every third", "a third", "200 together", "all but one", "all"],
 )
