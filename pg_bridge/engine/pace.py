@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-LARGEST_REQUEST = 8  # a prompt costs vLLM's server no less in a larger one, and a fifth more in one of four
+LARGEST_REQUEST = 8  # a prompt costs vLLM's server no less in a larger one, and a sixth more in one of four
 LARGEST_COUNTED_REQUEST = 128  # where requests are counted, so that few of them matter more
 FIRST_OUTSTANDING = 16
 GROWTH = 2
