@@ -34,7 +34,7 @@ endif
 
 test-slow: setup ## what takes long: large tables, optima by search, generated statements by the thousand
 	@$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
-	@echo "[test-slow] generated statements" && $(PYTHON) -m tests.generated --count 3000
+	@echo "[test-slow] generated statements" && $(PYTHON) -m tests.generated --count 3000 --seed 20261128
 
 test-upgrade: setup ## pg_upgrade and pg_dump from PG_CONFIG's PostgreSQL to PG_CONFIG_NEW's, with the extension in use
 	@.venv/bin/pytest -m upgrade tests/upgrade

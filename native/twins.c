@@ -166,7 +166,7 @@ lookups(PlannerInfo *root, RelOptInfo *rel, RelOptInfo *bare, List *waiting)
 			index->indrestrictinfo = list_difference_ptr(index->indrestrictinfo, waiting);
 			index->rel = bare;
 			scan->indexinfo = index;
-			fetched = scan->indexselectivity * rel->tuples;
+			fetched = clamp_row_est(scan->indexselectivity * rel->tuples);
 			rows *= looked_up(root, scan, bare);
 			copy = &scan->path;
 		}
@@ -176,7 +176,7 @@ lookups(PlannerInfo *root, RelOptInfo *rel, RelOptInfo *bare, List *waiting)
 			Selectivity selectivity;
 
 			cost_bitmap_tree_node(((BitmapHeapPath *) path)->bitmapqual, &cost, &selectivity);
-			fetched = selectivity * rel->tuples;
+			fetched = clamp_row_est(selectivity * rel->tuples);
 			if (IsA(((BitmapHeapPath *) path)->bitmapqual, IndexPath))
 				rows *= looked_up(root, (IndexPath *) ((BitmapHeapPath *) path)->bitmapqual, bare);
 			copy = memcpy(makeNode(BitmapHeapPath), path, sizeof(BitmapHeapPath));

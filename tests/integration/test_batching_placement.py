@@ -116,6 +116,18 @@ def test_an_index_that_a_waiting_condition_tells_of_is_used(conn: Conn) -> None:
     assert asked(conn, query) == {"word": (2, 2)}
 
 
+def test_an_index_is_looked_up_where_it_finds_next_to_nothing(conn: Conn) -> None:
+    """A scan that finds less than a row evaluates its quals for one, which is what its twin does not evaluate."""
+    conn.execute("CREATE TABLE few AS SELECT i AS id, 'text ' || i AS t FROM generate_series(8, 10) AS i")
+    conn.execute("CREATE UNIQUE INDEX ON few (id); ANALYZE few")
+    condition = "passes(few, 3) AND word(t, 1) <> 'x' AND word(t, 2) <> 'x' AND ROW(id, t) < ROW(2, word(t, 3))"
+    query = f"SELECT id FROM few WHERE {condition}"
+    assert any("Index" in node["Node Type"] for node in nodes_of(conn, query))
+    calls(conn)
+    assert conn.execute(query.encode()).fetchall() == []
+    assert calls(conn) == {}
+
+
 def test_an_update_of_parts_asks_in_batches(conn: Conn) -> None:
     """Joins there hand on columns that are no table's, which no custom scan can have in its tuple."""
     conn.execute("BEGIN")
