@@ -51,7 +51,7 @@ class Case:
         steps: The statements.
         ordered: The order of rows is part of the answer.
         together: The rows of all steps are one answer: that of a cursor.
-        prepare: Run before either side, while batching is off.
+        prepare: Run before each side, while batching is off.
         counted: No more calls may be made with batching than without.
     """
 
