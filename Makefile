@@ -8,7 +8,7 @@ PYTHON312 := python3.12
 DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed gpu-kit devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed bench-sembench gpu-kit devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -61,6 +61,9 @@ bench-feed: setup ## how well a GPU would be fed, by a model of one; takes ten m
 
 bench-paper: setup ## the paper's table, re-run on a real vLLM; takes half an hour on two cores
 	@$(PYTHON) -m benchmarks.paper --output benchmarks/results/paper.txt --charts benchmarks/results
+
+bench-sembench: setup ## SemBench's ten questions as SQL: what each costs, and how good the answers are
+	@$(PYTHON) -m benchmarks.sembench --output benchmarks/results/sembench.txt
 
 gpu-kit: setup ## pack what a bare machine with a GPU needs to run the paper's filters; benchmarks/gpu/README.md
 	@$(PYTHON) -m benchmarks.gpu.pack --python $(PYTHON312) $(if $(WHOLE),--whole)

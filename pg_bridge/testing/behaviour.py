@@ -139,12 +139,12 @@ def choose(prompt: str, choices: Sequence[str]) -> str:
 def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
-    Of choices one, for a pattern a number from 1 to 5, for a schema a value of its types. A pattern and a schema are
-    answered with what `answer` says where that is of the kind.
+    It is what `answer` says where that is of the kind; else one of the choices, a number from 1 to 5 for a pattern, a
+    value of a schema's types.
     """
-    if "choice" in demanded:
-        return choose(prompt, demanded["choice"])
     free = answer(prompt)
+    if "choice" in demanded:
+        return free if free in demanded["choice"] else choose(prompt, demanded["choice"])
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
         return str(digest(prompt) % 5 + 1)
     if "json" in demanded and not free.startswith("{"):

@@ -149,6 +149,8 @@ def _histogram(seconds: str) -> tuple[str, dict[str, Callable[[Rank], float]]]:
 _METRICS: dict[str, tuple[str, dict[str, Callable[[Rank], float]]]] = {
     "prefix_cache_queries_total": ("counter", {"": attrgetter("cache.queried_tokens")}),
     "prefix_cache_hits_total": ("counter", {"": attrgetter("cache.hit_tokens")}),
+    "prompt_tokens_total": ("counter", {"": attrgetter("cache.queried_tokens")}),
+    "request_success_total": ("counter", {"": attrgetter("times.prompts")}),
     "num_requests_running": ("gauge", {"": lambda rank: len(rank.running)}),
     "num_requests_waiting": ("gauge", {"": lambda rank: len(rank.waiting)}),
     "request_queue_time_seconds": _histogram("queue_s"),
