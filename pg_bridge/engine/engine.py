@@ -192,6 +192,7 @@ class Engine:
             sampling_of,
             self._gate,
             self._estimate,
+            self._acquaintance,
             has_batch_endpoint=self._has_batch_endpoint,
             ends_run=ends_run,
             eager=eager,
@@ -322,7 +323,7 @@ class Engine:
         """
         if self._model is None:
             _, client = self._open()
-            self._model = self._wait_for(find_model(self._server, client))
+            self._model = self._wait_for(find_model(self._server, client, self._acquaintance))
         return self._model
 
     def fetch(self, path: str) -> tuple[int, str]:

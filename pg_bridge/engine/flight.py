@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from pg_bridge.engine.client import Client, quietly
+from pg_bridge.engine.dialects import UNTOLD
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     Unreadable,
@@ -28,13 +29,14 @@ from pg_bridge.engine.failures import (
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import Tally, read_counters, read_load
-from pg_bridge.engine.models import find_model, list_models
+from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.trial import Trial
+from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.options import Server
 
@@ -60,6 +62,7 @@ class Flight:
         sampling_of: How each prompt is answered.
         gate: Is told what is no longer in flight, and what it took.
         estimate: What is known of the tokens that prompts take; learns from these.
+        acquaintance: What is known of the engine; learns its dialect.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
         ends_run: Whether the run ends if the prompt of an index fails: nothing is sent while that is likely.
         eager: As for `Pace`.
@@ -83,6 +86,7 @@ class Flight:
         sampling_of: SamplingOf,
         gate: Gate,
         estimate: Estimate,
+        acquaintance: Acquaintance,
         *,
         has_batch_endpoint: bool,
         ends_run: Callable[[int], bool],
@@ -104,6 +108,8 @@ class Flight:
         self._sampling_of = sampling_of
         self._gate = gate
         self._estimate = estimate
+        self._acquaintance = acquaintance
+        self._dialect = UNTOLD
         self._payloads: dict[Sampling, Payload] = {}
         self._trials: dict[Sampling, Trial] = {}
         self._ends_run = ends_run
@@ -116,11 +122,13 @@ class Flight:
         return self._traffic.in_flight
 
     async def prepare(self, *, many: bool) -> None:
-        """Learn the model's name, and the cache counters if requests of many prompts are to come."""
+        """Learn the model's name, what the engine understands, and the cache counters if many prompts are to come."""
         if self._model is None and self._server.model is not None:
             self._model = Model(self._server.model)
         if self._model is None:
-            self._model = await find_model(self._server, self._client)
+            self._model = await find_model(self._server, self._client, self._acquaintance)
+        self._dialect = await learn_dialect(self._server, self._client, self._acquaintance)
+        self.has_batch_endpoint = self.has_batch_endpoint and self._dialect.has_batches
         page = await self._metrics() if many else ""
         self._tally.begin(read_counters(page))
         if read_load(page) is not None:
@@ -265,7 +273,7 @@ class Flight:
     def _payload_for(self, sampling: Sampling) -> Payload:
         if sampling not in self._payloads:
             assert self._model is not None  # noqa: S101 - prepare() comes first; for the type checker
-            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling)
+            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling, self._dialect)
         return self._payloads[sampling]
 
     def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:
@@ -300,7 +308,7 @@ class Flight:
         elif refused.status in NO_ENDPOINT_STATUSES:
             # Either the model or the path is missing; the list of models tells which.
             if self.has_batch_endpoint or not path.endswith("/batch"):
-                served = [model.name for model in await list_models(self._server, self._client)]
+                served = [model.name for model in await list_models(self._server, self._client, self._acquaintance)]
                 if self._server.model is not None and self._server.model not in served:
                     raise unknown_model(self._server, served)
             if not path.endswith("/batch"):

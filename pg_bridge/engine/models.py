@@ -1,32 +1,35 @@
-"""Which models an engine serves, and which of them a server's prompts go to.
+"""Which models an engine serves, which of them a server's prompts go to, and what it understands.
 
-In: a server and a client. Out: models, or the error of a run that has none.
+In: a server and a client. Out: models, or the error of a run that has none; a dialect, always.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pg_bridge.engine.client import Client
+from pg_bridge.engine.client import Client, quietly
+from pg_bridge.engine.dialects import UNTOLD, Dialect, dialect_of_models, dialect_of_server
 from pg_bridge.engine.failures import Unreadable, malformed, refused_run, unknown_model
 from pg_bridge.engine.records import Model
 from pg_bridge.engine.refusal import Refused
 from pg_bridge.engine.untrusted import parse_json
+from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
 from pg_bridge.options import Server
 
 _ORIGIN = ("root", "parent", "revision", "digest", "sha", "fingerprint")
 _REVISION_CHARS = 500
+_TELLS_WITHIN_S = 2.0
 
 
-async def find_model(server: Server, client: Client) -> Model:
+async def find_model(server: Server, client: Client, acquaintance: Acquaintance) -> Model:
     """Which model a server's prompts will go to: the one that it names, or the first that the engine lists.
 
     Raises:
         EngineError: The engine serves no such model, or is not there.
     """
     try:
-        served = await list_models(server, client)
+        served = await list_models(server, client, acquaintance)
     except (EngineTimeout, EngineUnreachable):
         raise
     except EngineError:
@@ -40,19 +43,39 @@ async def find_model(server: Server, client: Client) -> Model:
     return next((model for model in served if model.name == server.model), Model(server.model))
 
 
-async def list_models(server: Server, client: Client) -> list[Model]:
-    """The models that an engine serves.
+async def learn_dialect(server: Server, client: Client, acquaintance: Acquaintance) -> Dialect:
+    """What the engine understands: by the server's options, or by its list of models, which is fetched once a session.
+
+    No run fails for want of it: the engine that does not tell is taken for the usual one, and asked again next time.
+    """
+    told = dialect_of_server(server) or acquaintance.dialect
+    if told is not None:
+        return told
+    try:
+        reply = await quietly(client.glance("/v1/models"), _TELLS_WITHIN_S)
+        if reply is None or reply[0] != 200:
+            return UNTOLD
+        acquaintance.dialect = dialect_of_models(parse_json(reply[1])["data"])
+    except (EngineUnreachable, Unreadable, ValueError, TypeError, KeyError):
+        return UNTOLD
+    return acquaintance.dialect
+
+
+async def list_models(server: Server, client: Client, acquaintance: Acquaintance) -> list[Model]:
+    """The models that an engine serves; its dialect is learnt by the way.
 
     Raises:
         EngineError: It does not tell.
     """
     try:
         listed = parse_json(await client.get("/v1/models"))["data"]
-        return [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
+        models = [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
     except Refused as refused:
         raise refused_run(server, refused) from None
     except (ValueError, TypeError, KeyError, AttributeError, Unreadable):
         raise malformed(server, "not a list of models") from None
+    acquaintance.dialect = acquaintance.dialect or dialect_of_models(listed)
+    return models
 
 
 def _revision(model: Mapping[str, object]) -> str:

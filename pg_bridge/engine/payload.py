@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
+from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.records import Sampling, Stages
 from pg_bridge.engine.refusal import FILTERED
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
@@ -69,9 +70,10 @@ class Payload:
         api: Which interface is used.
         model: The model's name.
         sampling: How prompts are answered.
+        dialect: What the engine understands.
     """
 
-    def __init__(self, api: Api, model: str, sampling: Sampling) -> None:
+    def __init__(self, api: Api, model: str, sampling: Sampling, dialect: Dialect = VLLM) -> None:
         self._chat = api == "chat"
         self._choices = frozenset(sampling.choices)
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
@@ -79,15 +81,10 @@ class Payload:
         self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
         constant: dict[str, Any] = {
             "model": model,
-            "max_tokens": sampling.max_tokens,
+            dialect.max_tokens: sampling.max_tokens,
             "temperature": sampling.temperature,
+            **dialect.form(sampling),
         }
-        if sampling.choices:
-            constant["structured_outputs"] = {"choice": list(sampling.choices)}
-        elif self._pattern:
-            constant["structured_outputs"] = {"regex": sampling.pattern}
-        elif self._schema is not None:
-            constant["structured_outputs"] = {"json": self._schema}
         if sampling.priority is not None:
             constant["priority"] = sampling.priority
         self._named = f'{{"model": {json.dumps(model)}, ' if model else "{"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from pg_bridge.engine.dialects import Dialect
 from pg_bridge.engine.failures import impatient
 from pg_bridge.options import Server
 
@@ -32,9 +33,11 @@ class Acquaintance:
 
     Attributes:
         has_answered: Whether it ever answered a prompt.
+        dialect: What it understands, by what it said of itself; None until it did.
     """
 
     has_answered: bool = False
+    dialect: Dialect | None = None
 
 
 class Notice(NamedTuple):

@@ -37,6 +37,7 @@ from pg_bridge.options.values import (
     Api,
     Cache,
     CacheScope,
+    DialectName,
     Kind,
     OnBudget,
     OnError,
@@ -72,6 +73,12 @@ class Server:
         values.API,
         SERVER,
         "`chat`: the batch chat endpoint, or one request a row where there is none; or `completions`",
+    )
+    dialect: DialectName = option(
+        "auto",
+        values.DIALECT,
+        SERVER,
+        "what the engine understands: [dialects](engines.md#dialects); `auto`: as it says of itself",
     )
     max_in_flight: int = option(
         1024,

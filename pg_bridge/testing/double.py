@@ -298,7 +298,7 @@ class EngineDouble:
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [{"id": model, "object": "model"} for model in self.behaviour.models]
-        return self._trouble(request) or web.json_response({"object": "list", "data": models})
+        return self._denied(request) or web.json_response({"object": "list", "data": models})
 
     async def _no_page(self, _: web.Request) -> web.Response:
         status, detail = (405, "Method Not Allowed") if self.behaviour.batch_endpoint else (404, "Not Found")
