@@ -8,27 +8,96 @@ or knows HTTP beyond a host's name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pg_bridge.engine.records import Sampling
 from pg_bridge.options import Server
 
-Form = Callable[[Sampling], Mapping[str, Any]]
-"""The arguments of a body that hold the engine to a sampling's choices, pattern or schema; none for free text."""
+WRAPPED_IN = "answer"
+"""The one key of the object that holds an answer, where an engine can be held to nothing but objects."""
 
 
-def _structured_outputs(sampling: Sampling) -> Mapping[str, Any]:
+class Asked(NamedTuple):
+    """How the form of an answer is asked for.
+
+    Attributes:
+        arguments: Those of the body; none for free text.
+        is_wrapped: Whether the answer comes in an object of one key.
+    """
+
+    arguments: Mapping[str, Any]
+    is_wrapped: bool = False
+
+
+Form = Callable[[Sampling], Asked]
+
+
+def _structured_outputs(sampling: Sampling) -> Asked:
     """As vLLM takes it, from 0.11 on: https://docs.vllm.ai/en/latest/features/structured_outputs/."""
     if sampling.choices:
-        return {"structured_outputs": {"choice": list(sampling.choices)}}
+        return Asked({"structured_outputs": {"choice": list(sampling.choices)}})
     if sampling.pattern:
-        return {"structured_outputs": {"regex": sampling.pattern}}
+        return Asked({"structured_outputs": {"regex": sampling.pattern}})
     if sampling.schema:
-        return {"structured_outputs": {"json": json.loads(sampling.schema)}}
-    return {}
+        return Asked({"structured_outputs": {"json": json.loads(sampling.schema)}})
+    return Asked({})
+
+
+def _response_format(sampling: Sampling) -> Asked:
+    """As OpenAI takes it, and whoever speaks like it: https://platform.openai.com/docs/guides/structured-outputs."""
+    if sampling.schema:
+        schema = json.loads(sampling.schema)
+        return Asked(_in_schema(schema, is_strict=_may_be_strict(schema)))
+    if sampling.choices:
+        value: dict[str, Any] = {"type": "string", "enum": list(sampling.choices)}
+    elif sampling.pattern:
+        value = {"type": "string", "pattern": f"^({sampling.pattern})$"}
+    else:
+        return Asked({})
+    schema = {
+        "type": "object",
+        "properties": {WRAPPED_IN: value},
+        "required": [WRAPPED_IN],
+        "additionalProperties": False,
+    }
+    return Asked(_in_schema(schema, is_strict=True), is_wrapped=True)
+
+
+def _regex(sampling: Sampling) -> Asked:
+    """As SGLang takes it: https://docs.sglang.io/advanced_features/structured_outputs.html."""
+    if sampling.choices:
+        return Asked({"regex": "|".join(f"({re.escape(choice)})" for choice in sampling.choices)})
+    return Asked({"regex": sampling.pattern}) if sampling.pattern else _response_format(sampling)
+
+
+def _in_schema(schema: dict[str, Any], *, is_strict: bool) -> dict[str, Any]:
+    named = {"name": "answer", "schema": schema, **({"strict": True} if is_strict else {})}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _may_be_strict(schema: object) -> bool:
+    """Whether a schema keeps OpenAI's rules for strict ones: each object names all of its keys, and has no others.
+
+    >>> _may_be_strict({"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False})
+    True
+    >>> _may_be_strict({"type": "object", "properties": {"a": {}}})
+    False
+    """
+    if isinstance(schema, list):
+        return all(map(_may_be_strict, schema))
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object":
+        keys, named = schema.get("properties", {}), schema.get("required", [])
+        if schema.get("additionalProperties") is not False or not isinstance(keys, dict) or not isinstance(named, list):
+            return False
+        if any(key not in named for key in keys):
+            return False
+    return all(map(_may_be_strict, schema.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +108,7 @@ class Dialect:
         name: As the option `dialect` has it.
         form: How the form of an answer is asked for.
         max_tokens: The argument that bounds an answer.
-        has_batches: Whether there may be a batch endpoint; it is still done without where the engine has none.
+        has_batches: Whether there may be a batch endpoint for chat; where there is none after all it is done without.
     """
 
     name: str
@@ -49,13 +118,18 @@ class Dialect:
 
 
 VLLM = Dialect("vllm")
+SGLANG = Dialect("sglang", form=_regex, has_batches=False)
+LLAMA_CPP = Dialect("llama.cpp", form=_response_format, has_batches=False)
+OPENAI = Dialect("openai", form=_response_format, max_tokens="max_completion_tokens", has_batches=False)
+COMPATIBLE = Dialect("openai-compatible", form=_response_format, has_batches=False)
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (VLLM,)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (VLLM, SGLANG, LLAMA_CPP, OPENAI, COMPATIBLE)}
 UNTOLD = VLLM
 """That of an engine of which nothing is known."""
 
-_BY_HOST: Mapping[str, Dialect] = {}
-_BY_OWNER: Mapping[str, Dialect] = {"vllm": VLLM}  # `owned_by` of the first model that is listed
+_BY_HOST: Mapping[str, Dialect] = {"api.openai.com": OPENAI}
+# By `owned_by` of the first model that is listed.
+_BY_OWNER: Mapping[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA_CPP}
 
 
 def dialect_of_server(server: Server) -> Dialect | None:
@@ -70,6 +144,8 @@ def dialect_of_models(listed: object) -> Dialect:
 
     >>> dialect_of_models([{"id": "m", "owned_by": "vllm"}]).name
     'vllm'
+    >>> dialect_of_models([{"id": "m", "owned_by": "llamacpp"}]).name
+    'llama.cpp'
     """
     first = listed[0] if isinstance(listed, list) and listed else None
     owner = first.get("owned_by") if isinstance(first, dict) else None

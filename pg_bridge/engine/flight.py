@@ -128,7 +128,8 @@ class Flight:
         if self._model is None:
             self._model = await find_model(self._server, self._client, self._acquaintance)
         self._dialect = await learn_dialect(self._server, self._client, self._acquaintance)
-        self.has_batch_endpoint = self.has_batch_endpoint and self._dialect.has_batches
+        if self._server.api == "chat" and not self._dialect.has_batches:
+            self.has_batch_endpoint = False
         page = await self._metrics() if many else ""
         self._tally.begin(read_counters(page))
         if read_load(page) is not None:

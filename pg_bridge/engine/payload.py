@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
-from pg_bridge.engine.dialects import VLLM, Dialect
+from pg_bridge.engine.dialects import VLLM, WRAPPED_IN, Dialect
 from pg_bridge.engine.records import Sampling, Stages
 from pg_bridge.engine.refusal import FILTERED
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
@@ -79,11 +79,13 @@ class Payload:
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
         self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
         self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
+        asked = dialect.form(sampling)
+        self._is_wrapped = asked.is_wrapped
         constant: dict[str, Any] = {
             "model": model,
             dialect.max_tokens: sampling.max_tokens,
             "temperature": sampling.temperature,
-            **dialect.form(sampling),
+            **asked.arguments,
         }
         if sampling.priority is not None:
             constant["priority"] = sampling.priority
@@ -168,6 +170,8 @@ class Payload:
     def _check(self, text: object) -> tuple[str | None, str | None]:
         if not isinstance(text, str):
             return None, NO_TEXT
+        if self._is_wrapped:
+            text = _unwrapped(text)
         if self._pattern:
             return (text.strip(), None) if self._pattern.fullmatch(text.strip()) else (None, NOT_OF_THE_PATTERN)
         if self._schema is not None:
@@ -176,6 +180,16 @@ class Payload:
             return text, None
         stripped = text.strip()  # some chat templates begin every answer with a space
         return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
+
+
+def _unwrapped(text: str) -> str:
+    """What an object of one key holds; the text itself where it is none, for it may be right as it is."""
+    try:
+        answer = parse_json(text.encode())
+    except ValueError:
+        return text
+    held = answer.get(WRAPPED_IN) if isinstance(answer, dict) else None
+    return held if isinstance(held, str) else text
 
 
 def is_unicode(prompt: str) -> bool:
