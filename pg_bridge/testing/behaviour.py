@@ -23,6 +23,7 @@ class Behaviour:
     Attributes:
         answer: From a prompt to its answer; None for `default_answer`.
         models: The models it serves; a request for another gets 404.
+        owned_by: Whose its list says that they are, by which engines give themselves away; empty for nobody's.
         api_key: If set, requests without it get 401.
         batch_endpoint: Whether `/v1/chat/completions/batch` exists.
         metrics: Whether `/metrics` exists.
@@ -55,6 +56,7 @@ class Behaviour:
 
     answer: Callable[[str], str] | None = None
     models: Sequence[str] = ("double",)
+    owned_by: str = ""
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True

@@ -58,6 +58,7 @@ class Received:
         bodies: The parsed JSON of every request but its prompts.
         answered: Prompts answered.
         tokenized: Texts that `/tokenize` has cut.
+        listed: How often its models were listed.
         in_flight: Requests taken and neither answered nor aborted.
         prompts_in_flight: Their prompts.
         peak_prompts: The most that these ever were.
@@ -70,6 +71,7 @@ class Received:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     answered: int = 0
     tokenized: int = 0
+    listed: int = 0
     in_flight: int = 0
     prompts_in_flight: int = 0
     peak_prompts: int = 0
@@ -297,7 +299,9 @@ class EngineDouble:
         return _error(401, "Unauthorized")
 
     async def _models(self, request: web.Request) -> web.Response:
-        models = [{"id": model, "object": "model"} for model in self.behaviour.models]
+        owner = {"owned_by": self.behaviour.owned_by} if self.behaviour.owned_by else {}
+        models = [{"id": model, "object": "model", **owner} for model in self.behaviour.models]
+        self.received.listed += 1
         return self._denied(request) or web.json_response({"object": "list", "data": models})
 
     async def _no_page(self, _: web.Request) -> web.Response:
