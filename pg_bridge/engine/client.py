@@ -34,6 +34,7 @@ HERD_SHARE = 0.1  # of a wait that many were told, by which they come at differe
 IDLE_CONNECTION_S = 4.0  # below the 5 s after which vLLM's server closes an idle connection
 LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
 LARGEST_REFUSAL_BYTES = 1 << 16
+RANK_HEADER = "X-data-parallel-rank"  # of vLLM
 
 _T = TypeVar("_T")
 
@@ -122,8 +123,8 @@ class Client:
         """Driven seconds since the engine last gave a sign of life while requests await it."""
         return self._clock.now_s() - self._quiet_since_s if self._awaiting else 0.0
 
-    async def post(self, path: str, body: bytes) -> bytes:
-        """Send prompts and return the answer's bytes.
+    async def post(self, path: str, body: bytes, rank: int | None = None) -> bytes:
+        """Send prompts, to one of the engine's ranks if it has several, and return the answer's bytes.
 
         Raises:
             Refused: A status that is not 200 and does not go away.
@@ -131,7 +132,7 @@ class Client:
             EngineError: The engine asked for patience for too long.
             Unreadable: The answer is larger than `max_answer_bytes`, or compressed.
         """
-        return await self._retried("POST", path, body, self._server.max_answer_bytes)
+        return await self._retried("POST", path, body, self._server.max_answer_bytes, rank)
 
     async def get(self, path: str) -> bytes:
         """Fetch a page that the run cannot do without; raises as `post` does."""
@@ -156,12 +157,16 @@ class Client:
         )
         return status, page
 
-    async def _retried(self, method: str, path: str, body: bytes | None, most_bytes: int) -> bytes:
+    async def _retried(
+        self, method: str, path: str, body: bytes | None, most_bytes: int, rank: int | None = None
+    ) -> bytes:
         """One exchange, tried again while the engine asks for patience; who was told when to come has not failed."""
         failed = told = 0
         while True:
             self._usage.requests += body is not None
-            status, answer, told_s = await self._connected(method, path, body, most_bytes, is_counted=body is not None)
+            status, answer, told_s = await self._connected(
+                method, path, body, most_bytes, is_counted=body is not None, rank=rank
+            )
             if status == 200:
                 if body is not None:
                     self.waiting.answer()
@@ -192,7 +197,7 @@ class Client:
             self._gate.spend(1)
 
     async def _connected(
-        self, method: str, path: str, body: bytes | None, most_bytes: int, *, is_counted: bool
+        self, method: str, path: str, body: bytes | None, most_bytes: int, *, is_counted: bool, rank: int | None = None
     ) -> tuple[int, bytes, float]:
         """One exchange, tried again while the connection is the trouble; some count as requests."""
         import aiohttp  # noqa: PLC0415 - see open()
@@ -201,7 +206,7 @@ class Client:
         while True:
             started_s = self._clock.now_s()
             try:
-                return await self._exchange(method, path, body, most_bytes, has_prompts=is_counted)
+                return await self._exchange(method, path, body, most_bytes, has_prompts=is_counted, rank=rank)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 reason = connection_reason(error)
                 refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
@@ -219,7 +224,7 @@ class Client:
                 self._send_again(body)
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, most_bytes: int, *, has_prompts: bool
+        self, method: str, path: str, body: bytes | None, most_bytes: int, *, has_prompts: bool, rank: int | None
     ) -> tuple[int, bytes, float]:
         """Send once; returns the status, the answer, and the seconds after which to come again if it says so."""
         if self._session is None:
@@ -230,7 +235,10 @@ class Client:
         self._asked += has_prompts
         try:
             url = f"{self._server.endpoint}{path}"
-            async with self._session.request(method, url, data=body, allow_redirects=False) as response:
+            headers = None if rank is None else {RANK_HEADER: str(rank)}
+            async with self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
+            ) as response:
                 self._alive(has_prompts)
                 if response.status not in LATER_STATUSES:
                     self.waiting.hear()

@@ -153,21 +153,21 @@ class Engine:
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
-        self._source = source = PromptQueue(portions)
+        self._source = source = PromptQueue(portions, self._server.ranks)
         self._landed = landed
         try:
-            size = pace_of(self._server, eager).request_size
+            size, idle = pace_of(self._server, eager).request_size, [0] * self._server.ranks
             batch: Numbered = []
             while not batch and not (source.ended and source.is_dry):  # nothing is opened before there is a prompt
                 if source.is_ready(size, eager):
-                    batch = source.pull(size)
+                    _, batch = source.pull(size, idle)
                 else:
                     source.make_more()
                     yield None
             if len(batch) == 1 and not (source.ended or source.is_ahead):  # whether it is all decides what is asked for
                 source.make_more()
                 yield None
-                batch += source.pull(size - 1)
+                batch += source.pull(size - 1, idle)[1]
             if batch:
                 sampling_of = (lambda _: sampling) if isinstance(sampling, Sampling) else sampling
                 yield from self._complete(batch, source, sampling_of, ends_run, eager)
@@ -277,15 +277,15 @@ class Engine:
         while room := flight.room():
             if not source.is_ready(room, flight.pace.eager) or time.perf_counter() < self._ask_gate_at:
                 break
-            batch = source.pull(room)
+            rank, batch = source.pull(room, flight.in_flight_of)
             if batch:
                 requests, tokens_each = flight.cost(batch)
                 granted, wait_s = self._gate.take(len(batch), requests, tokens_each)
                 if granted:
-                    flight.send(batch[:granted], tokens_each)
+                    flight.send(batch[:granted], tokens_each, rank)
                     sent = True
                 if granted < len(batch):
-                    source.put_back(batch[granted:])
+                    source.put_back(batch[granted:], rank)
                     self._ask_gate_at = time.perf_counter() + wait_s
         if source.is_stopped and not flight.in_flight:
             self._let_others_land()

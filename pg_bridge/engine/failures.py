@@ -39,6 +39,7 @@ OR_RUN_DOCTOR = ", or run: pg-bridge doctor"
 _REASON_CHARS = 300
 _MODEL_CHARS = 100
 _ECHO_CHARS = 12
+_RANK = "data_parallel_rank"
 QUOTED = re.compile(
     r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
 )
@@ -187,6 +188,20 @@ def no_priorities(server: Server) -> EngineError:
 def is_about_priority(refused: Refused, prompts: Sequence[str]) -> bool:
     """Whether a refusal is about the field `priority`, and not about a prompt in which the word stands."""
     return "priority" in message_of(refused.body).lower() and not any("priority" in each.lower() for each in prompts)
+
+
+def no_such_rank(server: Server) -> EngineError:
+    """The error of a run that sent prompts to a rank that the engine has not."""
+    return EngineError(
+        f'the engine of server "{server.name}" has not the {server.ranks} ranks of the option ranks',
+        detail=f"The endpoint is {server.endpoint}.",
+        hint="Set ranks to the engine's --data-parallel-size, or leave it out.",
+    )
+
+
+def is_about_rank(refused: Refused, prompts: Sequence[str]) -> bool:
+    """Whether a refusal is about the rank that a request was for, and not about a prompt in which the word stands."""
+    return _RANK in message_of(refused.body) and not any(_RANK in prompt for prompt in prompts)
 
 
 def malformed(server: Server, what: str | Exception) -> EngineError:

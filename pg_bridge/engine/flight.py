@@ -20,8 +20,10 @@ from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     Unreadable,
     is_about_priority,
+    is_about_rank,
     malformed,
     no_priorities,
+    no_such_rank,
     refused_run,
     safe_reason,
     unknown_model,
@@ -72,6 +74,7 @@ class Flight:
         pace: How much to send.
         landed: Completions nobody has taken yet, one list a request.
         landed_count: How many they are.
+        in_flight_of: Prompts sent to each rank and not landed.
         fresh: Completions nobody has been told of yet.
         failure: What ended the run, if anything did.
     """
@@ -97,6 +100,7 @@ class Flight:
         self.landed: deque[list[Completion]] = deque()
         self.landed_count = 0
         self.fresh: list[Completion] = []
+        self.in_flight_of = [0] * server.ranks
         self.failure: BaseException | None = None
         self.has_batch_endpoint = has_batch_endpoint
         self._server = server
@@ -113,6 +117,7 @@ class Flight:
         self._payloads: dict[Sampling, Payload] = {}
         self._trials: dict[Sampling, Trial] = {}
         self._ends_run = ends_run
+        self._rank_of: dict[int, int] = {}  # of the prompts in flight, where there are several
         self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
         self._cleared = asyncio.Event()
 
@@ -162,14 +167,18 @@ class Flight:
             requests += len(part) if self._goes_alone(sampling) else 1
         return requests, tokens // len(prompts)
 
-    def send(self, prompts: Numbered, tokens_each: int) -> None:
+    def send(self, prompts: Numbered, tokens_each: int, rank: int = 0) -> None:
         """Put prompts in flight, as one request for all that are answered alike where that can be.
 
         Args:
             prompts: The prompts.
             tokens_each: What the gate has been told that each will take.
+            rank: The engine's rank that is to have them, where it has several.
         """
         self._traffic.change(len(prompts), time.monotonic())
+        self.in_flight_of[rank] += len(prompts)
+        if len(self.in_flight_of) > 1:
+            self._rank_of |= dict.fromkeys((index for index, _ in prompts), rank)
         for part in self._alike(prompts):
             self._start(part, tokens_each)
 
@@ -199,6 +208,8 @@ class Flight:
         """Take in answers, for which so many more tokens were used than the gate has been told."""
         self._gate.give_back(len(completions), more_tokens)
         self._traffic.change(-len(completions), time.monotonic())
+        for completion in completions:
+            self.in_flight_of[self._rank_of.pop(completion.index, 0)] -= 1
         self.landed_count += len(completions)
         if any(completion.error is not None for completion in completions):
             self.landed.appendleft(completions)  # it may end the run
@@ -228,7 +239,7 @@ class Flight:
         started_s = time.monotonic()
         try:
             body = payload.body([prompt for _, prompt in prompts])
-            answer = await self._client.post(path, body)
+            answer = await self._client.post(path, body, self._rank_of.get(prompts[0][0]))
             answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
             trial.withdraw()
@@ -297,6 +308,8 @@ class Flight:
         if refused.status in OWN_MERITS_STATUSES:
             if sampling.priority is not None and is_about_priority(refused, texts):
                 raise no_priorities(self._server)
+            if self._rank_of and is_about_rank(refused, texts):
+                raise no_such_rank(self._server)
             if not is_piece:
                 self._suspect(prompts)
             await trial.refused(texts, refused)

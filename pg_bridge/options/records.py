@@ -87,6 +87,13 @@ class Server:
         "most prompts that may await an answer at one time, of [all sessions together](limits.md); of a slower engine "
         "fewer do",
     )
+    ranks: int = option(
+        1,
+        values.RANKS,
+        SERVER,
+        "how many data-parallel ranks the engine has behind its one address; each is sent a run of the planned order: "
+        "[ranks](scaling.md#ranks)",
+    )
     requests_per_minute: int | None = option(
         None,
         values.PER_MINUTE,

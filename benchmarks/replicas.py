@@ -1,0 +1,106 @@
+"""What an engine of several ranks computes, and when its ranks end: prompts scattered by it, and placed by pg_bridge.
+
+Each rank has a prefix cache of its own. Scattered (option `ranks` left out) the engine sends each prompt to the rank
+that has the least to do, as vLLM's balancer does. Placed, each rank is sent a run of the planned order. Asked through
+SQL of a double with vLLM's cache rules; its speed is the model of --speed, in real time, with four API servers for
+each rank; many ranks are faster than this machine can ask. Target: placed prompts have at least 98 % of the cached
+tokens of one rank, and the last rank ends within 10 % of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from benchmarks.hosts import make_hosts
+from benchmarks.loading import load_table
+from benchmarks.machine import describe
+from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
+from benchmarks.report import Report, parser_of
+from pg_bridge.testing.cluster import Cluster
+from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.speeds import SPEEDS, speed_of
+
+LEAST_CACHED, MOST_APART = 0.98, 0.1
+API_SERVERS = 4  # for each rank: with fewer of them the front end is full before the ranks are
+
+
+class Asked(NamedTuple):
+    """What came of one run.
+
+    Attributes:
+        cached: Prompt tokens from the ranks' caches.
+        computed: Those that were not.
+        seconds: Until the last rank ended.
+        apart: By how much of that the first rank ended sooner.
+    """
+
+    cached: int
+    computed: int
+    seconds: float
+    apart: float
+
+    def line(self, head: str, one: Asked) -> str:
+        """As a line of the table, beside one rank."""
+        return (
+            f"{head:<18} {self.computed:>10,} {self.computed / one.computed:>7.3f} {self.cached / one.cached:>8.1%}"
+            f" {self.seconds:>8.2f} {self.apart:>7.0%}"
+        )
+
+
+def ask(table: PaperTable, ranks: int, told: int, speed: str) -> Asked:
+    """Ask about a table of an engine with so many ranks, of which pg_bridge is told so many."""
+    with (
+        EngineDouble(
+            speed=replace(speed_of(speed), ranks=ranks, api_servers=API_SERVERS * ranks), record=False
+        ) as double,
+        Cluster() as cluster,
+        psycopg.connect(make_hosts(cluster, double.url)[0].dsn, autocommit=True) as connection,
+    ):
+        connection.execute(sql.SQL("ALTER SERVER vllm OPTIONS (ADD ranks {})").format(sql.Literal(str(told))))
+        load_table(connection, table, "asked")
+        query = sql.SQL("SELECT count(output) FROM llm.map('SELECT * FROM asked', {}, max_tokens => 4)")
+        connection.execute(query.format(sql.Literal(table.question)))
+        ended = [rank.ended_s - (double.engine.began_s or 0.0) for rank in double.engine.ranks]
+        hits = sum(rank.cache.hit_tokens for rank in double.engine.ranks)
+        queried = sum(rank.cache.queried_tokens for rank in double.engine.ranks)
+        return Asked(hits, queried - hits, max(ended), 1 - min(ended) / max(ended))
+
+
+def compare(table: PaperTable, name: str, counts: list[int], speed: str) -> Iterator[str]:
+    """One table, over more and more ranks."""
+    one = ask(table, 1, 1, speed)
+    yield f"{name}, {len(table.cells[0])} rows"
+    yield f"  {'':<18} {'computed':>8} {'x one':>7} {'cached':>8} {'seconds':>8} {'apart':>7}"
+    yield "  " + one.line("1 rank", one)
+    for count in counts:
+        yield "  " + ask(table, count, 1, speed).line(f"{count} ranks, scattered", one)
+        placed = ask(table, count, count, speed)
+        yield "  " + placed.line(f"{count} ranks, placed", one)
+        if placed.cached < LEAST_CACHED * one.cached or placed.apart > MOST_APART:
+            yield "    missed"
+
+
+def main() -> int:
+    """Compare all tables."""
+    parser = parser_of("benchmarks.replicas", __doc__)
+    parser.add_argument("--rows", type=int, default=8000, help="rows of each table, at most (8,000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speed", choices=list(SPEEDS), default="h100-8b", help="of each rank (h100-8b)")
+    parser.add_argument("--table", action="append", choices=list(PAPER_TABLES), help="only this one; may be repeated")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8], help="how many ranks (2 4 8)")
+    arguments = parser.parse_args()
+    report = Report(arguments)
+    report.add(*describe(arguments), "")
+    for name in arguments.table or ("movies", "products", "bird"):
+        table = make(name, min(arguments.rows, PAPER_TABLES[name].rows), arguments.seed)
+        report.add(*compare(table, name, arguments.ranks, arguments.speed))
+    return report.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
