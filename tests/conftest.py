@@ -114,7 +114,9 @@ def cluster() -> Iterator[Cluster]:
     with Cluster(settings={"autovacuum": "off"}, environment={"SSL_CERT_FILE": os.devnull}) as running:
         folder = extension_folder(str(running.binaries / "pg_config"))
         stale = [name for name, text in extension_files().items() if not _same(folder / name, text)]
-        if stale:
+        if (
+            stale and (folder / "pg_bridge.control").exists()
+        ):  # else it is a server without the extension, which jobs do with
             pytest.fail(f"{stale[0]} in {folder} is missing or old: run `make setup`", pytrace=False)
         yield running
 
@@ -147,6 +149,8 @@ def make_template(cluster: Cluster) -> Callable[[str, str], str]:
         available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'multicorn'"
         if host == "multicorn" and cluster.psql(available).strip() == "0":
             pytest.skip("this PostgreSQL has no Multicorn2")
+        if cluster.psql("SELECT FROM pg_available_extensions WHERE name = 'pg_bridge'") == "":
+            pytest.fail("this PostgreSQL has no pg_bridge: run `make setup`", pytrace=False)
         name = f"template_{host}_{schema}"
         cluster.psql(f"CREATE DATABASE {name}")
         cluster.psql(
