@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from pg_bridge.asking.prompt import columns_hint
 from pg_bridge.errors import KeyFault, OptionError, UnknownColumn
 from pg_bridge.jobs.csv_lines import csv_lines
 from pg_bridge.jobs.record import Item, digest_of
-from pg_bridge.jobs.texts import LOOKED_AT_ROWS, encode, iterate
-from pg_bridge.rows.cutting import columns_of, cut
+from pg_bridge.jobs.texts import encode, iterate
+from pg_bridge.rows.cutting import Choose, Columns, cut
 
 CSV, JSON_LINES, PARQUET = "CSV", "JSON Lines", "Parquet"
 SUFFIXES = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
@@ -69,7 +69,7 @@ class FileReading:
             OptionError: It cannot be read.
             UnknownColumn: It lacks a column of the key.
         """
-        self.columns, _ = self._begin()
+        self.columns = _columns_of_json_lines(self._path) if self._format == JSON_LINES else self._begin()[0]
         for name in self.columns:
             if self.columns.count(name) > 1:
                 raise OptionError(f'{self._path} has more than one column named "{name}"')
@@ -115,7 +115,9 @@ class FileReading:
     def _begin(self) -> tuple[tuple[str, ...], Iterator[_Row]]:
         if self._format == CSV:
             return _of_csv(self._path)
-        return _of_json_lines(self._path) if self._format == JSON_LINES else _of_parquet(self._path)
+        if self._format == JSON_LINES:
+            return self.columns, _cut(self._path, lambda _: self.columns)
+        return _of_parquet(self._path)
 
 
 def _plain(cell: str) -> str | None:
@@ -146,17 +148,17 @@ def _of_csv(path: Path) -> tuple[tuple[str, ...], Iterator[_Row]]:
     return tuple(header), _objects(header, (tuple(map(encoded, cells)) for cells in lines))
 
 
-def _of_json_lines(path: Path) -> tuple[tuple[str, ...], Iterator[_Row]]:
-    lines = _lines(path)
-    first = list(islice(lines, LOOKED_AT_ROWS))
+def _columns_of_json_lines(path: Path) -> tuple[str, ...]:
+    """The columns that any row has, in order of first appearance: the file is read through for them."""
     named: dict[str, None] = {}
-    for number, line in enumerate(first, 1):
-        try:
-            named.update(dict.fromkeys(name for name in columns_of(line) if name is not None))
-        except ValueError:
-            raise _no_object(path, number) from None
-    columns = tuple(named)
-    return columns, _cut(path, chain(first, lines), columns)
+
+    def note(columns: Columns | None) -> tuple[str, ...]:
+        named.update(dict.fromkeys(name for name in columns or () if name is not None))
+        return ()
+
+    for _ in _cut(path, note):
+        pass
+    return tuple(named)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -169,11 +171,11 @@ def _lines(path: Path) -> Iterator[str]:
         raise OptionError(f"{path} is not UTF-8", hint="Convert it, for example with iconv.") from error
 
 
-def _cut(path: Path, lines: Iterator[str], columns: tuple[str, ...]) -> Iterator[_Row]:
-    number = 0
+def _cut(path: Path, choose: Choose) -> Iterator[_Row]:
+    number, lines = 0, _lines(path)
     while chunk := list(islice(lines, _CHUNK_ROWS)):
         try:
-            for line, (_, cells) in zip(chunk, cut(chunk, lambda _: columns), strict=True):
+            for line, (_, cells) in zip(chunk, cut(chunk, choose), strict=True):
                 number += 1
                 yield _Row(cells, line)
         except ValueError:
