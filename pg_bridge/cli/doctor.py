@@ -29,7 +29,7 @@ Check a database, an engine, or both, and say how to mend what is wrong:
   engine     it answers; it serves the model; batches, token details and prefix cache counters are
              there; it answers one short question, asked up to four times (twice alone, twice at once)
 
-Nothing is changed, and no key is ever printed. The exit status is 0 if nothing failed, 1 otherwise.
+Nothing is changed, and no key is ever printed. The exit status is 0 if nothing failed, 2 for wrong usage, 1 otherwise.
 """
 
 _EPILOG = """\

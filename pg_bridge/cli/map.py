@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from pg_bridge.cli import map_options, map_progress, print_error
+from pg_bridge.cli import INTERRUPTED, map_options, map_progress, print_error, status_of
 from pg_bridge.errors import BudgetExceeded, EngineDenied, JobRunning, OptionError, PgBridgeError, RowError
 from pg_bridge.jobs.files import format_of
 from pg_bridge.jobs.opening import PATIENCE_S, OpenJob
@@ -30,7 +30,7 @@ from pg_bridge.options import Server
 from pg_bridge.options.values import CHOICES
 
 KEY_VARIABLE, ENDPOINT_VARIABLE, DSN_VARIABLE = "PG_BRIDGE_API_KEY", "PG_BRIDGE_ENDPOINT", "PG_BRIDGE_DSN"
-SOME_FAILED, BUDGET_USED_UP, IS_RUNNING, INTERRUPTED = 3, 4, 5, 130
+SOME_FAILED, BUDGET_USED_UP, IS_RUNNING = 3, 4, 5
 
 _STATUSES = {BudgetExceeded: BUDGET_USED_UP, JobRunning: IS_RUNNING}
 # In place of those that speak of SQL.
@@ -69,7 +69,8 @@ examples:
   15 3 * * *  pg-bridge map … --log json >>/var/log/review_kind.log      in a crontab
 
 exit status:
-  0 every row has its answer; 1 failed; 2 wrong usage; {SOME_FAILED} some rows have an error instead of an answer;
+  0 every row has its answer; 1 failed; 2 wrong usage: an argument, the prompt, the query or a file that is named is
+  not valid or cannot be read; {SOME_FAILED} some rows have an error instead of an answer;
   {BUDGET_USED_UP} a budget is used up; {IS_RUNNING} another run is writing into the target; {INTERRUPTED} interrupted.
   Whatever it is, answers that were written are kept.
 
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.end("failed", job.report, error.message)
             error.hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), error.hint)
             print_error(error)
-            return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 1)
+            return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), status_of(error))
         progress.end("done", report, summary(report, server, record.target))
         return BUDGET_USED_UP if report.not_asked else SOME_FAILED if report.failed else 0
 

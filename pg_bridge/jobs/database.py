@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pg_bridge.errors import DatabaseGone, JobError, NotPermitted
+from pg_bridge.errors import DatabaseGone, JobError, NotPermitted, OptionError
 
 T = TypeVar("T")
 
@@ -81,7 +81,9 @@ class Database:
         try:
             given = conninfo_to_dict(dsn)
         except psycopg.ProgrammingError:  # its text may repeat the string
-            raise JobError("the DSN cannot be read", hint="Write it as for psql: 'host=… dbname=… user=…'.") from None
+            raise OptionError(
+                "the DSN cannot be read", hint="Write it as for psql: 'host=… dbname=… user=…'."
+            ) from None
         defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
         self._dsn = make_conninfo(dsn, **defaults, client_encoding="UTF8")  # a prompt may hold any character
 

@@ -27,6 +27,7 @@ FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 500, 10_000
 PAGE_CHARS = 8_000_000  # what a page is to have, so that rows of a megabyte come a few at a time
 DEAR = 10  # pages that cost together so many times what the whole query does are not read one by one
 _CURSOR = "pg_bridge_map"
+_ONE_SELECT = "It must be one SELECT, and may not have a statement behind it."
 _TAIL = re.compile(r"[;\s]+\Z")
 
 
@@ -118,10 +119,7 @@ class QueryReading:
             key, text = row[:keys], row[keys]
             if keys:
                 if key == last:
-                    raise KeyFault(
-                        f"two rows of the query have the same key ({', '.join(self._key)})",
-                        hint="Name with --key what tells its rows apart, or write a query that has each once.",
-                    )
+                    raise _repeated_key(self._key)
                 if None in key:
                     raise _null_key(self._key)
                 last = key
@@ -129,7 +127,7 @@ class QueryReading:
         self._last = last if keys else None
 
     def _adapt(self, page: Sequence[tuple[Any, ...]]) -> None:
-        chars = sum(len(cell) for row in page for cell in row if cell is not None)
+        chars = sum(len(cell) for row in page for cell in row if isinstance(cell, str))
         if page:
             fits = int(PAGE_CHARS / max(1.0, chars / len(page)))
             self._page_rows = max(1, min(fits, 2 * self._page_rows, MOST_PAGE_ROWS))
@@ -139,39 +137,43 @@ class QueryReading:
     def _from(self) -> sql.Composed:
         return sql.SQL("FROM ({}\n) AS q").format(sql.SQL(self._query))  # the user's own words
 
-    def _select(self) -> sql.Composed:
-        cells = [
+    def _select(self, *more: sql.Composable) -> sql.Composed:
+        cells: list[sql.Composable] = [
             *(sql.SQL("{}::text").format(sql.Identifier("q", name)) for name in self._key),
             sql.SQL("row_to_json(sent.*)::text"),
             *([sql.SQL("row_to_json(q.*)::text")] if self._whole else []),
+            *more,
         ]
         sent = sql.SQL("CROSS JOIN LATERAL (SELECT {}) AS sent").format(identifiers(self._sent, "q"))
         return sql.SQL("SELECT {} {} {}").format(sql.SQL(", ").join(cells), self._from(), sent)
 
     def _behind(self, operator: str, values: Sequence[sql.Composable]) -> sql.Composable:
         """A condition for the rows from a key on; none where there are no values of one."""
-        if not values:
-            return sql.SQL("")
+        return sql.SQL(" WHERE {}").format(self._compared(operator, values)) if values else sql.SQL("")
+
+    def _compared(self, operator: str, values: Sequence[sql.Composable]) -> sql.Composable:
+        """The key compared with values, as PostgreSQL does."""
         cast = [
             sql.SQL("{}::{}").format(value, sql.SQL(self._types[name].name))  # as PostgreSQL itself writes the type
             for name, value in zip(self._key, values, strict=True)
         ]
-        return sql.SQL(" WHERE ({}) {} ({})").format(
-            identifiers(self._key, "q"), sql.SQL(operator), sql.SQL(", ").join(cast)
-        )
+        return sql.SQL("({}) {} ({})").format(identifiers(self._key, "q"), sql.SQL(operator), sql.SQL(", ").join(cast))
 
     def _page(self, connection: Connection) -> list[tuple[Any, ...]]:
         """The next page, by the key: from the last row on, so that another of the same key is seen."""
-        values = self._last or ()
-        condition = self._behind(">=", [sql.SQL(f"${i}") for i in range(1, len(values) + 1)])
-        more = 1 if values else 0
+        values = [sql.SQL(f"${i}") for i in range(1, len(self._last or ()) + 1)]
+        is_same = [self._compared("=", values)] if values else []  # 1.0 and 1.00 are
         statement = sql.SQL("{}{} ORDER BY {} LIMIT {}").format(
-            self._select(), condition, identifiers(self._key, "q"), sql.Literal(self._page_rows + more)
+            self._select(*is_same),
+            self._behind(">=", values),
+            identifiers(self._key, "q"),
+            sql.Literal(self._page_rows + len(is_same)),
         )
-        rows = connection.execute(statement, list(values)).fetchall()
-        if more and rows and rows[0][: len(self._key)] == self._last:
-            return rows[1:]
-        return rows[: self._page_rows]
+        rows = connection.execute(statement, list(self._last or ())).fetchall()
+        same = sum(row[-1] is True for row in rows) if values else 0
+        if same > 1:
+            raise _repeated_key(self._key)
+        return rows[same:][: self._page_rows]
 
     def _held_page(self, connection: Connection) -> list[tuple[Any, ...]]:
         """The next page, of a cursor that outlives its transaction."""
@@ -202,8 +204,11 @@ class QueryReading:
         try:
             # As binary, since PostgreSQL then takes one statement and no second one that stands behind a parenthesis.
             cursor = connection.execute(sql.SQL("SELECT q.* {} LIMIT 0").format(self._from()), binary=True)
-        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedFunction) as error:
-            hint = error.diag.message_hint or "It must be one SELECT, and may not have a statement behind it."
+        except psycopg.ProgrammingError as error:
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise
+            is_none = isinstance(error, psycopg.errors.SyntaxError | psycopg.errors.UndefinedFunction)
+            hint = error.diag.message_hint or (_ONE_SELECT if is_none else "")
             raise QueryError(f"the query cannot be read: {first_line(error)}", hint=hint) from None
         found = cursor.pgresult
         assert found is not None  # noqa: S101 - it has been executed; for the type checker
@@ -278,6 +283,13 @@ def _adds_nulls(plan: Mapping[str, Any]) -> bool:
     """Whether there is an outer join in a plan, or an aggregate over several sets of columns."""
     joins = plan.get("Join Type") in ("Left", "Right", "Full")
     return joins or "Grouping Sets" in plan or any(map(_adds_nulls, plan.get("Plans", ())))
+
+
+def _repeated_key(key: Sequence[str]) -> KeyFault:
+    return KeyFault(
+        f"two rows of the query have the same key ({', '.join(key)})",
+        hint="Name with --key what tells its rows apart, or write a query that has each once.",
+    )
 
 
 def _null_key(key: Sequence[str]) -> KeyFault:

@@ -213,13 +213,14 @@ def test_what_cannot_be_done_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / name).write_text(text)
-    assert map_file(tmp_path / name, tmp_path / "out.csv", *arguments) == 1
+    is_failure = "already" in says or "same key" in says  # all others are in what was typed, or in a file
+    assert map_file(tmp_path / name, tmp_path / "out.csv", *arguments) == (1 if is_failure else 2)
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_without_an_engine_or_a_source_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv") == 1
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv") == 2
     assert "PG_BRIDGE_ENDPOINT" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["map", "--prompt", "Well?", "--into", "t"])
@@ -269,7 +270,7 @@ def test_parquet_without_pyarrow_says_what_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     write_csv(tmp_path / "in.csv", ["review"])
-    assert map_file(tmp_path / "in.csv", tmp_path / "out.parquet") == 1
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.parquet") == 2
     assert "pip install pyarrow" in capsys.readouterr().err
     assert engine_variable.received.prompts == []
 
@@ -308,7 +309,7 @@ def test_a_key_that_postgresql_cannot_hold_is_told(
     engine_variable: EngineDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"id": "a\\u0000b", "review": "c"}\n')
-    assert map_file(tmp_path / "in.jsonl", tmp_path / "out.csv", "--key", "id") == 1
+    assert map_file(tmp_path / "in.jsonl", tmp_path / "out.csv", "--key", "id") == 2
     assert "a key holds a NUL character" in capsys.readouterr().err
     assert engine_variable.received.prompts == []
 
@@ -317,7 +318,7 @@ def test_an_argument_that_is_not_utf_8_is_told(
     engine_variable: EngineDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_csv(tmp_path / "in.csv", ["good"])
-    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--system-prompt", "h\udcff") == 1
+    assert map_file(tmp_path / "in.csv", tmp_path / "out.csv", "--system-prompt", "h\udcff") == 2
     assert "an argument is not UTF-8" in capsys.readouterr().err
 
 
@@ -337,3 +338,38 @@ def test_closed_outputs_are_no_error(engine_variable: EngineDouble, tmp_path: Pa
     ended = subprocess.run(["/bin/sh", "-c", f'"$@" {closed}', "sh", *words], cwd=tmp_path, check=False)
     assert ended.returncode == 0
     assert len(read_csv(tmp_path / "out.csv")) == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_column_that_first_appears_late_is_not_lost(
+    engine_variable: EngineDouble, tmp_path: Path, suffix: str
+) -> None:
+    rows = [{"review": f"review {i}"} for i in range(1500)] + [{"review": "last", "stars": "5"}, {"stars": "1"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / f"out.{suffix}"
+    words = ["--from", str(tmp_path / "in.jsonl"), "--into", str(out), "--prompt", "Is this kind?"]
+    assert main(["map", *words]) == 0
+    assert sum('"stars"' in prompt for prompt in engine_variable.received.prompts) > 0
+    if suffix == "csv":
+        found = [{"review": row["review"], "stars": row["stars"]} for row in read_csv(out)]
+        assert found == [{"review": "", "stars": ""} | row for row in rows]
+    else:
+        written = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [{name: row[name] for name in row if name in ("review", "stars")} for row in written] == rows
+
+
+@pytest.mark.parametrize(("full", "log"), [(">/dev/full", "json"), (">/dev/full", "text"), ("2>/dev/full", "text")])
+def test_an_output_that_is_full_is_told(engine_variable: EngineDouble, tmp_path: Path, full: str, log: str) -> None:
+    write_csv(tmp_path / "in.csv", ["good"])
+    program = "from pg_bridge.cli import main; raise SystemExit(main())"
+    words = [sys.executable, "-c", program, "map", "--from", "in.csv", "--prompt", PROMPT, "--into", "out.csv"]
+    words += ["--log", log, *(["--api-key-file", "nothing"] if full.startswith("2") else [])]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {full}', "sh", *words], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    if full.startswith("2"):  # where not even an error can be said
+        assert (ended.returncode, ended.stdout) == (2, "")
+    else:
+        assert ended.returncode == 1
+        assert ended.stderr == "pg-bridge: the output cannot be written: No space left on device\n"
+        assert len(read_csv(tmp_path / "out.csv")) == 1  # which was written before

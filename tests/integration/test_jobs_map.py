@@ -465,9 +465,9 @@ def test_a_column_is_not_named_as_one_beside_the_answers(
     shop: Shop, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
     for into in ("review_kind", str(tmp_path / "answers.csv")):
-        assert shop.map("--answer-column", name, into=into) == 1
+        assert shop.map("--answer-column", name, into=into) == 2
         assert f'a column named "{name}" stands beside the answers already' in capsys.readouterr().err
-    assert shop.map("--key", name, source=f"SELECT id AS {name}, review FROM reviews") == 1
+    assert shop.map("--key", name, source=f"SELECT id AS {name}, review FROM reviews") == 2
     assert shop.asked() == 0
 
 
@@ -491,7 +491,7 @@ def test_a_column_is_not_named_as_one_beside_the_answers(
 def test_a_query_or_a_name_that_is_none(
     shop: Shop, arguments: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert shop.map(**arguments) == 1
+    assert shop.map(**arguments) == 2
     assert says in capsys.readouterr().err
     assert shop.asked() == 0
     assert shop.one("SELECT count(*) FROM reviews") == 300
@@ -878,7 +878,7 @@ def test_an_engine_that_fails_for_a_while_is_waited_for(shop: Shop, capsys: pyte
     shop.asked()
     left = 300 - _count(shop)
     assert shop.map(*arguments) == 0
-    assert shop.asked() == left
+    assert left <= shop.asked() <= left + 16  # what was in flight may arrive at the engine only now
 
 
 def test_a_wrong_key_or_model_is_not_waited_for(shop: Shop, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
@@ -901,7 +901,7 @@ def test_no_connection_shows_no_password(
     monkeypatch.setenv("PG_BRIDGE_DSN", "port=1 password=secret-word host=127.0.0.1 connect_timeout=2")
     assert shop.map() == 1
     monkeypatch.setenv("PG_BRIDGE_DSN", "postgresql://ana:secret-word@127.0.0.1:1/x y?bad=1")
-    assert shop.map() == 1
+    assert shop.map() == 2
     monkeypatch.delenv("PG_BRIDGE_DSN")
     file = tmp_path / "dsn"
     file.write_text("password=secret-word dbname=no_such_database\n")
@@ -924,7 +924,7 @@ def test_a_budget_that_is_used_up_keeps_what_was_answered(shop: Shop, capsys: py
     assert "200 were not asked" in capsys.readouterr().out
     assert shop.map("--max-requests", "200") == 0
     shop.assert_all_right()
-    assert shop.map("--max-cost", "1") == 1
+    assert shop.map("--max-cost", "1") == 2
     assert "--price-prompt" in capsys.readouterr().err
     shop.conn.execute("TRUNCATE review_kind")
     shop.asked()
@@ -942,7 +942,7 @@ def test_json_lines_for_logs(shop: Shop, capsys: pytest.CaptureFixture[str], mon
     assert (lines[-1]["status"], lines[-1]["rows_answered"], lines[-1]["prompts"]) == ("done", 300, 300)
     assert shop.map("--quiet") == 0
     assert "".join(capsys.readouterr()) == ""
-    assert shop.map("--log", "json", into="a.b.c") == 1
+    assert shop.map("--log", "json", into="a.b.c") == 2
     assert json.loads(capsys.readouterr().out)["status"] == "failed"
 
 
@@ -991,7 +991,7 @@ def test_from_a_query_into_a_file(shop: Shop, tmp_path: Any) -> None:
 
 
 def test_without_a_key_a_table_of_answers_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["map", "--query", "SELECT 1 AS a", "--prompt", "Well?", "--into", "answers"]) == 1
+    assert main(["map", "--query", "SELECT 1 AS a", "--prompt", "Well?", "--into", "answers"]) == 2
     assert "--key is missing" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_missing_directory_is_named_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["serve", "--model", str(tmp_path / "nothing"), "--port", "0"]) == 1
+    assert main(["serve", "--model", str(tmp_path / "nothing"), "--port", "0"]) == 2
     said = capsys.readouterr().err
     assert f"there is no directory {tmp_path}/nothing" in said
     assert "hint: " in said
@@ -40,13 +40,13 @@ def test_an_installed_package_says_where_the_model_in_the_box_is_to_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PG_BRIDGE_DEMO_MODEL", str(tmp_path))
-    assert main(["serve", "--port", "0"]) == 1
+    assert main(["serve", "--port", "0"]) == 2
     said = capsys.readouterr().err
     assert f"pg-bridge: there is no model in {tmp_path}" in said
     assert "hint: Name a model with --model, or a checkout's folder models/demo in PG_BRIDGE_DEMO_MODEL." in said
     monkeypatch.delenv("PG_BRIDGE_DEMO_MODEL")
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "site-packages/pg_bridge/serving/demo.py"))
-    assert main(["serve", "--port", "0"]) == 1
+    assert main(["serve", "--port", "0"]) == 2
     assert "the model in the box comes with a checkout of pg_bridge only" in capsys.readouterr().err
 
 

@@ -101,7 +101,7 @@ def test_no_database_is_said_without_the_password(capsys: pytest.CaptureFixture[
 
 def test_an_endpoint_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = doctor(capsys, "--endpoint", "localhost:8000")
-    assert status == 1
+    assert status == 2
     assert "http://" in said
 
 
