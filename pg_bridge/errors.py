@@ -140,6 +140,11 @@ class JobError(PgBridgeError):
         super().__init__(message, detail=detail, hint=hint)
         self.sqlstate = sqlstate or self.sqlstate
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether PostgreSQL does not take a row, for a value, a constraint or a trigger."""
+        return self.sqlstate[:2] in ("22", "23", "P0")
+
 
 class TargetError(JobError):
     """A job's target lacks a column or a key, or cannot hold the answers."""

@@ -114,9 +114,7 @@ def cluster() -> Iterator[Cluster]:
     with Cluster(settings={"autovacuum": "off"}, environment={"SSL_CERT_FILE": os.devnull}) as running:
         folder = extension_folder(str(running.binaries / "pg_config"))
         stale = [name for name, text in extension_files().items() if not _same(folder / name, text)]
-        if (
-            stale and (folder / "pg_bridge.control").exists()
-        ):  # else it is a server without the extension, which jobs do with
+        if stale and (folder / "pg_bridge.control").exists():  # tests of jobs do with a server that has none of them
             pytest.fail(f"{stale[0]} in {folder} is missing or old: run `make setup`", pytrace=False)
         yield running
 

@@ -32,7 +32,6 @@ from pg_bridge.options import Call
 PART_ROWS, PART_CHARS, PART_S = 5000, 8_000_000, 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 TELL_EVERY_S = 0.25
-_REFUSED = {"22", "23", "P0"}  # PostgreSQL's classes of what a value, a constraint or a trigger does not allow
 
 
 class Stopped(Exception):  # no error: somebody has asked for it
@@ -238,7 +237,7 @@ class Running:
         try:
             self._writing.write(part)
         except JobError as error:
-            if error.sqlstate[:2] not in _REFUSED:
+            if not error.is_refusal:
                 raise
             if len(part) > 1:
                 middle = len(part) // 2

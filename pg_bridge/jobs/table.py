@@ -14,17 +14,19 @@ from typing import Any
 
 from psycopg import sql
 
-from pg_bridge.errors import JobRunning
+from pg_bridge.errors import JobError, JobRunning, KeyFault, NotPermitted
 from pg_bridge.foreign.answers import TEXT, ColumnType
 from pg_bridge.jobs import target
 from pg_bridge.jobs.answers import Form, form_of
 from pg_bridge.jobs.database import Connection, Database, identifiers
+from pg_bridge.jobs.keys import SeenKeys
 from pg_bridge.jobs.record import ANSWERED_AT, DIGEST, ERROR, MODEL, Done, Item, JobRecord
 from pg_bridge.jobs.target import Target
 
 LOCK_WITHIN_S = 10.0  # a run that was killed leaves a backend behind, which may be at a statement
 _LOCK = 0x70675F62 << 32
 _STAGE = "pg_bridge_stage"
+_NOT_YET = "not asked yet"
 
 
 class TableWriting:
@@ -62,6 +64,8 @@ class TableWriting:
         self._locked_by = 0  # the generation of the connection that has the lock
         self._staged_by = 0  # the same of the temporary table
         self._is_empty = False
+        self._is_guarded = False  # by policies, which may refuse a row
+        self._seen: SeenKeys | None = None
 
     @property
     def form(self) -> Form:
@@ -94,11 +98,18 @@ class TableWriting:
         self._form = self._database.run(
             lambda connection: target.check(connection, there, self._job, self._choices, self._key_types)
         )
+        self._seen = self._database.run(
+            lambda connection: SeenKeys(connection, there, self._job.key, is_printed=self._key_types is not None)
+        )
         if not is_rehearsal:
             self._lock()
+            active = "SELECT row_security_active($1::oid)"
+            self._is_guarded = self._database.run(lambda c: c.execute(active, [there.oid]).fetchone()) == (True,)
 
     def begin(self) -> None:
         """As in `Writing`."""
+        if self._seen is not None:
+            self._seen.begin()
         if self._found is not None:
             name = sql.SQL(self._found.name)
             empty = sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(name)
@@ -108,12 +119,18 @@ class TableWriting:
         """As in `Writing`.
 
         Raises:
+            KeyFault: Two keys are one for the table.
+            NotPermitted: One of its policies refuses a row.
             JobError: PostgreSQL failed.
         """
-        if self._found is None or self._is_empty or not items:
+        if self._found is None or not items:
             return list(items)
-        known = self._database.run(lambda connection: self._digests(connection, items))
-        return [item for i, item in enumerate(items) if known.get(i) != item.digest]
+        self._check_keys(items)
+        known = {} if self._is_empty else self._database.run(lambda connection: self._digests(connection, items))
+        unknown = [item for i, item in enumerate(items) if known.get(i) != item.digest]
+        if unknown and self._is_guarded:
+            self._check_policies(unknown)
+        return unknown
 
     def write(self, done: Sequence[Done]) -> None:
         """As in `Writing`.
@@ -121,10 +138,7 @@ class TableWriting:
         Raises:
             JobError: PostgreSQL refused it.
         """
-        is_written = False
-        while not is_written:
-            self._lock()
-            is_written = self._database.run(lambda connection: self._write(connection, done))
+        self._write_locked(done)
 
     def finish(self) -> None:
         """As in `Writing`."""
@@ -132,6 +146,41 @@ class TableWriting:
     def close(self) -> None:
         """As in `Writing`; the lock goes with the connection."""
         self._database.close()
+
+    def _check_keys(self, items: Sequence[Item]) -> None:
+        seen = self._seen
+        if seen is None or not seen.is_needed:
+            return
+        try:
+            are_new = self._database.run(lambda c: seen.are_new(c, self._database.generation, items))
+        except JobError as error:
+            if not error.is_refusal:
+                raise
+            return  # a key that the table cannot hold is refused when it is written, and no other with it
+        if not are_new:
+            raise KeyFault(
+                f"two rows have keys that are equal for table {self._job.target} ({', '.join(self._job.key)})",
+                hint="They may be spelled differently, as 1.0 and 1.00 are. Leave all but one of them out.",
+            )
+
+    def _check_policies(self, items: Sequence[Item]) -> None:
+        """Write rows as if they had failed, and take that back: only PostgreSQL knows what policies refuse."""
+        try:
+            self._write_locked([Done(item.key, item.digest, None, _NOT_YET) for item in items], is_kept=False)
+        except NotPermitted as error:
+            hint = (
+                "Leave out the rows that its policies refuse, or ask its owner for one that lets your role write them."
+            )
+            raise NotPermitted(error.message, hint=hint) from None
+        except JobError as error:
+            if not error.is_refusal:  # by a CHECK, say, which may have nothing against an answer
+                raise
+
+    def _write_locked(self, done: Sequence[Done], *, is_kept: bool = True) -> None:
+        is_written = False
+        while not is_written:
+            self._lock()
+            is_written = self._database.run(lambda connection: self._write(connection, done, is_kept=is_kept))
 
     def _lock(self) -> None:
         """Keep other runs out; after a new connection anew, past what the old one may have left behind."""
@@ -191,7 +240,7 @@ class TableWriting:
         keys: list[Any] = [list(column) for column in zip(*(item.key for item in items), strict=True)]
         return dict(connection.execute(statement, [*keys, self.wanted_model]).fetchall())
 
-    def _write(self, connection: Connection, done: Sequence[Done]) -> bool:
+    def _write(self, connection: Connection, done: Sequence[Done], *, is_kept: bool) -> bool:
         """Write a part; whether that could be done, which it cannot on a new connection before that has the lock."""
         if self._locked_by != self._database.generation:
             return False
@@ -219,7 +268,7 @@ class TableWriting:
             identifiers(self._job.key),
             set_,
         )
-        with connection.transaction(), connection.cursor() as cursor:
+        with connection.transaction(force_rollback=not is_kept), connection.cursor() as cursor:
             with cursor.copy(copy) as rows:
                 for each in done:
                     rows.write_row((*each.key, each.answer, each.digest, each.error))

@@ -1009,3 +1009,136 @@ def test_interrupted_while_the_query_runs_it_ends(shop: Shop, number: signal.Sig
         until(lambda: shop.admin.execute(sleeping).fetchone() == (0,))
     finally:
         process.kill()
+
+
+# -- keys that are spelled in several ways, and policies
+
+
+def _with_key_of(shop: Shop, type_: str) -> None:
+    shop.conn.execute(f"CREATE TABLE review_kind (id {type_} PRIMARY KEY, answer text, {BESIDES})".encode())
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        ("numeric", "('1.0'), ('1.00')"),
+        ("interval", "('1 day'), ('24:00')"),
+        ("text COLLATE anycase", "('Heat'), ('heat')"),
+        ("char(5)", "('a'), ('a ')"),
+    ],
+)
+def test_keys_that_are_equal_for_the_table_alone_are_told_before_a_question(
+    shop: Shop, type_: str, keys: str, is_empty: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "anycase" in type_:
+        try:
+            shop.conn.execute(
+                "CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+            )
+        except psycopg.Error as error:
+            pytest.skip(f"a server without ICU: {error}")
+    _with_key_of(shop, type_)
+    if not is_empty:
+        shop.conn.execute(f"INSERT INTO review_kind VALUES ('{'9' if type_ != 'interval' else '9 days'}')".encode())
+    of = "text" if type_ in ("char(5)", "text COLLATE anycase") else type_
+    shop.conn.execute("INSERT INTO reviews SELECT 1000 + i, 'x' FROM generate_series(1, 9) AS i")
+    assert shop.map(source=f"SELECT id::{of}, 'x' || id AS review FROM (VALUES {keys}) AS v (id)") == 1
+    assert "two rows have keys that are equal for table review_kind (id)" in capsys.readouterr().err
+    assert shop.asked() == 0
+    one = keys.partition(", ")[0]
+    assert shop.map(source=f"SELECT id::{of}, 'x' || id AS review FROM (VALUES {one}) AS v (id)") == 0
+
+
+def test_numbers_of_a_file_are_compared_as_numbers(
+    shop: Shop, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _with_key_of(shop, "int")
+    (tmp_path / "in.csv").write_text("id,review\n1,a\n2,b\n01,c\n")
+    assert shop.map("--from", str(tmp_path / "in.csv")) == 1
+    assert "two rows have keys that are equal for table review_kind (id)" in capsys.readouterr().err
+    assert shop.asked() == 0
+    (tmp_path / "in.csv").write_text("id,review\n1,a\n02,b\n")
+    assert shop.map("--from", str(tmp_path / "in.csv")) == 0
+    (tmp_path / "in.csv").write_text("id,review\n01,a\n2,b\n3,c\n")
+    assert shop.map("--from", str(tmp_path / "in.csv")) == 0
+    assert shop.asked() == 3  # what has another spelling now is the same row, with the same question
+    assert _count(shop) == 3
+
+
+def test_a_key_longer_than_the_column_is_none_of_another_row(
+    shop: Shop, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _with_key_of(shop, "char(3)")
+    (tmp_path / "in.csv").write_text("id,review\nabc,a\nabcd,b\nabd,c\n")
+    assert shop.map("--from", str(tmp_path / "in.csv")) == 1
+    assert "value too long for type character(3)" in capsys.readouterr().err
+    assert shop.rows("SELECT id FROM review_kind ORDER BY 1") == [("abc",), ("abd",)]
+
+
+def test_pages_begin_behind_all_spellings_of_a_key(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(query, "FIRST_PAGE_ROWS", 2)
+    monkeypatch.setattr(query, "MOST_PAGE_ROWS", 2)
+    monkeypatch.setattr(query, "is_cheap_page", lambda *_: True)
+    shop.conn.execute("CREATE TABLE priced (price numeric, review text)")
+    shop.conn.execute("INSERT INTO priced SELECT i, 'review ' || i FROM generate_series(1, 9) AS i")
+    shop.conn.execute("CREATE INDEX ON priced (price)")
+    arguments = ("--key", "price", "--limit", "100")
+    source = "SELECT price, review FROM priced"
+    assert shop.map(*arguments, source=source, into=str(tmp_path / "out.csv")) == 0
+    assert shop.asked() == 9
+    shop.conn.execute("INSERT INTO priced VALUES (2.00, 'again')")
+    assert shop.map(*arguments, source=source, into=str(tmp_path / "out.csv")) == 1
+    assert "two rows of the query have the same key (price)" in capsys.readouterr().err
+
+
+def test_a_key_is_watched_again_after_a_lost_connection(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    _with_key_of(shop, "numeric")
+    shop.engine.behaviour.delay_s = 0.01
+
+    def end() -> None:
+        until(lambda: len(shop.engine.received.prompts) > 20)
+        shop.admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-bridge map'"
+        )
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    source = "SELECT id::numeric AS id, review FROM reviews"
+    assert shop.map("--max-in-flight", "8", "--window-rows", "50", source=source) == 0
+    ending.join()
+    assert "the connection to PostgreSQL is lost" in capsys.readouterr().err
+    assert _count(shop) == 300
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_policies_that_refuse_a_row_are_told_before_a_question(
+    shop: Shop, is_empty: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.admin.execute(f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text, {BESIDES})".encode())
+    shop.admin.execute("GRANT SELECT, INSERT, UPDATE ON review_kind TO ana")
+    if not is_empty:  # a row that she does not see, and so cannot know to be there
+        shop.admin.execute("INSERT INTO review_kind VALUES (200, 'theirs')")
+    shop.admin.execute("ALTER TABLE review_kind ENABLE ROW LEVEL SECURITY")
+    shop.admin.execute("CREATE POLICY hers ON review_kind TO ana USING (id < 200) WITH CHECK (id < 200)")
+    assert shop.map() == 1
+    told = capsys.readouterr().err
+    assert 'violates row-level security policy for table "review_kind"' in told
+    assert "hint: Leave out the rows that its policies refuse" in told
+    assert shop.asked() == 0
+    assert shop.admin.execute("SELECT count(*) FROM review_kind").fetchone() == (0 if is_empty else 1,)
+    assert shop.map(source="SELECT id, review FROM reviews WHERE id < 200") == 0
+    assert (_count(shop), shop.asked()) == (199, 199)
+
+
+def test_what_is_tried_under_policies_is_no_answer(shop: Shop) -> None:
+    shop.admin.execute(
+        f"CREATE TABLE review_kind (id int PRIMARY KEY, answer text CHECK (answer IS NOT NULL), {BESIDES})".encode()
+    )
+    shop.admin.execute("GRANT SELECT, INSERT, UPDATE ON review_kind TO ana")
+    shop.admin.execute("ALTER TABLE review_kind ENABLE ROW LEVEL SECURITY")
+    shop.admin.execute("CREATE POLICY hers ON review_kind TO ana USING (true)")
+    assert shop.map() == 0  # though what is tried has none, which the CHECK refuses
+    shop.assert_all_right()
