@@ -19,6 +19,7 @@ from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
 VERSION = "0.1"
+OLDEST = 15  # PostgreSQL that it was ever tried on
 PARTS: Mapping[str, Sequence[str]] = {
     "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql"),
     "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
@@ -54,8 +55,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Install, or check."""
-    extensions = _install_extensions(arguments)
+    """Install, or check.
+
+    Raises:
+        PgBridgeError: The server is too old, not there, or its folders cannot be written.
+    """
+    folder = extension_folder(arguments.pg_config)
+    version = native.server_version(arguments.pg_config)
+    if version < OLDEST:
+        raise PgBridgeError(
+            f"PostgreSQL {version} is too old for the extension, which needs {OLDEST} or later",
+            hint="pg-bridge map, which needs nothing in the server, works with 13, too: docs/jobs.md.",
+        )
+    extensions = _install_extensions(folder, arguments)
     module = 0 if arguments.no_native else _install_module(arguments)
     return extensions or module
 
@@ -78,8 +90,7 @@ def _install_module(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _install_extensions(arguments: argparse.Namespace) -> int:
-    folder = extension_folder(arguments.pg_config)
+def _install_extensions(folder: Path, arguments: argparse.Namespace) -> int:
     stale = {name: text for name, text in extension_files().items() if _read(folder / name) != text}
     if arguments.check or not stale:
         print(f"{folder}: " + (f"{len(stale)} files are missing or old" if stale else "up to date"))

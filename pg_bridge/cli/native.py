@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,12 @@ def is_current(pg_config: str) -> bool:
     """Whether the server has the module, and of these sources."""
     module = _ask_pg_config(pg_config, "--pkglibdir") / MODULE
     return module.exists() and f"pg_bridge source {digest()}".encode() in module.read_bytes()
+
+
+def server_version(pg_config: str) -> int:
+    """The major version of the server."""
+    printed = _run_pg_config(pg_config, "--version")  # PostgreSQL 17.12 (Debian 17.12-0+deb13u1), 19devel
+    return int(re.findall(r"\d+", printed)[0])
 
 
 def what_is_missing(pg_config: str) -> str:
@@ -90,5 +97,8 @@ def _sources() -> list[Path]:
 
 
 def _ask_pg_config(pg_config: str, what: str) -> Path:
-    printed = subprocess.run([pg_config, what], check=True, capture_output=True, text=True)  # noqa: S603
-    return Path(printed.stdout.strip())
+    return Path(_run_pg_config(pg_config, what))
+
+
+def _run_pg_config(pg_config: str, what: str) -> str:
+    return subprocess.run([pg_config, what], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
