@@ -147,7 +147,7 @@ def make_template(cluster: Cluster) -> Callable[[str, str], str]:
         available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'multicorn'"
         if host == "multicorn" and cluster.psql(available).strip() == "0":
             pytest.skip("this PostgreSQL has no Multicorn2")
-        if cluster.psql("SELECT FROM pg_available_extensions WHERE name = 'pg_bridge'") == "":
+        if cluster.psql("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_bridge'").strip() == "0":
             pytest.fail("this PostgreSQL has no pg_bridge: run `make setup`", pytrace=False)
         name = f"template_{host}_{schema}"
         cluster.psql(f"CREATE DATABASE {name}")
