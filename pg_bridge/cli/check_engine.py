@@ -16,6 +16,7 @@ from pg_bridge.cli.checks import Check
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.engine.failures import OR_RUN_DOCTOR
 from pg_bridge.engine.metrics import CacheCounters, read_counters
+from pg_bridge.engine.survey import count_ranks
 from pg_bridge.errors import EngineDenied, PgBridgeError
 from pg_bridge.options import Server
 
@@ -32,6 +33,9 @@ def check_engine(server: Server) -> Iterator[Check]:
         yield from _reachable(server)
         model = server.model or _models(server)[0]
         server = replace(server, model=model)
+        if ranks := count_ranks(_metrics(server)):
+            yield from _ranks(server, ranks)
+            server = replace(server, ranks=ranks)  # so that what is asked twice comes to the same rank
         before = _counters(server)
         yield from _answers(server)
         yield from _counts(server, before)
@@ -86,10 +90,26 @@ def _ask(server: Server, prompts: list[str]) -> tuple[list[Completion], Usage]:
     return completions, engine.usage
 
 
-def _counters(server: Server) -> CacheCounters | None:
+def _metrics(server: Server) -> str:
     with Engine(server) as engine:
         status, page = engine.fetch("/metrics")
-    return read_counters(page).cache if status == 200 else None
+    return page if status == 200 else ""
+
+
+def _counters(server: Server) -> CacheCounters | None:
+    return read_counters(_metrics(server)).cache
+
+
+def _ranks(server: Server, ranks: int) -> Iterator[Check]:
+    """Whether pg_bridge knows how many caches there are."""
+    if ranks < server.ranks:
+        mend = "set the server's option ranks to the engine's --data-parallel-size, or drop it"
+        yield Check("warn", f"it has {ranks} rank(s), and the server's option ranks says {server.ranks}", mend)
+    elif ranks > server.ranks:
+        mend = f"set the server's option ranks to {ranks}, so that each computes what only it is asked about"
+        yield Check("warn", f"it has {ranks} ranks with a prefix cache each, of which pg_bridge is not told", mend)
+    elif ranks > 1:
+        yield Check("ok", f"it has {ranks} ranks, and each is sent a run of the planned order")
 
 
 def _answers(server: Server) -> Iterator[Check]:

@@ -81,6 +81,15 @@ def read_cache_config(page: str) -> tuple[int, int] | None:
     return int(size), int(blocks) if re.fullmatch("[0-9]{1,9}", blocks) else CACHE_BLOCKS
 
 
+def count_ranks(page: str) -> int:
+    r"""How many data-parallel ranks a `/metrics` page tells of; 0 where it does not tell.
+
+    >>> count_ranks('vllm:cache_config_info{engine="0"} 1.0\nvllm:cache_config_info{engine="1"} 1.0')
+    2
+    """
+    return len({dict(_LABEL.findall(labels)).get("engine") for labels in _CONFIG.findall(page)})
+
+
 class EngineTokenizer:
     """How an engine cuts texts into tokens, where it tells.
 

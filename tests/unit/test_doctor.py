@@ -1,13 +1,16 @@
 """pg-bridge doctor: what it finds and how it says so. Its database half is tested beside a real server."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 
 from pg_bridge.cli import main
 from pg_bridge.cli.check_database import reason_of
+from pg_bridge.cli.check_engine import check_engine
 from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.speeds import speed_of
 
 KEY = "sk-very-secret"
 
@@ -27,6 +30,23 @@ def test_a_well_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "serves: double" in said
     assert "reused 96 of 102 prompt tokens" in said
     assert said.endswith("all is well\n")
+
+
+@pytest.mark.parametrize(
+    ("has", "told", "words"),
+    [
+        (2, 1, ["warn", "it has 2 ranks", "option ranks to 2", "reused 96 of 102"]),
+        (2, 2, ["each is sent a run", "all is well"]),
+        (1, 4, ["warn", "option ranks says 4", "reused 96 of 102"]),
+    ],
+)
+def test_ranks_that_nobody_tells_of(has: int, told: int, words: list[str]) -> None:
+    with EngineDouble(speed=replace(speed_of(None), ranks=has)) as engine:
+        checks = list(check_engine(Server("vllm", engine.url, ranks=told)))
+    said = "\n".join(f"{check.verdict} {check.says} {check.mend}" for check in checks) + "\n"
+    if all(check.verdict == "ok" for check in checks):
+        said += "all is well"
+    assert [word for word in words if word not in said] == []
 
 
 def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
