@@ -34,7 +34,14 @@
          ├─ EngineTimeout      08006  reachable, but no answer came
          ├─ EngineDenied       28000  the engine refused the key
          │   └─ KeyExpired       28P01  it has expired
-         └─ UnknownModel       42704
+         ├─ UnknownModel       42704
+         └─ WrongWay           58000  the server's options lead elsewhere, and no waiting helps
+             ├─ Redirected       58000  the engine says that it is elsewhere
+             ├─ WrongScheme      08P01  TLS is spoken where the endpoint has http, or not where it has https
+             ├─ Untrusted        08001  its certificate is not one that the server trusts
+             ├─ CertificateDenied  28000  it does not take the client's certificate, or the lack of one
+             ├─ ProxyDenied      28000  the proxy does not take its user
+             └─ FileFault        F0000  a file that an option names cannot be used
 
 Each error carries its context as attributes, a message that says what happened and a hint that says
 what to do. Neither a key nor a row's text may ever stand in any of them.
@@ -345,3 +352,41 @@ class UnknownModel(EngineError):
     """The engine serves no model of that name."""
 
     sqlstate = "42704"
+
+
+class WrongWay(EngineError):
+    """The server's options lead elsewhere: waiting does not help, but somebody has to change them."""
+
+
+class Redirected(WrongWay):
+    """The engine answers that what is asked for is elsewhere, where nothing is sent to."""
+
+
+class WrongScheme(WrongWay):
+    """TLS is spoken where the endpoint begins with http, or is not where it begins with https."""
+
+    sqlstate = "08P01"
+
+
+class Untrusted(WrongWay):
+    """The engine's certificate, or its proxy's, is not one that the server trusts."""
+
+    sqlstate = "08001"
+
+
+class CertificateDenied(WrongWay):
+    """The engine does not take the client's certificate, or wants one."""
+
+    sqlstate = "28000"
+
+
+class ProxyDenied(WrongWay):
+    """The proxy does not take its user, or wants one."""
+
+    sqlstate = "28000"
+
+
+class FileFault(WrongWay):
+    """A file that an option names cannot be used."""
+
+    sqlstate = "F0000"

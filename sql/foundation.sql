@@ -30,22 +30,26 @@ DECLARE
 BEGIN
     FOR given IN SELECT split_part(o, '=', 1) AS name, substr(o, strpos(o, '=') + 1) AS value FROM unnest(options) AS o
     LOOP
-        SELECT * INTO known FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own)
+        SELECT * INTO known FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own, needs, harmless)
         WHERE v.place = catalog_name AND v.name = given.name;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'invalid option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_option_name',
                       HINT = coalesce((SELECT 'Valid options of a ' || catalog_name || ' are: ' || string_agg(v.name, ', ') || '.'
-                                       FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own)
+                                       FROM (VALUES @options@) AS v (place, name, pattern, expects, is_own, needs, harmless)
                                        WHERE v.place = catalog_name AND NOT v.is_own),
                                       'There are no valid options in this context.');
         END IF;
-        -- The one leads into the memory of the extension's own Python, past the checks of llm._connect; the other
-        -- lets a foreign table be read as a role whose password its user does not know.
-        IF (given.name = 'relation' OR given.name = 'password_required' AND given.value = 'false')
-           AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        -- What reaches past the rights of whoever sets it. Each change of an object brings all of its options again, so
+        -- nobody else leads a server elsewhere that has such a one.
+        IF given.value IS DISTINCT FROM known.harmless AND known.needs IS NOT NULL
+           AND NOT (CASE known.needs WHEN 'superuser'
+                                     THEN (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+                                     ELSE pg_has_role(known.needs::name, 'USAGE') END) THEN
             RAISE EXCEPTION 'permission denied to set the option "%"', given.name
-                USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers may set it.';
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = CASE known.needs WHEN 'superuser' THEN 'Only superusers may set it.'
+                                              ELSE 'Only superusers and members of ' || known.needs || ' may set it.' END;
         END IF;
         IF given.value !~ ('^(?:' || known.pattern || ')$') THEN
             RAISE EXCEPTION 'invalid value for option "%"', given.name

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -32,6 +33,7 @@ from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.certificates import Authority
 from tests.kept_database import EXTENSIONS_SCHEMA, KeptSession
 from tests.memory_folder import use_memory
 from tests.parallel import needs_vllm, pytest_xdist_make_scheduler, turn_of
@@ -264,6 +266,14 @@ def batching(database: Database) -> Database:
 
 
 # -- engines
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who certifies engines and their clients; no system trusts it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, the program, makes certificates, and is not here")
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,10 +41,11 @@ class HostileEngine:
 
     Args:
         reply: From a request to the raw bytes of its reply; the list of models is answered well unless it says more.
-        models: Whether `reply` answers for the list of models and the metrics, too.
+        everything: Whether `reply` answers for the list of models and the metrics, too.
+        tls: What it secures its connections by; None is plain HTTP.
     """
 
-    def __init__(self, reply: Replies, *, everything: bool = False) -> None:
+    def __init__(self, reply: Replies, *, everything: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         outer = self
 
@@ -80,7 +82,9 @@ class HostileEngine:
                 pass
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()

@@ -10,10 +10,13 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+from pg_bridge.options import Needs
+
 _BACKEND = ctypes.CDLL(None)
 _BROKEN_DOWN_TIME_BYTES = 56  # struct pg_tm
 _SECURITY_LOCAL_USERID_CHANGE = 1
 _PG_READ_ALL_STATS = 3375  # the oid of that role
+_PG_READ_SERVER_FILES = 4569  # as above
 _LEDGER_BYTES = 1 << 30
 _NOTICE = 18  # elog.h
 
@@ -59,6 +62,17 @@ def reads_all_stats() -> bool:
     function = _BACKEND.has_privs_of_role
     function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_uint32, ctypes.c_uint32]
     return bool(function(current_role_oid(), _PG_READ_ALL_STATS))
+
+
+def has_rights_of(role: int, whose: Needs) -> bool:
+    """Whether a role is a superuser, or has the rights of a role of PostgreSQL's own, by oid."""
+    if whose == "superuser":
+        function = _BACKEND.superuser_arg
+        function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_uint32]
+        return bool(function(role))
+    function = _BACKEND.has_privs_of_role
+    function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_uint32, ctypes.c_uint32]
+    return bool(function(role, _PG_READ_SERVER_FILES))
 
 
 def ledger_folder() -> str:

@@ -19,6 +19,7 @@ from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Answer, Fetch, ask
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.servers import open_server
 from pg_bridge.backend.transaction import call_at_end_of_transaction, end_with_transaction, until_its_end
 from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
 from pg_bridge.ledger.account import Account
@@ -105,6 +106,7 @@ class Session:
             UnknownServer: No server of pg_bridge has that name.
             ServerDenied: The role has no USAGE on it.
             OptionError: Its options do not parse.
+            NotPermitted: Its owner had no right to one of them.
         """
         servers = self._servers.get(role, {})
         if name not in servers:
@@ -117,7 +119,7 @@ class Session:
         found = servers[name]
         if not found.usable:
             raise ServerDenied(name)
-        return Server.from_options(name, json.loads(found.options), found.owner)
+        return open_server(name, json.loads(found.options), found.owner)
 
     def find_server(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
         """A server, looked up once in one of the current role's statements, and so with the rights at its start.

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from pg_bridge.cli.checks import Check
 from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.engine.client import REDIRECTS
 from pg_bridge.engine.failures import OR_RUN_DOCTOR
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.engine.survey import count_ranks
@@ -69,6 +70,8 @@ def _reachable(server: Server) -> Iterator[Check]:
 def _models(server: Server) -> list[str]:
     with Engine(server) as engine:
         status, page = engine.fetch("/v1/models")
+        if status in REDIRECTS:
+            engine.find_model()  # which is an error that says where to
     if status in {401, 403}:
         says = "it refuses the key" if server.api_key else "it wants a key"
         mend = "CREATE USER MAPPING … OPTIONS (api_key '…'); with --endpoint: set PG_BRIDGE_API_KEY"

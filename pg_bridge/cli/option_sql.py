@@ -70,16 +70,32 @@ def default_in_sql(option: Option, place: Where) -> str:
 
 
 def validator_rows(options: Sequence[Option]) -> str:
-    """The table of `llm._validate`: (catalog, name, pattern, what is expected, whether hints leave it out)."""
+    """Write the table of `llm._validate`.
+
+    Each row is (catalog, name, pattern, what is expected, whether hints leave it out, whose rights it takes to set it,
+    the text that takes none).
+    """
     rows = [
-        (place, option.name, option.value.pattern, option.value.expects, not option.is_listed)
+        (
+            place,
+            option.name,
+            option.value.pattern,
+            option.value.expects,
+            not option.is_listed,
+            option.needs,
+            option.harmless,
+        )
         for option in options
         for place in get_args(Catalog)
         if place in option.places
     ]
-    return ", ".join(
-        f"({', '.join(literal(cell) if isinstance(cell, str) else str(cell).lower() for cell in row)})" for row in rows
-    )
+    return ", ".join(f"({', '.join(map(_cell, row))})" for row in rows)
+
+
+def _cell(cell: str | bool | None) -> str:
+    if cell is None:
+        return "NULL"
+    return literal(cell) if isinstance(cell, str) else str(cell).lower()
 
 
 def literal(text: str) -> str:

@@ -4,7 +4,7 @@ In: a path and a body. Out: the answer's bytes, or an exception. An engine that 
 again later is waited for as `Waiting` says; what else passes is tried again up to `max_retries` times. It watches for
 the engine's silence, but only while its event loop is driven: a paused cursor is not a silent engine. It never reads
 what is in a body, never more of one than can be an answer, and goes nowhere that a redirect points to: the API key is
-in its session's headers only, and goes to the endpoint only.
+in its requests' headers only, and goes to the endpoint only, over the server's proxy and no other.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pg_bridge.engine.failures import Compressed, Oversized, connection_reason, unreachable
+from pg_bridge.engine.connections import redirected, speaks_tls, trouble_of, unreachable, wrong_scheme
+from pg_bridge.engine.failures import Compressed, Oversized
 from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
 from pg_bridge.engine.patience import told_to_wait_s, used_up_s
+from pg_bridge.engine.proxies import PROXY_WANTS_USER, proxy_denied, with_proxy
 from pg_bridge.engine.records import Usage
 from pg_bridge.engine.refusal import LATER_STATUSES, RETRIED_STATUSES, Refused, is_used_up
+from pg_bridge.engine.tls import tls_of
 from pg_bridge.engine.waiting import Acquaintance, Waiting
 from pg_bridge.options import Server
 
@@ -36,7 +40,20 @@ LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
 LARGEST_REFUSAL_BYTES = 1 << 16
 RANK_HEADER = "X-data-parallel-rank"  # of vLLM
 
+_ABOUT_TLS = re.compile(rb"https|ssl|tls", re.I)  # in what a server says that speaks TLS and was not addressed in it
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
 _T = TypeVar("_T")
+
+
+class _Reply(NamedTuple):
+    """What came back: `told_s` is after how many seconds to come again, `location` where else to go, if it says so."""
+
+    status: int
+    body: bytes
+    told_s: float
+    location: str
 
 
 class DrivenClock:
@@ -85,30 +102,36 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._awaiting = 0  # requests sent and not yet answered
         self._asked = 0  # those of them that have prompts
+        self._sent_with: dict[str, Any] = {}  # each request
+        self._may_speak_tls = server.proxy is None and server.endpoint.startswith("http:")  # nobody has looked yet
         self._quiet_since_s = 0.0  # driven time of the last sign of life, or of the first request after none
 
     async def open(self) -> None:
         """Open the pool; connects to nothing yet.
 
         Raises:
-            EngineUnreachable: The endpoint is no URL.
+            FileFault: A file of the server's options cannot be used.
         """
+        tls = tls_of(self._server)
         import aiohttp  # noqa: PLC0415 - 0.2 s, paid by the first engine of a process and nobody else
 
         headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge"}
         headers["Accept-Encoding"] = "identity"  # what is compressed has no bounds that could be seen from outside
         if self._server.api_key is not None:
             headers["Authorization"] = f"Bearer {self._server.api_key}"
+        # Not the session's headers: aiohttp shows those to the proxy, too, a key as if it were the proxy's.
+        self._sent_with = with_proxy(self._server, headers)
         self._session = aiohttp.ClientSession(
-            headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, connect=self._server.connect_timeout_s),
             connector=aiohttp.TCPConnector(
                 limit=0,  # the engine bounds what is in flight
                 keepalive_timeout=IDLE_CONNECTION_S,
                 resolver=aiohttp.ThreadedResolver(),  # never a C library with threads of its own
+                ssl=True if tls is None else tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trust_env=False,  # the environment is the postmaster's: its proxies and .netrc say nothing of this server
         )
 
     async def close(self) -> None:
@@ -152,10 +175,9 @@ class Client:
             EngineUnreachable: No connection.
             Unreadable: The page has more bytes than it may have, or is compressed.
         """
-        status, page, _ = await self._connected(
-            "GET" if body is None else "POST", path, body, most_bytes, is_counted=False
-        )
-        return status, page
+        method = "GET" if body is None else "POST"
+        reply = await self._connected(method, path, body, most_bytes, is_counted=False)
+        return reply.status, reply.body
 
     async def _retried(
         self, method: str, path: str, body: bytes | None, most_bytes: int, rank: int | None = None
@@ -164,13 +186,14 @@ class Client:
         failed = told = 0
         while True:
             self._usage.requests += body is not None
-            status, answer, told_s = await self._connected(
-                method, path, body, most_bytes, is_counted=body is not None, rank=rank
-            )
+            reply = await self._connected(method, path, body, most_bytes, is_counted=body is not None, rank=rank)
+            status, answer, told_s = reply.status, reply.body, reply.told_s
             if status == 200:
                 if body is not None:
                     self.waiting.answer()
                 return answer
+            if status in REDIRECTS:
+                raise redirected(self._server, status, path, reply.location)
             if status not in RETRIED_STATUSES or is_used_up(status, answer):
                 raise Refused(status, answer)
             if told_s > 0 or (status in LATER_STATUSES and self.waiting.is_patient):
@@ -198,7 +221,7 @@ class Client:
 
     async def _connected(
         self, method: str, path: str, body: bytes | None, most_bytes: int, *, is_counted: bool, rank: int | None = None
-    ) -> tuple[int, bytes, float]:
+    ) -> _Reply:
         """One exchange, tried again while the connection is the trouble; some count as requests."""
         import aiohttp  # noqa: PLC0415 - see open()
 
@@ -206,17 +229,22 @@ class Client:
         while True:
             started_s = self._clock.now_s()
             try:
-                return await self._exchange(method, path, body, most_bytes, has_prompts=is_counted, rank=rank)
+                reply = await self._exchange(method, path, body, most_bytes, has_prompts=is_counted, rank=rank)
+                if reply.status == 400 and _ABOUT_TLS.search(reply.body):
+                    await self._see_that_it_speaks_http()
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                reason = connection_reason(error)
+                trouble = trouble_of(error, self._server)
                 refused = isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
-                hopeless = isinstance(error, ValueError | aiohttp.ClientSSLError)  # no URL; bad certificate
+            else:
+                return reply
+            if not (refused or trouble.is_lasting):
+                await self._see_that_it_speaks_http()
             # A connection that was never made was missing since its attempt began, a lost one since now.
-            left_s = self.waiting.left_s(started_s if refused else self._clock.now_s(), reason)
+            left_s = self.waiting.left_s(started_s if refused else self._clock.now_s(), trouble.reason)
             drops += not refused
             # While others are answered, a request that is dropped each time would go on for ever: count.
-            if hopeless or left_s <= 0 or drops > self._server.max_retries + 1:
-                raise unreachable(self._server, reason) from None
+            if trouble.is_lasting or left_s <= 0 or drops > self._server.max_retries + 1:
+                raise unreachable(self._server, trouble) from None
             tries += 1
             await asyncio.sleep(min(_pause_s(tries), left_s))
             if is_counted:
@@ -224,9 +252,9 @@ class Client:
                 self._send_again(body)
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, most_bytes: int, *, has_prompts: bool, rank: int | None
-    ) -> tuple[int, bytes, float]:
-        """Send once; returns the status, the answer, and the seconds after which to come again if it says so."""
+        self, method: str, path: str, body: bytes | None, most_bytes: int, *, has_prompts: bool, rank: int | None = None
+    ) -> _Reply:
+        """Send once."""
         if self._session is None:
             raise RuntimeError("the client is closed")
         if not self._awaiting:
@@ -235,21 +263,39 @@ class Client:
         self._asked += has_prompts
         try:
             url = f"{self._server.endpoint}{path}"
-            headers = None if rank is None else {RANK_HEADER: str(rank)}
-            async with self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False
-            ) as response:
+            sent_with = self._sent_with
+            if rank is not None:
+                sent_with = sent_with | {"headers": {**sent_with["headers"], RANK_HEADER: str(rank)}}
+            sent = self._session.request(method, url, data=body, allow_redirects=False, **sent_with)
+            async with sent as response:
                 self._alive(has_prompts)
+                if response.status == PROXY_WANTS_USER and self._server.proxy is not None:
+                    raise proxy_denied(self._server)
+                if response.status == 200:
+                    self._may_speak_tls = False
                 if response.status not in LATER_STATUSES:
                     self.waiting.hear()
                 answer = await _read(response, most_bytes)
                 self._alive(has_prompts)
                 if (used_up := used_up_s(response.headers)) > 0:
                     self._gate.slow_down(used_up)
-                return response.status, answer, told_to_wait_s(response.headers)
+                location = response.headers.get("Location", "")
+                return _Reply(response.status, answer, told_to_wait_s(response.headers), location)
         finally:
             self._awaiting -= 1
             self._asked -= has_prompts
+
+    async def _see_that_it_speaks_http(self) -> None:
+        """Look, once, whether what was addressed in plain HTTP speaks TLS: most such servers just hang up.
+
+        Raises:
+            WrongScheme: It does.
+        """
+        if not self._may_speak_tls or self.waiting.has_answered:
+            return
+        self._may_speak_tls = False
+        if await speaks_tls(self._server.endpoint):
+            raise wrong_scheme(self._server)
 
     def _alive(self, has_prompts: bool) -> None:
         """Note a sign of life: where prompts await an answer, that of another page is none of the engine behind it."""

@@ -388,7 +388,7 @@ class Engine:
 
     def _open(self) -> tuple[TurnLoop, Client]:
         if self._turns is None or self._client is None:
-            self._turns = TurnLoop(self._server.endpoint, self._clock, self._waiting)
+            self._turns = TurnLoop(self._server.first_hop, self._clock, self._waiting)
             self._client = Client(self._server, self.usage, self._clock, self._gate, self._acquaintance)
             self._wait_for(self._client.open())
         return self._turns, self._client

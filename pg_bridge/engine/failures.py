@@ -1,6 +1,6 @@
 """What the engine's refusals mean: the error to raise, or the reason to give for one row.
 
-In: HTTP statuses and bodies, exceptions of the connection. Out: members of the error tree, and reasons made
+In: HTTP statuses and bodies. Out: members of the error tree, and reasons made
 safe to show. An engine's message may echo a prompt or the key, so it never goes into an error of the whole run, and
 only after `safe_reason` into a row's.
 """
@@ -8,7 +8,6 @@ only after `safe_reason` into a row's.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
 
 from pg_bridge.engine.refusal import (
@@ -26,7 +25,6 @@ from pg_bridge.errors import (
     EngineError,
     EngineOverloaded,
     EngineTimeout,
-    EngineUnreachable,
     KeyExpired,
     QuotaUsedUp,
     UnknownModel,
@@ -146,15 +144,6 @@ def refused_run(server: Server, refused: Refused) -> EngineError:
     )
 
 
-def unreachable(server: Server, reason: str) -> EngineUnreachable:
-    """The error of a run that got no connection."""
-    return EngineUnreachable(
-        f'could not connect to the engine of server "{server.name}": {reason}',
-        detail=f"The endpoint is {server.endpoint}.",
-        hint=f"Check that the engine runs and that the server's endpoint is right{OR_RUN_DOCTOR}",
-    )
-
-
 def silent(server: Server) -> EngineTimeout:
     """The error of a run whose requests were taken and never answered."""
     return EngineTimeout(
@@ -226,21 +215,3 @@ def unknown_model(server: Server, served: Sequence[str]) -> UnknownModel:
         detail=f"The endpoint is {server.endpoint}.",
         hint=f"It serves: {listed}. Set the server's model option to one of them." if listed else "",
     )
-
-
-def connection_reason(error: BaseException) -> str:
-    """Why there is no connection, in words."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, socket.gaierror):
-            return "the host name is not known"
-        if isinstance(seen, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(seen, TimeoutError):
-            return "no connection in time"
-        if type(seen).__name__.endswith(("SSLError", "CertificateError", "SSLCertVerificationError")):
-            return "the TLS handshake failed"
-        seen = getattr(seen, "os_error", None) or seen.__cause__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return "it closed the connection without an answer"

@@ -63,19 +63,19 @@ class TurnLoop:
     """An event loop driven a turn at a time.
 
     Args:
-        endpoint: A resolver thread is started only if this URL's host is a name.
+        first_hop: A resolver thread is started only if this URL's host is a name.
         clock: Started and stopped with every turn.
         waiting: Entered for every turn.
     """
 
-    def __init__(self, endpoint: str, clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
+    def __init__(self, first_hop: str, clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
         self.clock = clock
         self._waiting = waiting
         self._watch = _Watch(self._end_if_idle)
         self._is_hurried = False
         self._loop = asyncio.SelectorEventLoop(self._watch)
         self._tasks: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks weakly
-        if _has_name(endpoint):
+        if _has_name(first_hop):
             self._loop.set_default_executor(_deaf_executor())
 
     @property
@@ -135,9 +135,9 @@ class TurnLoop:
         self._loop.stop()
 
 
-def _has_name(endpoint: str) -> bool:
+def _has_name(url: str) -> bool:
     try:
-        ipaddress.ip_address(urlsplit(endpoint).hostname or "")
+        ipaddress.ip_address(urlsplit(url).hostname or "")
     except ValueError:
         return True
     return False

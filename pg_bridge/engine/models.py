@@ -14,7 +14,7 @@ from pg_bridge.engine.records import Model
 from pg_bridge.engine.refusal import Refused
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.engine.waiting import Acquaintance
-from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
+from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, WrongWay
 from pg_bridge.options import Server
 
 _ORIGIN = ("root", "parent", "revision", "digest", "sha", "fingerprint")
@@ -30,7 +30,7 @@ async def find_model(server: Server, client: Client, acquaintance: Acquaintance)
     """
     try:
         served = await list_models(server, client, acquaintance)
-    except (EngineTimeout, EngineUnreachable):
+    except (EngineTimeout, EngineUnreachable, WrongWay):
         raise
     except EngineError:
         if server.model is None:
@@ -56,7 +56,7 @@ async def learn_dialect(server: Server, client: Client, acquaintance: Acquaintan
         if reply is None or reply[0] != 200:
             return UNTOLD
         acquaintance.dialect = dialect_of_models(parse_json(reply[1])["data"])
-    except (EngineUnreachable, Unreadable, ValueError, TypeError, KeyError):
+    except (EngineUnreachable, WrongWay, Unreadable, ValueError, TypeError, KeyError):
         return UNTOLD
     return acquaintance.dialect
 

@@ -104,14 +104,14 @@ def seconds(milliseconds: object) -> float | None:
 
 
 def hide_key(text: str, server: Server) -> str:
-    """Text of the engine's without the key that it was given, in the spellings that a message may have it in.
+    """Text of the engine's without the secrets of the server, in the spellings that a message may have them in.
 
     >>> hide_key("no such key: Bearer SK-123456", Server("vllm", "http://engine", api_key="sk-123456"))
     'no such key: Bearer …'
     """
-    if not server.api_key:
+    if not server.secrets:
         return text
-    spelt = sorted(set(_spellings(server.api_key)), key=len, reverse=True)
+    spelt = sorted({each for secret in server.secrets for each in _spellings(secret)}, key=len, reverse=True)
     return re.sub("|".join(map(re.escape, spelt)), _CUT, text, flags=re.IGNORECASE)
 
 

@@ -69,6 +69,11 @@ class Waiting:
         """Whether the engine is worth waiting for, whatever it says."""
         return self._server.patience_s is not None or self._acquaintance.has_answered
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the engine ever answered a prompt."""
+        return self._acquaintance.has_answered
+
     def hear(self) -> None:
         """The engine does what it is there for, be it to refuse."""
         self._since_s = None

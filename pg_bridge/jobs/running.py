@@ -22,7 +22,7 @@ from pg_bridge.asking.inquiry import NotAsked, sampling_of
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import EngineTokenizer, survey
-from pg_bridge.errors import EngineDenied, EngineError, JobError, UnknownModel
+from pg_bridge.errors import EngineDenied, EngineError, JobError, UnknownModel, WrongWay
 from pg_bridge.jobs.answers import Form
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.record import Done, Item, JobRecord, Reading, Writing, context_digest
@@ -111,7 +111,7 @@ class Running:
             done_before = self.report.done
             try:
                 self._pass()
-            except (EngineDenied, UnknownModel):
+            except (EngineDenied, UnknownModel, WrongWay):
                 raise
             except EngineError as error:
                 now = time.monotonic()

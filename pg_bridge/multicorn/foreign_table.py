@@ -19,8 +19,9 @@ from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import broken_import
 from pg_bridge.backend.ledger import Warn, open_account
+from pg_bridge.backend.servers import open_server
 from pg_bridge.backend.session import SESSION
-from pg_bridge.errors import OptionError, ServerDenied, SourceDenied
+from pg_bridge.errors import NotPermitted, OptionError, ServerDenied, SourceDenied
 from pg_bridge.foreign import explain
 from pg_bridge.foreign.answers import (
     INTEGERS,
@@ -34,7 +35,7 @@ from pg_bridge.foreign.learned import Learned
 from pg_bridge.foreign.scan import Row, Scan
 from pg_bridge.foreign.source import Relation, SortKey, enum_labels
 from pg_bridge.multicorn.quals import times_of, translate
-from pg_bridge.options import OPTIONS, Login, Server, Where
+from pg_bridge.options import OPTIONS, Login, Where
 
 if TYPE_CHECKING:
     from pg_bridge.multicorn.connection import SessionSource
@@ -161,7 +162,7 @@ class ForeignTable:
         """Run a scan, which tells the user of trouble that does not end it; rows that are ready at one time."""
         self._check_usage()
         name, owner = self._find_server()
-        server = Server.from_options(name, self._of_server | self._of_user, owner)
+        server = open_server(name, self._of_server | self._of_user, owner)
         number = postgres.statement_number()
         return scan.windows(
             SESSION.statement(number),
@@ -296,10 +297,10 @@ class ForeignTable:
 
     def _who_is_asked(self) -> Asked | None:
         """The server, for who may use it."""
-        with suppress(ServerDenied, OptionError):
+        with suppress(ServerDenied, NotPermitted, OptionError):
             self._check_usage()
             name, owner = self._find_server()
-            server = Server.from_options(name, self._of_server | self._of_user, owner)
+            server = open_server(name, self._of_server | self._of_user, owner)
             return Asked(server, lately(server), count_kept)
         return None
 

@@ -8,7 +8,7 @@ written from it when the extension is installed (`pg_bridge.cli.option_sql`), an
 `scripts/option_tables.py`.
 """
 
-from pg_bridge.options.option import EVERY_CALL, REQUIRED, Catalog, Function, Option, Where, options_of
+from pg_bridge.options.option import EVERY_CALL, REQUIRED, Catalog, Function, Needs, Option, Where, options_of
 from pg_bridge.options.records import (
     DEFAULT_SYSTEM_PROMPT,
     MULTICORN_WRAPPER,
@@ -38,6 +38,7 @@ __all__ = [
     "Function",
     "Kind",
     "Login",
+    "Needs",
     "OnError",
     "Option",
     "Place",

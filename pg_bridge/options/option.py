@@ -16,6 +16,7 @@ from pg_bridge.options.values import Value
 Catalog = Literal["server", "user mapping", "table", "column"]
 Function = Literal["map", "complete", "is_true", "classify", "score", "extract"]
 Where = Catalog | Function
+Needs = Literal["superuser", "pg_read_server_files"]
 """Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`."""
 
 SERVER: frozenset[Where] = frozenset({"server"})
@@ -43,6 +44,7 @@ class Option:
         defaults: Where it is another in some places.
         is_built_in: Whether the default is a text too long to be shown; in SQL it is NULL then.
         is_listed: Whether hints name it.
+        needs: Whose rights it takes to set it to anything but its default: a superuser's, or those of a role.
     """
 
     name: str
@@ -53,10 +55,16 @@ class Option:
     defaults: Mapping[Where, object] | None = None
     is_built_in: bool = False
     is_listed: bool = True
+    needs: Needs | None = None
 
     def default_in(self, place: Where) -> object:
         """The default in a place."""
         return (self.defaults or {}).get(place, self.default)
+
+    @property
+    def harmless(self) -> str | None:
+        """The text that anybody may set it to who may set options there; None for none, or where all may be set."""
+        return str(self.default).lower() if self.needs and isinstance(self.default, bool) else None
 
 
 def option(
@@ -69,10 +77,11 @@ def option(
     is_built_in: bool = False,
     is_listed: bool = True,
     is_secret: bool = False,
+    needs: Needs | None = None,
 ) -> Any:  # noqa: ANN401 - what a dataclass takes for a field; its type is the one that is written before it
     """A field that is an option, whose name is the option's; a secret is not shown by repr."""
     about = required(value, places, meaning)
-    about |= {"defaults": defaults, "is_built_in": is_built_in, "is_listed": is_listed}
+    about |= {"defaults": defaults, "is_built_in": is_built_in, "is_listed": is_listed, "needs": needs}
     return field(default=default, repr=not is_secret, metadata=about)
 
 

@@ -112,6 +112,43 @@ class Server:
     request_timeout_s: float = option(
         300.0, values.SECONDS, SERVER, "longest silence of the engine while requests are in flight"
     )
+    ca_file: str | None = option(
+        None,
+        values.FILE,
+        SERVER,
+        "a file of the database server: the authorities, or the engine's own certificate, that are trusted instead of "
+        "those that the system trusts: [TLS](security.md#tls-and-proxies)",
+        needs="pg_read_server_files",
+    )
+    cert_file: str | None = option(
+        None,
+        values.FILE,
+        SERVER | MAPPING,
+        "as `ca_file`: the certificate that is shown to an engine which wants one",
+        needs="pg_read_server_files",
+    )
+    key_file: str | None = option(
+        None,
+        values.FILE,
+        SERVER | MAPPING,
+        "as `cert_file`: its key, not encrypted, where it is in a file of its own",
+        needs="pg_read_server_files",
+    )
+    no_verify: bool = option(
+        False,
+        values.TRUTH,
+        SERVER,
+        "whether any certificate of the engine's is taken, anybody's; only a superuser may set `true`",
+        needs="superuser",
+    )
+    proxy: str | None = option(
+        None,
+        values.PROXY,
+        SERVER,
+        "the HTTP proxy over which the engine is asked: [proxies](security.md#tls-and-proxies); only a superuser may "
+        "set it",
+        needs="superuser",
+    )
     patience_s: float | None = option(
         None,
         values.PATIENCE,
@@ -166,6 +203,10 @@ class Server:
         "the engine's API key; sent in the `Authorization` header and shown nowhere",
         is_secret=True,
     )
+    proxy_user: str | None = option(None, values.PROXY_USER, MAPPING, "the name by which the server's `proxy` is used")
+    proxy_password: str | None = option(
+        None, values.PROXY_PASSWORD, MAPPING, "the password of `proxy_user`; shown nowhere", is_secret=True
+    )
     max_requests: int | None = option(
         None,
         values.COUNT,
@@ -216,7 +257,41 @@ class Server:
             )
         given = parse_options(("server", "user mapping"), options)
         given["endpoint"] = re.sub(r"(/v1)?/*$", "", given["endpoint"])
+        _check_tls(name, given)
         return cls(name=name, owner=owner, **pick(cls, given))
+
+    @property
+    def first_hop(self) -> str:
+        """The URL of what is connected to: the engine, or the proxy before it."""
+        return self.proxy or self.endpoint
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether TLS is spoken to the engine, or to the proxy before it."""
+        return self.endpoint.startswith("https:") or self.first_hop.startswith("https:")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown, whoever says it."""
+        return tuple(secret for secret in (self.api_key, self.proxy_password) if secret)
+
+
+def _check_tls(name: str, given: Mapping[str, Any]) -> None:
+    """See that what is said of TLS has a meaning together: what is not looked at would be taken for a protection."""
+    if "key_file" in given and "cert_file" not in given:
+        raise OptionError(f'server "{name}" has a key_file and no cert_file', hint="Set cert_file, too.")
+    if given.get("no_verify") and "ca_file" in given:
+        raise OptionError(
+            f'server "{name}" has a ca_file, and no_verify',
+            hint="With no_verify any certificate is taken: drop one of the two.",
+        )
+    urls = (given["endpoint"], given.get("proxy", ""))
+    unused = [each for each in ("ca_file", "cert_file") if each in given]
+    if unused and not any(url.startswith("https:") for url in urls):
+        raise OptionError(
+            f'server "{name}" has a {unused[0]}, and its endpoint is asked without TLS',
+            hint=f"Set the endpoint to one of https://, or drop {unused[0]}.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +317,11 @@ class Login:
     )
     password: str | None = option(None, values.PASSWORD, MAPPING, "on Multicorn: that role's password", is_secret=True)
     password_required: bool = option(
-        True, values.TRUTH, MAPPING, "whether that role must need a password; only a superuser may set `false`"
+        True,
+        values.TRUTH,
+        MAPPING,
+        "whether that role must need a password; only a superuser may set `false`",
+        needs="superuser",  # it lets a foreign table be read as a role whose password its user does not know
     )
 
     @classmethod
@@ -274,8 +353,13 @@ class TableOptions:
         None, values.KEY, TABLE, "a column that tells the source's rows apart: joins may hand it over, see below"
     )
     relation: str | None = option(
-        None, values.OWN_RELATION, TABLE, "", is_listed=False
-    )  # of the extension's own tables
+        None,
+        values.OWN_RELATION,
+        TABLE,
+        "",
+        is_listed=False,
+        needs="superuser",  # of the extension's own tables: into its Python's memory, past the checks of llm._connect
+    )
 
 
 @dataclass(frozen=True, slots=True)

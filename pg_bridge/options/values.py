@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 Reorder = Literal["rows and columns", "rows", "none"]
 Place = Literal["planned", "question first", "row first"]
@@ -85,6 +86,14 @@ def _is_true(text: str) -> bool:
     return text == "true"
 
 
+def _read_proxy(text: str) -> str:
+    """The URL without a slash; ValueError for brackets or a port that make it none."""
+    url = text.rstrip("/")
+    if not urlsplit(url).hostname or urlsplit(url).port == 0:
+        raise ValueError
+    return url
+
+
 def _read_labels(text: str) -> tuple[str, ...]:
     """Labels parted by commas, spaces around them left out, or a JSON array."""
     labels = json.loads(text) if text.lstrip().startswith("[") else [label.strip() for label in text.split(",")]
@@ -118,6 +127,12 @@ PRICE = Value(r"[0-9]{1,9}(\.[0-9]{1,9})?", "a price in decimals, 0.15 for examp
 PATIENCE = Value(r"[0-9]{1,6}(\.[0-9]{1,6})?", "a number of seconds, 0 for none", float)
 RANKS = Value(r"[1-9][0-9]{0,3}", "a number of ranks from 1 to 9999", int)
 RETRIES = Value(r"[0-9]{1,9}", "a number of retries, 0 for none", int)
+FILE = Value(_LINE, "the path of a file")
+PROXY = Value(
+    rf"https?://[^\s{_CONTROL}?#@/]+/?", "the http:// or https:// URL of a proxy, without a user or a path", _read_proxy
+)
+PROXY_USER = Value(f"[^{_CONTROL}:]+", "a name at the proxy, without colons, line breaks or control characters")
+PROXY_PASSWORD = Value(_LINE, "a password at the proxy, without line breaks or control characters")
 API_KEY = Value(_LINE, "the engine's API key, without line breaks or control characters")
 HOST = Value(r"\S+", "a host name, an address or a socket's folder")
 PORT = Value(_POSITIVE, "a port number", int)

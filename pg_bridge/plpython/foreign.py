@@ -22,7 +22,7 @@ from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.session import SESSION
 from pg_bridge.backend.transaction import call_at_end_of_transaction, until_its_end
-from pg_bridge.errors import OptionError, ServerDenied, SourceError, UnknownColumn, UnknownServer
+from pg_bridge.errors import NotPermitted, OptionError, ServerDenied, SourceError, UnknownColumn, UnknownServer
 from pg_bridge.foreign import explain as explaining
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.foreign.definition import Column, Definition
@@ -153,7 +153,7 @@ def explain(plpy: Any, request: str) -> tuple[list[str], Fault | None]:
 
 def _who_is_asked(plpy: Any, server: str, readable: Sequence[str]) -> explaining.Asked | None:
     """The server, for who may use it."""
-    with suppress(ServerDenied, UnknownServer, OptionError):
+    with suppress(ServerDenied, UnknownServer, NotPermitted, OptionError):
         found = find_server(plpy, server)
         return explaining.Asked(found, lately(found), count_kept, frozenset(readable))
     return None

@@ -27,6 +27,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,7 @@ class EngineDouble:
         cache_blocks: Blocks that the cache holds at most; None is the speed's.
         host: Where to listen.
         port: 0 takes a free one.
+        tls: What it secures its connections by; None is plain HTTP.
         **settings: Fields of `Behaviour`.
 
     Attributes:
@@ -104,6 +106,7 @@ class EngineDouble:
         cache_blocks: int | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
         **settings: Any,  # noqa: ANN401 - the fields of Behaviour, each with its own type
     ) -> None:
         self.behaviour = Behaviour(**settings)
@@ -115,6 +118,7 @@ class EngineDouble:
         self.url = ""
         self._host = host
         self._port = port
+        self._tls = tls
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -177,7 +181,8 @@ class EngineDouble:
             # wait for their transport, and asyncio (3.11) then loses those, open.
             listener = await self._listen(self._loop, runner.server)  # type: ignore[arg-type]
             with contextlib.closing(listener):
-                self.url = f"http://{self._host}:{listener.sockets[0].getsockname()[1]}"
+                scheme = "http" if self._tls is None else "https"
+                self.url = f"{scheme}://{self._host}:{listener.sockets[0].getsockname()[1]}"
                 on_listening(self.url)
                 await self._stop.wait()
                 for each in listener.sockets:
@@ -196,7 +201,7 @@ class EngineDouble:
         """
         with contextlib.ExitStack() as had:
             while True:
-                listener = await loop.create_server(protocol, self._host, self._port)
+                listener = await loop.create_server(protocol, self._host, self._port, ssl=self._tls)
                 port = listener.sockets[0].getsockname()[1]
                 if self._port or port not in _HAD_PORTS:
                     _HAD_PORTS.add(port)

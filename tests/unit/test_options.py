@@ -48,7 +48,7 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
             of_batch = " ".join(found[f"_{name}_batch"])
             assert of_batch.count("top_p json[]") == 1
             assert len(re.findall(r"'{[^}]*\btop_p}', ARRAY\[[^]]*\btop_p]", of_batch)) == 1
-    assert "('column', 'top_p', '0|1|0\\.[0-9]+', 'between 0 and 1', false)" in script
+    assert "('column', 'top_p', '0|1|0\\.[0-9]+', 'between 0 and 1', false, NULL, NULL)" in script
     assert "'table', 'top_p'" not in script
 
     page = option_tables.fill((ROOT / "docs/sql.md").read_text(), MORE)
