@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+LAST_ROUNDS = 10  # of the event loop, in which what was aborted just now is closed
 _REASON = {403: "Forbidden", 407: "Proxy Authentication Required", 503: "Service Unavailable"}
 
 
@@ -64,6 +65,8 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(LAST_ROUNDS):
+            await asyncio.sleep(0)
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(reader, writer))
