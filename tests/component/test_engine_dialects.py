@@ -1,7 +1,5 @@
 """What an engine understands is learnt from what it says of itself, once."""
 
-import json
-
 import pytest
 
 from pg_bridge.engine import Acquaintance, Completion, Engine, Sampling
@@ -19,14 +17,15 @@ def ask(server: Server, acquaintance: Acquaintance) -> list[Completion]:
 @pytest.mark.parametrize("model", ["double", None])
 @pytest.mark.parametrize("owner", ["llamacpp", "sglang", "vllm", ""])
 def test_an_engine_is_asked_as_it_understands(owner: str, model: str | None) -> None:
-    argument = {"llamacpp": "response_format", "sglang": "regex"}.get(owner, "structured_outputs")
-    answer = json.dumps({"answer": "no"}) if owner == "llamacpp" else "no"
+    argument = {"llamacpp": "grammar", "sglang": "regex"}.get(owner, "structured_outputs")
     known = Acquaintance()
-    with EngineDouble(answer=lambda _: answer, owned_by=owner) as engine:
+    with EngineDouble(answer=lambda _: "no", owned_by=owner) as engine:
         server = Server(name="s", endpoint=engine.url, model=model)
         for _ in range(2):
             assert ask(server, known) == [Completion(i, "no", None) for i in range(3)]
-        forms = [set(body) & {"response_format", "regex", "structured_outputs"} for body in engine.received.bodies]
+        forms = [
+            set(body) & {"grammar", "response_format", "regex", "structured_outputs"} for body in engine.received.bodies
+        ]
         paths = {path for path, _ in engine.received.requests}
         listed = engine.received.listed
     assert all(form == {argument} for form in forms)

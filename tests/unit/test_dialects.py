@@ -10,6 +10,7 @@ from pg_bridge.engine.payload import UNFIT, Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.errors import OptionError
 from pg_bridge.options import Server
+from pg_bridge.options.values import PATTERNS
 
 ENDPOINT = {"endpoint": "http://127.0.0.1:8000"}
 
@@ -49,7 +50,7 @@ def test_vllm_is_sent_what_it_always_was() -> None:
         (Sampling(3, 0.0, "", pattern="[0-9]+"), {"type": "string", "pattern": "^([0-9]+)$"}, "42"),
     ],
 )
-@pytest.mark.parametrize("name", ["openai", "openai-compatible", "llama.cpp"])
+@pytest.mark.parametrize("name", ["openai", "openai-compatible"])
 def test_what_is_no_object_travels_in_one(name: str, sampling: Sampling, value: object, answer: str) -> None:
     payload = Payload("chat", "m", sampling, DIALECTS[name])
     body = json.loads(payload.body(["?"]))
@@ -106,3 +107,24 @@ def test_a_dialect_names_the_limit_of_an_answer() -> None:
     body = Payload("chat", "m", Sampling(3, 0.0, ""), replace(VLLM, max_tokens="most")).body(["?"])
     assert json.loads(body)["most"] == 3
     assert b"max_tokens" not in body
+
+
+@pytest.mark.parametrize(
+    ("sampling", "grammar"),
+    [
+        (Sampling(3, 0.0, "", choices=("yes", 'a "b"\n\\')), r'root ::= "yes" | "a \"b\"\n\\"'),
+        (Sampling(3, 0.0, "", pattern=PATTERNS["integer"]), 'root ::= "-" ? [0-9] {1,18}'),
+        (Sampling(3, 0.0, "", pattern=r"(Z|[+-]\.)"), 'root ::= ( "Z" | [+-] "." )'),
+    ],
+)
+def test_llama_cpp_is_asked_by_a_grammar(sampling: Sampling, grammar: str) -> None:
+    body = json.loads(Payload("chat", "m", sampling, DIALECTS["llama.cpp"]).body(["?"]))
+    assert body["grammar"] == grammar
+    assert "response_format" not in body
+
+
+def test_llama_cpp_is_asked_for_json_by_its_schema() -> None:
+    sampling = Sampling(3, 0.0, "", schema='{"type": "object"}')
+    body = json.loads(Payload("chat", "m", sampling, DIALECTS["llama.cpp"]).body(["?"]))
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert "grammar" not in body
