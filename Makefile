@@ -8,7 +8,7 @@ PYTHON312 := python3.12
 DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed bench-sembench gpu-kit devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-engines test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed bench-sembench gpu-kit devdb devdb-stop clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,12 +29,16 @@ ifeq ($(ENGINE), vllm)
 	@# The recipe of the model in the box needs torch, which stands in the engine's environment only.
 	@if [ -x .venv-engine/bin/pytest ]; then .venv-engine/bin/pytest -q tests/unit/test_model_recipe.py; fi
 else
-	@$(PYTEST) -m 'not vllm and not slow and not upgrade'
+	@$(PYTEST) -m 'not vllm and not slow and not upgrade and not engines'
 endif
 
 test-slow: setup ## what takes long: large tables, optima by search, generated statements by the thousand
 	@$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
 	@echo "[test-slow] generated statements" && $(PYTHON) -m tests.generated --count 3000 --seed 20261128
+
+test-engines: setup ## other engines than vLLM alone, each asked through SQL; prints what each can do, for docs/engines.md
+	@scripts/engines.sh
+	@.venv/bin/pytest -m engines tests/engines --write-table
 
 test-upgrade: setup ## pg_upgrade and pg_dump from PG_CONFIG's PostgreSQL to PG_CONFIG_NEW's, with the extension in use
 	@.venv/bin/pytest -m upgrade tests/upgrade
@@ -79,6 +83,6 @@ test-matrix: ## build and test on Debian 12, 13 and sid, in throw-away roots; ne
 
 clean: devdb-stop ## remove what was made in this checkout, the environments included
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rm -rf .venv .venv-engine .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .gpu-kit build dist \
+	@rm -rf .venv .venv-engine .venv-engines .devdb .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .gpu-kit build dist \
 		tests/regress/results *.egg-info || { echo "[clean] some files are another user's: sudo make clean"; exit 1; }
 	@echo "[clean] done"
