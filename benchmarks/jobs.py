@@ -1,9 +1,9 @@
 """`pg-bridge map` beside `llm.map` in the database: the same rows and prompt, an engine double that answers at once.
 
 Both write a table of answers. In turn, several times: seconds by the clock, and CPU seconds of all processes but the
-engine's (the command's own, and the server's backends). Of the command also its peak memory, in windows of a quarter of
-the rows, of all of them and of that quarter alone, and its longest transaction as `pg_stat_activity` shows it. Goal:
-1.3 times `llm.map`, flat memory, no transaction of 5 s.
+engine's (the command's own, and the server's backends). Of the command also its peak memory, with these rows and with
+`--many` of them, and its longest transaction as `pg_stat_activity` shows it, before this engine and before one that
+takes seconds for each answer. Goal: 1.3 times `llm.map`, flat memory, no transaction of 5 s.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pg_bridge.testing.cluster import Cluster
 
 PROMPT = "Is {review} a kind thing to say of {title}?"
 LOOK_EVERY_S = 0.02
+SLOW_S, SLOW_ROWS = 4.0, 100  # what an answer takes of the slow engine, and how many are asked for
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -50,13 +51,15 @@ class Took:
 
 
 @contextmanager
-def double() -> Iterator[str]:
+def double(*arguments: str) -> Iterator[str]:
     """An engine double in a process of its own."""
-    command = [sys.executable, "-m", "pg_bridge.testing.double"]
+    command = [sys.executable, "-m", "pg_bridge.testing.double", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline() if process.stdout else ""
-        yield said.strip().removeprefix("engine=")
-        process.terminate()
+        try:
+            yield said.strip().removeprefix("engine=")
+        finally:
+            process.terminate()
 
 
 def ended_backends_s(cluster: Cluster) -> float:
@@ -170,12 +173,13 @@ def main() -> int:
     """Measure, and print a table."""
     parser = parser_of("benchmarks.jobs", __doc__)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--times", type=int, default=3)
     arguments = parser.parse_args()
     report = Report(arguments)
     report.add(*describe(arguments), "")
-    rows = arguments.rows
-    with double() as engine, Cluster() as cluster:
+    rows, many = arguments.rows, max(arguments.many, arguments.rows)
+    with double() as engine, double("--set", f"delay_s={SLOW_S}") as slow_engine, Cluster() as cluster:
         cluster.psql("CREATE DATABASE shop")
         dsn = cluster.dsn_of("shop")
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -186,17 +190,17 @@ def main() -> int:
             )
             connection.execute(
                 "CREATE TABLE reviews AS SELECT i AS id, 'Film ' || i % 500 AS title, 'What a film. ' || "
-                f"repeat('So long! ', 1 + i % 9) || i % {max(1, rows * 4 // 5)} AS review "
-                f"FROM generate_series(1, {rows}) AS i".encode()
+                f"repeat('So long! ', 1 + i % 9) || (i - 1) / {rows} * {rows} + i % {max(1, rows * 4 // 5)} AS review "
+                f"FROM generate_series(1, {many}) AS i".encode()
             )
             connection.execute("ALTER TABLE reviews ADD PRIMARY KEY (id)")
             connection.execute("VACUUM ANALYZE reviews")
         pairs = [
             (in_the_database(cluster, dsn, rows), beside_it(cluster, dsn, engine, rows)) for _ in range(arguments.times)
         ]
-        window = ("--window-rows", str(rows // 4))
-        watched = beside_it(cluster, dsn, engine, rows, *window, watched=True)
-        quarter = beside_it(cluster, dsn, engine, rows // 4, *window)
+        few = beside_it(cluster, dsn, engine, rows)
+        watched = beside_it(cluster, dsn, engine, many, watched=True)
+        slow = beside_it(cluster, dsn, slow_engine, SLOW_ROWS, "--max-in-flight", str(SLOW_ROWS // 4), watched=True)
     report.add(f"{rows:,} rows, four fifths of the questions distinct; medians of {arguments.times}", "")
     report.add(f"{'':<16} {'by the clock':>14} {'CPU seconds':>12}")
     for name, place in (("llm.map", 0), ("pg-bridge map", 1)):
@@ -208,9 +212,13 @@ def main() -> int:
         for what in ("wall_s", "cpu_s")
     ]
     report.add(f"{'ratio':<16} {ratios[0]:>14.2f} {ratios[1]:>12.2f}", "")
-    report.add(f"longest transaction: {watched.longest_s:.2f} s")
-    peak, of_quarter = (took.peak_bytes / 2**20 for took in (watched, quarter))
-    report.add(f"peak memory: {peak:.0f} MiB in four windows, {of_quarter:.0f} MiB for the rows of one")
+    for name, took, of in (
+        (f"{many:,} rows, {watched.wall_s:.0f} s", watched, "an engine that answers at once"),
+        (f"{SLOW_ROWS:,} rows, {slow.wall_s:.0f} s", slow, f"one that takes {SLOW_S:g} s for each answer"),
+    ):
+        report.add(f"longest transaction: {took.longest_s:.2f} s of {name}, before {of}")
+    for number, took in ((rows, few), (many, watched)):
+        report.add(f"peak memory: {took.peak_bytes / 2**20:.0f} MiB for {number:,} rows")
     return report.close()
 
 
