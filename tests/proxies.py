@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ssl
 import threading
-import warnings
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-LAST_ROUNDS = 10  # of the event loop, in which what was aborted just now is closed
 _REASON = {403: "Forbidden", 407: "Proxy Authentication Required", 503: "Service Unavailable"}
+
+_LAST_ROUNDS = 10
 
 
 class Proxy:
@@ -55,11 +54,6 @@ class Proxy:
         assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        # An event loop that is closed leaves a connection of TLS over a proxy's open, now and then: collected here, its
-        # warning fails no other test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -68,24 +62,25 @@ class Proxy:
         self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._listens.set()
         await self._stop.wait()
-        server.close()
+        # As the engine double ends: asyncio loses connections that are accepted just now, open.
+        for each in server.sockets:
+            self._loop.remove_reader(each)
+        await _last_rounds()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _ in range(LAST_ROUNDS):
-            await asyncio.sleep(0)
+        server.close()
+        await _last_rounds()
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # it may be cancelled before it begins
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._forward(reader, writer)
-        finally:
-            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._forward(reader, writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -118,6 +113,12 @@ class Proxy:
             await asyncio.gather(*done, *pending, return_exceptions=True)
         finally:
             to_there.transport.abort()
+
+
+async def _last_rounds() -> None:
+    """Let what was accepted or aborted come to be so."""
+    for _ in range(_LAST_ROUNDS):
+        await asyncio.sleep(0)
 
 
 async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

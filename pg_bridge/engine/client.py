@@ -38,7 +38,6 @@ HERD_SHARE = 0.1  # of a wait that many were told, by which they come at differe
 IDLE_CONNECTION_S = 4.0  # below the 5 s after which vLLM's server closes an idle connection
 LARGEST_PAGE_BYTES = 16 << 20  # of /metrics, of an engine with many models
 LARGEST_REFUSAL_BYTES = 1 << 16
-LAST_ROUNDS = 10  # of the event loop, in which transports close, TLS over a proxy's connection last
 RANK_HEADER = "X-data-parallel-rank"  # of vLLM
 
 _ABOUT_TLS = re.compile(rb"https|ssl|tls", re.I)  # in what a server says that speaks TLS and was not addressed in it
@@ -140,8 +139,7 @@ class Client:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-            for _ in range(LAST_ROUNDS):
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # transports close in the loop's next round; the loop hangs up what is left
 
     @property
     def silence_s(self) -> float:

@@ -123,7 +123,18 @@ class TurnLoop:
         for task in work:
             if task.done() and not task.cancelled():
                 task.exception()  # marks it as seen: nobody waits for it any more
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(self._hang_up())
         self._loop.close()
+
+    async def _hang_up(self) -> None:
+        """Close what is still open: over TLS a connection waits for the other side to say goodbye, for half a minute.
+
+        Until then the engine would go on with what nobody waits for. Nobody else knows of all of these connections.
+        """
+        for transport in list(getattr(self._loop, "_transports", {}).values()):
+            transport.abort()
+        await asyncio.sleep(0)  # they close in the loop's next round
 
     def _end_if_idle(self) -> bool:
         if self._is_hurried:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 from pathlib import Path
 
 import pytest
 
-from pg_bridge.engine import Completion, Engine, Sampling
+from pg_bridge.engine import Completion, Engine, Portion, Sampling
 from pg_bridge.engine.tls import LARGEST_FILE_BYTES, tls_of
 from pg_bridge.errors import (
     CertificateDenied,
@@ -24,6 +25,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.certificates import Authority, Certificate
 from tests.component.test_engine_faults import everything_said
 from tests.hostile import HostileEngine, completion, raw
+from tests.proxies import Proxy
 
 SAMPLING = Sampling(max_tokens=8, temperature=0.0, system_prompt="")
 HERE = "IP:127.0.0.1"
@@ -276,6 +278,36 @@ def test_connections_are_used_again(authority: Authority, own: Certificate, monk
         assert len(asked) == 400
         assert len(engine.received.requests) >= 50
         assert 1 <= handshakes <= 10
+
+
+@pytest.mark.parametrize("over_proxy", [False, True])
+def test_who_stops_early_leaves_no_connection(authority: Authority, own: Certificate, over_proxy: bool) -> None:
+    """Not even one that waits for the other side to say goodbye, as TLS would have it."""
+    with EngineDouble(tls=own.served(), hang=True) as engine, Proxy(tls=own.served()) as proxy:
+        options = {"ca_file": str(authority.certificate), **({"proxy": proxy.url} if over_proxy else {})}
+        caller = Engine(Server.from_options("vllm", {"endpoint": engine.url, **options}))
+        answers = caller.complete_portions(iter([Portion(iter(["a"])), Portion(iter(["b"]))]), SAMPLING)
+        gc.collect()
+        gc.disable()  # what closes them must not be that
+        try:
+            caller.check_interrupts = lambda: _stop_once(engine.received.in_flight > 0)
+            with pytest.raises(KeyboardInterrupt):
+                list(answers)
+            first_hop = proxy.url if over_proxy else engine.url
+            assert int(first_hop.rpartition(":")[2]) not in _own_connections()
+        finally:
+            gc.enable()
+
+
+def _stop_once(it_is_time: bool) -> None:
+    if it_is_time:
+        raise KeyboardInterrupt
+
+
+def _own_connections() -> list[int]:
+    """The ports to which sockets lead that somebody still holds; those that are closed are nobody's."""
+    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return [int(fields[2].rpartition(":")[2], 16) for fields in lines if fields[9] != "0"]
 
 
 def test_keys_of_sessions_are_written_nowhere(
