@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pg_bridge.backend import postgres
 from pg_bridge.errors import NotPermitted
-from pg_bridge.options import Server, options_of
+from pg_bridge.options import Server, beyond_rights
 
 
 def open_server(name: str, options: Mapping[str, str], owner: int) -> Server:
@@ -27,13 +27,11 @@ def open_server(name: str, options: Mapping[str, str], owner: int) -> Server:
         NotPermitted: An option takes rights that the owner has not.
     """
     server = Server.from_options(name, options, owner)
-    for option in options_of(Server):
-        if option.needs is None or options.get(option.name) in (None, option.harmless):
-            continue
-        if not postgres.has_rights_of(owner, option.needs):
-            or_member = "" if option.needs == "superuser" else f" or a member of {option.needs}"
-            raise NotPermitted(
-                f'server "{name}" has the option "{option.name}", and its owner may not set it',
-                hint=f"Its owner must be a superuser{or_member}: ALTER SERVER … OWNER TO …, or drop the option.",
-            )
+    denied = beyond_rights(options, lambda whose: postgres.has_rights_of(owner, whose))
+    if denied is not None:
+        or_member = "" if denied.needs == "superuser" else f" or a member of {denied.needs}"
+        raise NotPermitted(
+            f'server "{name}" has the option "{denied.name}", and its owner may not set it',
+            hint=f"Its owner must be a superuser{or_member}: ALTER SERVER … OWNER TO …, or drop the option.",
+        )
     return server

@@ -18,7 +18,7 @@ from psycopg import sql
 from pg_bridge import __version__
 from pg_bridge.cli.checks import Check
 from pg_bridge.errors import OptionError
-from pg_bridge.options import Server
+from pg_bridge.options import Server, beyond_rights
 
 CONNECT_TIMEOUT_S = 5
 HOST_OF = {"pg_bridge": "plpython3u", "pg_bridge_multicorn": "multicorn"}
@@ -30,7 +30,9 @@ SELECT s.srvname, s.srvoptions, has_server_privilege(s.oid, 'USAGE'),
        EXISTS (SELECT FROM pg_user_mappings AS m
                WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole)),
        (SELECT m.umoptions FROM pg_user_mappings AS m
-        WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole) ORDER BY m.umuser DESC LIMIT 1)
+        WHERE m.srvid = s.oid AND m.umuser IN (0, current_user::regrole) ORDER BY m.umuser DESC LIMIT 1),
+       pg_has_role(s.srvowner, 'pg_read_server_files', 'USAGE'),
+       (SELECT r.rolsuper FROM pg_roles AS r WHERE r.oid = s.srvowner)
 FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
 WHERE w.fdwname = 'pg_bridge'
   AND (NOT EXISTS (SELECT FROM unnest(s.srvoptions) AS o WHERE o LIKE 'wrapper=%')
@@ -131,7 +133,7 @@ class Database:
             mend = f"CREATE SERVER {quoted} FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://host:8000');"
             yield Check("FAIL", f'no server "{self._server_name}" of pg_bridge; there are: {others}', mend)
             return
-        _, server_options, usable, has_mapping, mapping_options = found
+        _, server_options, usable, has_mapping, mapping_options, owner_reads_files, owner_is_superuser = found
         if not usable:
             mend = f"ask its owner for: GRANT USAGE ON FOREIGN SERVER {quoted} TO your role;"
             yield Check("FAIL", f'no USAGE on server "{self._server_name}"', mend)
@@ -142,6 +144,11 @@ class Database:
         except OptionError as error:
             yield Check("FAIL", error.message, error.hint)
             return
+        rights = {"superuser": owner_is_superuser, "pg_read_server_files": owner_reads_files}
+        denied = beyond_rights(options, lambda whose: bool(rights[whose]))
+        if denied is not None:
+            mend = f"give it to a superuser, ALTER SERVER {quoted} OWNER TO …, or drop the option"
+            yield Check("FAIL", f'the server has the option "{denied.name}", which its owner may not set', mend)
         yield Check("ok", f'server "{self._server_name}" points at {self.server.endpoint}, and this user may use it')
         if not has_mapping:
             yield Check("ok", "no user mapping: the engine is asked without a key")

@@ -17,6 +17,7 @@ from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.engine.client import REDIRECTS
 from pg_bridge.engine.failures import OR_RUN_DOCTOR
 from pg_bridge.engine.metrics import CacheCounters, read_counters
+from pg_bridge.engine.proxies import unused_variable
 from pg_bridge.engine.survey import count_ranks
 from pg_bridge.errors import EngineDenied, PgBridgeError
 from pg_bridge.options import Server
@@ -58,6 +59,9 @@ class _Failed(Exception):  # ends the checks; nobody outside sees it
 
 
 def _reachable(server: Server) -> Iterator[Check]:
+    if variable := unused_variable(server):
+        mend = "if the engine is to be asked over a proxy: set the server's option proxy, or give --proxy"
+        yield Check("warn", f"{variable} is set in this environment, and is not used", mend)
     started = time.perf_counter()
     models = _models(server)
     latency_ms = (time.perf_counter() - started) * 1000

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pg_bridge.cli import map_options
 from pg_bridge.cli.checks import Check
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import Server
@@ -38,7 +39,8 @@ examples:
   pg-bridge doctor --dsn 'dbname=shop' --server big   another database, another server
   pg-bridge doctor --endpoint http://127.0.0.1:8000   an engine alone, no database
 
-With --endpoint the key, if the engine wants one, is taken from the environment variable PG_BRIDGE_API_KEY.
+With --endpoint the key, if the engine wants one, is taken from the environment variable PG_BRIDGE_API_KEY, and who
+uses a proxy from PG_BRIDGE_PROXY_USER and PG_BRIDGE_PROXY_PASSWORD.
 """
 
 
@@ -58,6 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--endpoint", metavar="URL", help="check the engine at this URL; no database unless --dsn is given"
     )
+    map_options.add_group(
+        parser, "the way to it", "With --endpoint; a server says so by its options.", map_options.way_options()
+    )
     parser.set_defaults(run=run)
 
 
@@ -72,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         well &= _print("database", database.checks())
         server = database.server
     if arguments.endpoint is not None:
-        options = {"endpoint": arguments.endpoint}
+        given = map_options.server_texts(arguments, map_options.way_options())
+        options = {"endpoint": arguments.endpoint, **given, **map_options.way_secrets()}
         if key := os.environ.get(KEY_VARIABLE):
             options["api_key"] = key
         server = Server.from_options("given by --endpoint", options)

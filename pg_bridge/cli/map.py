@@ -260,7 +260,8 @@ def _server(arguments: argparse.Namespace) -> Server:
     endpoint = arguments.endpoint or os.environ.get(ENDPOINT_VARIABLE)
     if not endpoint:
         raise OptionError("there is no engine", hint=f"Give --endpoint http://…, or set {ENDPOINT_VARIABLE}.")
-    options = {"endpoint": endpoint, **map_options.server_texts(arguments)}
+    options = {"endpoint": endpoint, **map_options.server_texts(arguments, map_options.server_options())}
+    options |= map_options.way_secrets()
     key = _file_text(arguments.api_key_file).strip() if arguments.api_key_file else os.environ.get(KEY_VARIABLE)
     if key:
         options["api_key"] = key

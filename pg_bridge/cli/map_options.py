@@ -6,8 +6,9 @@ In: the table. Out: arguments for argparse, and from what was given a `Server` a
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pg_bridge.errors import OptionError
@@ -19,6 +20,9 @@ WINDOW_ROWS = 100_000  # of which a process beside the database holds the texts
 _CALL_LEFT_OUT = {"server", "choices"}
 _SERVER_LEFT_OUT = {"endpoint", "api_key", "patience_s", "cache", "cache_scope", "cache_prompts"}
 _DEFAULTS: Mapping[str, object] = {"on_error": "null", "window_rows": WINDOW_ROWS}
+_IN_SQL = re.compile(r"(: (TLS|proxies))?(; only a superuser may set (true|it))?$|, in SQL of the database server")
+_WAY = {"ca_file", "cert_file", "key_file", "no_verify", "proxy"}
+PROXY_USER_VARIABLE, PROXY_PASSWORD_VARIABLE = "PG_BRIDGE_PROXY_USER", "PG_BRIDGE_PROXY_PASSWORD"
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
@@ -39,18 +43,33 @@ def server_options() -> list[Option]:
     ]
 
 
+def way_options() -> list[Option]:
+    """Those of them that say how an engine is reached."""
+    return [option for option in server_options() if option.name in _WAY]
+
+
+def way_secrets() -> dict[str, str]:
+    """What the environment says of who asks, as options of a user mapping."""
+    variables = {"proxy_user": PROXY_USER_VARIABLE, "proxy_password": PROXY_PASSWORD_VARIABLE}
+    return {name: value for name, variable in variables.items() if (value := os.environ.get(variable))}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an argument for each option."""
-    groups = (("asking", "As in SQL (docs/sql.md).", call_options()), ("the engine", "", server_options()))
-    for title, description, options in groups:
-        group = parser.add_argument_group(title, description)
-        for option in options:
-            group.add_argument(
-                f"--{option.name.replace('_', '-')}",
-                metavar="VALUE",
-                help=_help(option).replace("%", "%%"),
-                dest=_destination(option),
-            )
+    add_group(parser, "asking", "As in SQL (docs/sql.md).", call_options())
+    add_group(parser, "the engine", "", server_options())
+
+
+def add_group(parser: argparse.ArgumentParser, title: str, description: str, options: Sequence[Option]) -> None:
+    """Add a group of arguments, one for each of some options; one that is off needs no value to be on."""
+    group = parser.add_argument_group(title, description)
+    for option in options:
+        name, destination = f"--{option.name.replace('_', '-')}", _destination(option)
+        text = _help(option).replace("%", "%%")
+        if option.default is False:
+            group.add_argument(name, metavar="VALUE", help=text, dest=destination, nargs="?", const="true")
+        else:
+            group.add_argument(name, metavar="VALUE", help=text, dest=destination)
 
 
 def call_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -67,9 +86,9 @@ def call_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def server_texts(arguments: argparse.Namespace) -> dict[str, str]:
-    """The options of the server that were given, as texts."""
-    given = {option.name: getattr(arguments, _destination(option)) for option in server_options()}
+def server_texts(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[str, str]:
+    """Those of some options of a server that were given, as texts."""
+    given = {option.name: getattr(arguments, _destination(option)) for option in options}
     return {name: text for name, text in given.items() if text is not None}
 
 
@@ -87,7 +106,8 @@ def _read(option: Option, text: str) -> object:
 
 def _help(option: Option) -> str:
     meaning = _LINK.sub(r"\1", option.meaning).replace("`", "").removesuffix(": budgets")
+    meaning = _IN_SQL.sub("", meaning)
     default = _DEFAULTS.get(option.name, option.default_in("map"))
-    if default in (None, ()) or option.is_built_in or not isinstance(default, str | int | float):
+    if default in (None, ()) or default is False or option.is_built_in or not isinstance(default, str | int | float):
         return meaning
     return f"{meaning} (default: {default})"

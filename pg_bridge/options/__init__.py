@@ -18,6 +18,7 @@ from pg_bridge.options.records import (
     Login,
     Server,
     TableOptions,
+    beyond_rights,
     parse_options,
     pick,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "TableOptions",
     "Value",
     "Where",
+    "beyond_rights",
     "options_of",
     "parse_options",
     "pick",

@@ -7,7 +7,7 @@ value, the places where it may stand, and its meaning: what the reference page s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pg_bridge.options.option import (
     NOWHERE,
     SERVER,
     TABLE,
+    Needs,
     Option,
     Where,
     invalid_value,
@@ -116,8 +117,8 @@ class Server:
         None,
         values.FILE,
         SERVER,
-        "a file of the database server: the authorities, or the engine's own certificate, that are trusted instead of "
-        "those that the system trusts: [TLS](security.md#tls-and-proxies)",
+        "a file of the machine that asks, in SQL of the database server: the authorities, or the engine's own "
+        "certificate, that are trusted instead of those that the system trusts: [TLS](security.md#tls-and-proxies)",
         needs="pg_read_server_files",
     )
     cert_file: str | None = option(
@@ -274,6 +275,20 @@ class Server:
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown, whoever says it."""
         return tuple(secret for secret in (self.api_key, self.proxy_password) if secret)
+
+
+def beyond_rights(options: Mapping[str, str], has_rights_of: Callable[[Needs], bool]) -> Option | None:
+    """The first of a server's options that takes rights which its owner has not.
+
+    Args:
+        options: Option name to text.
+        has_rights_of: Whether he has the rights of a role, or is a superuser.
+    """
+    for each in options_of(Server):
+        is_set = options.get(each.name) not in (None, each.harmless)
+        if each.needs is not None and is_set and not has_rights_of(each.needs):
+            return each
+    return None
 
 
 def _check_tls(name: str, given: Mapping[str, Any]) -> None:

@@ -96,6 +96,22 @@ def test_a_mapping_that_the_user_may_not_see(
     assert "may not see it" in said
 
 
+def test_an_option_that_its_owner_may_not_set(
+    capsys: pytest.CaptureFixture[str], database: Database, db: psycopg.Connection[Any], role: str
+) -> None:
+    """It is refused in the database, so doctor says so, too."""
+    create_server(db, "https://127.0.0.1:1", ca_file="/no such", connect_timeout_s="0.1")
+    db.execute(f"ALTER SERVER vllm OWNER TO {role}")
+    status, said = doctor(capsys, database.dsn)
+    assert status == 1
+    assert 'FAIL  the server has the option "ca_file", which its owner may not set' in said
+    db.execute(f"GRANT pg_read_server_files TO {role}")
+    status, said = doctor(capsys, database.dsn)
+    assert status == 1
+    assert "may not set" not in said
+    assert "there is none of that name" in said
+
+
 def test_another_server_is_named(
     capsys: pytest.CaptureFixture[str], database: Database, db: psycopg.Connection[Any], engine: EngineDouble
 ) -> None:

@@ -50,7 +50,7 @@ def test_arguments_become_options_of_their_types() -> None:
         "dedup": False,
     }
     assert Call.from_arguments(options).max_cost == 2.5
-    assert map_options.server_texts(arguments) == {"model": "m"}
+    assert map_options.server_texts(arguments, map_options.server_options()) == {"model": "m"}
 
 
 @pytest.mark.parametrize(("name", "value"), [("--max-tokens", "0"), ("--reorder", "columns"), ("--on-budget", "ask")])
