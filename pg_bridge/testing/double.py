@@ -130,7 +130,7 @@ class EngineDouble:
         def serve() -> None:
             try:
                 asyncio.run(self.serve(lambda _: listening.set()))
-            except OSError as error:
+            except Exception as error:  # whatever it is, who waits for the double must hear of it
                 failures.append(error)
                 listening.set()
 

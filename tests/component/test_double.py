@@ -315,8 +315,8 @@ def test_no_double_has_the_port_of_an_earlier_one(monkeypatch: pytest.MonkeyPatc
     had = int(gone.url.rpartition(":")[2])
     real, ports = asyncio.base_events.BaseEventLoop.create_server, [had]
 
-    async def once_more(loop: asyncio.BaseEventLoop, made: Any, host: str, port: int) -> asyncio.Server:
-        return await real(loop, made, host, ports.pop() if ports else port)
+    async def once_more(loop: asyncio.BaseEventLoop, made: Any, host: str, port: int, **more: Any) -> asyncio.Server:
+        return await real(loop, made, host, ports.pop() if ports else port, **more)
 
     monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "create_server", once_more)
     with EngineDouble() as engine:
