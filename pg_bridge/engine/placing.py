@@ -96,6 +96,11 @@ class Piece:
         return behind
 
 
+def idlest(in_flight: Sequence[int]) -> int:
+    """The rank with the fewest prompts in flight."""
+    return min(range(len(in_flight)), key=in_flight.__getitem__)
+
+
 class Runs:
     """The prompts that are placed and wait: a run for each rank.
 
@@ -122,7 +127,7 @@ class Runs:
 
     def is_idle(self, in_flight: Sequence[int]) -> bool:
         """Whether the rank with the fewest prompts in flight has none that wait."""
-        return not self._runs[min(range(len(self._runs)), key=in_flight.__getitem__)]
+        return not self._runs[idlest(in_flight)]
 
     def pull(self, most: int, in_flight: Sequence[int]) -> tuple[int, Numbered]:
         """The next prompts, of the rank that has the fewest in flight, and that rank; none if none wait."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pg_bridge.engine.placing import Runs
+from pg_bridge.engine.placing import Runs, idlest
 from pg_bridge.engine.records import Numbered, Portion
 
 PLACED_TOGETHER = 1 << 14  # prompts, at most, that are cut into runs at one time: they are all in memory
@@ -47,12 +47,12 @@ class PromptQueue:
             self.waiting += portion.size
             self.is_ahead = portion.is_ahead
 
-    def pull(self, most: int, in_flight: Sequence[int] = ()) -> tuple[int, Numbered]:
+    def pull(self, most: int, in_flight: Sequence[int] = (0,)) -> tuple[int, Numbered]:
         """Take at most so many of the prompts that wait; first those that were put back, and no others with them.
 
         Args:
             most: How many there is room for.
-            in_flight: How many prompts each rank has in flight, where there are several.
+            in_flight: How many prompts each rank has in flight.
 
         Returns:
             The rank that they are for, and the prompts.
@@ -63,7 +63,7 @@ class PromptQueue:
                 self._put_back.appendleft((rank, batch[most:]))
                 batch = batch[:most]
             self.waiting = max(0, self.waiting - len(batch))
-            return (_idlest(in_flight) if rank == ANY_RANK else rank), batch
+            return (idlest(in_flight) if rank == ANY_RANK else rank), batch
         rank, batch = (0, self._number(most)) if self._runs is None else self._of_runs(self._runs, most, in_flight)
         has_more = bool(self._made or (self._runs and self._runs.waiting))
         self.waiting = max(0, self.waiting - len(batch)) if has_more else 0
@@ -104,7 +104,3 @@ class PromptQueue:
         """Whether prompts should be sent now; where all will be asked, requests are filled."""
         whole = not eager or self.ended or self.is_ahead or self.is_stopped or self.waiting >= most
         return whole and not self.is_dry
-
-
-def _idlest(in_flight: Sequence[int]) -> int:
-    return min(range(len(in_flight)), key=in_flight.__getitem__) if in_flight else 0

@@ -5,6 +5,7 @@ import pytest
 from pg_bridge.engine import Acquaintance, Completion, Engine, Sampling
 from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
+from tests.hostile import HostileEngine, Reply, Request, completion, well
 
 YES_OR_NO = Sampling(max_tokens=16, temperature=0.0, system_prompt="", choices=("yes", "no"))
 
@@ -38,3 +39,20 @@ def test_a_server_that_says_its_dialect_is_not_asked() -> None:
         server = Server(name="s", endpoint=engine.url, model="double", dialect="openai-compatible")
         assert [each.text for each in ask(server, Acquaintance())] == ["yes"] * 3
         assert engine.received.listed == 0
+
+
+@pytest.mark.parametrize(("status", "asked"), [("404 Not Found", 1), ("503 Service Unavailable", 2)])
+def test_an_engine_without_a_list_is_asked_for_it_once(status: str, asked: int) -> None:
+    def reply(request: Request) -> Reply:
+        if request.path != "/v1/models":
+            return [completion(request, "yes")] if request.json else [well({}, status="404 Not Found")]
+        return [well({}, status=status)]
+
+    known = Acquaintance()
+    with HostileEngine(reply, everything=True) as engine:
+        server = Server(name="s", endpoint=engine.url, model="hostile")
+        for _ in range(2):
+            with Engine(server, acquaintance=known) as each:
+                assert [answer.text for answer in each.complete(iter(["a"]), YES_OR_NO) if answer] == ["yes"]
+        paths = [request.path for request in engine.requests]
+    assert paths.count("/v1/models") == asked
