@@ -180,6 +180,7 @@ def test_what_a_killed_backend_held_is_free(own_cluster: Cluster, engine: Engine
     engine.behaviour.hang = True
     other = psycopg.connect(own_cluster.dsn, autocommit=True)
     with psycopg.connect(own_cluster.dsn, autocommit=True) as victim:
+        victim.execute("SET synchronous_commit = on")  # or the crash may take the server along
         create_server(victim, engine.url, max_in_flight="4")
 
         def run() -> None:
