@@ -1,10 +1,11 @@
-"""vLLM's own data parallelism, on two cores: each rank is asked by its header, by the batch endpoint as well."""
+"""vLLM's own data parallelism, on two cores: each rank is asked by its header, and by SQL has a run of its own."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,8 +14,15 @@ import pytest
 
 from pg_bridge.serving.launch import VllmEngine
 from tests.engines import served
+from tests.engines.features import Conn
+from tests.engines.served import Served
 
 RANKS = 2
+FILMS = """
+    SELECT repeat('The film is number ' || i / 20 || '. ', 12) AS film, i AS review
+    FROM generate_series({0}, {0} + 399) AS i
+"""
+Open = Callable[[Served], AbstractContextManager[Conn]]
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +40,29 @@ def _ask(engine: VllmEngine, rank: int, path: str, messages: object) -> dict[str
         return told
 
 
+def _counted(engine: VllmEngine, what: str) -> list[float]:
+    """What each rank has counted so far."""
+    with urlopen(f"{engine.endpoint}/metrics") as page:  # noqa: S310 - our own engine
+        found = re.findall(rf'^vllm:{what}_total\{{engine="(\d)".*\}} (\S+)$', page.read().decode(), re.M)
+    return [float(value) for _, value in sorted(found)]
+
+
 def _queried(engine: VllmEngine) -> list[float]:
     """Prompt tokens that each rank has had so far."""
-    with urlopen(f"{engine.endpoint}/metrics") as page:  # noqa: S310 - our own engine
-        found = re.findall(r'^vllm:prefix_cache_queries_total\{engine="(\d)".*\} (\S+)$', page.read().decode(), re.M)
-    return [float(value) for _, value in sorted(found)]
+    return _counted(engine, "prefix_cache_queries")
+
+
+def _computed_by_sql(engine: VllmEngine, opened: Open, first: int, **options: str) -> tuple[float, list[float]]:
+    """Ask about 20 films of 20 reviews each; prompt tokens that were computed, and those that each rank was sent."""
+    before = _queried(engine), _counted(engine, "prefix_cache_hits")
+    with opened(Served("", engine.endpoint, options={"cache": "off", **options})) as db:
+        query = f"SELECT count(output) FROM llm.map($${FILMS.format(first)}$$, '{{film}} {{review}}', max_tokens => 2)"
+        assert db.execute(query.encode()).fetchall() == [(400,)]
+    queried, hits = (
+        [now - then for now, then in zip(after, earlier, strict=True)]
+        for after, earlier in zip((_queried(engine), _counted(engine, "prefix_cache_hits")), before, strict=True)
+    )
+    return sum(queried) - sum(hits), queried
 
 
 MESSAGE = [{"role": "user", "content": "Is tea good?"}]
@@ -60,3 +86,10 @@ def test_a_rank_that_does_not_exist_is_refused(ranked: VllmEngine) -> None:
     assert refused.value.code == 400
     assert b"out of range" in refused.value.read()
     refused.value.close()
+
+
+def test_by_sql_each_rank_has_a_run_of_its_own(ranked: VllmEngine, opened: Open) -> None:
+    scattered, _ = _computed_by_sql(ranked, opened, 10_000)
+    placed, queried = _computed_by_sql(ranked, opened, 14_000, ranks=str(RANKS))
+    assert placed < scattered
+    assert min(queried) > 0.2 * sum(queried)
