@@ -51,6 +51,9 @@ class Behaviour:
         finish_reason: What every answer says of its end, whatever the truth; empty for the truth.
         refusal: What every answer says instead of a text, as OpenAI's models may; empty for none.
         no_text: Answer with null instead of text.
+        reasoning: Thoughts that stand beside every answer of a chat, as vLLM's reasoning parsers put them; their tokens
+            come before the answer's under the limit, which may leave it nothing.
+        template_end: What its chat template ends prompts with, shown by `/tokenize` as vLLM does; empty for not at all.
         record: Keep every prompt; turn it off for millions of them.
     """
 
@@ -84,6 +87,8 @@ class Behaviour:
     finish_reason: str = ""
     refusal: str = ""
     no_text: bool = False
+    reasoning: str = ""
+    template_end: str = ""
     record: bool = True
 
     def change(self, changes: Mapping[str, Any]) -> None:

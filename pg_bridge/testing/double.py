@@ -57,6 +57,7 @@ class Received:
         prompts: The last user message of every conversation, or the prompt, in order; answered or not.
         conversations: The whole rendered text of each of them.
         bodies: The parsed JSON of every request but its prompts.
+        headers: The headers of every one of them, their names in small letters.
         answered: Prompts answered.
         tokenized: Texts that `/tokenize` has cut.
         listed: How often its models were listed.
@@ -70,6 +71,7 @@ class Received:
     prompts: list[str] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     answered: int = 0
     tokenized: int = 0
     listed: int = 0
@@ -238,6 +240,7 @@ class EngineDouble:
             received.prompts += prompts
             received.conversations += conversations
             received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt"}})
+            received.headers.append({name.lower(): value for name, value in request.headers.items()})
         received.in_flight += 1
         received.prompts_in_flight += len(prompts)
         received.peak_prompts = max(received.peak_prompts, received.prompts_in_flight)

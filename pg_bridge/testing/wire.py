@@ -45,7 +45,8 @@ def tokenized(behaviour: Behaviour, body: dict[str, Any]) -> str:
     """The answer's body to a request of /tokenize, in vLLM's form."""
     _, (text,) = read(CHAT if "messages" in body else COMPLETIONS, body)
     tokens = [int(token) & 0x1FFFFFFF for token in tokenize(behaviour, text)]
-    return json.dumps({"count": len(tokens), "max_model_len": 1 << 20, "tokens": tokens, "token_strs": None})
+    texts = [behaviour.template_end] if behaviour.template_end and body.get("return_token_strs") else None
+    return json.dumps({"count": len(tokens), "max_model_len": 1 << 20, "tokens": tokens, "token_strs": texts})
 
 
 def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) -> tuple[int, str] | None:
@@ -75,10 +76,12 @@ class Draft:
     Attributes:
         choices: The answers as JSON.
         completion_tokens: Their tokens.
+        reasoning_tokens: Those of them that are thoughts; None where that is not told.
     """
 
     choices: str
     completion_tokens: int
+    reasoning_tokens: int | None = None
 
 
 def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequence[str]) -> Draft:
@@ -87,19 +90,26 @@ def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequen
     from_prompt = behaviour.answer or default_answer
     most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
     choices: list[dict[str, Any]] = []
-    completion_tokens = 0
+    completion_tokens = reasoning_tokens = 0
     for index, prompt in enumerate(prompts):
+        thoughts = behaviour.reasoning[:most_chars]
+        reasoning_tokens += len(tokenize(behaviour, thoughts))
         text = answer_as_demanded(prompt, demanded, from_prompt)
-        finish = "stop" if len(text) <= most_chars else "length"
-        text = text[:most_chars]
+        finish = "stop" if len(text) + len(behaviour.reasoning) <= most_chars else "length"
+        text = text[: max(0, most_chars - len(behaviour.reasoning))]
         completion_tokens += len(tokenize(behaviour, text)) or 1
         if behaviour.withhold_marker and behaviour.withhold_marker in prompt:
             text, finish = "", "content_filter"
         said = None if behaviour.no_text or behaviour.refusal else text
         message = {"role": "assistant", "content": said, "refusal": behaviour.refusal or None}
+        if thoughts:
+            message |= {"reasoning": thoughts, "content": said or None}
         content = {"text": said} if path == COMPLETIONS else {"message": message}
         choices.append({"index": index, **content, "finish_reason": behaviour.finish_reason or finish})
-    return Draft(json.dumps(choices), completion_tokens)
+    if not behaviour.reasoning:
+        return Draft(json.dumps(choices), completion_tokens)
+    told = None if path == BATCH else reasoning_tokens  # as vLLM does
+    return Draft(json.dumps(choices), completion_tokens + reasoning_tokens, told)
 
 
 def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request: Request) -> str:
@@ -115,6 +125,8 @@ def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request:
         "total_tokens": prompt_tokens + drafted.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": request.cached_tokens[-1]} if tells else None,
     }
+    if drafted.reasoning_tokens is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": drafted.reasoning_tokens}
     told = json.dumps({"id": "double", "model": model, "usage": usage})
     return f'{told[:-1]}, "choices": {drafted.choices}}}'
 
