@@ -232,6 +232,7 @@ CREATE FUNCTION llm.last_run(
     OUT prompt_tokens     bigint,
     OUT cached_tokens     bigint,
     OUT completion_tokens bigint,
+    OUT reasoning_tokens  bigint,
     OUT prefix_hit_rate   double precision,
     OUT read_s            double precision,
     OUT plan_s            double precision,
@@ -249,7 +250,7 @@ CREATE FUNCTION llm.last_run(
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
              rows bigint, unique_prompts bigint, from_cache bigint, requests bigint, retries bigint, prompt_tokens bigint,
-             cached_tokens bigint, completion_tokens bigint, prefix_hit_rate double precision,
+             cached_tokens bigint, completion_tokens bigint, reasoning_tokens bigint, prefix_hit_rate double precision,
              read_s double precision, plan_s double precision, http_s double precision, wait_s double precision,
              return_s double precision, in_flight double precision, flight_ms double precision,
              unread_ms double precision, front_ms double precision, queue_ms double precision,

@@ -16,6 +16,7 @@ USE_VLLM = (
     "test_foreign_vllm.py",
     "test_prefix_cache.py",
     "test_demo_model.py",
+    "test_reasoning_vllm.py",
     "test_bench_feed.py",
 )
 

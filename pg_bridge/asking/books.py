@@ -157,5 +157,5 @@ class Books:
             return None
         if inquiry.context is None:
             scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))
-            inquiry.context = account.context(scope, context_of(inquiry.question, call))
+            inquiry.context = account.context(scope, context_of(inquiry.question, call, account.server))
         return inquiry.context

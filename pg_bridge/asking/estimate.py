@@ -40,6 +40,7 @@ from pg_bridge.asking.seen import NOTHING_SEEN, AnswersBy, Seen, answer_tokens
 from pg_bridge.asking.streamed import RECALLED_ROWS, Fetch
 from pg_bridge.asking.windows import read_windows
 from pg_bridge.engine import EngineFacts
+from pg_bridge.engine.further import thought_tokens
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Call, Server
 from pg_bridge.ordering import Ordering
@@ -138,7 +139,9 @@ def estimate(
         counting.add(waiting)
     counting.fill(found)
     asked = found.unique_prompts - found.already_answered
-    found.completion_tokens, found.answers_by = answer_tokens(asked, inquiry.sampling, engine.seen)
+    found.completion_tokens, found.answers_by = answer_tokens(
+        asked, inquiry.sampling, engine.seen, thought_tokens(engine.server, inquiry.sampling)
+    )
     found.seconds = engine.seen.seconds_for(found.prompt_tokens - found.cached_tokens)
     found.cost = cost_of(found, engine.server)
     return found

@@ -13,7 +13,7 @@ from itertools import count
 
 from pg_bridge.asking.prompt import Question
 from pg_bridge.engine import Completion, Sampling
-from pg_bridge.options import Call
+from pg_bridge.options import Call, Server
 from pg_bridge.rows.table import Table
 
 REMEMBERED_ANSWERS = 100_000
@@ -95,8 +95,9 @@ def outcome_of(completion: Completion) -> Outcome:
     return None, "the answer holds a character that PostgreSQL's text type cannot"
 
 
-def context_of(question: Question, call: Call) -> list[object]:
+def context_of(question: Question, call: Call, server: Server) -> list[object]:
     """What the answers to a question depend on besides who answers and the row."""
+    further = call.further_at(server)
     return [
         question.text,
         call.placement,
@@ -106,6 +107,7 @@ def context_of(question: Question, call: Call) -> list[object]:
         call.choices,
         call.pattern,
         call.schema,
+        *([further] if further else []),
     ]
 
 
@@ -119,4 +121,7 @@ def sampling_of(call: Call) -> Sampling:
         call.pattern,
         call.schema,
         call.priority,
+        call.reasoning,
+        call.max_reasoning_tokens,
+        call.request_options,
     )

@@ -18,6 +18,7 @@ from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.seen import Seen, answer_tokens
 from pg_bridge.engine.flight import pace_of
+from pg_bridge.engine.further import thought_tokens
 from pg_bridge.engine.survey import BLOCK_SIZE
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Call, Server
@@ -89,7 +90,7 @@ class Outline:
             self.answered += min(unique, rows.kept)
         self.prompt_tokens += round(questions * each)
         self.cached_tokens += (questions - 1) * (int(gauge.head_tokens) // BLOCK_SIZE * BLOCK_SIZE)
-        self.completion_tokens += answer_tokens(questions, sampling, seen)[0]
+        self.completion_tokens += answer_tokens(questions, sampling, seen, thought_tokens(server, sampling))[0]
 
     def lines(self, server: Server, seen: Seen) -> Iterator[str]:
         """What EXPLAIN shows; nothing where nothing is asked."""

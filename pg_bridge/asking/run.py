@@ -124,6 +124,7 @@ class Run:
             "prompt_tokens": self.usage.prompt_tokens,
             "cached_tokens": self.usage.cached_tokens,
             "completion_tokens": self.usage.completion_tokens,
+            "reasoning_tokens": self.usage.reasoning_tokens,
             "prefix_hit_rate": self.prefix_hit_rate,
             "read_s": self.read_s,
             "plan_s": self.plan_s,
@@ -142,6 +143,7 @@ class Run:
                 ("Prompt Tokens", usage.prompt_tokens),
                 ("Cached Tokens", usage.cached_tokens),
                 ("Completion Tokens", usage.completion_tokens),
+                ("Reasoning Tokens", usage.reasoning_tokens or None),
             )
             if value is not None
         ]

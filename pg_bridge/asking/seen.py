@@ -51,13 +51,21 @@ def speed_shown(usage: Usage) -> Speed | None:
 NOTHING_SEEN = Seen()
 
 
-def answer_tokens(asked: int, sampling: Sampling, seen: Seen) -> tuple[int, AnswersBy | None]:
-    """Tokens of so many answers, and whether that is what earlier ones took or the most that they may."""
+def answer_tokens(asked: int, sampling: Sampling, seen: Seen, thought_tokens: int) -> tuple[int, AnswersBy | None]:
+    """Tokens of so many answers, and whether that is what earlier ones took or the most that they may.
+
+    Args:
+        asked: How many.
+        sampling: How they are given.
+        seen: What earlier ones took.
+        thought_tokens: Most tokens of thoughts before each.
+    """
     if not asked:
         return 0, None
     most = sampling.max_tokens
     if sampling.choices:  # no token is shorter than a byte, and one ends the answer
         most = min(most, 1 + max(len(choice.encode(errors="replace")) for choice in sampling.choices))
+    most += thought_tokens
     if not seen.answers or not seen.completion_tokens:
         return asked * most, "at_most"
     return round(asked * min(most, seen.completion_tokens / seen.answers)), "as_seen"

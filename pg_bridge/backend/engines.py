@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
+from pathlib import Path
 
 from pg_bridge.asking.seen import speed_shown
 from pg_bridge.backend import postgres
@@ -12,6 +14,7 @@ from pg_bridge.backend.waits import EngineWait
 from pg_bridge.engine import Acquaintance, Engine, Notice, Usage
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
+from pg_bridge.ledger.salt import salt_of
 from pg_bridge.ledger.speed import Speed
 from pg_bridge.options import Server
 
@@ -25,7 +28,7 @@ _LATEST_NOTICE: dict[str, int] = {}  # the client's statement that each was show
 def new_engine(server: Server) -> Engine:
     """A way to a server's engine, for one run."""
     engine = Engine(
-        server,
+        _salted(server),
         check_interrupts=Interrupts().check,
         gate=_gate(server),
         waiting=EngineWait(),
@@ -39,6 +42,15 @@ def new_engine(server: Server) -> Engine:
     others = [usage for usage in usages if speed_shown(usage) is None]  # some may not be at their end yet
     usages[:] = [*telling[-_MOST_USAGES:], *others[-_MOST_USAGES:], engine.usage]
     return engine
+
+
+def _salted(server: Server) -> Server:
+    """The server with what keeps the current role's prompts apart, if it shall."""
+    if server.cache_salt == "off":
+        return server
+    folder = postgres.ledger_folder()
+    who = (postgres.database(), server.owner, server.name, server.endpoint, postgres.current_role_oid())
+    return replace(server, salt=salt_of(Path(folder) if folder else None, *who))
 
 
 def _tell_once(notice: Notice) -> None:

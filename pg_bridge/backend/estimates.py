@@ -51,7 +51,7 @@ def count_kept(server: Server, question: Question, call: Call) -> int | None:
     if ledger is None or call.cache_at(server) != "persistent":
         return 0
     asker = Asker(postgres.database(), postgres.current_role_oid(), server.owner)
-    return ledger.count(asker, server, context_of(question, call), call.max_age)
+    return ledger.count(asker, server, context_of(question, call, server), call.max_age)
 
 
 def foresee(

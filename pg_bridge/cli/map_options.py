@@ -18,7 +18,7 @@ WINDOW_ROWS = 100_000  # of which a process beside the database holds the texts
 
 # Said by arguments of their own, or of no use where there is one engine and its answers are in the target.
 _CALL_LEFT_OUT = {"server", "choices"}
-_SERVER_LEFT_OUT = {"endpoint", "api_key", "patience_s", "cache", "cache_scope", "cache_prompts"}
+_SERVER_LEFT_OUT = {"endpoint", "api_key", "patience_s", "cache", "cache_scope", "cache_prompts", "cache_salt"}
 _DEFAULTS: Mapping[str, object] = {"on_error": "null", "window_rows": WINDOW_ROWS}
 _IN_SQL = re.compile(r"(: (TLS|proxies))?(; only a superuser may set (true|it))?$|, in SQL of the database server")
 _WAY = {"ca_file", "cert_file", "key_file", "no_verify", "proxy"}

@@ -115,7 +115,7 @@ class Client:
         tls = tls_of(self._server)
         import aiohttp  # noqa: PLC0415 - 0.2 s, paid by the first engine of a process and nobody else
 
-        headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge"}
+        headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge", **self._server.filled_headers}
         headers["Accept-Encoding"] = "identity"  # what is compressed has no bounds that could be seen from outside
         if self._server.api_key is not None:
             headers["Authorization"] = f"Bearer {self._server.api_key}"

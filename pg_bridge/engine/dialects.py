@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pg_bridge.engine.records import Sampling
-from pg_bridge.options import Server
+from pg_bridge.options import Reasoning, Server
 
 WRAPPED_IN = "answer"
 """The one key of the object that holds an answer, where an engine can be held to nothing but objects."""
@@ -104,6 +104,50 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+Ways = tuple[Mapping[str, Any], ...]
+"""Arguments of the body that say one thing, the best first: those that an engine refuses give way to the next."""
+
+Reasons = Callable[[Reasoning | None, str], Ways]
+"""From whether a model shall reason, None where nobody has said, and its name to what tells it so."""
+
+
+def _by_template(reasoning: Reasoning | None, model: str) -> Ways:
+    """By the arguments of the chat template, among which those that it does not know are nothing to it.
+
+    Qwen, GLM and others look at `enable_thinking`, DeepSeek and Granite at `thinking`. OpenAI's open models cannot be
+    kept from reasoning.
+    """
+    if reasoning in (None, "off"):
+        if "gpt-oss" in model.lower():
+            return ({"reasoning_effort": "low"},)
+        return ({"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},)
+    if reasoning == "model":
+        return ()
+    effort = {"reasoning_effort": reasoning}
+    return ({"chat_template_kwargs": {"enable_thinking": True, "thinking": True}, **effort}, effort)
+
+
+def _by_template_if_said(reasoning: Reasoning | None, model: str) -> Ways:
+    """The same for an engine of which it is not known whether it takes such arguments."""
+    return _by_template(reasoning, model) if reasoning else ()
+
+
+def _by_effort(reasoning: Reasoning | None, _: str) -> Ways:
+    """As OpenAI takes it, and Ollama: https://platform.openai.com/docs/guides/reasoning; the least differs by model."""
+    if reasoning in (None, "model"):
+        return ()
+    efforts = ("none", "minimal", "low") if reasoning == "off" else (reasoning,)
+    return tuple({"reasoning_effort": effort} for effort in efforts)
+
+
+def _by_effort_of_openai(reasoning: Reasoning | None, model: str) -> Ways:
+    """The same where the names of models tell which of them reason; others refuse the argument."""
+    return _by_effort(reasoning or ("off" if _REASONS_AT_OPENAI.match(model) else None), model)
+
+
+_REASONS_AT_OPENAI = re.compile(r"o[1-9]|gpt-([5-9]|[1-9][0-9])")
+
+
 def _in_schema(schema: dict[str, Any], *, is_strict: bool) -> dict[str, Any]:
     named = {"name": "answer", "schema": schema, **({"strict": True} if is_strict else {})}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
@@ -139,22 +183,47 @@ class Dialect:
         form: How the form of an answer is asked for.
         max_tokens: The argument that bounds an answer.
         has_batches: Whether there may be a batch endpoint for chat; where there is none after all it is done without.
+        reasons: How a model is told to reason, or not to.
+        thought_budget: The argument that bounds thoughts alone; empty where `max_tokens` bounds both together only.
+        thinks_aloud: Whether thoughts may stand in the text of an answer.
+        template_page: The page that shows what a template makes of a conversation; empty for none.
+        takes_salt: Whether `cache_salt` keeps prompts apart in its prefix cache.
     """
 
     name: str
     form: Form = _structured_outputs
     max_tokens: str = "max_tokens"
     has_batches: bool = True
+    reasons: Reasons = _by_effort
+    thought_budget: str = ""
+    thinks_aloud: bool = True
+    template_page: str = ""
+    takes_salt: bool = False
 
 
-VLLM = Dialect("vllm")
-SGLANG = Dialect("sglang", form=_regex, has_batches=False)
-LLAMA_CPP = Dialect("llama.cpp", form=_grammar, has_batches=False)
-OPENAI = Dialect("openai", form=_response_format, max_tokens="max_completion_tokens", has_batches=False)
+VLLM = Dialect(
+    "vllm",
+    reasons=_by_template,
+    thought_budget="thinking_token_budget",
+    template_page="/tokenize",
+    takes_salt=True,
+)
+SGLANG = Dialect("sglang", form=_regex, has_batches=False, reasons=_by_template, takes_salt=True)
+LLAMA_CPP = Dialect(
+    "llama.cpp", form=_grammar, has_batches=False, reasons=_by_template, template_page="/apply-template"
+)
+OPENAI = Dialect(
+    "openai",
+    form=_response_format,
+    max_tokens="max_completion_tokens",
+    has_batches=False,
+    reasons=_by_effort_of_openai,
+    thinks_aloud=False,
+)
 COMPATIBLE = Dialect("openai-compatible", form=_response_format, has_batches=False)
 
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (VLLM, SGLANG, LLAMA_CPP, OPENAI, COMPATIBLE)}
-UNTOLD = VLLM
+UNTOLD = replace(VLLM, reasons=_by_template_if_said)
 """That of an engine of which nothing is known."""
 
 _BY_HOST: Mapping[str, Dialect] = {"api.openai.com": OPENAI}

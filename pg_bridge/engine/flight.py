@@ -28,6 +28,7 @@ from pg_bridge.engine.failures import (
     safe_reason,
     unknown_model,
 )
+from pg_bridge.engine.further import further, thought_tokens
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import Tally, read_counters, read_load
@@ -37,6 +38,7 @@ from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Toke
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.stages import Traffic
+from pg_bridge.engine.template import leaves_thoughts_open
 from pg_bridge.engine.trial import Trial
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineUnreachable
@@ -116,6 +118,7 @@ class Flight:
         self._dialect = UNTOLD
         self._payloads: dict[Sampling, Payload] = {}
         self._trials: dict[Sampling, Trial] = {}
+        self._templates: dict[bytes, asyncio.Task[bool | None]] = {}  # what the engine's makes of a conversation
         self._ends_run = ends_run
         self._rank_of: dict[int, int] = {}  # of the prompts in flight, where there are several
         self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
@@ -163,7 +166,8 @@ class Flight:
         for part in self._alike(prompts):
             sampling = self._sampling_of(part[0][0])
             chars = sum(len(prompt) for _, prompt in part) + len(part) * len(sampling.system_prompt)
-            tokens += self._estimate.tokens(chars, 0) + len(part) * self._estimate.tokens(0, sampling.max_tokens)
+            most = sampling.max_tokens + thought_tokens(self._server, sampling)
+            tokens += self._estimate.tokens(chars, 0) + len(part) * self._estimate.tokens(0, most)
             requests += len(part) if self._goes_alone(sampling) else 1
         return requests, tokens // len(prompts)
 
@@ -227,9 +231,10 @@ class Flight:
     async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
         size = len(prompts)
         sampling = self._sampling_of(prompts[0][0])
-        payload, trial = self._payload_for(sampling), self._trial_of(sampling)
-        path = payload.path(size)
+        trial = self._trial_of(sampling)
         await trial.admit()
+        payload = self._payload_for(sampling)  # not before: what earlier ones were refused for is not said again
+        path = payload.path(size)
         if size > 1 and not self.has_batch_endpoint:  # that came out meanwhile
             trial.withdraw()
             self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
@@ -241,11 +246,18 @@ class Flight:
             body = payload.body([prompt for _, prompt in prompts])
             answer = await self._client.post(path, body, self._rank_of.get(prompts[0][0]))
             answers, tokens = payload.parse(answer, size)
+            if payload.is_in_doubt:
+                await self._clear_doubts(payload)
+                answers, tokens = payload.parse(answer, size)
         except UnicodeEncodeError:
             trial.withdraw()
             self._leave_out_unreadable(prompts, tokens_each)
             return
         except Refused as refused:
+            if self._gives_way(payload, refused, prompts):
+                trial.withdraw()
+                self._again([prompts], tokens_each, is_piece=is_piece)
+                return
             await self._refused(prompts, path, refused, tokens_each, is_piece=is_piece)
             return
         except (MalformedAnswer, Unreadable) as error:
@@ -285,7 +297,8 @@ class Flight:
     def _payload_for(self, sampling: Sampling) -> Payload:
         if sampling not in self._payloads:
             assert self._model is not None  # noqa: S101 - prepare() comes first; for the type checker
-            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling, self._dialect)
+            besides = further(self._server, sampling, self._dialect, self._model.name, self._acquaintance.untaken)
+            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling, self._dialect, besides)
         return self._payloads[sampling]
 
     def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:
@@ -332,6 +345,28 @@ class Flight:
             self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
         else:
             raise refused_run(self._server, refused)
+
+    async def _clear_doubts(self, payload: Payload) -> None:
+        """Learn whether texts begin within thoughts, of which one that was cut off tells nothing."""
+        known = self._acquaintance.begins_in_thoughts
+        asked = payload.templated()
+        if asked not in known:
+            if asked not in self._templates:
+                asking = leaves_thoughts_open(self._client, payload, self._dialect)
+                self._templates[asked] = self._turns.start(asking)
+            told = await asyncio.shield(self._templates[asked])
+            known[asked] = payload.further.reasons if told is None else told
+        payload.begins_in_thoughts, payload.is_in_doubt = known[asked], False
+
+    def _gives_way(self, payload: Payload, refused: Refused, prompts: Numbered) -> bool:
+        """Whether something was refused that need not be said; from now on it is not."""
+        if refused.status not in OWN_MERITS_STATUSES or not payload.further.dispensable:
+            return False
+        untaken = payload.further.refused_by(refused, [prompt for _, prompt in prompts])
+        self._acquaintance.untaken |= untaken
+        if untaken:
+            self._payloads.clear()
+        return bool(untaken)
 
     def _again(self, parts: Iterable[Numbered], tokens_each: int, *, is_piece: bool = False) -> None:
         """Send prompts again, in other requests."""

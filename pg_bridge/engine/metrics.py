@@ -164,6 +164,7 @@ class TokenTally:
         usage = self.usage
         usage.prompt_tokens = _plus(usage.prompt_tokens, tokens.prompt)
         usage.completion_tokens = _plus(usage.completion_tokens, tokens.completion)
+        usage.reasoning_tokens = _plus(usage.reasoning_tokens, tokens.thoughts)
         self._prompt = _plus(self._prompt, tokens.prompt)
         self._told = _plus(self._told, tokens.cached)
         usage.cached_tokens = _plus(self._earlier, self._told)

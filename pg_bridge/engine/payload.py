@@ -18,8 +18,10 @@ from json.encoder import encode_basestring  # the stdlib's C string encoder; lea
 from typing import Any
 
 from pg_bridge.engine.dialects import VLLM, WRAPPED_IN, Dialect
+from pg_bridge.engine.further import OF_TEMPLATES, Further
 from pg_bridge.engine.records import Sampling, Stages
 from pg_bridge.engine.refusal import FILTERED
+from pg_bridge.engine.thoughts import without_thoughts
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
 from pg_bridge.errors import Reason
 from pg_bridge.options import Api
@@ -30,6 +32,12 @@ NOT_A_CHOICE = "the engine did not keep to the choices"
 NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
 CUT_OFF = Reason("the answer was cut off after max_tokens tokens", "Raise max_tokens.")
+CUT_IN_THOUGHTS = Reason(
+    "the answer was cut off while the model still reasoned", "Raise max_reasoning_tokens, or say reasoning => 'off'."
+)
+ONLY_THOUGHTS = Reason(
+    "the model reasoned and gave no answer", "Ask with reasoning => 'off', or leave it to the model: 'model'."
+)
 WITHHELD = Reason("the engine's content filter withheld the answer", FILTERED)
 DECLINED = "the model declined to answer"
 BROKEN_OFF = "the engine broke the answer off"
@@ -51,16 +59,21 @@ class Tokens:
         completion: Tokens of all its answers.
         cached: Cached tokens; only a request of one prompt tells them rightly.
         stages: Where its prompt was; only a request of one prompt tells it.
+        thoughts: Those of the tokens of its answers that are thoughts.
     """
 
     prompt: int | None
     completion: int | None
     cached: int | None
     stages: Stages | None = None
+    thoughts: int | None = None
 
 
 class MalformedAnswer(ValueError):  # a message between rooms of the engine, not for users
     """The bytes are not an answer to the request; the text says in what way."""
+
+
+_NOTHING_FURTHER = Further()
 
 
 class Payload:
@@ -71,9 +84,21 @@ class Payload:
         model: The model's name.
         sampling: How prompts are answered.
         dialect: What the engine understands.
+        further: What a body says besides.
+
+    Attributes:
+        further: As given.
+        begins_in_thoughts: Whether the template ends within thoughts, so that every text begins within them; None
+            where that is not known, and then nobody can tell of one that was cut off.
+        is_in_doubt: Whether such a text was met.
     """
 
-    def __init__(self, api: Api, model: str, sampling: Sampling, dialect: Dialect = VLLM) -> None:
+    def __init__(
+        self, api: Api, model: str, sampling: Sampling, dialect: Dialect = VLLM, further: Further = _NOTHING_FURTHER
+    ) -> None:
+        self.further = further
+        self.begins_in_thoughts: bool | None = None if api == "chat" and dialect.thinks_aloud else False
+        self.is_in_doubt = False
         self._chat = api == "chat"
         self._choices = frozenset(sampling.choices)
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
@@ -83,12 +108,13 @@ class Payload:
         self._is_wrapped = asked.is_wrapped
         constant: dict[str, Any] = {
             "model": model,
-            dialect.max_tokens: sampling.max_tokens,
+            dialect.max_tokens: sampling.max_tokens + further.thought_tokens,
             "temperature": sampling.temperature,
             **asked.arguments,
         }
         if sampling.priority is not None:
             constant["priority"] = sampling.priority
+        constant |= further.arguments
         self._named = f'{{"model": {json.dumps(model)}, ' if model else "{"
         key = "messages" if self._chat else "prompt"
         self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
@@ -133,6 +159,15 @@ class Payload:
             return f'{self._named}"messages": {before}{encode_basestring(prompt)}{after}, {_TO_BE_ANSWERED}}}'.encode()
         return f'{self._named}"prompt": {before}{encode_basestring(prompt)[1:-1]}{after}}}'.encode()
 
+    def templated(self) -> bytes:
+        """The body that asks what the template makes of a short conversation, for vLLM and llama.cpp alike."""
+        kwargs = self.further.arguments.get(OF_TEMPLATES)
+        said = f'"{OF_TEMPLATES}": {json.dumps(kwargs)}, ' if kwargs else ""
+        return (
+            f'{self._named}{said}"messages": {self._before}"?"{self._after}, '
+            f'"return_token_strs": true, {_TO_BE_ANSWERED}}}'
+        ).encode()
+
     def parse(self, body: bytes, prompt_count: int) -> tuple[list[tuple[str | None, str | None]], Tokens]:
         """Read an answer.
 
@@ -147,25 +182,49 @@ class Payload:
             choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
             if [choice["index"] for choice in choices] != list(range(prompt_count)):
                 raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
-            answers = [self._read(choice) for choice in choices]
+            tokens = _tokens(answer, prompt_count)
+            has_thought = bool(tokens.thoughts) and prompt_count == 1
+            is_aloud = b"think" in body or b"THINK" in body  # however the rest of a tag is escaped
+            answers = [self._read(choice, has_thought, is_aloud) for choice in choices]
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if isinstance(error, MalformedAnswer):
                 raise
             # The chained error may quote the body, which may repeat a prompt: it is cut off.
             raise MalformedAnswer("not the JSON of a completion") from None
-        return answers, _tokens(answer, prompt_count)
+        return answers, tokens
 
-    def _read(self, choice: dict[str, Any]) -> tuple[str | None, str | None]:
+    def _read(self, choice: dict[str, Any], has_thought: bool, is_aloud: bool) -> tuple[str | None, str | None]:
         text = choice["message"]["content"] if self._chat else choice["text"]
         end = choice.get("finish_reason")
+        if text and end == "stop" and not is_aloud:  # as good as always
+            return self._check(text)
         if isinstance(end, str) and end in _NO_ANSWER:
             return None, _NO_ANSWER[end]
         if not text and self._chat and choice["message"].get("refusal"):
             return None, DECLINED
-        # Free text is worth having without its end; of a number or a label the beginning is another one.
-        if isinstance(end, str) and end in _CUT and (self._is_typed or not text):
-            return None, CUT_OFF
+        is_cut = isinstance(end, str) and end in _CUT
+        if is_aloud and isinstance(text, str):
+            text, has_thought_aloud = without_thoughts(text)
+            has_thought = has_thought or has_thought_aloud
+        if not text or is_cut:
+            has_thought = has_thought or (self._chat and _has_thoughts(choice["message"]))
+            reason = self._why_none(bool(text), has_thought, is_cut)
+            if reason is not None:
+                return None, reason
         return self._check(text)
+
+    def _why_none(self, has_text: bool, has_thought: bool, is_cut: bool) -> Reason | None:
+        """Why what has no text, or no end, is no answer; None if it is one for all that."""
+        if not has_text and (has_thought or self.further.reasons):
+            return CUT_IN_THOUGHTS if is_cut else ONLY_THOUGHTS
+        if not is_cut:
+            return None
+        if not has_thought and self.begins_in_thoughts:
+            return CUT_IN_THOUGHTS
+        tells = has_thought or self.begins_in_thoughts is not None or (self._is_typed and not self.further.reasons)
+        self.is_in_doubt |= not tells
+        # Free text is worth having without its end; of a number or a label the beginning is another one.
+        return CUT_OFF if self._is_typed or not has_text else None
 
     def _check(self, text: object) -> tuple[str | None, str | None]:
         if not isinstance(text, str):
@@ -180,6 +239,11 @@ class Payload:
             return text, None
         stripped = text.strip()  # some chat templates begin every answer with a space
         return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
+
+
+def _has_thoughts(message: dict[str, Any]) -> bool:
+    """Whether an engine has put thoughts beside the answer, under either name that engines have for them."""
+    return bool(message.get("reasoning_content") or message.get("reasoning"))
 
 
 def _unwrapped(text: str) -> str:
@@ -224,7 +288,11 @@ def _tokens(answer: dict[str, Any], prompt_count: int) -> Tokens:
     prompt = token_count(usage.get("prompt_tokens"))
     if cached is not None and (prompt is None or cached > prompt):
         cached = None  # more than there are
-    return Tokens(prompt, token_count(usage.get("completion_tokens")), cached, stages)
+    completion, details = token_count(usage.get("completion_tokens")), usage.get("completion_tokens_details")
+    thoughts = token_count(details.get("reasoning_tokens")) if details and isinstance(details, dict) else None
+    if thoughts is not None and (completion is None or thoughts > completion):
+        thoughts = None  # as above
+    return Tokens(prompt, completion, cached, stages, thoughts)
 
 
 def _stages(metrics: object) -> Stages | None:

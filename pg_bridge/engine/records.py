@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+from pg_bridge.options import Reasoning
+
 Numbered = list[tuple[int, str]]
 """Prompts with their numbers: 0-based places in the order in which they were made."""
 
@@ -26,6 +28,9 @@ class Sampling:
         pattern: A regular expression for the whole answer; empty for free text.
         schema: The JSON schema of the answer, as JSON text; empty for free text.
         priority: Whose turn it is at an engine that goes by it, the lowest first; None leaves it to the engine.
+        reasoning: Whether the model reasons before it answers; None leaves it to the server.
+        max_reasoning_tokens: Most tokens of thoughts before one answer; None leaves it to the server.
+        request_options: Further keys of the body, as JSON text, over those of the server; None for none.
     """
 
     max_tokens: int
@@ -35,6 +40,9 @@ class Sampling:
     pattern: str = ""
     schema: str = ""
     priority: int | None = None
+    reasoning: Reasoning | None = None
+    max_reasoning_tokens: int | None = None
+    request_options: str | None = None
 
 
 class Model(NamedTuple):
@@ -104,6 +112,7 @@ class Usage:
         cached_tokens: Those of them that came from the prefix cache. Known once `Engine.complete` is
             exhausted; see `pg_bridge.engine.metrics` for when it can be told.
         completion_tokens: Tokens of all answers.
+        reasoning_tokens: Those of them that are thoughts; known where each request tells.
         wait_s: Seconds spent on the engine, sending and receiving included.
         idle_s: Those of them in which there was nothing to do but to wait.
         answered: Prompts that have been answered.
@@ -122,6 +131,7 @@ class Usage:
     prompt_tokens: int | None = 0
     cached_tokens: int | None = 0
     completion_tokens: int | None = 0
+    reasoning_tokens: int | None = 0
     wait_s: float = 0.0
     idle_s: float = 0.0
     answered: int = 0

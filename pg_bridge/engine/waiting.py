@@ -7,7 +7,7 @@ endpoint, of which its user wants to hear soon; one that has will be back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from pg_bridge.engine.dialects import Dialect
@@ -34,10 +34,14 @@ class Acquaintance:
     Attributes:
         has_answered: Whether it ever answered a prompt.
         dialect: What it understands, by what it said of itself; None until it did.
+        untaken: What need not be said and was refused.
+        begins_in_thoughts: Whether the texts of answers do, by what its template was asked.
     """
 
     has_answered: bool = False
     dialect: Dialect | None = None
+    untaken: set[str] = field(default_factory=set)
+    begins_in_thoughts: dict[bytes, bool] = field(default_factory=dict)
 
 
 class Notice(NamedTuple):

@@ -24,7 +24,7 @@ from pg_bridge.errors import OptionError
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.texts import Rows, Texts, iterate
 from pg_bridge.options import Call, Server
-from pg_bridge.options.values import Cache, Kind, OnBudget, OnError, Reorder
+from pg_bridge.options.values import Cache, Kind, OnBudget, OnError, Reasoning, Reorder
 
 SERVER_NAME = "engine"  # in errors, where a URL is given
 
@@ -46,6 +46,9 @@ class MapOptions(TypedDict, total=False):
     cache: Cache
     max_age: float
     priority: int
+    reasoning: Reasoning
+    max_reasoning_tokens: int
+    request_options: Mapping[str, object]
     kind: Kind
     schema: Mapping[str, object]
     max_requests: int

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from pg_bridge.asking.inquiry import context_of
 from pg_bridge.asking.prompt import Question
-from pg_bridge.options import Call
+from pg_bridge.options import Call, Server
 
 DIGEST_BYTES = 16
 ANSWER, MODEL, DIGEST, ANSWERED_AT, ERROR = "answer", "model", "digest", "answered_at", "error"
@@ -128,9 +128,9 @@ class Writing(Protocol):
         """Let go of it; may be called at any time, also twice."""
 
 
-def context_digest(question: Question, call: Call) -> bytes:
+def context_digest(question: Question, call: Call, server: Server) -> bytes:
     """A digest of all that an answer depends on besides the row and who answers: of the prompt and its options."""
-    return blake2b(dumps(context_of(question, call)).encode(), digest_size=DIGEST_BYTES).digest()
+    return blake2b(dumps(context_of(question, call, server)).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def digest_of(context: bytes, text: str) -> str:

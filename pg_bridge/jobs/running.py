@@ -95,7 +95,7 @@ class Running:
         sent = resolve_columns(question, available)
         # So that a query which names its columns in another order asks the same, where the planner orders them anyway.
         self._sent = tuple(sorted(sent)) if call.reorder == "rows and columns" else sent
-        self._context = context_digest(question, call)
+        self._context = context_digest(question, call, desk.server)
 
     def run(self) -> Report:
         """Do it.

@@ -22,7 +22,7 @@ from pg_bridge.options.records import (
     parse_options,
     pick,
 )
-from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reorder, Value
+from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reasoning, Reorder, Value
 
 __all__ = [
     "DEFAULT_SYSTEM_PROMPT",
@@ -43,6 +43,7 @@ __all__ = [
     "OnError",
     "Option",
     "Place",
+    "Reasoning",
     "Reorder",
     "Server",
     "TableOptions",

@@ -13,6 +13,7 @@ from typing import Any
 
 from pg_bridge.errors import OptionError
 from pg_bridge.options import values
+from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     COLUMN,
     EVERY_CALL,
@@ -37,12 +38,14 @@ from pg_bridge.options.values import (
     YES_OR_NO,
     Api,
     Cache,
+    CacheSalt,
     CacheScope,
     DialectName,
     Kind,
     OnBudget,
     OnError,
     Place,
+    Reasoning,
     Reorder,
 )
 
@@ -57,7 +60,8 @@ DEFAULT_SYSTEM_PROMPT = (
 class Server:
     """Where an engine is and how to talk to it: the options of the server `name` and of one user mapping.
 
-    `owner` is the oid of the role that the server belongs to, where PostgreSQL has told it.
+    `owner` is the oid of the role that the server belongs to, where PostgreSQL has told it; `salt` is what its
+    `cache_salt` comes to for the role that asks, empty where nobody has made one.
     """
 
     name: str
@@ -80,6 +84,36 @@ class Server:
         values.DIALECT,
         SERVER,
         "what the engine understands: [dialects](engines.md#dialects); `auto`: as it says of itself",
+    )
+    reasoning: Reasoning | None = option(
+        None,
+        values.REASONING,
+        SERVER,
+        "the `reasoning` of calls that say none: [models that reason](engines.md#models-that-reason)",
+    )
+    max_reasoning_tokens: int | None = option(
+        None, values.TOKENS, SERVER, "the `max_reasoning_tokens` of calls that say none"
+    )
+    request_options: str | None = option(
+        None,
+        values.REQUEST_OPTIONS,
+        SERVER,
+        "a JSON object: [further keys](engines.md#whatever-else-an-engine-takes) of each request; those of a call go "
+        "over them",
+    )
+    headers: Headers = option(
+        (),
+        values.HEADERS,
+        SERVER,
+        "a JSON object: [headers](engines.md#whatever-else-an-engine-takes) of each request; null for a value that "
+        "stands in user mappings, for everybody may read the rest",
+    )
+    cache_salt: CacheSalt = option(
+        "off",
+        values.CACHE_SALT,
+        SERVER,
+        "`role`: no role's prompts find what those of [another](security.md#the-prefix-cache) left in the engine's "
+        "prefix cache",
     )
     max_in_flight: int = option(
         1024,
@@ -208,6 +242,13 @@ class Server:
     proxy_password: str | None = option(
         None, values.PROXY_PASSWORD, MAPPING, "the password of `proxy_user`; shown nowhere", is_secret=True
     )
+    secret_headers: Headers = option(
+        (),
+        values.SECRET_HEADERS,
+        MAPPING,
+        "a JSON object: values of the server's `headers` that are null there; shown nowhere",
+        is_secret=True,
+    )
     max_requests: int | None = option(
         None,
         values.COUNT,
@@ -238,6 +279,12 @@ class Server:
     )
 
     owner: int = 0
+    salt: str = field(default="", repr=False)
+
+    @property
+    def filled_headers(self) -> dict[str, str]:
+        """The headers of each request, with the user mapping's values."""
+        return fill_headers(self.name, self.headers, self.secret_headers)
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, str], owner: int = 0) -> Server:
@@ -249,7 +296,7 @@ class Server:
             owner: The oid of its owner.
 
         Raises:
-            OptionError: An option is unknown, malformed, or `endpoint` is missing.
+            OptionError: An option is unknown, malformed, or `endpoint` is missing; the headers of the two do not fit.
         """
         if "endpoint" not in options:
             raise OptionError(
@@ -259,7 +306,9 @@ class Server:
         given = parse_options(("server", "user mapping"), options)
         given["endpoint"] = re.sub(r"(/v1)?/*$", "", given["endpoint"])
         _check_tls(name, given)
-        return cls(name=name, owner=owner, **pick(cls, given))
+        server = cls(name=name, owner=owner, **pick(cls, given))
+        fill_headers(name, server.headers, server.secret_headers)
+        return server
 
     @property
     def first_hop(self) -> str:
@@ -274,7 +323,8 @@ class Server:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown, whoever says it."""
-        return tuple(secret for secret in (self.api_key, self.proxy_password) if secret)
+        of_headers = (value for _, value in self.secret_headers)
+        return tuple(secret for secret in (self.api_key, self.proxy_password, *of_headers) if secret)
 
 
 def beyond_rights(options: Mapping[str, str], has_rights_of: Callable[[Needs], bool]) -> Option | None:
@@ -458,6 +508,26 @@ class Call:
         EVERY_CALL | COLUMN,
         "whose turn it is at an [engine that goes by it](limits.md#priority), the lowest first; NULL sends none",
     )
+    reasoning: Reasoning | None = option(
+        None,
+        values.REASONING,
+        EVERY_CALL | COLUMN,
+        "whether a model that can [reason](engines.md#models-that-reason) does so before it answers: `off`, `low`, "
+        "`medium`, `high`, or `model` to leave it to the model; without it the server's, else `off`",
+    )
+    max_reasoning_tokens: int | None = option(
+        None,
+        values.TOKENS,
+        EVERY_CALL | COLUMN,
+        "most tokens of thoughts before one answer, besides `max_tokens`; without it the server's, else 4096 where it "
+        "reasons",
+    )
+    request_options: str | None = option(
+        None,
+        values.REQUEST_OPTIONS,
+        EVERY_CALL | COLUMN,
+        "a JSON object: [further keys](engines.md#whatever-else-an-engine-takes) of each request, `seed` for one",
+    )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
@@ -492,6 +562,20 @@ class Call:
         if own == "persistent" and not self.dedup:  # equal questions are to be asked, each on its own
             own = "transaction"
         return min(own, server.cache, key=CACHES.index)
+
+    def reasoning_at(self, server: Server) -> Reasoning:
+        """Whether the model reasons, where a server answers."""
+        return self.reasoning or server.reasoning or "off"
+
+    def further_at(self, server: Server) -> dict[str, Any]:
+        """What answers depend on besides, where a server answers; only what differs from what always was."""
+        reasoning, most = self.reasoning_at(server), self.max_reasoning_tokens or server.max_reasoning_tokens
+        further = {
+            "request_options": merge(server.request_options, self.request_options),
+            "reasoning": "" if reasoning == "off" else reasoning,
+            "max_reasoning_tokens": most,
+        }
+        return {name: value for name, value in further.items() if value}
 
     @property
     def pattern(self) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from pg_bridge.options.further import HEADERS_PATTERN, SECRET_HEADERS_PATTERN, read_headers, read_request_options
+
 Reorder = Literal["rows and columns", "rows", "none"]
 Place = Literal["planned", "question first", "row first"]
 OnError = Literal["fail", "null"]
@@ -21,6 +23,8 @@ Api = Literal["chat", "completions"]
 DialectName = Literal["auto", "vllm", "sglang", "llama.cpp", "openai", "openai-compatible"]
 Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
+CacheSalt = Literal["off", "role"]
+Reasoning = Literal["off", "low", "medium", "high", "model"]
 Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
 
 REORDER: tuple[Reorder, ...] = get_args(Reorder)
@@ -75,7 +79,11 @@ class Value:
         """
         if not isinstance(value, self.json) or (isinstance(value, bool) and bool not in self.json):
             raise ValueError
-        return self.of_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        try:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            raise ValueError from None
+        return self.of_text(text)
 
 
 def _one_of(values: tuple[str, ...]) -> Value:
@@ -114,7 +122,7 @@ _TO_A_MILLION = r"[1-9][0-9]{0,5}|1000000"
 _CONTROL = r"\u0001-\u001f\u007f"  # in brackets
 _LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
 _ANY = r"(.|\n)+"
-_OBJECT = r"\s*\{(.|\n)*"
+_OBJECT = r"\s*\{[^\u0001]*"  # a repeated group would take a hundred bytes for each character
 
 URL = Value(rf"https?://[^\s{_CONTROL}?#@]+", "an http:// or https:// URL without a user or a query")
 MODEL = Value(_LINE, "the name of a model that the engine serves, one line")
@@ -175,6 +183,15 @@ ON_BUDGET = _one_of(get_args(OnBudget))
 DIALECT = _one_of(get_args(DialectName))
 CACHE = _one_of(get_args(Cache))
 CACHE_SCOPE = _one_of(get_args(CacheScope))
+CACHE_SALT = _one_of(get_args(CacheSalt))
+REASONING = _one_of(get_args(Reasoning))
+REQUEST_OPTIONS = Value(
+    _OBJECT, "a JSON object of at most 65536 characters", read_request_options, "jsonb", (str, dict)
+)
+HEADERS = Value(
+    HEADERS_PATTERN, 'a JSON object of header names with plain ASCII texts or null: {"X-Team": "a"}', read_headers
+)
+SECRET_HEADERS = Value(SECRET_HEADERS_PATTERN, "a JSON object of header names with plain ASCII texts", read_headers)
 KIND = _one_of(get_args(Kind))
 
 

@@ -22,6 +22,7 @@ def test_every_option_of_llm_map_and_of_an_engine_is_an_argument() -> None:
     of_server = {option.name for option in options_of(Server) if "server" in option.places}
     left_out = {name for name in of_server if name.startswith(("daily_", "max_re", "cache"))} - {"max_retries"}
     left_out |= {"endpoint", "patience_s", "max_prompt_tokens", "max_completion_tokens", "max_seconds", "max_cost"}
+    left_out |= {"reasoning", "request_options"}
     assert {option.name for option in map_options.server_options()} == of_server - left_out
 
 
