@@ -17,6 +17,7 @@ from pg_bridge.engine import Completion, Engine, Sampling, Usage
 from pg_bridge.engine.client import REDIRECTS
 from pg_bridge.engine.failures import OR_RUN_DOCTOR
 from pg_bridge.engine.metrics import CacheCounters, read_counters
+from pg_bridge.engine.payload import CUT_IN_THOUGHTS
 from pg_bridge.engine.proxies import unused_variable
 from pg_bridge.engine.survey import count_ranks
 from pg_bridge.errors import EngineDenied, PgBridgeError
@@ -123,10 +124,14 @@ def _answers(server: Server) -> Iterator[Check]:
     started = time.perf_counter()
     completions, usage = _ask(server, [QUESTION])
     took_s = time.perf_counter() - started
-    if completions[0].error is not None:
+    if completions[0].error == CUT_IN_THOUGHTS:
+        mend = "set the server's option reasoning to off, or max_reasoning_tokens to what its thoughts may take"
+        yield Check("warn", "its model reasons before it answers, for longer than a short question is worth", mend)
+    elif completions[0].error is not None:
         mend = "if there is no chat template: set the server's api option to completions"
         raise _Failed(Check("FAIL", f"it cannot answer a prompt: {completions[0].error}", mend))
-    yield Check("ok", f"it answers a prompt of {usage.prompt_tokens or '?'} tokens in {took_s:.2f} s")
+    else:
+        yield Check("ok", f"it answers a prompt of {usage.prompt_tokens or '?'} tokens in {took_s:.2f} s")
     _, usage = _ask(server, [QUESTION])
     if usage.cached_tokens is None:
         mend = "start vLLM with --enable-prompt-tokens-details, or with pg-bridge serve"
@@ -158,9 +163,9 @@ def _counts(server: Server, before: CacheCounters | None) -> Iterator[Check]:
 
 def _batches(server: Server) -> Iterator[Check]:
     completions, usage = _ask(server, [QUESTION, QUESTION])
-    if any(completion.error for completion in completions):
-        reason = next(completion.error for completion in completions if completion.error)
-        raise _Failed(Check("FAIL", f"it cannot answer two prompts at once: {reason}", "see the engine's log"))
+    reasons = [each.error for each in completions if each.error not in {None, CUT_IN_THOUGHTS}]
+    if reasons:
+        raise _Failed(Check("FAIL", f"it cannot answer two prompts at once: {reasons[0]}", "see the engine's log"))
     if usage.requests == 1:
         yield Check("ok", "it takes many conversations in one request")
     else:

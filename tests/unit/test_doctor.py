@@ -66,6 +66,7 @@ def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None
         ({"prompt_tokens_details": False}, 0, ["warn", "--enable-prompt-tokens-details"]),
         ({"batch_endpoint": False}, 0, ["warn", "one conversation a request"]),
         ({"block_size": 4096}, 0, ["warn", "--enable-prefix-caching"]),
+        ({"reasoning": "Hm. " * 10}, 0, ["warn", "reasons before it answers", "max_reasoning_tokens"]),
         ({"models": ()}, 1, ["FAIL", "no list of models"]),
         ({"reject_marker": "question"}, 1, ["FAIL", "bad prompt", "api option"]),
         ({"malformed": True}, 1, ["FAIL", "cannot be read"]),
