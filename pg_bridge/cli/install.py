@@ -20,9 +20,10 @@ from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
 VERSION = "0.1"
 OLDEST = 15  # PostgreSQL that it was ever tried on
+KEPT = ("kept.sql", "kept_extension.sql")
 PARTS: Mapping[str, Sequence[str]] = {
-    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql"),
-    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql"),
+    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql", *KEPT),
+    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", *KEPT),
 }
 
 
@@ -136,6 +137,7 @@ def extension_files(options: Sequence[Option] = OPTIONS) -> dict[str, str]:
         for mark, text in (
             ("@extension@", extension),
             ("@other_extension@", other),
+            ("@schema@", "llm"),
             ("@wrapper@", MULTICORN_WRAPPER),
             ("@options@", option_sql.validator_rows(options)),
         ):
@@ -143,6 +145,15 @@ def extension_files(options: Sequence[Option] = OPTIONS) -> dict[str, str]:
         result[f"{extension}.control"] = (source / f"{extension}.control").read_text()
         result[f"{extension}--{VERSION}.sql"] = option_sql.fill(script, options)
     return result
+
+
+def jobs_script(options: Sequence[Option] = OPTIONS) -> str:
+    """The SQL that makes schema `llm_jobs` in a database without the extension; an ordinary role can run it."""
+    script = (files("pg_bridge.sql") / "kept.sql").read_text().replace("@schema@", "llm_jobs")
+    return (
+        "CREATE SCHEMA llm_jobs;\nGRANT USAGE ON SCHEMA llm_jobs TO PUBLIC;\n"
+        f"COMMENT ON SCHEMA llm_jobs IS 'pg_bridge: work for pg-bridge worker';\n{option_sql.fill(script, options)}"
+    )
 
 
 def _read(path: Path) -> str | None:

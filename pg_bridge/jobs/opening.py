@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.jobs.answers import Form
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.files import FileReading
 from pg_bridge.jobs.record import BESIDES, JobRecord
@@ -112,7 +113,7 @@ class OpenJob:
         writing.wanted_model = self._server.model
         self.running = Running(
             self._record,
-            self._asked(writing),
+            call_of(self._record, writing.form),
             reading,
             writing,
             writing.form,
@@ -186,18 +187,19 @@ class OpenJob:
             self._database.connect()
         return self._database
 
-    def _asked(self, writing: TableWriting | FileWriting) -> Call:
-        """The call, held to the form that the target wants of answers."""
-        answer = writing.form.answer
-        form = {
-            "kind": answer.kind,
-            "choices": list(answer.choices),
-            "schema": answer.schema if answer.kind == "json" else None,
-        }
-        return Call.from_arguments({**self._record.options, **form})
-
     def _look(self) -> None:
         if self.running is not None:
             self.running.look()
         else:
             self._check()
+
+
+def call_of(record: JobRecord, form: Form) -> Call:
+    """The options of a job's questions, held to the form that the target wants of answers."""
+    answer = form.answer
+    wanted = {
+        "kind": answer.kind,
+        "choices": list(answer.choices),
+        "schema": answer.schema if answer.kind == "json" else None,
+    }
+    return Call.from_arguments({**record.options, **wanted})

@@ -99,6 +99,10 @@ class QueryReading:
         self._sent, self._context = sent, context
         self._last, self._held_by, self._is_over = None, 0, False
 
+    def go_on_behind(self, key: tuple[str, ...]) -> None:
+        """Having begun, leave out the rows up to this key."""
+        self._last = key
+
     def fetch(self) -> list[Item]:
         """As in `Reading`: a page.
 

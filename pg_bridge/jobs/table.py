@@ -38,6 +38,7 @@ class TableWriting:
         choices: The only answers allowed; empty for any.
         key_types: Of the key's columns; None where they are known only by the table.
         check: Called while it waits; raises to stop.
+        lock_within_s: How long the end of another run is waited for.
 
     Attributes:
         model: The model that answers, to be set before anything is written.
@@ -51,10 +52,12 @@ class TableWriting:
         choices: Sequence[str],
         key_types: Sequence[ColumnType] | None,
         check: Callable[[], None] = lambda: None,
+        lock_within_s: float = LOCK_WITHIN_S,
     ) -> None:
         self.model = ""
         self.wanted_model: str | None = None
         self._database = database
+        self._lock_within_s = lock_within_s
         self._job = job
         self._choices = choices
         self._key_types = key_types
@@ -184,7 +187,7 @@ class TableWriting:
 
     def _lock(self) -> None:
         """Keep other runs out; after a new connection anew, past what the old one may have left behind."""
-        until = time.monotonic() + LOCK_WITHIN_S
+        until = time.monotonic() + self._lock_within_s
         while not self._database.run(self._try_lock):
             if time.monotonic() > until:
                 name = self._found.name if self._found else self._job.target
