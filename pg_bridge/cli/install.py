@@ -20,10 +20,12 @@ from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
 VERSION = "0.1"
 OLDEST = 15  # PostgreSQL that it was ever tried on
-KEPT = ("kept.sql", "kept_extension.sql")
+JOBS = ("jobs.sql", "kept.sql")
+"""What a server without the extension has, too, in a schema of its own."""
+BESIDE = (*JOBS, "kept_extension.sql")
 PARTS: Mapping[str, Sequence[str]] = {
-    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql", *KEPT),
-    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", *KEPT),
+    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql", *BESIDE),
+    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", *BESIDE),
 }
 
 
@@ -149,7 +151,7 @@ def extension_files(options: Sequence[Option] = OPTIONS) -> dict[str, str]:
 
 def jobs_script(options: Sequence[Option] = OPTIONS) -> str:
     """The SQL that makes schema `llm_jobs` in a database without the extension; an ordinary role can run it."""
-    script = (files("pg_bridge.sql") / "kept.sql").read_text().replace("@schema@", "llm_jobs")
+    script = "\n".join((files("pg_bridge.sql") / part).read_text() for part in JOBS).replace("@schema@", "llm_jobs")
     return (
         "CREATE SCHEMA llm_jobs;\nGRANT USAGE ON SCHEMA llm_jobs TO PUBLIC;\n"
         f"COMMENT ON SCHEMA llm_jobs IS 'pg_bridge: work for pg-bridge worker';\n{option_sql.fill(script, options)}"

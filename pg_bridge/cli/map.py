@@ -10,15 +10,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
-from pg_bridge.cli import INTERRUPTED, map_options, map_progress, print_error, status_of
+from pg_bridge.cli import INTERRUPTED, beside, map_options, map_progress, print_error, status_of
+from pg_bridge.cli.beside import ENDPOINT_VARIABLE, KEY_VARIABLE, file_text
 from pg_bridge.errors import BudgetExceeded, EngineDenied, JobRunning, OptionError, PgBridgeError, RowError
 from pg_bridge.jobs.files import format_of
 from pg_bridge.jobs.opening import PATIENCE_S, OpenJob
@@ -29,7 +25,6 @@ from pg_bridge.ledger.prices import has_prices
 from pg_bridge.options import Server
 from pg_bridge.options.values import CHOICES
 
-KEY_VARIABLE, ENDPOINT_VARIABLE, DSN_VARIABLE = "PG_BRIDGE_API_KEY", "PG_BRIDGE_ENDPOINT", "PG_BRIDGE_DSN"
 SOME_FAILED, BUDGET_USED_UP, IS_RUNNING = 3, 4, 5
 
 _STATUSES = {BudgetExceeded: BUDGET_USED_UP, JobRunning: IS_RUNNING}
@@ -109,11 +104,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     target = parser.add_argument_group("where answers go")
     target.add_argument("--into", metavar="TABLE|FILE", required=True, help="a table, or a file as for --from")
     target.add_argument("--answer-column", metavar="NAME", default="answer", help="(default: %(default)s)")
-    target.add_argument("--dsn", help=f"the database, as for psql (default: {DSN_VARIABLE}, or PGSERVICE, PGHOST …)")
-    target.add_argument("--dsn-file", metavar="FILE", type=Path, help="the same, from a file")
+    beside.add_database(target)
     how = parser.add_argument_group("how")
-    how.add_argument("--endpoint", metavar="URL", help=f"the engine (default: {ENDPOINT_VARIABLE})")
-    how.add_argument("--api-key-file", metavar="FILE", type=Path, help=f"its key (default: {KEY_VARIABLE})")
+    beside.add_engine(how)
     how.add_argument("--dry-run", action="store_true", help="tell what it would ask, take and cost")
     how.add_argument("--limit", metavar="ROWS", type=_count, help="ask about so many rows at most")
     how.add_argument(
@@ -139,11 +132,11 @@ def run(arguments: argparse.Namespace) -> int:
     _check_texts(arguments)
     server, record = _server(arguments), _record(arguments)
     progress = map_progress.choose(quiet=arguments.quiet, log=arguments.log, server=server)
-    interrupts = _Interrupts()
+    interrupts = beside.Interrupts()
     job = OpenJob(
         record,
         server,
-        dsn=_dsn(arguments),
+        dsn=beside.dsn(arguments),
         ledger=arguments.ledger,
         limit=arguments.limit,
         patience_s=arguments.patience,
@@ -187,36 +180,6 @@ def _rehearse(running: Running, progress: map_progress.Progress, *, as_json: boo
             print(f"{name + ':':<18} {format(value, ',') if isinstance(value, int) else value}")
 
 
-class _Interrupts:
-    """Whether somebody has asked to end: by Ctrl-C or SIGTERM, once. A second time is not waited for."""
-
-    def __init__(self) -> None:
-        self.act: Callable[[], None] = lambda: None  # done at once when it comes
-        self._came = False
-
-    def check(self) -> None:
-        """Raise `Stopped` once it has come."""
-        if self._came:
-            raise Stopped
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Take these signals in this block."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._take) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._came:
-            raise KeyboardInterrupt
-        self._came = True
-        self.act()
-
-
 def _check_texts(arguments: argparse.Namespace) -> None:
     """See that what was typed is text: bytes that are no UTF-8 come as halves of surrogate pairs."""
     for value in vars(arguments).values():
@@ -236,15 +199,15 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
         )
     source = arguments.source or arguments.query
     if arguments.query_file is not None:
-        source = _file_text(arguments.query_file)
+        source = file_text(arguments.query_file)
     schema = arguments.schema or ""
     if schema and not schema.lstrip().startswith("{"):
-        schema = _file_text(Path(schema))
+        schema = file_text(Path(schema))
     if schema and arguments.type not in (None, "json"):
         raise OptionError("--schema is for answers of --type json")
     return JobRecord(
         source=source,
-        prompt=_file_text(arguments.prompt_file).rstrip("\n") if arguments.prompt_file else arguments.prompt,
+        prompt=file_text(arguments.prompt_file).rstrip("\n") if arguments.prompt_file else arguments.prompt,
         target=arguments.into,
         key=key,
         is_file=is_file,
@@ -257,24 +220,12 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
 
 
 def _server(arguments: argparse.Namespace) -> Server:
-    endpoint = arguments.endpoint or os.environ.get(ENDPOINT_VARIABLE)
-    if not endpoint:
+    server = beside.find_engine(arguments, "engine")
+    if server is None:
         raise OptionError("there is no engine", hint=f"Give --endpoint http://…, or set {ENDPOINT_VARIABLE}.")
-    options = {"endpoint": endpoint, **map_options.server_texts(arguments, map_options.server_options())}
-    options |= map_options.way_secrets()
-    key = _file_text(arguments.api_key_file).strip() if arguments.api_key_file else os.environ.get(KEY_VARIABLE)
-    if key:
-        options["api_key"] = key
-    server = Server.from_options("engine", options)
     if arguments.option_max_cost is not None and not has_prices(server):
         raise OptionError("a cost is limited, and there are no prices", hint="Give --price-prompt, --price-completion.")
     return server
-
-
-def _dsn(arguments: argparse.Namespace) -> str:
-    if arguments.dsn_file is not None:
-        return _file_text(arguments.dsn_file).strip()
-    return str(arguments.dsn or os.environ.get(DSN_VARIABLE, ""))
 
 
 def _choices(text: str | None) -> list[str]:
@@ -284,15 +235,6 @@ def _choices(text: str | None) -> list[str]:
         return list(CHOICES.of_text(text))
     except ValueError:
         raise OptionError("invalid value for --choices", hint=f"It must be {CHOICES.expects}.") from None
-
-
-def _file_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{path} is not UTF-8") from error
 
 
 def _count(text: str) -> int:

@@ -26,6 +26,8 @@ def fill(script: str, options: Sequence[Option]) -> str:
         match mark["form"]:
             case "arguments":
                 return _arguments(own, place)  # type: ignore[arg-type]
+            case "optional":
+                return ",\n    ".join(f"{option.name:<13} {option.value.sql:<16} DEFAULT NULL" for option in own)
             case "values":
                 return ",\n        ".join(f"'{option.name}', {_json_value(option)}" for option in own)
             case "arrays":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,11 +23,9 @@ T = TypeVar("T")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-APPLICATION = "pg-bridge map"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WAITED_FOR_LOCK = "4s"  # of somebody else's; then the work is done again, so that no transaction takes longer
 _DEFAULTS = {
-    "fallback_application_name": APPLICATION,
     "connect_timeout": "10",
     "keepalives_idle": "30",  # a network that is cut says nothing
     "keepalives_interval": "10",
@@ -48,11 +47,27 @@ _PASSING = (
 _MOST_PASSING = 10  # times that the same work met with one of these
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a connection is, besides where it leads.
+
+    Attributes:
+        application: Its name, as pg_stat_activity shows it.
+        role: Whose rights it has; None for those of who logs in.
+        search_path: As for SET; None for the role's own.
+    """
+
+    application: str = "pg-bridge map"
+    role: str | None = None
+    search_path: str | None = None
+
+
 class Database:
     """One connection at a time.
 
     Args:
         dsn: As for psql; empty for libpq's defaults.
+        session: What each connection is.
         patience_s: How long a lost connection is tried again.
         say: Is told what goes on.
         check: Called while it waits; raises to stop.
@@ -66,12 +81,14 @@ class Database:
         self,
         dsn: str,
         *,
+        session: Session = Session(),
         patience_s: float = 600.0,
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.generation = 0
         self.pids: list[int] = []
+        self._session = session
         self._patience_s = patience_s
         self._say = say
         self._check = check
@@ -84,7 +101,8 @@ class Database:
             raise OptionError(
                 "the DSN cannot be read", hint="Write it as for psql: 'host=… dbname=… user=…'."
             ) from None
-        defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+        own = {**_DEFAULTS, "fallback_application_name": session.application}
+        defaults = {name: value for name, value in own.items() if name not in given}
         self._dsn = make_conninfo(dsn, **defaults, client_encoding="UTF8")  # a prompt may hold any character
 
     def connect(self) -> None:
@@ -92,6 +110,7 @@ class Database:
 
         Raises:
             DatabaseGone: There is no connection.
+            NotPermitted: Who logs in may not take on the session's role.
         """
         try:
             self._open()
@@ -159,10 +178,24 @@ class Database:
         for setting in _SETTINGS:
             with contextlib.suppress(psycopg.Error):
                 connection.execute(setting.encode())
+        try:
+            self._become(connection)
+        except psycopg.Error as error:
+            connection.close()
+            if isinstance(error, psycopg.OperationalError):
+                raise
+            raise as_job_error(error) from None
         self._connection = connection
         self.generation += 1
         self.pids.append(connection.info.backend_pid)
         return connection
+
+    def _become(self, connection: Connection) -> None:
+        role, path = self._session.role, self._session.search_path
+        if role is not None:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        if path is not None:
+            connection.execute("SELECT pg_catalog.set_config('search_path', $1, false)", [path])
 
     def _reconnect(self) -> Connection:
         until = time.monotonic() + self._patience_s

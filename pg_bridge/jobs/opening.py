@@ -21,7 +21,7 @@ from pg_bridge.jobs.spool import FileWriting
 from pg_bridge.options import Call, Server
 
 if TYPE_CHECKING:
-    from pg_bridge.jobs.database import Database
+    from pg_bridge.jobs.database import Database, Session
     from pg_bridge.jobs.query import QueryReading
     from pg_bridge.jobs.table import TableWriting
 
@@ -35,6 +35,8 @@ class OpenJob:
         record: The job.
         server: Who is asked.
         dsn: The database, as for psql.
+        session: What its connection is; None for one of `pg-bridge map`.
+        lock_within_s: How long the end of another run into the same table is waited for; None for the usual time.
         ledger: A folder where each answer is kept, too.
         limit: Rows to ask about at most; None for all.
         patience_s: How long a database or an engine that is gone is waited for.
@@ -55,6 +57,8 @@ class OpenJob:
         server: Server,
         *,
         dsn: str = "",
+        session: Session | None = None,
+        lock_within_s: float | None = None,
         ledger: Path | None = None,
         limit: int | None = None,
         patience_s: float = PATIENCE_S,
@@ -66,6 +70,8 @@ class OpenJob:
         self._record = record
         self._server = server
         self._dsn = dsn
+        self._session = session
+        self._lock_within_s = lock_within_s
         self._ledger = ledger
         self._limit = limit
         self._patience_s = patience_s
@@ -168,22 +174,29 @@ class OpenJob:
         if record.into_file:
             return reading, FileWriting(record, self._choices, reading.columns)
         database = self._connected()
-        from pg_bridge.jobs.table import TableWriting  # noqa: PLC0415 - psycopg is an extra
+        from pg_bridge.jobs.table import LOCK_WITHIN_S, TableWriting  # noqa: PLC0415 - psycopg is an extra
 
-        return reading, TableWriting(database, record, self._choices, key_types, self._check)
+        within_s = LOCK_WITHIN_S if self._lock_within_s is None else self._lock_within_s
+        return reading, TableWriting(database, record, self._choices, key_types, self._check, lock_within_s=within_s)
 
     def _connected(self) -> Database:
         """The database; psycopg is looked for here, before anything that imports it."""
         if self._database is None:
             try:
-                from pg_bridge.jobs.database import Database  # noqa: PLC0415 - psycopg is an extra
+                from pg_bridge.jobs.database import Database, Session  # noqa: PLC0415 - psycopg is an extra
             except ImportError as error:
                 raise BrokenInstallation(
                     "psycopg is needed to reach a database, and cannot be imported",
                     detail=str(error),
                     hint="Install it where this command is: pip install 'pg-bridge[jobs]'. Files need none.",
                 ) from error
-            self._database = Database(self._dsn, patience_s=self._patience_s, say=self._say, check=self._check)
+            self._database = Database(
+                self._dsn,
+                session=self._session or Session(),
+                patience_s=self._patience_s,
+                say=self._say,
+                check=self._check,
+            )
             self._database.connect()
         return self._database
 

@@ -1,0 +1,252 @@
+"""The table of jobs, as a worker sees it: taken, held by heartbeats, put back, ended.
+
+In: a database, in a session of who logged in. Out: `Taken` jobs, one at a time. Whose they are is PostgreSQL's own
+word, and policies of the table keep a login to the jobs of the roles that it may become. A job is one worker's for as
+long as its heartbeats come; whoever writes into a target has its lock besides, so a worker that is taken for dead, and
+is not, writes nothing that another one does not know of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from pg_bridge.errors import BrokenInstallation
+from pg_bridge.jobs.database import Connection, Database
+from pg_bridge.jobs.engines import EXTENSION_SCHEMA, RENTED_SCHEMA
+from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.report import Report
+from pg_bridge.ledger.prices import cost_of
+from pg_bridge.options import Server
+
+CHANNEL = "llm_jobs"
+"""Where a new job, and an end that others wait for, are told."""
+
+BEAT_EVERY_S = 2.0
+DEAD_AFTER_S = 15.0  # without a heartbeat, of a worker whose session is still there
+GONE_AFTER_S = 3.0  # the same where it is not: time to connect again
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 5.0, 600.0
+MOST_TRIES = 20  # two and a half hours
+WINDOW_ROWS = 100_000
+_DEFAULTS: Mapping[str, object] = {"on_error": "null", "window_rows": WINDOW_ROWS}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that a worker has taken.
+
+    Attributes:
+        id: Its number.
+        role: Who submitted it.
+        record: What is to be done.
+        search_path: How the names in it are meant.
+        tries: How often it has been tried in vain.
+    """
+
+    id: int
+    role: str
+    record: JobRecord
+    search_path: str
+    tries: int
+
+    @property
+    def server(self) -> str:
+        """The name of the engine that is to be asked."""
+        return str(self.record.options.get("server", "vllm"))
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """A role that has jobs.
+
+    Attributes:
+        name: Its name when it submitted.
+        oid: Its oid likewise.
+    """
+
+    name: str
+    oid: int
+
+
+class Queue:
+    """A table of jobs.
+
+    Args:
+        database: Where it is.
+        schema: In which schema.
+        worker: What this worker calls itself; no other does.
+    """
+
+    def __init__(self, database: Database, schema: str, worker: str) -> None:
+        self._database = database
+        self._table = sql.Identifier(schema, "_job")
+        self._worker = worker
+
+    def submitters(self) -> list[Submitter]:
+        """The roles that have jobs to be done and that who logged in may become."""
+        statement = sql.SQL(
+            "SELECT DISTINCT j.role::text, j.role_oid FROM {} AS j WHERE j.state IN ('waiting', 'running') "
+            "AND pg_catalog.pg_has_role(j.role_oid, 'MEMBER')"
+        ).format(self._table)
+        rows = self._database.run(lambda connection: connection.execute(statement).fetchall())
+        return [Submitter(*row) for row in rows]
+
+    def refuse(self, submitter: Submitter, why: str) -> None:
+        """Tell a role why its jobs wait."""
+        self._do(
+            "UPDATE {} SET note = $1 WHERE role_oid = $2::oid AND role = $3::name AND state = 'waiting' "
+            "AND note IS DISTINCT FROM $1",
+            [why, submitter.oid, submitter.name],
+        )
+
+    def take(self, served: Sequence[Submitter]) -> Taken | None:
+        """Take the job that has waited longest, or one whose worker is dead; None if there is none.
+
+        Args:
+            served: The roles whose jobs are done.
+        """
+        statement = sql.SQL("""
+            UPDATE {table} AS t
+            SET state = 'running', worker = $2, pid = pg_catalog.pg_backend_pid(),
+                beat_at = pg_catalog.clock_timestamp(),
+                started_at = coalesce(t.started_at, pg_catalog.now()), note = NULL
+            WHERE t.id = (
+                SELECT j.id FROM {table} AS j
+                WHERE j.role_oid = ANY ($1::oid[]) AND {due} AND NOT EXISTS (
+                    SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
+                    AND o.target = j.target AND o.search_path = j.search_path)
+                ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING t.id, t.role::text, t.query, t.prompt, t.target, t.key, t.type, t.schema, t.answer_column,
+                      t.options::text, t.search_path, t.tries
+        """).format(table=self._table, due=_DUE)
+        oids = [each.oid for each in served]
+        row = self._database.run(lambda connection: connection.execute(statement, [oids, self._worker]).fetchone())
+        return _taken(row) if row else None
+
+    def due_in_s(self) -> float | None:
+        """Seconds until the next job that waits for its time; None for none."""
+        statement = sql.SQL(
+            "SELECT extract(epoch FROM pg_catalog.min(next_at) - pg_catalog.clock_timestamp()) FROM {} "
+            "WHERE state = 'waiting' AND pg_catalog.pg_has_role(role_oid, 'MEMBER')"
+        ).format(self._table)
+        row = self._database.run(lambda connection: connection.execute(statement).fetchone())
+        return None if row is None or row[0] is None else max(0.0, float(row[0]))
+
+    def beat(self, job: Taken, figures: Mapping[str, Any]) -> bool | None:
+        """Say that the job is held, and how far it is; whether it has been cancelled, None where it is lost.
+
+        Args:
+            job: The job.
+            figures: As `figures_of` makes them.
+        """
+        set_ = sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.SQL(f"${i}")) for i, name in enumerate(figures, 3)
+        )
+        statement = sql.SQL(
+            "UPDATE {} SET beat_at = pg_catalog.clock_timestamp(), pid = pg_catalog.pg_backend_pid(){} {} "
+            "WHERE id = $1 AND worker = $2 AND state = 'running' RETURNING is_cancelled"
+        ).format(self._table, sql.SQL("," if figures else ""), set_)
+        values = [job.id, self._worker, *figures.values()]
+        row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
+        return None if row is None else bool(row[0])
+
+    def end(self, job: Taken, state: str, error: str = "", hint: str = "") -> None:
+        """End a job, and wake those who wait for its target."""
+        self._close_with(
+            job, "state = $3, ended_at = pg_catalog.now(), error = $4, hint = $5", [state, error or None, hint or None]
+        )
+
+    def put_back(self, job: Taken, *, after_s: float = 0.0, note: str = "", tries: int = 0) -> None:
+        """Let a job wait, for another worker or another time.
+
+        Args:
+            job: The job.
+            after_s: For how long at least.
+            note: Why.
+            tries: How often it has been tried in vain by now.
+        """
+        self._close_with(
+            job,
+            "state = 'waiting', note = $3, tries = $4, next_at = pg_catalog.now() + $5 * interval '1 second'",
+            [note or None, tries, after_s],
+        )
+
+    def _close_with(self, job: Taken, set_: str, values: Sequence[Any]) -> None:
+        self._do(
+            f"UPDATE {{}} SET {set_} WHERE id = $1 AND worker = $2 AND state = 'running'",
+            [job.id, self._worker, *values],
+        )
+        self._database.run(lambda connection: connection.execute(f"NOTIFY {CHANNEL}".encode()))
+
+    def _do(self, statement: str, values: Sequence[Any]) -> None:
+        composed = sql.SQL(statement).format(self._table)
+        self._database.run(lambda connection: connection.execute(composed, list(values)))
+
+
+_DUE = sql.SQL(
+    "(j.state = 'waiting' AND j.next_at <= pg_catalog.clock_timestamp() OR j.state = 'running' AND ("
+    "j.beat_at < pg_catalog.clock_timestamp() - {dead} * interval '1 second' "
+    "OR j.beat_at < pg_catalog.clock_timestamp() - {gone} * interval '1 second' AND NOT EXISTS ("
+    "SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = j.pid)))"
+).format(dead=sql.Literal(DEAD_AFTER_S), gone=sql.Literal(GONE_AFTER_S))
+
+
+def find_schema(connection: Connection) -> str:
+    """The schema that the jobs are in.
+
+    Raises:
+        BrokenInstallation: There is none.
+    """
+    for schema in (EXTENSION_SCHEMA, RENTED_SCHEMA):
+        found = connection.execute("SELECT pg_catalog.to_regclass($1) IS NOT NULL", [f"{schema}._job"]).fetchone()
+        if found == (True,):
+            return schema
+    raise BrokenInstallation(
+        "this database has no table of jobs",
+        hint=f"pg-bridge worker --install makes schema {RENTED_SCHEMA} in it, where the extension is not at hand.",
+    )
+
+
+def figures_of(report: Report, server: Server) -> dict[str, Any]:
+    """What a heartbeat tells of a job."""
+    figures = report.figures
+    usage = figures.usage
+    return {
+        "expected": report.expected,
+        "read": report.read,
+        "known": report.known,
+        "answered": report.answered,
+        "failed": report.failed,
+        "not_asked": report.not_asked,
+        "asked": figures.unique_prompts,
+        "prompt_tokens": usage.prompt_tokens or 0,
+        "cached_tokens": usage.cached_tokens or 0,
+        "completion_tokens": usage.completion_tokens or 0,
+        "cost": cost_of(usage, server),
+    }
+
+
+def backoff_s(tries: int) -> float:
+    """How long a job waits that has been tried so often in vain."""
+    return float(min(FIRST_BACKOFF_S * 2 ** (tries - 1), LONGEST_BACKOFF_S))
+
+
+def _taken(row: Sequence[Any]) -> Taken:
+    number, role, query, prompt, target, key, type_, schema, answer_column, options, path, tries = row
+    found = json.loads(options)
+    given = found if isinstance(found, dict) else {}
+    record = JobRecord(
+        source=query,
+        prompt=prompt,
+        target=target,
+        key=tuple(str(name) for name in key),
+        type=type_,
+        schema=schema,
+        answer_column=answer_column,
+        options={**_DEFAULTS, **given},
+    )
+    return Taken(number, role, record, path, tries)
