@@ -10,6 +10,7 @@ CREATE TABLE @schema@._kept (
     role          name NOT NULL DEFAULT current_user,
     name          text NOT NULL,
     key           text[] NOT NULL,
+    sent_key      text[] NOT NULL,
     sent          text[] NOT NULL,
     prompt        text NOT NULL,
     type          text NOT NULL,
@@ -22,11 +23,12 @@ CREATE TABLE @schema@._kept (
     trouble       text
 );
 COMMENT ON TABLE @schema@._kept IS 'columns that are kept answered; llm.kept shows them';
-COMMENT ON COLUMN @schema@._kept.sent IS 'what the prompt calls the columns that are sent, in the order of the trigger that names them';
+COMMENT ON COLUMN @schema@._kept.sent_key IS 'for each column of the key what the prompt calls it, NULL where it is not sent';
+COMMENT ON COLUMN @schema@._kept.sent IS 'what the prompt calls the others that are sent, in the order of the trigger that names them';
 -- Nobody chooses an id, and nobody declares in another's name: whatever is asked for a column is asked as its role.
 GRANT SELECT, DELETE ON @schema@._kept TO PUBLIC;
-GRANT INSERT (name, key, sent, prompt, type, schema, options, at_most_every) ON @schema@._kept TO PUBLIC;
-GRANT UPDATE (sent, prompt, schema, options, at_most_every, asked_at, next_at, failures, trouble) ON @schema@._kept TO PUBLIC;
+GRANT INSERT (name, key, sent_key, sent, prompt, type, schema, options, at_most_every) ON @schema@._kept TO PUBLIC;
+GRANT UPDATE (sent_key, sent, prompt, schema, options, at_most_every, asked_at, next_at, failures, trouble) ON @schema@._kept TO PUBLIC;
 ALTER TABLE @schema@._kept ENABLE ROW LEVEL SECURITY;
 CREATE POLICY seen ON @schema@._kept FOR SELECT USING (
     pg_has_role((SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = role), 'MEMBER'));
@@ -350,7 +352,7 @@ DECLARE
         WHEN 'date' THEN 'date' WHEN 'timestamp' THEN 'timestamp without time zone'
         WHEN 'timestamptz' THEN 'timestamp with time zone' WHEN 'json' THEN 'jsonb' END;
     asked jsonb := coalesce(options, '{}');
-    sent text[];
+    sent_key text[]; sent text[];
     base name; schema_name name;
     had record;
     kept bigint;
@@ -384,6 +386,9 @@ BEGIN
     asked := jsonb_strip_nulls(asked || jsonb_build_object('choices', choices));
     sent := @schema@._kept_sent(relation, prompt, keys);
     PERFORM @schema@._kept_check(relation, keys, "column", sent);
+    sent_key := ARRAY(SELECT CASE WHEN k.name = ANY (sent) THEN k.name END FROM unnest(keys) WITH ORDINALITY AS k (name, place)
+                      ORDER BY k.place);
+    sent := ARRAY(SELECT s.name FROM unnest(sent) WITH ORDINALITY AS s (name, place) WHERE s.name <> ALL (keys) ORDER BY s.place);
     SELECT c.relname, n.nspname INTO base, schema_name
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
 
@@ -391,7 +396,7 @@ BEGIN
     FROM @schema@._kept AS k CROSS JOIN LATERAL @schema@._kept_parts(k.id) AS p
     WHERE k.role = current_user AND k.name = "column" AND p.relation = keep."table";
     IF FOUND THEN
-        IF had.type <> kind OR had.columns[:cardinality(had.key)] <> keys THEN
+        IF had.type <> kind OR had.columns[:cardinality(had.key)] <> keys OR sent && had.key THEN
             RAISE EXCEPTION 'column "%" of % is kept already, with another key or type', "column", @schema@._kept_name(relation)
                 USING ERRCODE = 'duplicate_object', HINT = format('SELECT @schema@.unkeep(%s); first.', had.id);
         ELSIF had.answers IS NULL OR had.changes IS NULL THEN
@@ -399,19 +404,23 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT @schema@.unkeep(%s); first.', had.id);
         END IF;
         UPDATE @schema@._kept AS k
-        SET prompt = prompt, sent = sent, schema = coalesce(schema::text, ''), options = asked,
+        SET prompt = prompt, sent_key = sent_key, sent = sent, schema = coalesce(schema::text, ''), options = asked,
             at_most_every = at_most_every, next_at = now(), failures = 0, trouble = NULL
         WHERE k.id = had.id;
         IF had.columns <> keys || sent THEN
             PERFORM @schema@._kept_watch(had.id, relation, had.changes, keys || sent, cardinality(keys), had.function);
+        END IF;
+        view_name := @schema@._kept_new_name(schema_name, coalesce(view, format('%I', (base || '_with_' || "column")::name)));
+        IF had.view IS NULL AND view_name IS NOT NULL THEN
+            PERFORM @schema@._kept_view(had.id, relation, keys, had.key, "column", @schema@._kept_name(had.answers), view_name);
         END IF;
         PERFORM @schema@._kept_note_all(had.changes);
         PERFORM pg_notify('llm_kept', had.id::text);
         RETURN had.id;
     END IF;
 
-    INSERT INTO @schema@._kept (name, key, sent, prompt, type, schema, options, at_most_every)
-    VALUES ("column", keys, sent, prompt, kind, coalesce(schema::text, ''), asked, at_most_every)
+    INSERT INTO @schema@._kept (name, key, sent_key, sent, prompt, type, schema, options, at_most_every)
+    VALUES ("column", keys, sent_key, sent, prompt, kind, coalesce(schema::text, ''), asked, at_most_every)
     RETURNING id INTO kept;
     answers_name := @schema@._kept_new_name(schema_name, coalesce(answers, format('%I', (base || '_' || "column")::name)));
     changes_name := format('%I.%I', schema_name, format('llm_keep_%s_changes', kept));
@@ -434,7 +443,7 @@ BEGIN
     EXECUTE format('COMMENT ON TABLE %s IS %L', changes_name, @schema@._kept_comment(kept, 'changes'));
     PERFORM @schema@._kept_watch(kept, relation, to_regclass(changes_name), keys || sent, cardinality(keys), NULL);
     IF view_name IS NOT NULL THEN
-        PERFORM @schema@._kept_view(kept, relation, keys, "column", answers_name, view_name);
+        PERFORM @schema@._kept_view(kept, relation, keys, keys, "column", answers_name, view_name);
     END IF;
     PERFORM @schema@._kept_note_all(to_regclass(changes_name));
     PERFORM pg_notify('llm_kept', kept::text);
@@ -448,7 +457,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parts CONSTANT text[] := CASE WHEN given <> '' THEN parse_ident(given) END;
 BEGIN
-    IF cardinality(parts) > 2 THEN
+    IF parts IS NULL THEN
+        RETURN NULL;
+    ELSIF cardinality(parts) > 2 THEN
         RAISE EXCEPTION 'this is no name of a table: %', given USING ERRCODE = 'invalid_name';
     END IF;
     RETURN format('%I.%I', CASE cardinality(parts) WHEN 2 THEN parts[1] ELSE of_table END, parts[cardinality(parts)]);
@@ -456,7 +467,9 @@ END $$;
 
 -- The table and its column. Whoever reads it does so with his own rights, where PostgreSQL can do that; before 15 he would with
 -- those of the view's owner, so there is none of a table with policies.
-CREATE FUNCTION @schema@._kept_view(kept bigint, relation oid, keys text[], name text, answers text, view text) RETURNS void
+CREATE FUNCTION @schema@._kept_view(
+    kept bigint, relation oid, keys text[], names text[], name text, answers text, view text
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     as_invoker CONSTANT boolean := current_setting('server_version_num')::int >= 150000;
@@ -470,7 +483,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE VIEW %s %s AS SELECT t.*, a.%I FROM %s AS t LEFT JOIN %s AS a ON %s', view,
                    CASE WHEN as_invoker THEN 'WITH (security_invoker = true)' ELSE '' END, name, @schema@._kept_name(relation),
-                   answers, @schema@._kept_equal(relation, keys, 't', 'a', keys));
+                   answers, @schema@._kept_equal(relation, keys, 't', 'a', names));
     EXECUTE format('COMMENT ON VIEW %s IS %L', view, @schema@._kept_comment(kept, 'view'));
 END $$;
 
@@ -527,9 +540,10 @@ CREATE FUNCTION @schema@._kept_work(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parts record;
+    sent_key text[];
     body text;
 BEGIN
-    SELECT k.key, k.sent INTO key, sent FROM @schema@._kept AS k WHERE k.id = kept;
+    SELECT k.key, k.sent_key, k.sent INTO key, sent_key, sent FROM @schema@._kept AS k WHERE k.id = kept;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -542,7 +556,9 @@ BEGIN
         RETURN;
     END IF;
     key_columns := parts.columns[:cardinality(key)];
-    sent_columns := parts.columns[cardinality(key) + 1:];
+    sent_columns := ARRAY(SELECT key_columns[s.place] FROM unnest(sent_key) WITH ORDINALITY AS s (name, place)
+                          WHERE s.name IS NOT NULL ORDER BY s.place) || parts.columns[cardinality(key) + 1:];
+    sent := array_remove(sent_key, NULL) || sent;
     answers := @schema@._kept_name(parts.answers);
     changes := @schema@._kept_name(parts.changes);
     relation := @schema@._kept_name(parts.relation);

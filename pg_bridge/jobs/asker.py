@@ -51,7 +51,7 @@ class Desk:
 
     Attributes:
         server: As given, and of the model that was found.
-        account: Of all runs together.
+        account: Of all runs of a job together.
 
     Raises:
         OptionError: The folder cannot be made, or its ledger is in use in another thread of this process.
@@ -72,8 +72,9 @@ class Desk:
         self._folder = None if folder is None else folder.expanduser().absolute()
         ledger = Ledger(None) if self._folder is None else _open_ledger(self._folder)
         self._running = Running(ledger.running, ledger.warnings.add) if folder is not None else Running()
-        owner = Owner(_user_id(), _user_name(), "", server.name)
-        self.account = Account(ledger, Asker("", _user_id(), 0), server, warn, Job(ledger.running, owner))
+        self._ledger = ledger
+        self._warn = warn
+        self.account = self._new_account()
 
     def engine(self) -> Engine:
         """A way to the engine, for one run."""
@@ -83,6 +84,10 @@ class Desk:
         return Engine(
             self.server, check_interrupts=self._check, gate=gate, acquaintance=self._acquaintance, tell=self._tell
         )
+
+    def begin_job(self) -> None:
+        """Count limits from nothing: what is asked from now on is another job."""
+        self.account = self._new_account()
 
     def find_model(self, patience_s: float) -> str:
         """The model that answers from now on, though the engine may serve others later.
@@ -103,6 +108,11 @@ class Desk:
         folder, self._folder = self._folder, None
         if folder is not None:
             _close_ledger(folder)
+
+    def _new_account(self) -> Account:
+        owner = Owner(_user_id(), _user_name(), "", self.server.name)
+        asker = Asker("", _user_id(), 0)
+        return Account(self._ledger, asker, self.server, self._warn, Job(self._ledger.running, owner))
 
     def onlooker(self) -> Engine:
         """A way to what the engine tells of itself; nothing is asked on it, so it is held to no limit."""

@@ -144,6 +144,7 @@ class Keeper:
             raise JobError(
                 f'there is no server "{kept.server}" here', sqlstate="42704", hint='Name it in options, as "server".'
             )
+        desk.begin_job()
         report = self._noted(database, kept, work, desk)
         if whole:
             swept = self._swept(database, kept, work, desk)
