@@ -33,7 +33,8 @@ ALTER TABLE @schema@._kept ENABLE ROW LEVEL SECURITY;
 CREATE POLICY seen ON @schema@._kept FOR SELECT USING (
     pg_has_role((SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = role), 'MEMBER'));
 CREATE POLICY made ON @schema@._kept FOR INSERT WITH CHECK (role = current_user);
-CREATE POLICY changed ON @schema@._kept FOR UPDATE USING (role = current_user);
+CREATE POLICY changed ON @schema@._kept FOR UPDATE USING (  -- a worker notes there what it leaves
+    pg_has_role((SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = role), 'MEMBER'));
 CREATE POLICY ended ON @schema@._kept FOR DELETE USING (role = current_user);
 
 -- What was made for a column, as it is called now; NULL for what is gone.
@@ -332,13 +333,12 @@ CREATE FUNCTION @schema@.keep(
     key           text,
     "column"      text,
     prompt        text,
-    choices       text[]   DEFAULT NULL,
     type          text     DEFAULT NULL,
     schema        jsonb    DEFAULT NULL,
     at_most_every interval DEFAULT '10 seconds',
     answers       text     DEFAULT NULL,
     view          text     DEFAULT NULL,
-    options       jsonb    DEFAULT '{}'
+    @map.optional@
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -351,7 +351,7 @@ DECLARE
         WHEN 'text' THEN 'text' WHEN 'boolean' THEN 'boolean' WHEN 'number' THEN 'double precision' WHEN 'integer' THEN 'bigint'
         WHEN 'date' THEN 'date' WHEN 'timestamp' THEN 'timestamp without time zone'
         WHEN 'timestamptz' THEN 'timestamp with time zone' WHEN 'json' THEN 'jsonb' END;
-    asked jsonb := coalesce(options, '{}');
+    options CONSTANT jsonb := jsonb_strip_nulls(jsonb_build_object(@map.values@));
     sent_key text[]; sent text[];
     base name; schema_name name;
     had record;
@@ -368,22 +368,9 @@ BEGIN
         RAISE EXCEPTION 'a schema is a JSON object, for answers of type json' USING ERRCODE = 'invalid_parameter_value';
     ELSIF at_most_every < '0' THEN
         RAISE EXCEPTION 'at_most_every is less than nothing' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF jsonb_typeof(asked) <> 'object' THEN
-        RAISE EXCEPTION 'the options are no JSON object' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'For example: ''{"max_tokens": 5}''.';
     ELSIF octet_length("column") NOT BETWEEN 1 AND 63 THEN
         RAISE EXCEPTION 'the name of the column must have 1 to 63 bytes' USING ERRCODE = 'invalid_name';
     END IF;
-    DECLARE
-        wrong text;
-    BEGIN
-        SELECT o INTO wrong FROM jsonb_object_keys(asked) AS o WHERE o = 'choices' OR o <> ALL (string_to_array('@map.names@', ', '));
-        IF FOUND THEN
-            RAISE EXCEPTION 'invalid option "%"', wrong USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'Valid options are: ' || replace('@map.names@', 'choices, ', '') || '.';
-        END IF;
-    END;
-    asked := jsonb_strip_nulls(asked || jsonb_build_object('choices', choices));
     sent := @schema@._kept_sent(relation, prompt, keys);
     PERFORM @schema@._kept_check(relation, keys, "column", sent);
     sent_key := ARRAY(SELECT CASE WHEN k.name = ANY (sent) THEN k.name END FROM unnest(keys) WITH ORDINALITY AS k (name, place)
@@ -404,7 +391,7 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT @schema@.unkeep(%s); first.', had.id);
         END IF;
         UPDATE @schema@._kept AS k
-        SET prompt = prompt, sent_key = sent_key, sent = sent, schema = coalesce(schema::text, ''), options = asked,
+        SET prompt = prompt, sent_key = sent_key, sent = sent, schema = coalesce(schema::text, ''), options = options,
             at_most_every = at_most_every, next_at = now(), failures = 0, trouble = NULL
         WHERE k.id = had.id;
         IF had.columns <> keys || sent THEN
@@ -420,7 +407,7 @@ BEGIN
     END IF;
 
     INSERT INTO @schema@._kept (name, key, sent_key, sent, prompt, type, schema, options, at_most_every)
-    VALUES ("column", keys, sent_key, sent, prompt, kind, coalesce(schema::text, ''), asked, at_most_every)
+    VALUES ("column", keys, sent_key, sent, prompt, kind, coalesce(schema::text, ''), options, at_most_every)
     RETURNING id INTO kept;
     answers_name := @schema@._kept_new_name(schema_name, coalesce(answers, format('%I', (base || '_' || "column")::name)));
     changes_name := format('%I.%I', schema_name, format('llm_keep_%s_changes', kept));
@@ -635,6 +622,12 @@ BEGIN
                                changes, kept.key[1], rows, answers, matches)
                 INTO waiting USING waiting;
             END IF;
+        END IF;
+        IF trouble IS NULL AND NOT EXISTS (
+            SELECT FROM pg_stat_activity AS s WHERE s.application_name = 'pg-bridge worker' AND s.datname = current_database()
+            AND pg_has_role(s.usesysid, kept.role, 'MEMBER')
+        ) THEN
+            trouble := format('no worker that runs here may become "%s"', kept.role);
         END IF;
         RETURN NEXT;
     END LOOP;

@@ -126,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _work(arguments: argparse.Namespace, database: Database, interrupts: beside.Interrupts) -> None:
     from pg_bridge.jobs.engines import EXTENSION_SCHEMA, Engines  # noqa: PLC0415 - psycopg is an extra
+    from pg_bridge.jobs.keeper import Keeper  # noqa: PLC0415 - as above
     from pg_bridge.jobs.queue import find_schema  # noqa: PLC0415 - as above
     from pg_bridge.jobs.worker import Worker  # noqa: PLC0415 - as above
 
@@ -138,19 +139,31 @@ def _work(arguments: argparse.Namespace, database: Database, interrupts: beside.
         raise OptionError(
             "there is no engine", hint=f"Give --endpoint http://… or --engines FILE, or set {beside.ENDPOINT_VARIABLE}."
         )
+    engines = Engines(schema, own)
+    keeper = Keeper(
+        beside.dsn(arguments),
+        database,
+        engines,
+        trusted=arguments.trust,
+        ledger=arguments.ledger,
+        say=say,
+        check=interrupts.check,
+    )
     worker = Worker(
         beside.dsn(arguments),
         database,
-        Engines(schema, own),
+        engines,
         trusted=arguments.trust,
         ledger=arguments.ledger,
         patience_s=arguments.patience,
+        chores=[keeper],
         say=say,
         check=interrupts.check,
     )
     interrupts.act = worker.interrupt
-    say(f"{worker.name}: jobs of schema {schema}")
-    worker.run(until_idle=arguments.once)
+    say(f"{worker.name}: jobs and kept columns of schema {schema}")
+    with closing(keeper):
+        worker.run(until_idle=arguments.once)
 
 
 def install(connection: Connection) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +19,16 @@ import pytest
 from psycopg import errors
 
 from pg_bridge.cli.install import jobs_script
-from pg_bridge.jobs import answers, kept, noted, running
-from pg_bridge.jobs.asker import Desk
-from pg_bridge.jobs.kept import Keeper, due
+from pg_bridge.jobs import answers, keeper, kept, noted, running
+from pg_bridge.jobs.database import Database, Session
+from pg_bridge.jobs.engines import Engines
+from pg_bridge.jobs.keeper import APPLICATION, Keeper
+from pg_bridge.jobs.kept import CHANNEL
 from pg_bridge.options import Server
 from pg_bridge.testing.behaviour import choose
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.conftest import create_server
 
 PROMPT = "Is {review} kind?"
 _numbers = count(1)
@@ -29,6 +36,13 @@ _numbers = count(1)
 
 def kind_of(review: str | None, prompt: str = "Is review kind?") -> str:
     return choose(f"{prompt}\n{json.dumps({'review': review}, ensure_ascii=False)}", ["yes", "no"])
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < deadline, "this takes too long"
+        time.sleep(0.01)
 
 
 @dataclass
@@ -78,14 +92,12 @@ class Shop:
     def work(self) -> int:
         """Do whatever is due, until nothing is; how many prompts that took."""
         self.engine.reset()
-        while self.step():
+        while self.keeper.work():
             pass
         return len(self.engine.received.prompts)
 
     def step(self) -> bool:
-        with psycopg.connect(self.dsn, user="keeper", autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
-            columns = due(conn, self.schema)
-        return sum(self.keeper.step(self.schema, column) is not None for column in columns) > 0
+        return self.keeper.work()
 
     def state(self, *columns: str) -> tuple[Any, ...]:
         listed = ", ".join(f'"{name}"' for name in columns)
@@ -129,11 +141,21 @@ def opened(cluster: Cluster, administer: Callable[[str], None], engine: EngineDo
         conn.execute("CREATE TABLE reviews (id int PRIMARY KEY, review text, stars int)")
         conn.execute("INSERT INTO reviews SELECT i, 'review ' || i, 1 FROM generate_series(1, 60) AS i")
         said: list[str] = []
-        server = Server("vllm", engine.url)
-        desk = stack.enter_context(closing(Desk(server, None, lambda *told: said.extend(told), lambda: None)))
-        as_keeper = psycopg.conninfo.make_conninfo(dsn, user="keeper")
-        keeper = Keeper(as_keeper, {"vllm": desk}.get, said.append)
-        yield Shop(conn, admin, engine, dsn, schema, said, keeper)
+        if schema == "llm":
+            create_server(admin, engine.url)
+            admin.execute("GRANT USAGE ON FOREIGN SERVER vllm TO ana")
+        yield Shop(conn, admin, engine, dsn, schema, said, stack.enter_context(keeping(dsn, schema, engine, said)))
+
+
+@contextmanager
+def keeping(dsn: str, schema: str, engine: EngineDouble, said: list[str]) -> Iterator[Keeper]:
+    as_keeper = psycopg.conninfo.make_conninfo(dsn, user="keeper")
+    engines = Engines(schema, {"vllm": Server("vllm", engine.url)})
+    with closing(Database(as_keeper, session=Session(APPLICATION))) as database:
+        database.connect()
+        database.run(lambda connection: connection.execute(f"LISTEN {CHANNEL}".encode()))
+        with closing(Keeper(as_keeper, database, engines, say=said.append)) as keeper:
+            yield keeper
 
 
 @pytest.fixture
@@ -145,7 +167,8 @@ def shop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Shop]:
     monkeypatch.setattr(running, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(kept, "STEP_PATIENCE_S", 0.0)
+    monkeypatch.setattr(keeper, "STEP_PATIENCE_S", 0.0)
+    monkeypatch.setattr(keeper, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(kept, "FIRST_BACKOFF_S", 0.0)
     with opened(cluster, administer, engine, schema) as made:
         yield made
@@ -361,18 +384,17 @@ def test_what_is_rolled_back_is_not_asked(shop: Shop) -> None:
 @on_rented
 def test_two_workers_at_one_column_do_not_ask_twice(shop: Shop) -> None:
     shop.keep_kind()
-    other = Keeper(shop.keeper.dsn, shop.keeper.desk_of, shop.said.append)
-    stepped: list[object] = []
+    stepped: list[bool] = []
+    with keeping(shop.dsn, shop.schema, shop.engine, shop.said) as other:
 
-    def step_too() -> None:
-        if not stepped:
-            with psycopg.connect(shop.keeper.dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
-                stepped.append(other.step(shop.schema, due(conn, shop.schema)[0]))
+        def step_too() -> None:
+            if not stepped:
+                stepped.append(other.work())
 
-    shop.engine.reset()
-    shop.engine.behaviour.answer = during(step_too)
-    assert shop.step()
-    assert stepped == [None]
+        shop.engine.reset()
+        shop.engine.behaviour.answer = during(step_too)
+        assert shop.step()
+    assert stepped == [False]
     assert len(shop.engine.received.prompts) == 60
     assert shop.state("trouble") == (None,)
 
@@ -423,7 +445,7 @@ def test_it_asks_at_most_so_often(shop: Shop) -> None:
 
 @on_rented
 def test_budgets_hold_for_a_step_and_the_next_one_goes_on(shop: Shop) -> None:
-    shop.keep_kind(options="""'{"max_requests": 2, "on_budget": "null"}'""")
+    shop.keep_kind(max_requests="2", on_budget="'null'")
     shop.step()
     first = shop.state("answered")[0]
     assert 0 < first < 60
@@ -433,9 +455,9 @@ def test_budgets_hold_for_a_step_and_the_next_one_goes_on(shop: Shop) -> None:
 
 @on_rented
 def test_another_server_than_the_worker_has_is_told(shop: Shop) -> None:
-    shop.keep_kind(options="""'{"server": "other"}'""")
+    shop.keep_kind(server="'other'")
     assert not shop.step()
-    assert shop.state("trouble") == ('there is no server "other" here',)
+    assert shop.state("trouble") == ('the worker has no engine "other"',)
 
 
 # -- names, types and what is dropped
@@ -639,7 +661,7 @@ def test_arguments_that_are_not_valid(shop: Shop, named: dict[str, str]) -> None
     listed = ", ".join(f"{name} => {value}" for name, value in given.items())
     with pytest.raises(psycopg.Error) as caught:
         shop.conn.execute(f"SELECT {shop.schema}.keep({listed})".encode())
-    assert caught.value.sqlstate in ("22023", "22004", "42602", "42P07", "42601")
+    assert caught.value.sqlstate in ("22023", "22004", "42602", "42P07", "42601", "42883")
     assert shop.rows(f"SELECT * FROM {shop.schema}.kept") == []
 
 
@@ -691,13 +713,21 @@ def test_a_worker_takes_the_columns_of_those_that_it_may_become(shop: Shop, joe:
     shop.admin.execute("GRANT CREATE ON SCHEMA public TO joe")
     joe.execute("CREATE TABLE others (id int PRIMARY KEY, b text); INSERT INTO others VALUES (1, 'a')")
     joe.execute(f"SELECT {shop.schema}.keep('others', 'id', 'kind', 'Is {{b}} kind?')".encode())
+    assert shop.work() == 0
+    trouble = f"SELECT trouble FROM {shop.schema}.kept"
+    assert joe.execute(trouble.encode()).fetchone() == ('no worker that runs here may become "joe"',)
     shop.keep_kind()
-    with psycopg.connect(shop.keeper.dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
-        columns = due(conn, shop.schema)
-    assert [column.role for column in columns] == ["ana"]
-    forged = [replace(column, role="joe") for column in columns]
-    assert shop.keeper.step(shop.schema, forged[0]) is None
-    assert 'permission denied to set role "joe"' in shop.said[-1] or 'role "joe"' in shop.said[-1]
+    shop.admin.execute(
+        "GRANT joe TO keeper"
+    )  # who could do with ana's columns what joe alone may, and the other way round
+    try:
+        assert shop.work() == 0
+        assert joe.execute(trouble.encode()).fetchone() == (
+            'left: "keeper" may become "ana", too, which a job of "joe" could use',
+        )
+        assert shop.one(trouble) == 'left: "keeper" may become "joe", too, which a job of "ana" could use'
+    finally:
+        shop.admin.execute("REVOKE joe FROM keeper")
 
 
 @on_rented
@@ -848,9 +878,9 @@ def test_what_is_dumped_and_restored_goes_on(shop: Shop, cluster: Cluster, admin
     dump = subprocess.run([cluster.binaries / "pg_dump", shop.dsn], check=True, capture_output=True, text=True).stdout
     cluster.psql(dump, database=name, arguments=("-qAt", "-v", "ON_ERROR_STOP=1"))
     dsn = cluster.dsn_of(name)
-    with psycopg.connect(dsn, user="ana", autocommit=True) as conn:
-        restored = replace(shop, conn=conn, dsn=dsn)
-        restored.keeper = replace(shop.keeper, dsn=psycopg.conninfo.make_conninfo(dsn, user="keeper"))
+    with psycopg.connect(dsn, user="ana", autocommit=True) as conn, ExitStack() as stack:
+        keeper_ = stack.enter_context(keeping(dsn, shop.schema, shop.engine, shop.said))
+        restored = replace(shop, conn=conn, dsn=dsn, keeper=keeper_)
         assert restored.work() == 1
         restored.assert_all_right()
         conn.execute("UPDATE reviews SET review = 'later' WHERE id = 8")
@@ -878,7 +908,51 @@ def test_a_notice_goes_with_each_change_that_counts(shop: Shop) -> None:
         assert list(listening.notifies(timeout=0)) == []
 
 
-def test_a_transaction_that_changes_rows_can_be_prepared(engine: EngineDouble) -> None:
+@on_rented
+def test_a_column_that_has_nothing_to_do_is_looked_at_when_it_is_told_of(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LOOK_EVERY_S", 1e9)
+    shop.keep_kind()
+    shop.work()
+    shop.conn.execute("ALTER TABLE reviews DISABLE TRIGGER USER; UPDATE reviews SET review = 'unseen' WHERE id = 2")
+    shop.conn.execute(f"ALTER TABLE reviews ENABLE TRIGGER USER; INSERT INTO llm_keep_{shop.number}_changes VALUES (2)")
+    assert shop.work() == 0
+    shop.conn.execute("UPDATE reviews SET review = 'seen' WHERE id = 1")
+    until(shop.step)
+    shop.assert_all_right()
+
+
+def test_a_worker_keeps_columns_answered_with_no_one_looking(shop: Shop) -> None:
+    shop.keep_kind()
+    program = "from pg_bridge.cli import main; raise SystemExit(main())"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "PG_BRIDGE"))},
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(shop.conn.info.port),
+        "PGUSER": "keeper",
+        "PGDATABASE": shop.conn.info.dbname,
+        **({"PG_BRIDGE_ENDPOINT": shop.engine.url} if shop.schema == "llm_jobs" else {}),
+    }
+    words = [sys.executable, "-c", program, "worker"]
+    once = subprocess.run([*words, "--once"], env=environment, check=False, capture_output=True, text=True)
+    assert once.returncode == 0, once.stderr
+    shop.assert_all_right()
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        until(lambda: shop.state("trouble") == (None,))  # it is there
+        for i in range(3):
+            shop.conn.execute(f"UPDATE reviews SET review = 'round {i}' WHERE id < 10")
+            shop.conn.execute(f"DELETE FROM reviews WHERE id = {60 - i}")
+            until(lambda: shop.state("waiting") == (0,))
+            shop.assert_all_right()
+        worker.send_signal(signal.SIGTERM)
+        _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0, said
+
+
+def test_a_transaction_that_changes_rows_can_be_prepared(engine: EngineDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOOK_EVERY_S", 0.0)  # nothing tells of it
     with Cluster(settings={"max_prepared_transactions": "2"}) as cluster:
 
         def administer(statement: str) -> None:
