@@ -237,6 +237,10 @@ BEGIN
             USING ERRCODE = 'wrong_object_type', HINT = 'Its triggers do not see what is written into those by their own names. '
                 'Keep a column of each of them, or make it a partitioned table.';
     END IF;
+    SELECT k INTO wrong FROM unnest(key) AS k GROUP BY k HAVING count(*) > 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the key has column "%" twice', wrong USING ERRCODE = 'duplicate_column', HINT = 'Name it once.';
+    END IF;
     SELECT k INTO wrong FROM unnest(key) AS k WHERE NOT EXISTS (
         SELECT FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = k AND a.attnum > 0 AND NOT a.attisdropped);
     IF FOUND THEN
