@@ -357,6 +357,20 @@ def test_a_change_that_is_committed_late_is_not_lost(shop: Shop) -> None:
 
 
 @on_rented
+def test_a_change_that_is_committed_while_a_later_one_is_asked_about_is_not_lost(shop: Shop) -> None:
+    shop.keep_kind()
+    shop.work()
+    with psycopg.connect(shop.dsn, user="ana") as slow:
+        slow.execute("UPDATE reviews SET review = 'late' WHERE id = 1")
+        shop.conn.execute("UPDATE reviews SET review = 'soon' WHERE id = 2")
+        shop.engine.behaviour.answer = during(slow.commit)
+        assert shop.step()
+    assert shop.noted() == [1]
+    assert shop.work() == 1
+    shop.assert_all_right()
+
+
+@on_rented
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_who_writes_meets_no_error_of_ours(shop: Shop, level: str) -> None:
     shop.keep_kind()
