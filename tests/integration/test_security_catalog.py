@@ -27,6 +27,7 @@ OWN_PATH = {
     "_stage": "runs the caller's query",
     "_fetch": "runs the caller's query, which goes on with each row",
     "_foreign_import": "one call of Python; the names of its commands are read by the path of IMPORT FOREIGN SCHEMA",
+    "submit": "keeps the caller's path beside his query, whose names are meant as that has them",
     "_under_no_name": "to_json calls it for each row, and a path would take longer than all of it",
     "row": "PostgreSQL's own json_build_array, and looks nothing up",
     "_parts_in": "PostgreSQL's own json_in",
@@ -73,6 +74,8 @@ EXECUTED_BY_ALL = {
     "_source_columns": "as _source_table",
     "_source_size": "as _source_table",
     "_source_rows": "as _source_table",
+    "_submit": "llm.submit calls it; it makes a job of the caller's own",
+    "_state_of": "llm.cancel and llm.wait call it; policies show a role its own jobs",
     "_kept_by_row": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_check": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_comment": "llm.keep and its kin call it; it reads and makes as the caller",
@@ -91,12 +94,15 @@ EXECUTED_BY_ALL = {
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
 
-READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "kept", "_kept"}
+READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {
     "rowset": "row sets go in by INSERT, and belong to role and transaction",
     "_further_rows": "as rowset: llm.map stages rows there as the caller",
 }
-GUARDED = {"_kept": "its policies let a role write its own rows: tests/integration/test_kept.py"}
+GUARDED = {
+    "_job": "its policies let a role write its own rows: tests/integration/test_worker.py",
+    "_kept": "its policies let a role write its own rows: tests/integration/test_kept.py",
+}
 NOT_STRICT = {
     "_source_table": "checks its arguments, which Python leaves NULL",
     "_source_columns": "as _source_table",

@@ -36,7 +36,8 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
     script = extension_files(MORE)["pg_bridge--0.1.sql"]
     found = functions_with("top_p", script)
     calls = set(FUNCTIONS)
-    assert found.keys() == calls | {f"_{name}_batch" for name in calls - {"map"}} | {"_validate", "estimate", "keep"}
+    batches = {f"_{name}_batch" for name in calls - {"map"}}
+    assert found.keys() == calls | batches | {"_validate", "estimate", "submit", "keep"}
     assert len(found["estimate"]) == len(found["map"])
     assert found["estimate"][0] == found["map"][0]
     for name in calls:
