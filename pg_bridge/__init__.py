@@ -33,7 +33,8 @@ __all__ = [
     "plan",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+EXTENSION_VERSION = "0.2"
 
 _HOMES = {
     "Engine": "pg_bridge.engine",

@@ -288,6 +288,26 @@ class RunEnded(PgBridgeError):
         )
 
 
+class VersionMismatch(PgBridgeError):
+    """The extension in this database is of another version than the Python package.
+
+    Args:
+        extension: The extension's.
+        package: The package's, of which version the extension should be.
+    """
+
+    sqlstate = "55000"
+
+    def __init__(self, extension: str, package: str) -> None:
+        is_older = [int(part) for part in extension.split(".")] < [int(part) for part in package.split(".")]
+        super().__init__(
+            f"the extension in this database is version {extension}, and the server's Python package is of {package}",
+            hint="ALTER EXTENSION pg_bridge UPDATE; (or pg_bridge_multicorn), as a superuser."
+            if is_older
+            else f"Install the package of version {extension} where the server's Python finds it, and connect anew.",
+        )
+
+
 class BrokenInstallation(PgBridgeError):
     """The server's Python cannot import a module that pg_bridge needs."""
 

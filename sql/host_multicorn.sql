@@ -55,14 +55,15 @@ CREATE FOREIGN TABLE llm._desk (
 
 GRANT SELECT, INSERT ON llm.rowset TO PUBLIC;
 GRANT INSERT ON llm._further_rows TO PUBLIC;
-GRANT SELECT ON llm.result, llm._state, llm._desk TO PUBLIC;
+GRANT SELECT ON llm.result, llm._state TO PUBLIC;
+GRANT SELECT ON llm._desk TO PUBLIC;
 
 -- Puts the servers that `role` may use into this backend's Python, secrets included. It returns nothing and Python
 -- looks servers up by the role that is current, so calling it for another role gains nothing.
 CREATE FUNCTION llm._connect(role name) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO llm._connection (role, server, usable, options, owned, owner)
-    SELECT r.oid, NULL, NULL, NULL, NULL, NULL FROM pg_roles AS r WHERE r.rolname = role  -- forgets what the role had
+    SELECT r.oid, NULL, NULL, '@version@', NULL, NULL FROM pg_roles AS r WHERE r.rolname = role  -- forgets what the role had
     UNION ALL
     SELECT r.oid, s.server, s.usable, s.options, s.owned, s.owner
     FROM llm._servers(role) AS s JOIN pg_roles AS r ON r.rolname = role

@@ -8,7 +8,7 @@ COMMENT ON FOREIGN DATA WRAPPER pg_bridge IS 'servers of LLM engines that speak 
 CREATE FUNCTION llm._connect(role name) RETURNS void
 LANGUAGE plpython3u VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions
-functions.connect(plpy, role)
+functions.connect(plpy, role, '@version@')
 $$;
 
 -- It runs the caller's query, so it keeps the caller's path.

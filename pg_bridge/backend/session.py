@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from pg_bridge import EXTENSION_VERSION
 from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.failures import Failures
 from pg_bridge.asking.memory import Memory
@@ -21,7 +22,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.servers import open_server
 from pg_bridge.backend.transaction import call_at_end_of_transaction, end_with_transaction, until_its_end
-from pg_bridge.errors import OptionError, ServerDenied, UnknownServer
+from pg_bridge.errors import OptionError, ServerDenied, UnknownServer, VersionMismatch
 from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.options import Call, Server
@@ -69,9 +70,11 @@ class Session:
     Attributes:
         module: Whether the native module is there: None before anybody looked, else `preloaded`, `loaded`, `missing`,
             or `said` once the user has been told.
+        extension: The version of the extension's SQL, as it said when it last told of servers.
     """
 
     module: str | None = None
+    extension: str = EXTENSION_VERSION
     _servers: dict[Hashable, dict[str, ServerOf]] = field(default_factory=dict, repr=False)
     _statements: dict[tuple[int, int], _Known] = field(default_factory=dict, repr=False)  # by role and number
     _calls: dict[tuple[int, int, int], Calls] = field(default_factory=dict, repr=False)  # by role, number and node
@@ -79,8 +82,14 @@ class Session:
     _failures: dict[int, Failures] = field(default_factory=dict, repr=False)  # by role
     _spendings: dict[tuple[int, str], tuple[int, Spending]] = field(default_factory=dict)  # by role and server
 
-    def forget(self, role: Hashable) -> None:
-        """Forget the servers of a role, before they are listed anew; all go with the transaction."""
+    def forget(self, role: Hashable, extension: str) -> None:
+        """Forget the servers of a role, before they are listed anew; all go with the transaction.
+
+        Args:
+            role: As for `connect`.
+            extension: The version of the extension's SQL.
+        """
+        self.extension = extension
         if not self._servers:
             call_at_end_of_transaction(self._servers.clear)
         self._servers[role] = {}
@@ -107,7 +116,10 @@ class Session:
             ServerDenied: The role has no USAGE on it.
             OptionError: Its options do not parse.
             NotPermitted: Its owner had no right to one of them.
+            VersionMismatch: The extension in this database is of another version.
         """
+        if self.extension != EXTENSION_VERSION:
+            raise VersionMismatch(self.extension, EXTENSION_VERSION)
         servers = self._servers.get(role, {})
         if name not in servers:
             known = ", ".join(sorted(servers)) or "none"

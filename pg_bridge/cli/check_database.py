@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pg_bridge import __version__
+from pg_bridge import EXTENSION_VERSION, __version__
 from pg_bridge.cli.checks import Check
 from pg_bridge.errors import OptionError
 from pg_bridge.options import Server, beyond_rights
@@ -84,8 +84,13 @@ class Database:
         names = list(HOST_OF)
         query = "SELECT extname, extversion FROM pg_extension WHERE extname = ANY (%s)"
         installed = connection.execute(query, [names]).fetchone()
-        if installed is not None:
+        if installed is not None and installed[1] == EXTENSION_VERSION:
             yield Check("ok", f"extension {installed[0]} {installed[1]} is installed")
+            return
+        if installed is not None:
+            says = f"extension {installed[0]} is version {installed[1]}, and this command of {EXTENSION_VERSION}"
+            mend = f"run pg-bridge install on the server's machine, then ALTER EXTENSION {installed[0]} UPDATE;"
+            yield Check("FAIL", says, mend)
             return
         query = "SELECT name FROM pg_available_extensions WHERE name = ANY (%s)"
         available = {row[0] for row in connection.execute(query, [[*names, *HOST_OF.values()]])}

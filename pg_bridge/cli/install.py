@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from pg_bridge.cli import native, option_sql
+from pg_bridge import EXTENSION_VERSION
+from pg_bridge.cli import native, option_sql, upgrade_sql
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
-VERSION = "0.1"
 OLDEST = 15  # PostgreSQL that it was ever tried on
 JOBS = ("jobs.sql", "kept.sql")
 """What a server without the extension has, too, in a schema of its own."""
@@ -27,6 +27,12 @@ PARTS: Mapping[str, Sequence[str]] = {
     "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql", *BESIDE),
     "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", *BESIDE),
 }
+
+UPGRADES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "pg_bridge": {"0.1": ("upgrade_0_1_plpython.sql", "upgrade_0_1_plpython_after.sql")},
+    "pg_bridge_multicorn": {"0.1": ("upgrade_0_1_multicorn.sql",)},
+}
+"""By extension and old version: what that one needs besides, before and after the new functions are made."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -135,17 +141,24 @@ def extension_files(options: Sequence[Option] = OPTIONS) -> dict[str, str]:
     result: dict[str, str] = {}
     for extension, parts in PARTS.items():
         (other,) = PARTS.keys() - {extension}
-        script = "\n".join((source / part).read_text() for part in parts)
-        for mark, text in (
-            ("@extension@", extension),
-            ("@other_extension@", other),
-            ("@schema@", "llm"),
-            ("@wrapper@", MULTICORN_WRAPPER),
-            ("@options@", option_sql.validator_rows(options)),
-        ):
-            script = script.replace(mark, text)
+        new = "\n".join((source / part).read_text() for part in parts)
+        scripts = {f"{extension}--{EXTENSION_VERSION}.sql": new}
+        for old, by_hand in UPGRADES[extension].items():
+            read = [(source / part).read_text() for part in by_hand]
+            scripts[f"{extension}--{old}--{EXTENSION_VERSION}.sql"] = upgrade_sql.join(old, read, new)
         result[f"{extension}.control"] = (source / f"{extension}.control").read_text()
-        result[f"{extension}--{VERSION}.sql"] = option_sql.fill(script, options)
+        for name, script in scripts.items():
+            text = script
+            for mark, meaning in (
+                ("@extension@", extension),
+                ("@other_extension@", other),
+                ("@version@", EXTENSION_VERSION),
+                ("@schema@", "llm"),
+                ("@wrapper@", MULTICORN_WRAPPER),
+                ("@options@", option_sql.validator_rows(options)),
+            ):
+                text = text.replace(mark, meaning)
+            result[name] = option_sql.fill(text, options)
     return result
 
 

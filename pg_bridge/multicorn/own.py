@@ -141,11 +141,11 @@ class ConnectionRelation(OwnRelation):
     """`llm._connection`: the extension's owner puts a role's servers in by INSERT; nobody can read them back."""
 
     def bulk_insert(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Note servers; a row without a server forgets what the role had."""
+        """Note servers; a row without a server tells the extension's version, and forgets what the role had."""
         for row in rows:
             role = int(row["role"])
             if row["server"] is None:
-                SESSION.forget(role)
+                SESSION.forget(role, row["options"])
             else:
                 usable, owned = (row[name] in (True, "t") for name in ("usable", "owned"))
                 SESSION.connect(role, row["server"], ServerOf(row["options"], usable, owned, int(row["owner"])))

@@ -31,10 +31,16 @@ CompleteRow = tuple[str | None, str | None, Fault | None]
 _SERVERS = "SELECT server, usable, options::text, owned, owner FROM llm._servers($1)"
 
 
-def connect(plpy: Any, role: str) -> None:
-    """Put the servers that a role may use into the session; the body of `llm._connect`."""
+def connect(plpy: Any, role: str, extension: str) -> None:
+    """Put the servers that a role may use into the session; the body of `llm._connect`.
+
+    Args:
+        plpy: PL/Python's module.
+        role: The role.
+        extension: The version of the extension's SQL.
+    """
     _load_module(plpy)
-    SESSION.forget(role)
+    SESSION.forget(role, extension)
     for row in run_prepared(plpy, _SERVERS, ["pg_catalog.name"], [role]):
         server = ServerOf(row["options"], row["usable"], row["owned"], int(row["owner"]))
         SESSION.connect(role, row["server"], server)

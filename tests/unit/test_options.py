@@ -33,7 +33,7 @@ def functions_with(name: str, script: str) -> dict[str, list[str]]:
 
 
 def test_one_more_line_is_one_more_option_everywhere() -> None:
-    script = extension_files(MORE)["pg_bridge--0.1.sql"]
+    script = extension_files(MORE)["pg_bridge--0.2.sql"]
     found = functions_with("top_p", script)
     calls = set(FUNCTIONS)
     batches = {f"_{name}_batch" for name in calls - {"map"}}
