@@ -17,7 +17,7 @@ FOREIGN = Path(__file__).parents[2] / "sql/foreign.sql"
 def test_one_more_option_is_taken_by_every_function(database: Database, connect: Connect) -> None:
     extension = EXTENSIONS[database.host]
     # Without what only an extension can do, and psql's line.
-    script = extension_files(MORE)[f"{extension}--0.1.sql"].removesuffix(FOREIGN.read_text())
+    script = extension_files(MORE)[f"{extension}--0.2.sql"].removesuffix(FOREIGN.read_text())
     with connect() as db:
         db.execute(f"DROP EXTENSION {extension} CASCADE".encode())
         db.execute("\n".join(line for line in script.splitlines() if not line.startswith("\\echo")).encode())
