@@ -7,17 +7,21 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pg_bridge import EXTENSION_VERSION
 from pg_bridge.cli.install import extension_files
 from tests.conftest import EXTENSIONS, Connect, Database, create_server
 from tests.more_options import MORE
 
-FOREIGN = Path(__file__).parents[2] / "sql/foreign.sql"
+SQL = Path(__file__).parents[2] / "sql"
+OF_EXTENSIONS = ("foreign.sql", "kept_extension.sql")
 
 
 def test_one_more_option_is_taken_by_every_function(database: Database, connect: Connect) -> None:
     extension = EXTENSIONS[database.host]
     # Without what only an extension can do, and psql's line.
-    script = extension_files(MORE)[f"{extension}--0.2.sql"].removesuffix(FOREIGN.read_text())
+    script = extension_files(MORE)[f"{extension}--{EXTENSION_VERSION}.sql"]
+    for part in OF_EXTENSIONS:
+        script = script.replace((SQL / part).read_text().replace("@schema@", "llm"), "")
     with connect() as db:
         db.execute(f"DROP EXTENSION {extension} CASCADE".encode())
         db.execute("\n".join(line for line in script.splitlines() if not line.startswith("\\echo")).encode())
