@@ -23,6 +23,7 @@ _DEFAULTS: Mapping[str, object] = {"on_error": "null", "window_rows": WINDOW_ROW
 _IN_SQL = re.compile(r"(: (TLS|proxies))?(; only a superuser may set (true|it))?$|, in SQL of the database server")
 _WAY = {"ca_file", "cert_file", "key_file", "no_verify", "proxy"}
 PROXY_USER_VARIABLE, PROXY_PASSWORD_VARIABLE = "PG_BRIDGE_PROXY_USER", "PG_BRIDGE_PROXY_PASSWORD"
+HEADERS_VARIABLE = "PG_BRIDGE_SECRET_HEADERS"
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
@@ -50,7 +51,11 @@ def way_options() -> list[Option]:
 
 def way_secrets() -> dict[str, str]:
     """What the environment says of who asks, as options of a user mapping."""
-    variables = {"proxy_user": PROXY_USER_VARIABLE, "proxy_password": PROXY_PASSWORD_VARIABLE}
+    variables = {
+        "proxy_user": PROXY_USER_VARIABLE,
+        "proxy_password": PROXY_PASSWORD_VARIABLE,
+        "secret_headers": HEADERS_VARIABLE,
+    }
     return {name: value for name, variable in variables.items() if (value := os.environ.get(variable))}
 
 
@@ -106,7 +111,7 @@ def _read(option: Option, text: str) -> object:
 
 def _help(option: Option) -> str:
     meaning = _LINK.sub(r"\1", option.meaning).replace("`", "").removesuffix(": budgets")
-    meaning = _IN_SQL.sub("", meaning)
+    meaning = _IN_SQL.sub("", meaning).replace("user mappings, for everybody may read the rest", HEADERS_VARIABLE)
     default = _DEFAULTS.get(option.name, option.default_in("map"))
     if default in (None, ()) or default is False or option.is_built_in or not isinstance(default, str | int | float):
         return meaning

@@ -174,16 +174,15 @@ def fill_headers(server: str, headers: Headers, secret: Headers) -> dict[str, st
     left = [name for name, value in headers if value is None]
     for name in _not_in(secret, left):
         raise OptionError(
-            f'the user mapping has a header "{name}", which server "{server}" does not ask for',
-            hint=f"Its owner says which headers there are: ALTER SERVER {server} OPTIONS (headers "
-            f"""'{{"{name}": null}}').""",
+            f'secret_headers has "{name}", which server "{server}" does not ask for',
+            hint=f"""Who owns the server says which headers there are: its option headers, '{{"{name}": null}}'.""",
         )
     for name in left:
         if name.lower() not in values:
             raise OptionError(
-                f'server "{server}" asks for the header "{name}", and your user mapping has none',
-                hint=f"ALTER USER MAPPING FOR CURRENT_USER SERVER {server} OPTIONS (secret_headers "
-                f"""'{{"{name}": "…"}}').""",
+                f'server "{server}" asks for the header "{name}", and nobody has said its value',
+                hint=f"""Say it in secret_headers of your user mapping, '{{"{name}": "…"}}'; """
+                "beside the database in PG_BRIDGE_SECRET_HEADERS.",
             )
     filled = {name: values[name.lower()] if value is None else value for name, value in headers}
     return {name: value for name, value in filled.items() if value is not None}

@@ -92,3 +92,20 @@ def test_map_rows_takes_a_server_as_it_is(authority: Authority, own: Certificate
     with EngineDouble(tls=own.served()) as engine:
         server = Server.from_options("vllm", {"endpoint": engine.url, "ca_file": str(authority.certificate)})
         assert len(list(map_rows([{"a": 1}, {"a": 2}], "What is {a}?", server=server))) == 2
+
+
+def test_secret_headers_come_from_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a\nx\n")
+    with EngineDouble() as engine:
+        job = ["map", "--from", str(rows), "--prompt", "Is {a} kind?", "--into", str(tmp_path / "answered.csv")]
+        job += ["--endpoint", engine.url, "--headers", '{"X-Key": null, "X-Team": "films"}']
+        assert main(job) == 2
+        assert "PG_BRIDGE_SECRET_HEADERS" in capsys.readouterr().err
+        monkeypatch.setenv("PG_BRIDGE_SECRET_HEADERS", '{"X-Key": "s3cret"}')
+        assert main(job) == 0
+        assert all(sent["x-key"] == "s3cret" and sent["x-team"] == "films" for sent in engine.received.headers)
+        assert engine.received.headers
+    assert "s3cret" not in "".join(capsys.readouterr())

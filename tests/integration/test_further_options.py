@@ -297,7 +297,9 @@ def test_names_come_from_the_owner_alone(conn: Conn, engine: EngineDouble) -> No
             with pytest.raises(psycopg.errors.FdwInvalidOptionName):
                 conn.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS ({wrong} 'x')".encode())
         conn.execute("""CREATE USER MAPPING FOR CURRENT_USER SERVER vllm OPTIONS (secret_headers '{"X-Admin": "1"}')""")
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match='a header "X-Admin", which server "vllm"'):
+        with pytest.raises(
+            psycopg.errors.InvalidParameterValue, match='secret_headers has "X-Admin", which server "vllm"'
+        ):
             conn.execute("SELECT llm.complete('a')")
         assert not engine.received.requests
         conn.execute("RESET ROLE")
@@ -307,7 +309,7 @@ def test_names_come_from_the_owner_alone(conn: Conn, engine: EngineDouble) -> No
 
 def test_who_lacks_a_header_is_told(conn: Conn, engine: EngineDouble) -> None:
     alter(conn, headers='{"X-Key": null}')
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="your user mapping has none") as caught:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="nobody has said its value") as caught:
         conn.execute("SELECT llm.complete('a')")
     assert "secret_headers" in (caught.value.diag.message_hint or "")
     assert not engine.received.requests
