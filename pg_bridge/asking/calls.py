@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pg_bridge.asking.inquiry import Ask, NotAsked
 from pg_bridge.asking.memory import Memory
+from pg_bridge.asking.pairs import arrange, call_about, read_numbers
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
 from pg_bridge.asking.together import Failed, Round, forget
 from pg_bridge.asking.windows import Lookout
 from pg_bridge.errors import CallError, OptionError
-from pg_bridge.options import Call
+from pg_bridge.options import YES_OR_NO, Call
 from pg_bridge.rows.cutting import as_row
 from pg_bridge.rows.table import Table
+
+T = TypeVar("T")
 
 ANSWER_CHARS = 1 << 23  # handed over at one time; PostgreSQL must hold them in one array
 _CHARS_BESIDES = 16  # what an answer takes in it besides its text
@@ -88,6 +92,8 @@ class Calls:
             self._ahead.work()
         call, alike = next(iter(self._alike.items()), (Call(), _Alike()))
         read = len(alike.rows)
+        if call.asks_lists:  # which lists there are is known when all have come
+            return
         if read > call.window_rows or not call.dedup or not (latest := self._lookout.latest(read)):
             return
         if self._ahead is None:
@@ -138,32 +144,73 @@ class Calls:
             for start in range(0, len(alike.rows), call.window_rows):
                 part = slice(start, start + call.window_rows)
                 asking, self._ahead = self._ahead or self._begin(call), None
-                found = self._answer(alike.prompts[part], alike.rows[part], call, asking)
-                for place, answer in zip(alike.places[part], found, strict=True):
-                    answers[place] = answer
+                answer = self._answer_listed if call.asks_lists else self._answer
+                found = answer(alike.prompts[part], alike.rows[part], call, asking)
+                for place, text in zip(alike.places[part], found, strict=True):
+                    answers[place] = text
+        return answers
+
+    def _answer_listed(
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
+    ) -> list[str | None]:
+        """Answer conditions over pairs by lists where there are some; what a list does not answer pair by pair."""
+        listed, alone = arrange(prompts, rows, asking.work)
+        answers: list[str | None] = [None] * len(rows)
+        calls = {size: call_about(call, size) for size in {len(each.places) for each in listed}}
+        about = {each.prompt: Ask(each.prompt, calls[len(each.places)]) for each in listed}
+        asks = [about[each.prompt] for each in listed]
+        found = self._ask_each(asks, [each.row for each in listed], asking, len(rows) - len(alone)) if listed else []
+        for each, text in zip(listed, found, strict=True):
+            size = len(each.places)
+            chosen = read_numbers(text, size)
+            if chosen is None:
+                alone += [place for places in each.places for place in places]
+                continue
+            for number, places in enumerate(each.places):
+                for place in places:
+                    answers[place] = YES_OR_NO[number not in chosen]
+        if alone:
+            asking = self._begin(call) if listed else asking
+            found = self._answer([prompts[place] for place in alone], [rows[place] for place in alone], call, asking)
+            for place, text in zip(alone, found, strict=True):
+                answers[place] = text
         return answers
 
     def _answer(
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
-        places_of = _places_of(prompts)
+        of_prompt = {prompt: Ask(prompt, call) for prompt in dict.fromkeys(prompts)}
+        return self._ask_each([of_prompt[prompt] for prompt in prompts], rows, asking, len(rows))
+
+    def _ask_each(
+        self, asks: Sequence[Ask], rows: Sequence[str | None], asking: Round, counted: int
+    ) -> list[str | None]:
+        """Ask about each row what it is asked.
+
+        Args:
+            asks: (n,) questions; equal ones are one object.
+            rows: (n,) rows.
+            asking: What asks; ended by it.
+            counted: How many calls this counts for.
+        """
+        places_of = _places_of(list(map(id, asks)))  # hashing a call's options for every row would cost more
         places: list[list[int]] = []  # of each group
 
         def make_groups() -> Iterator[Group]:
-            for prompt, of_prompt in places_of.items():
-                inquiry = self._memory.inquiry(Ask(prompt, call))
+            for of_prompt in places_of.values():
+                inquiry = self._memory.inquiry(asks[of_prompt[0]])
                 for members, table in _cut(inquiry.question, [rows[i] for i in of_prompt], asking.work):
                     places.append([of_prompt[i] for i in members])
                     yield asking.group([inquiry], table)
 
         answers: list[str | None] = [None] * len(rows)
         try:
-            groups = asking.ask(len(rows), make_groups)
+            groups = asking.ask(counted, make_groups)
         except Failed as failed:
             raise CallError(failed.reason) from None
         for group, of_group in zip(groups, places, strict=True):
             for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
-                if error is not None and call.on_error == "fail" and not isinstance(error, NotAsked):
+                if error is not None and asks[place].call.on_error == "fail" and not isinstance(error, NotAsked):
                     raise CallError(error)
                 answers[place] = text
         forget(groups)
@@ -179,10 +226,10 @@ class Calls:
         return asking.group([inquiry], table)
 
 
-def _places_of(prompts: Sequence[str | None]) -> dict[str | None, list[int]]:
-    places_of: dict[str | None, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        places_of.setdefault(prompt, []).append(place)
+def _places_of(values: Sequence[T]) -> dict[T, list[int]]:
+    places_of: dict[T, list[int]] = {}
+    for place, value in enumerate(values):
+        places_of.setdefault(value, []).append(place)
     return places_of
 
 

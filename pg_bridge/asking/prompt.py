@@ -86,6 +86,15 @@ def parse_question(prompt: str | None) -> Question:
     return Question(text, tuple(named), any(match[0] == "{}" for match in _BRACES.finditer(prompt)))
 
 
+def rename_columns(prompt: str, columns: Sequence[str]) -> str:
+    """A prompt in which some columns are no columns any more, but words.
+
+    >>> rename_columns("Does {review} concern {name}, {{or not}}?", ["name"])
+    'Does {review} concern name, {{or not}}?'
+    """
+    return _BRACES.sub(lambda match: match[1] if match[1] in columns else match[0], prompt)
+
+
 def resolve_columns(question: Question, columns: Sequence[str | None]) -> tuple[str, ...]:
     """Pick the columns to send.
 

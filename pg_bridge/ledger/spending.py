@@ -7,6 +7,7 @@ All runs of a statement share one `Spending`, however many there are.
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import astuple, dataclass, field
 
 from pg_bridge.ledger.usage import Figures
@@ -65,14 +66,14 @@ class Spending:
 
     Attributes:
         total: All of it.
-        calls: By what was called with which options: calls that have all options in common are one.
+        calls: By the `purse` of what was called: calls that have all options in common are one.
         tokens_per_char: The least that prompts were seen to take; None before the first answer.
         tokens_per_answer: Likewise.
         others: What the role has taken today besides.
     """
 
     total: Spent = field(default_factory=Spent)
-    calls: dict[Call, Spent] = field(default_factory=dict)
+    calls: dict[Hashable, Spent] = field(default_factory=dict)
     tokens_per_char: float | None = None
     tokens_per_answer: float | None = None
     others: Figures = field(default_factory=Figures)
@@ -82,9 +83,7 @@ class Spending:
 
     def of(self, call: Call) -> Spent:
         """What a call has taken."""
-        if call not in self.calls:
-            self.calls[call] = Spent()
-        return self.calls[call]
+        return self.calls.setdefault(call.purse, Spent())
 
     def wants_others(self) -> bool:
         """Whether it is time to read what others have taken."""

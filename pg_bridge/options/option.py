@@ -25,6 +25,7 @@ TABLE: frozenset[Where] = frozenset({"table"})
 COLUMN: frozenset[Where] = frozenset({"column"})
 EVERY_CALL: frozenset[Where] = frozenset({"map", "complete", "is_true", "classify", "score", "extract"})
 NOWHERE: frozenset[Where] = frozenset()
+CONDITIONS: frozenset[Where] = frozenset({"is_true"})
 FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})
 """Those whose answers have no form yet."""
 

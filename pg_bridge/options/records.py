@@ -7,7 +7,7 @@ value, the places where it may stand, and its meaning: what the reference page s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from pg_bridge.options import values
 from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     COLUMN,
+    CONDITIONS,
     EVERY_CALL,
     FREE_CALLS,
     MAPPING,
@@ -44,6 +45,7 @@ from pg_bridge.options.values import (
     Kind,
     OnBudget,
     OnError,
+    Pairs,
     Place,
     Reasoning,
     Reorder,
@@ -528,6 +530,13 @@ class Call:
         EVERY_CALL | COLUMN,
         "a JSON object: [further keys](engines.md#whatever-else-an-engine-takes) of each request, `seed` for one",
     )
+    pairs: Pairs = option(
+        "each",
+        values.PAIRS,
+        CONDITIONS,
+        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, or `listed`: a "
+        "row of one side about a list of the other's, [joins](joins.md)",
+    )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
@@ -576,6 +585,25 @@ class Call:
             "max_reasoning_tokens": most,
         }
         return {name: value for name, value in further.items() if value}
+
+    @property
+    def asks_lists(self) -> bool:
+        """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
+        return self.pairs == "listed" and self.dedup
+
+    @property
+    def purse(self) -> Hashable:
+        """What is equal for calls that share their limits: those about lists and about pairs of one condition do."""
+        if self.pairs == "each":
+            return self
+        limits = (
+            self.max_requests,
+            self.max_prompt_tokens,
+            self.max_completion_tokens,
+            self.max_seconds,
+            self.max_cost,
+        )
+        return (self.server, self.pairs, self.on_budget, *limits)
 
     @property
     def pattern(self) -> str:

@@ -111,6 +111,32 @@ def columns_of(row: str) -> Columns:
     return _names(_parts(row))
 
 
+def sides_of(row: str) -> list[str] | None:
+    """The texts that stand side by side in one row, as SQL's `llm.row` was given them; None where it is a plain row.
+
+    Raises:
+        ValueError: It is not the text of a JSON object.
+
+    >>> sides_of('{"":[{"a":1}, {"b":2}]}'), sides_of('{"a":1}')
+    (['{"a":1}', '{"b":2}'], None)
+    """
+    if not row.startswith('{"":'):
+        return None
+    named = _split(row)
+    return list(_elements(named[0][1])) if len(named) == 1 and named[0][1].startswith("[") else None
+
+
+def cells_of(row: str) -> _Named | None:
+    """The names and cells of a row; None where one of the rows that stand side by side in it is NULL.
+
+    Raises:
+        ValueError: It is not the text of a JSON object.
+        OptionError: As for `cut`.
+    """
+    parts = _parts(row)
+    return None if None in parts else [cell for part in parts for cell in part or ()]
+
+
 def _names(parts: Sequence[_Named | None]) -> Columns:
     return tuple([name for part in parts for name, _ in ([(UNKNOWN, NULL)] if part is None else part)])
 

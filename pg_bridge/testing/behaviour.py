@@ -154,7 +154,7 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
         return free if free in demanded["choice"] else choose(prompt, demanded["choice"])
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
         return str(digest(prompt) % 5 + 1)
-    if "json" in demanded and not free.startswith("{"):
+    if "json" in demanded and not free.startswith(("{", "[")):
         return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
     return free
 

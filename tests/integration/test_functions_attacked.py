@@ -119,6 +119,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "json[]": arrays("json", ELEMENTS["json"]),
     "refcursor": ("NULL::refcursor", "''::refcursor", "'none'::refcursor", "'pg_bridge_1'::refcursor"),
     "regprocedure": ("NULL::regprocedure", "0::regprocedure", "1::oid::regprocedure", "'now()'::regprocedure"),
+    "regclass": ("NULL::regclass", "0::regclass", "'pg_class'::regclass", "'hidden'::regclass", "4294967295::regclass"),
     "oid": ("NULL::oid", "0::oid", "1259::oid", "4294967295::oid"),
     "anyelement": ("NULL::int", "1", "'x'::text", "ROW(1, NULL)", "'{\"a\": 1}'::jsonb", "t", "'{1,2}'::int[]",
                    f"ROW({LARGE})", "'[1]'::json", "NULL::record", "'infinity'::timestamptz", "'\\x00'::bytea",

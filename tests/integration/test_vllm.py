@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -13,7 +14,7 @@ import pytest
 
 from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
-from tests.conftest import EXTENSIONS, create_server
+from tests.conftest import EXTENSIONS, Database, create_server
 from tests.integration.test_map import ask
 
 MULTICORN_IS_SLOW = True
@@ -160,3 +161,25 @@ def test_one_call_tells_its_cached_tokens(conn: Conn) -> None:
         "SELECT requests, prompt_tokens > cached_tokens, cached_tokens > 64 FROM llm.last_run()"
     ).fetchone()
     assert run == (1, True, True)
+
+
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+def test_the_joins_of_the_page(conn: Conn, batching: Database) -> None:
+    conn.execute(
+        """
+        CREATE TABLE reviews (id int, film text, review text, lang text);
+        INSERT INTO reviews SELECT i, 'film ' || i % 2, 'Number ' || i || ' was warm and well made.', 'en'
+        FROM generate_series(1, 6) AS i;
+        CREATE TABLE products (id int, name text, lang text);
+        INSERT INTO products VALUES (1, 'the red lamp', 'en'), (2, 'Number 3', 'en'), (3, 'a chair', 'en');
+        """
+    )
+    page = (Path(__file__).parents[2] / "docs/joins.md").read_text()
+    compared, listed, sampled = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert all(a < b for a, b in conn.execute(compared.encode()).fetchall())
+    names = {"the red lamp", "Number 3", "a chair"}
+    assert {name for _, name in conn.execute(listed.encode()).fetchall()} <= names
+    asked = conn.execute("SELECT unique_prompts, rows FROM llm.last_run()").fetchone()
+    assert asked is not None
+    assert asked[0] in (6, *range(9, 25, 3))  # a list that the model did not answer in form is asked pair by pair
+    assert conn.execute(sampled.encode()).fetchone()

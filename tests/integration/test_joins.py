@@ -1,0 +1,128 @@
+"""Conditions over two rows, asked about in lists: the join is the same, and the engine is asked a fraction as often."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_bridge.testing.behaviour import choose
+from pg_bridge.testing.double import EngineDouble
+from tests.conftest import Database, create_server
+
+KEEP_DATABASE = True
+
+Conn = psycopg.Connection[Any]
+
+JOIN = (
+    "SELECT r.id, p.id FROM reviews AS r JOIN products AS p "
+    "ON llm.is_true('Does {review} concern {name}?', llm.row(r, p), pairs => '%s'%s) ORDER BY 1, 2"
+)
+TRUTH = "SELECT r.id, p.id FROM reviews AS r JOIN products AS p ON strpos(r.review, p.name) > 0 ORDER BY 1, 2"
+CANDIDATE = re.compile(r"^([0-9]+)\. (\{.*\})$", re.M)
+
+
+@pytest.fixture
+def host() -> str:
+    """What is batched is of the PL/Python host."""
+    return "plpython"
+
+
+@pytest.fixture
+def shop(batching: Database, db: Conn, engine: EngineDouble) -> Conn:
+    db.execute(
+        """
+        CREATE TABLE reviews (id int, review text);
+        INSERT INTO reviews SELECT i, 'A review of thing ' || i % 7 || CASE WHEN i % 2 = 0 THEN '' ELSE ', {braces}' END
+        FROM generate_series(1, 30) AS i;
+        INSERT INTO reviews VALUES (31, NULL), (32, 'A review of thing 3');
+        CREATE TABLE products (id int, review int, name text);
+        INSERT INTO products SELECT i, 0, 'thing ' || i FROM generate_series(0, 9) AS i;
+        INSERT INTO products VALUES (10, 0, NULL), (11, 0, '"th{ing"'), (12, 0, 'thing 3');
+        ALTER TABLE products RENAME review TO seen;
+        """
+    )
+    create_server(db, engine.url)
+    engine.behaviour.answer = answer
+    return db
+
+
+def concerns(row: dict[str, Any]) -> bool:
+    return bool(row["review"] and row["name"] and row["name"] in row["review"])
+
+
+def answer(prompt: str) -> str:
+    """What is asked of one pair, or of a list, as a model would that makes no mistake."""
+    question, _, row = prompt.rpartition("\n")
+    if not row.startswith("{"):
+        return "free"
+    candidates = [json.loads(found) for _, found in CANDIDATE.findall(question)]
+    if not candidates:
+        return "yes" if concerns(json.loads(row)) else "no"
+    return json.dumps([n for n, each in enumerate(candidates, 1) if concerns(json.loads(row) | each)])
+
+
+def test_the_join_is_the_same_and_few_questions(shop: Conn, engine: EngineDouble) -> None:
+    one_by_one = shop.execute((JOIN % ("each", "")).encode()).fetchall()
+    assert one_by_one == shop.execute(TRUTH.encode()).fetchall()
+    reviews, names = 15, 12  # different ones
+    assert len(engine.received.prompts) == reviews * names
+    engine.reset()
+    engine.behaviour.answer = answer
+    assert shop.execute((JOIN % ("listed", "")).encode()).fetchall() == one_by_one
+    assert len(engine.received.prompts) == reviews
+    heads = {prompt.rsplit("\n", 1)[0] for prompt in engine.received.prompts}
+    assert len(heads) == 1  # the list is in front, once
+
+
+def test_explain_analyze_says_how_many_were_asked(shop: Conn) -> None:
+    plan = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {JOIN % ('listed', '')}"
+    shown = "\n".join(row[0] for row in shop.execute(plan.encode()))
+    assert "Rows Asked: 416\n" in shown
+    assert "Unique Prompts: 15\n" in shown
+
+
+def test_what_a_list_does_not_answer_is_asked_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
+    def unsure(prompt: str) -> str:
+        return "[99]" if CANDIDATE.search(prompt) and "thing 4" in prompt.rsplit("\n", 1)[1] else answer(prompt)
+
+    engine.behaviour.answer = unsure
+    assert shop.execute((JOIN % ("listed", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
+    assert len(engine.received.prompts) == 15 + 2 * 12
+
+
+def test_an_engine_that_refuses_lists_is_asked_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.refuse_marked = {"Answer for each candidate": "this is too long"}
+    assert shop.execute((JOIN % ("listed", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
+
+
+def test_pairs_that_are_to_be_asked_each_are(shop: Conn, engine: EngineDouble) -> None:
+    found = shop.execute((JOIN % ("listed", ", dedup => false")).encode()).fetchall()
+    assert found == shop.execute(TRUTH.encode()).fetchall()
+    assert len(engine.received.prompts) == 416
+
+
+def test_few_pairs_of_many_are_no_list(shop: Conn, engine: EngineDouble) -> None:
+    """Other conditions go first: what is left is asked about, and no more."""
+    query = (
+        "SELECT count(*) FROM reviews AS r JOIN products AS p ON r.id = p.id "
+        "AND llm.is_true('Does {review} concern {name}?', llm.row(r, p), pairs => 'listed')"
+    )
+    assert shop.execute(query.encode()).fetchone() is not None
+    assert all(not CANDIDATE.search(prompt) for prompt in engine.received.prompts)
+    assert len(engine.received.prompts) == 12
+
+
+def test_a_limit_holds_for_lists_and_pairs_together(shop: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = lambda prompt: "[99]" if CANDIDATE.search(prompt) else choose(prompt, ["yes", "no"])
+    with pytest.raises(psycopg.Error, match="max_requests = 20"):
+        shop.execute((JOIN % ("listed", ", max_requests => 20")).encode())
+    assert len(engine.received.prompts) <= 20
+
+
+def test_an_unknown_way_is_refused(shop: Conn) -> None:
+    with pytest.raises(psycopg.Error, match='invalid value for option "pairs"'):
+        shop.execute((JOIN % ("blocks", "")).encode())
