@@ -1,6 +1,6 @@
 """ALTER EXTENSION … UPDATE: from what 0.1 was to this version, with everything that was made of it.
 
-The install scripts of 0.1 stand beside this file, as `pg-bridge install` wrote them on 2026-11-25. They are put into
+The install scripts of 0.1 stand in version_0_1, as `pg-bridge install` wrote them on 2026-11-25. They are put into
 the server's folder for as long as a test needs them, where this user may write there.
 """
 
@@ -23,7 +23,8 @@ from tests.integration.batch_functions import make_functions
 
 Conn = psycopg.Connection[Any]
 
-MEMBERS = (Path(__file__).parent / "members.sql").read_bytes()
+OLD = Path(__file__).parent / "version_0_1"
+MEMBERS = (OLD / "members.sql").read_bytes()
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def old_scripts(cluster: Cluster) -> Iterator[None]:
             name = f"{extension}--0.1.sql"
             path = folder / name
             had[path] = path.read_text() if path.exists() else None
-            path.write_text((Path(__file__).parent / name).read_text())
+            path.write_text((OLD / name).read_text())
     except OSError as error:
         pytest.skip(f"the scripts of 0.1 cannot be put beside the server's others: {error.strerror}")
     yield
