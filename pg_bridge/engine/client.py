@@ -18,6 +18,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pg_bridge.engine.connections import redirected, speaks_tls, trouble_of, unreachable, wrong_scheme
+from pg_bridge.engine.dialects import credentials
 from pg_bridge.engine.failures import Compressed, Oversized
 from pg_bridge.engine.gate import LONGEST_WAIT_S, Gate
 from pg_bridge.engine.patience import told_to_wait_s, used_up_s
@@ -95,6 +96,7 @@ class Client:
         self, server: Server, usage: Usage, clock: DrivenClock, gate: Gate, acquaintance: Acquaintance
     ) -> None:
         self.waiting = Waiting(server, clock, acquaintance)
+        self._acquaintance = acquaintance
         self._server = server
         self._usage = usage
         self._clock = clock
@@ -117,8 +119,7 @@ class Client:
 
         headers = {"Content-Type": "application/json", "User-Agent": "pg_bridge", **self._server.filled_headers}
         headers["Accept-Encoding"] = "identity"  # what is compressed has no bounds that could be seen from outside
-        if self._server.api_key is not None:
-            headers["Authorization"] = f"Bearer {self._server.api_key}"
+        headers |= credentials(self._server)
         # Not the session's headers: aiohttp shows those to the proxy, too, a key as if it were the proxy's.
         self._sent_with = with_proxy(self._server, headers)
         self._session = aiohttp.ClientSession(
@@ -273,6 +274,7 @@ class Client:
                     raise proxy_denied(self._server)
                 if response.status == 200:
                     self._may_speak_tls = False
+                    self._acquaintance.meet(response.headers)
                 if response.status not in LATER_STATUSES:
                     self.waiting.hear()
                 answer = await _read(response, most_bytes)

@@ -7,102 +7,27 @@ or knows HTTP beyond a host's name.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pg_bridge.engine.records import Sampling
+from pg_bridge.engine.forms import (
+    Form,
+    grammar,
+    json_object,
+    output_format,
+    regex,
+    response_format,
+    structured_outputs,
+    tool,
+    value_of_type,
+)
 from pg_bridge.options import Reasoning, Server
 
-WRAPPED_IN = "answer"
-"""The one key of the object that holds an answer, where an engine can be held to nothing but objects."""
-
-
-class Asked(NamedTuple):
-    """How the form of an answer is asked for.
-
-    Attributes:
-        arguments: Those of the body; none for free text.
-        is_wrapped: Whether the answer comes in an object of one key.
-    """
-
-    arguments: Mapping[str, Any]
-    is_wrapped: bool = False
-
-
-Form = Callable[[Sampling], Asked]
-
-
-def _structured_outputs(sampling: Sampling) -> Asked:
-    """As vLLM takes it, from 0.11 on: https://docs.vllm.ai/en/latest/features/structured_outputs/."""
-    if sampling.choices:
-        return Asked({"structured_outputs": {"choice": list(sampling.choices)}})
-    if sampling.pattern:
-        return Asked({"structured_outputs": {"regex": sampling.pattern}})
-    if sampling.schema:
-        return Asked({"structured_outputs": {"json": json.loads(sampling.schema)}})
-    return Asked({})
-
-
-def _response_format(sampling: Sampling) -> Asked:
-    """As OpenAI takes it, and whoever speaks like it: https://platform.openai.com/docs/guides/structured-outputs."""
-    if sampling.schema:
-        schema = json.loads(sampling.schema)
-        return Asked(_in_schema(schema, is_strict=_may_be_strict(schema)))
-    if sampling.choices:
-        value: dict[str, Any] = {"type": "string", "enum": list(sampling.choices)}
-    elif sampling.pattern:
-        value = {"type": "string", "pattern": f"^({sampling.pattern})$"}
-    else:
-        return Asked({})
-    schema = {
-        "type": "object",
-        "properties": {WRAPPED_IN: value},
-        "required": [WRAPPED_IN],
-        "additionalProperties": False,
-    }
-    return Asked(_in_schema(schema, is_strict=True), is_wrapped=True)
-
-
-def _regex(sampling: Sampling) -> Asked:
-    """As SGLang takes it: https://docs.sglang.io/advanced_features/structured_outputs.html."""
-    if sampling.choices:
-        return Asked({"regex": "|".join(f"({re.escape(choice)})" for choice in sampling.choices)})
-    return Asked({"regex": sampling.pattern}) if sampling.pattern else _response_format(sampling)
-
-
-def _grammar(sampling: Sampling) -> Asked:
-    """As llama.cpp takes it: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md.
-
-    It takes a JSON schema as well, but then its server reads the answer again, and where it does not like what it finds
-    it gives none: status 500, and the statement fails of one row.
-    """
-    if sampling.choices:
-        return Asked({"grammar": "root ::= " + " | ".join(map(_literal, sampling.choices))})
-    if sampling.pattern:
-        return Asked({"grammar": f"root ::= {grammar_of_pattern(sampling.pattern)}"})
-    return _response_format(sampling)
-
-
-_PIECE = re.compile(r"(?P<whole>\[[^\]]*\]|\{[0-9,]+\}|[()|?*+])|\\?(?P<letter>.)", re.S)
-
-
-def grammar_of_pattern(pattern: str) -> str:
-    """A pattern of ours in llama.cpp's words: letters stand in quotes there, and all else is as it was.
-
-    >>> grammar_of_pattern("-?[0-9]{1,15}")
-    '"-" ? [0-9] {1,15}'
-    """
-    return " ".join(piece["whole"] or _literal(piece["letter"]) for piece in _PIECE.finditer(pattern))
-
-
-def _literal(text: str) -> str:
-    """Quoted as C does, which is how JSON does; what is no ASCII may stand as it is."""
-    return json.dumps(text, ensure_ascii=False)
-
+_REASONS_AT_OPENAI = r"o[1-9]|gpt-([5-9]|[1-9][0-9])"
+_ANTHROPIC_VERSION = "2023-06-01"
 
 Ways = tuple[Mapping[str, Any], ...]
 """Arguments of the body that say one thing, the best first: those that an engine refuses give way to the next."""
@@ -142,36 +67,25 @@ def _by_effort(reasoning: Reasoning | None, _: str) -> Ways:
 
 def _by_effort_of_openai(reasoning: Reasoning | None, model: str) -> Ways:
     """The same where the names of models tell which of them reason; others refuse the argument."""
-    return _by_effort(reasoning or ("off" if _REASONS_AT_OPENAI.match(model) else None), model)
+    return _by_effort(reasoning or ("off" if re.match(_REASONS_AT_OPENAI, model) else None), model)
 
 
-_REASONS_AT_OPENAI = re.compile(r"o[1-9]|gpt-([5-9]|[1-9][0-9])")
+def _by_effort_unless_said(reasoning: Reasoning | None, model: str) -> Ways:
+    """The same where it is no harm to say so to a model that does not reason: as Ollama takes it."""
+    return _by_effort(reasoning, model) if reasoning else ({"reasoning_effort": "none"},)
 
 
-def _in_schema(schema: dict[str, Any], *, is_strict: bool) -> dict[str, Any]:
-    named = {"name": "answer", "schema": schema, **({"strict": True} if is_strict else {})}
-    return {"response_format": {"type": "json_schema", "json_schema": named}}
+def _by_thinking(reasoning: Reasoning | None, _: str) -> Ways:
+    """As Anthropic takes it: https://platform.claude.com/docs/en/build-with-claude/extended-thinking.
 
-
-def _may_be_strict(schema: object) -> bool:
-    """Whether a schema keeps OpenAI's rules for strict ones: each object names all of its keys, and has no others.
-
-    >>> _may_be_strict({"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False})
-    True
-    >>> _may_be_strict({"type": "object", "properties": {"a": {}}})
-    False
+    Older models are given a budget, which `pg_bridge.engine.messages` fills in. Unasked none reasons.
     """
-    if isinstance(schema, list):
-        return all(map(_may_be_strict, schema))
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        keys, named = schema.get("properties", {}), schema.get("required", [])
-        if schema.get("additionalProperties") is not False or not isinstance(keys, dict) or not isinstance(named, list):
-            return False
-        if any(key not in named for key in keys):
-            return False
-    return all(map(_may_be_strict, schema.values()))
+    if reasoning in (None, "model"):
+        return ()
+    if reasoning == "off":
+        return ({"thinking": {"type": "disabled"}}, {})
+    adaptive = {"thinking": {"type": "adaptive"}, "output_config": {"effort": reasoning}}
+    return (adaptive, {"thinking": {"type": "enabled"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,55 +94,93 @@ class Dialect:
 
     Attributes:
         name: As the option `dialect` has it.
-        form: How the form of an answer is asked for.
+        forms: How the form of an answer may be asked for, the best first; behind them all stand words.
         max_tokens: The argument that bounds an answer.
+        other_max_tokens: The one that some of its models want instead, and say so; empty for none.
+        fixed_temperature: The names of models that have a temperature of their own and are sent none.
         has_batches: Whether there may be a batch endpoint for chat; where there is none after all it is done without.
+        has_lists: Whether completions take several prompts a request, and tell the tokens of all of them.
         reasons: How a model is told to reason, or not to.
         thought_budget: The argument that bounds thoughts alone; empty where `max_tokens` bounds both together only.
         thinks_aloud: Whether thoughts may stand in the text of an answer.
         template_page: The page that shows what a template makes of a conversation; empty for none.
         takes_salt: Whether `cache_salt` keeps prompts apart in its prefix cache.
+        speaks: Whose interface it has: OpenAI's, or Anthropic's messages.
     """
 
     name: str
-    form: Form = _structured_outputs
+    forms: tuple[Form, ...] = (response_format, json_object)
     max_tokens: str = "max_tokens"
-    has_batches: bool = True
+    other_max_tokens: str = ""
+    fixed_temperature: str = ""
+    has_batches: bool = False
+    has_lists: bool = True
     reasons: Reasons = _by_effort
     thought_budget: str = ""
     thinks_aloud: bool = True
     template_page: str = ""
     takes_salt: bool = False
+    speaks: Literal["openai", "anthropic"] = "openai"
 
 
 VLLM = Dialect(
     "vllm",
+    forms=(structured_outputs, response_format, json_object),
+    has_batches=True,
     reasons=_by_template,
     thought_budget="thinking_token_budget",
     template_page="/tokenize",
     takes_salt=True,
 )
-SGLANG = Dialect("sglang", form=_regex, has_batches=False, reasons=_by_template, takes_salt=True)
+SGLANG = Dialect("sglang", forms=(regex, response_format, json_object), reasons=_by_template, takes_salt=True)
 LLAMA_CPP = Dialect(
-    "llama.cpp", form=_grammar, has_batches=False, reasons=_by_template, template_page="/apply-template"
+    "llama.cpp",
+    forms=(grammar, response_format, json_object),
+    has_lists=False,
+    reasons=_by_template,
+    template_page="/apply-template",
 )
+OLLAMA = Dialect("ollama", has_lists=False, reasons=_by_effort_unless_said)
+TGI = Dialect("tgi", forms=(value_of_type,), reasons=_by_template_if_said)
+TRANSFORMERS = Dialect("transformers", forms=(), has_lists=False, reasons=_by_template)
+LITELLM = Dialect("litellm", other_max_tokens="max_completion_tokens")
 OPENAI = Dialect(
     "openai",
-    form=_response_format,
     max_tokens="max_completion_tokens",
-    has_batches=False,
+    fixed_temperature=_REASONS_AT_OPENAI,
     reasons=_by_effort_of_openai,
     thinks_aloud=False,
 )
-COMPATIBLE = Dialect("openai-compatible", form=_response_format, has_batches=False)
+ANTHROPIC = Dialect(
+    "anthropic", forms=(output_format, tool), reasons=_by_thinking, thinks_aloud=False, speaks="anthropic"
+)
+COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens")
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (VLLM, SGLANG, LLAMA_CPP, OPENAI, COMPATIBLE)}
-UNTOLD = replace(VLLM, reasons=_by_template_if_said)
-"""That of an engine of which nothing is known."""
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        VLLM,
+        SGLANG,
+        LLAMA_CPP,
+        OLLAMA,
+        TGI,
+        TRANSFORMERS,
+        LITELLM,
+        OPENAI,
+        ANTHROPIC,
+        COMPATIBLE,
+    )
+}
+UNTOLD = COMPATIBLE
+"""That of an engine which says nothing of itself."""
+UNHEARD = replace(VLLM, reasons=_by_template_if_said)
+"""That of one which has not been heard yet: it is starting, or busy."""
 
-_BY_HOST: Mapping[str, Dialect] = {"api.openai.com": OPENAI}
+_BY_HOST: Mapping[str, Dialect] = {"api.openai.com": OPENAI, "api.anthropic.com": ANTHROPIC}
 # By `owned_by` of the first model that is listed.
-_BY_OWNER: Mapping[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA_CPP}
+_BY_OWNER: Mapping[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA_CPP, "library": OLLAMA}
+_BY_HEADER: Mapping[str, Dialect] = {"x-litellm-version": LITELLM}
+"""By a header of any answer, in small letters."""
 
 
 def dialect_of_server(server: Server) -> Dialect | None:
@@ -239,13 +191,28 @@ def dialect_of_server(server: Server) -> Dialect | None:
 
 
 def dialect_of_models(listed: object) -> Dialect:
-    """That of an engine which lists its models so.
+    """That of an engine which lists its models so. Hugging Face's server has each model own itself.
 
     >>> dialect_of_models([{"id": "m", "owned_by": "vllm"}]).name
     'vllm'
-    >>> dialect_of_models([{"id": "m", "owned_by": "llamacpp"}]).name
-    'llama.cpp'
+    >>> dialect_of_models([{"id": "m", "owned_by": "m"}]).name
+    'tgi'
     """
     first = listed[0] if isinstance(listed, list) and listed else None
     owner = first.get("owned_by") if isinstance(first, dict) else None
-    return _BY_OWNER.get(owner, UNTOLD) if isinstance(owner, str) else UNTOLD
+    if not isinstance(first, dict) or not isinstance(owner, str) or not owner:
+        return UNTOLD
+    return TGI if owner == first.get("id") else _BY_OWNER.get(owner, UNTOLD)
+
+
+def dialect_of_headers(headers: Container[str]) -> Dialect | None:
+    """That of an engine whose answers have such headers, in whatever letters; None where they do not tell."""
+    return next((dialect for name, dialect in _BY_HEADER.items() if name in headers), None)
+
+
+def credentials(server: Server) -> dict[str, str]:
+    """The headers by which a server's engine knows who asks."""
+    dialect = dialect_of_server(server)
+    if dialect is not None and dialect.speaks == "anthropic":
+        return {"anthropic-version": _ANTHROPIC_VERSION, **({"x-api-key": server.api_key} if server.api_key else {})}
+    return {"Authorization": f"Bearer {server.api_key}"} if server.api_key is not None else {}

@@ -28,15 +28,16 @@ from pg_bridge.engine.failures import (
     safe_reason,
     unknown_model,
 )
-from pg_bridge.engine.further import further, thought_tokens
+from pg_bridge.engine.further import thought_tokens
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import Tally, read_counters, read_load
 from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
-from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
+from pg_bridge.engine.payload import NOT_UNICODE, Answer, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
+from pg_bridge.engine.speech import Speech
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.template import leaves_thoughts_open
 from pg_bridge.engine.trial import Trial
@@ -116,7 +117,7 @@ class Flight:
         self._estimate = estimate
         self._acquaintance = acquaintance
         self._dialect = UNTOLD
-        self._payloads: dict[Sampling, Payload] = {}
+        self._speech = Speech(server, UNTOLD, "", acquaintance)  # until `prepare` has learnt whom it speaks to
         self._trials: dict[Sampling, Trial] = {}
         self._templates: dict[bytes, asyncio.Task[bool | None]] = {}  # what the engine's makes of a conversation
         self._ends_run = ends_run
@@ -136,7 +137,8 @@ class Flight:
         if self._model is None:
             self._model = await find_model(self._server, self._client, self._acquaintance)
         self._dialect = await learn_dialect(self._server, self._client, self._acquaintance)
-        if self._server.api == "chat" and not self._dialect.has_batches:
+        self._speech = Speech(self._server, self._dialect, self._model.name, self._acquaintance)
+        if not (self._dialect.has_batches if self._server.api == "chat" else self._dialect.has_lists):
             self.has_batch_endpoint = False
         page = await self._metrics() if many else ""
         self._tally.begin(read_counters(page))
@@ -233,7 +235,7 @@ class Flight:
         sampling = self._sampling_of(prompts[0][0])
         trial = self._trial_of(sampling)
         await trial.admit()
-        payload = self._payload_for(sampling)  # not before: what earlier ones were refused for is not said again
+        payload = self._speech.payload(sampling)  # not before: what earlier ones were refused for is not said again
         path = payload.path(size)
         if size > 1 and not self.has_batch_endpoint:  # that came out meanwhile
             trial.withdraw()
@@ -254,7 +256,7 @@ class Flight:
             self._leave_out_unreadable(prompts, tokens_each)
             return
         except Refused as refused:
-            if self._gives_way(payload, refused, prompts):
+            if self._speech.gives_way(payload, refused, [prompt for _, prompt in prompts]):
                 trial.withdraw()
                 self._again([prompts], tokens_each, is_piece=is_piece)
                 return
@@ -269,8 +271,25 @@ class Flight:
         took_s = now_s - started_s
         self._tally.add(size, tokens, took_s, self._turns.unread_s)
         self.pace.land(size, took_s, now_s)
+        answers = await self._with_reminders(prompts, payload, answers)
         completions = [Completion(prompt[0], *answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self._land(completions, self._more_than(size * tokens_each, prompts, tokens))
+
+    async def _with_reminders(self, prompts: Numbered, payload: Payload, answers: list[Answer]) -> list[Answer]:
+        """Answers, those asked for once more that are not of the form they must have."""
+        places = self._speech.to_ask_again(payload, answers)
+        reminder = self._speech.reminder(payload.sampling) if places else payload
+        again = await asyncio.gather(*(self._remind(reminder, *prompts[place]) for place in places))
+        better = {place: answer for place, answer in zip(places, again, strict=True) if answer is not None}
+        return [better.get(place, answer) for place, answer in enumerate(answers)]
+
+    async def _remind(self, reminder: Payload, index: int, prompt: str) -> Answer | None:
+        """Ask once more, in words that say of which form the answer must be; None where there is none."""
+        try:
+            ((answer,), _) = await self._ask_one(reminder, reminder.reminding(prompt), self._rank_of.get(index))
+        except Refused:  # it has become too long, say
+            return None
+        return answer
 
     async def _ask_besides(self, sampling: Sampling, prompt: str) -> None:
         """Ask what nobody waits for, and see whether there is an answer.
@@ -278,28 +297,28 @@ class Flight:
         Raises:
             Refused: There is none.
         """
-        payload = self._payload_for(sampling)
-        body = payload.body([prompt])
+        payload = self._speech.payload(sampling)
+        await self._ask_one(payload, payload.body([prompt]))
+
+    async def _ask_one(self, payload: Payload, body: bytes, rank: int | None = None) -> tuple[list[Answer], Tokens]:
+        """Ask a question that the gate has not been told of.
+
+        Raises:
+            Refused: There is no answer.
+        """
         started_s = time.monotonic()
         self._gate.spend(1)
         try:
-            answer = await self._client.post(payload.path(1), body)
-            _, tokens = payload.parse(answer, 1)
+            answers, tokens = payload.parse(await self._client.post(payload.path(1), body, rank), 1)
         except (MalformedAnswer, Unreadable) as error:
             raise malformed(self._server, error) from None
         self._tally.add(1, tokens, time.monotonic() - started_s, self._turns.unread_s)
+        return answers, tokens
 
     def _trial_of(self, sampling: Sampling) -> Trial:
         if sampling not in self._trials:
             self._trials[sampling] = Trial(self._server, self._turns, partial(self._ask_besides, sampling))
         return self._trials[sampling]
-
-    def _payload_for(self, sampling: Sampling) -> Payload:
-        if sampling not in self._payloads:
-            assert self._model is not None  # noqa: S101 - prepare() comes first; for the type checker
-            besides = further(self._server, sampling, self._dialect, self._model.name, self._acquaintance.untaken)
-            self._payloads[sampling] = Payload(self._server.api, self._model.name, sampling, self._dialect, besides)
-        return self._payloads[sampling]
 
     def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:
         """How many more tokens than that an answered request took; learns from it."""
@@ -357,16 +376,6 @@ class Flight:
             told = await asyncio.shield(self._templates[asked])
             known[asked] = payload.further.reasons if told is None else told
         payload.begins_in_thoughts, payload.is_in_doubt = known[asked], False
-
-    def _gives_way(self, payload: Payload, refused: Refused, prompts: Numbered) -> bool:
-        """Whether something was refused that need not be said; from now on it is not."""
-        if refused.status not in OWN_MERITS_STATUSES or not payload.further.dispensable:
-            return False
-        untaken = payload.further.refused_by(refused, [prompt for _, prompt in prompts])
-        self._acquaintance.untaken |= untaken
-        if untaken:
-            self._payloads.clear()
-        return bool(untaken)
 
     def _again(self, parts: Iterable[Numbered], tokens_each: int, *, is_piece: bool = False) -> None:
         """Send prompts again, in other requests."""

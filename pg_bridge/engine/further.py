@@ -1,4 +1,4 @@
-"""What a body says besides prompts, a limit and a form: whether to reason, further options, whose cache it is.
+"""What a body says besides prompts and a form: how long, how warm, whether to reason, further options, whose cache.
 
 In: a server, a `Sampling`, a dialect. Out: a `Further`. Some of it need not be said: an engine that refuses it is asked
 again without, and remembered for it, so that a model which does not reason answers as ever.
@@ -7,8 +7,9 @@ again without, and remembered for it, so that a model which does not reason answ
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,12 @@ THOUGHT_TOKENS = 4096
 """Most of them before one answer of a model that shall reason, where nobody says another number."""
 
 OF_TEMPLATES = "chat_template_kwargs"
+_OTHER_LIMIT = "the other limit"
+_TEMPERATURE = "temperature"
+_FIXED_TEMPERATURE = re.compile(
+    r"temperature\W.{0,80}(not support|unsupported|deprecated|only the default)|unsupported.{0,40}temperature",
+    re.I | re.S,
+)
 _NAMED_AS = {OF_TEMPLATES: "chat_template"}  # vLLM's Mistral tokenizers refuse both by this name
 _NOBODYS_SALT = secrets.token_hex(16)  # of this process: what it asks is found by nobody else
 
@@ -32,17 +39,21 @@ class Further:
     """What a body says besides.
 
     Attributes:
-        arguments: Those of the body.
+        arguments: Those of the body, but for its limit and temperature.
         thought_tokens: How many tokens the limit of an answer is raised by.
         reasons: Whether the model was told to reason, or left to do so.
-        dispensable: What of it need not be said: names by which it is remembered, with the words by which an engine
-            refuses it.
+        dispensable: What of it need not be said, or not so: names by which it is remembered, with the words by which an
+            engine refuses it.
+        limit: The argument that bounds an answer; empty for the dialect's first.
+        has_temperature: Whether a temperature is said.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     thought_tokens: int = 0
     reasons: bool = False
-    dispensable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dispensable: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    limit: str = ""
+    has_temperature: bool = True
 
     def refused_by(self, refused: Refused, prompts: Sequence[str]) -> set[str]:
         """What of it a refusal is about that need not be said, and not about a prompt in which the words stand."""
@@ -50,7 +61,7 @@ class Further:
         return {
             name
             for name, words in self.dispensable.items()
-            if any(word in said and not any(word in prompt for prompt in prompts) for word in words)
+            if words.search(said) and not any(map(words.search, prompts))
         }
 
 
@@ -81,19 +92,40 @@ def further(
     if not left and ways and reasoning not in (None, "off"):
         raise _cannot_be_told(server, reasoning)
     name, way = next(iter(left.items()), ("", {}))
+    limit, has_temperature = _limit(dialect, untaken), _has_temperature(dialect, model, untaken)
+    dispensable: dict[str, re.Pattern[str]] = {_TEMPERATURE: _FIXED_TEMPERATURE} if has_temperature else {}
+    if dialect.other_max_tokens not in ("", limit):
+        dispensable[_OTHER_LIMIT] = _any_of([dialect.other_max_tokens])
     arguments: dict[str, Any] = dict(way)
-    dispensable = {name: tuple(_NAMED_AS.get(each, each) for each in way)} if way else {}
+    if way:
+        dispensable[name] = _any_of(_NAMED_AS.get(each, each) for each in way)
     budget = dialect.thought_budget
     if most and budget and budget not in untaken:
         arguments[budget] = most
-        dispensable[budget] = (budget,)
+        dispensable[budget] = _any_of([budget])
     arguments |= _salt(server, dialect)
     return Further(
         dict(_merged(arguments, merge(server.request_options, sampling.request_options))),
         most,
         reasoning not in (None, "off"),
         dispensable,
+        limit,
+        has_temperature,
     )
+
+
+def _limit(dialect: Dialect, untaken: Container[str]) -> str:
+    """By what name the limit of an answer is said."""
+    return dialect.other_max_tokens if dialect.other_max_tokens and _OTHER_LIMIT in untaken else dialect.max_tokens
+
+
+def _has_temperature(dialect: Dialect, model: str, untaken: Container[str]) -> bool:
+    is_fixed = bool(dialect.fixed_temperature and re.match(dialect.fixed_temperature, model))
+    return not is_fixed and _TEMPERATURE not in untaken
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, words)))
 
 
 def _reasoning(server: Server, sampling: Sampling) -> Reasoning | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pg_bridge.engine.client import Client, quietly
-from pg_bridge.engine.dialects import UNTOLD, Dialect, dialect_of_models, dialect_of_server
+from pg_bridge.engine.dialects import UNHEARD, UNTOLD, Dialect, dialect_of_models, dialect_of_server
 from pg_bridge.engine.failures import Unreadable, malformed, refused_run, unknown_model
 from pg_bridge.engine.records import Model
-from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, Refused
+from pg_bridge.engine.refusal import LATER_STATUSES, NO_ENDPOINT_STATUSES, Refused
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, WrongWay
@@ -19,7 +19,7 @@ from pg_bridge.options import Server
 
 _ORIGIN = ("root", "parent", "revision", "digest", "sha", "fingerprint")
 _REVISION_CHARS = 500
-_TELLS_WITHIN_S = 2.0
+_TELLS_WITHIN_S = 5.0  # of a vLLM that has much to do the first page takes long, and decides how a run goes
 
 
 async def find_model(server: Server, client: Client, acquaintance: Acquaintance) -> Model:
@@ -46,20 +46,24 @@ async def find_model(server: Server, client: Client, acquaintance: Acquaintance)
 async def learn_dialect(server: Server, client: Client, acquaintance: Acquaintance) -> Dialect:
     """What the engine understands: by the server's options, or by its list of models, which is fetched once a session.
 
-    No run fails for want of it: the engine that does not tell is taken for the usual one. One that has no such list is
-    not asked again; one that is starting, say, is, by the next run.
+    No run fails for want of it: one that says nothing of itself is taken for what speaks like OpenAI, and is not asked
+    again; one that is starting, say, is, by the next run.
     """
     told = dialect_of_server(server) or acquaintance.dialect
     if told is not None:
         return told
     try:
         reply = await quietly(client.glance("/v1/models"), _TELLS_WITHIN_S)
-        if reply is not None and reply[0] in NO_ENDPOINT_STATUSES:
+        if reply is None or reply[0] in LATER_STATUSES:
+            return UNHEARD
+        if reply[0] in NO_ENDPOINT_STATUSES:
             acquaintance.dialect = UNTOLD
-        if reply is None or reply[0] != 200:
+        if reply[0] != 200:
             return UNTOLD
         acquaintance.dialect = dialect_of_models(parse_json(reply[1])["data"])
-    except (EngineUnreachable, WrongWay, Unreadable, ValueError, TypeError, KeyError):
+    except (EngineUnreachable, WrongWay):
+        return UNHEARD
+    except (Unreadable, ValueError, TypeError, KeyError):
         return UNTOLD
     return acquaintance.dialect
 

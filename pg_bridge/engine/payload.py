@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
-from pg_bridge.engine.dialects import VLLM, WRAPPED_IN, Dialect
+from pg_bridge.engine.dialects import VLLM, Dialect
+from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
 from pg_bridge.engine.further import OF_TEMPLATES, Further
 from pg_bridge.engine.records import Sampling, Stages
 from pg_bridge.engine.refusal import FILTERED
@@ -41,13 +42,22 @@ ONLY_THOUGHTS = Reason(
 WITHHELD = Reason("the engine's content filter withheld the answer", FILTERED)
 DECLINED = "the model declined to answer"
 BROKEN_OFF = "the engine broke the answer off"
-UNFIT = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA, CUT_OFF))
+NOT_IN_FORM = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA))
+"""What an engine answers only that is not held to a form; asked once more, in words, its model may keep to it."""
+UNFIT = NOT_IN_FORM | {CUT_OFF}
 """Why an answer of an engine that did not do as told is none; another attempt may be better."""
 
 # What engines say of an answer's end besides "stop" and its like.
 _CUT = frozenset(("length", "max_tokens"))
 _NO_ANSWER = {"content_filter": WITHHELD, "refusal": DECLINED, "error": BROKEN_OFF, "abort": BROKEN_OFF}
+_FENCED = re.compile(r"```\w*\n?(.*?)\n?```", re.S)
+_QUOTED = re.compile(r"(?:\"([^\"]*)\"|\*\*([^*]*)\*\*|`([^`]*)`)\.?", re.S)
+_NO_NUMBER = re.compile(r"[^-+0-9]")  # nor a date: what our patterns are of
 _TO_BE_ANSWERED = '"add_generation_prompt": true'
+
+
+Answer = tuple[str | None, str | None]
+"""(text, error), one of the two None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +95,29 @@ class Payload:
         sampling: How prompts are answered.
         dialect: What the engine understands.
         further: What a body says besides.
+        asked: How the form of answers is asked for; None is as the dialect likes it best.
 
     Attributes:
+        sampling: As given.
         further: As given.
+        asked: How the form of answers is asked for.
         begins_in_thoughts: Whether the template ends within thoughts, so that every text begins within them; None
             where that is not known, and then nobody can tell of one that was cut off.
         is_in_doubt: Whether such a text was met.
     """
 
     def __init__(
-        self, api: Api, model: str, sampling: Sampling, dialect: Dialect = VLLM, further: Further = _NOTHING_FURTHER
+        self,
+        api: Api,
+        model: str,
+        sampling: Sampling,
+        dialect: Dialect = VLLM,
+        further: Further = _NOTHING_FURTHER,
+        asked: Asked | None = None,
     ) -> None:
+        self.sampling = sampling
         self.further = further
+        self.asked = asked if asked is not None else ask_for(dialect.forms, sampling)
         self.begins_in_thoughts: bool | None = None if api == "chat" and dialect.thinks_aloud else False
         self.is_in_doubt = False
         self._chat = api == "chat"
@@ -104,21 +125,23 @@ class Payload:
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
         self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
         self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
-        asked = dialect.form(sampling)
-        self._is_wrapped = asked.is_wrapped
         constant: dict[str, Any] = {
             "model": model,
-            dialect.max_tokens: sampling.max_tokens + further.thought_tokens,
-            "temperature": sampling.temperature,
-            **asked.arguments,
+            further.limit or dialect.max_tokens: sampling.max_tokens + further.thought_tokens,
+            **({"temperature": sampling.temperature} if further.has_temperature else {}),
+            **self.asked.arguments,
         }
         if sampling.priority is not None:
             constant["priority"] = sampling.priority
         constant |= further.arguments
         self._named = f'{{"model": {json.dumps(model)}, ' if model else "{"
+        system = "\n\n".join(part for part in (sampling.system_prompt, self.asked.words) if part)
+        self._write(constant, system)
+
+    def _write(self, constant: dict[str, Any], system: str) -> None:
+        """Write what stands before prompts, and between them."""
         key = "messages" if self._chat else "prompt"
         self._head = f'{json.dumps(constant)[:-1]}, "{key}": '
-        system = sampling.system_prompt
         if self._chat:
             message = f'{{"role": "system", "content": {json.dumps(system)}}}, ' if system else ""
             self._before = f'[{message}{{"role": "user", "content": '
@@ -148,6 +171,10 @@ class Payload:
         joined = pieces[0] if len(pieces) == 1 else f"[{', '.join(pieces)}]"
         return f"{self._head}{joined}}}".encode()
 
+    def reminding(self, prompt: str) -> bytes:
+        """The body that asks once more, and says behind the prompt of which form the answer must be."""
+        return self.body([f"{prompt}\n\n{self.asked.words}"])
+
     def tokenized(self, prompt: str) -> bytes:
         """The body that asks how the whole of a prompt, with all that is sent around it, is cut into tokens.
 
@@ -168,17 +195,17 @@ class Payload:
             f'"return_token_strs": true, {_TO_BE_ANSWERED}}}'
         ).encode()
 
-    def parse(self, body: bytes, prompt_count: int) -> tuple[list[tuple[str | None, str | None]], Tokens]:
+    def parse(self, body: bytes, prompt_count: int) -> tuple[list[Answer], Tokens]:
         """Read an answer.
 
         Returns:
-            (text, error) for each prompt in the request's order, one of the two None; and the tokens.
+            The answers in the request's order, and the tokens.
 
         Raises:
             MalformedAnswer: The body is not the answer to a request of so many prompts.
         """
         try:
-            answer = parse_json(body)
+            answer = self._opened(body)
             choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
             if [choice["index"] for choice in choices] != list(range(prompt_count)):
                 raise MalformedAnswer(f"{len(choices)} answers to {prompt_count} prompts")
@@ -193,7 +220,12 @@ class Payload:
             raise MalformedAnswer("not the JSON of a completion") from None
         return answers, tokens
 
-    def _read(self, choice: dict[str, Any], has_thought: bool, is_aloud: bool) -> tuple[str | None, str | None]:
+    def _opened(self, body: bytes) -> dict[str, Any]:
+        """An answer's body as OpenAI writes it."""
+        answer: dict[str, Any] = parse_json(body)
+        return answer
+
+    def _read(self, choice: dict[str, Any], has_thought: bool, is_aloud: bool) -> Answer:
         text = choice["message"]["content"] if self._chat else choice["text"]
         end = choice.get("finish_reason")
         if text and end == "stop" and not is_aloud:  # as good as always
@@ -209,6 +241,8 @@ class Payload:
         if not text or is_cut:
             has_thought = has_thought or (self._chat and _has_thoughts(choice["message"]))
             reason = self._why_none(bool(text), has_thought, is_cut)
+            if reason is CUT_OFF and text and self._is_of_another_form(text):
+                return None, self._not_in_form
             if reason is not None:
                 return None, reason
         return self._check(text)
@@ -226,11 +260,13 @@ class Payload:
         # Free text is worth having without its end; of a number or a label the beginning is another one.
         return CUT_OFF if self._is_typed or not has_text else None
 
-    def _check(self, text: object) -> tuple[str | None, str | None]:
+    def _check(self, text: object) -> Answer:
         if not isinstance(text, str):
             return None, NO_TEXT
-        if self._is_wrapped:
+        if self.asked.is_wrapped:
             text = _unwrapped(text)
+        if self.asked.words and text.strip() not in self._choices:
+            text = without_trimmings(text)
         if self._pattern:
             return (text.strip(), None) if self._pattern.fullmatch(text.strip()) else (None, NOT_OF_THE_PATTERN)
         if self._schema is not None:
@@ -238,7 +274,38 @@ class Payload:
         if not self._choices or text in self._choices:
             return text, None
         stripped = text.strip()  # some chat templates begin every answer with a space
-        return (stripped, None) if stripped in self._choices else (None, NOT_A_CHOICE)
+        if stripped in self._choices:
+            return stripped, None
+        alike = [each for each in self._choices if each.casefold() == stripped.casefold()] if self.asked.words else []
+        return (alike[0], None) if len(alike) == 1 else (None, NOT_A_CHOICE)
+
+    @property
+    def _not_in_form(self) -> str:
+        return NOT_OF_THE_PATTERN if self._pattern else NOT_A_CHOICE if self._choices else NOT_OF_THE_SCHEMA
+
+    def _is_of_another_form(self, text: str) -> bool:
+        """Whether an answer that was cut off cannot have been about to be of the form that was asked for."""
+        begun = text.lstrip()
+        if self.asked.is_wrapped and begun.startswith("{"):
+            return False
+        if self._pattern:
+            return _NO_NUMBER.match(begun) is not None
+        if self._choices:
+            return not any(choice.startswith(begun.rstrip()) for choice in self._choices)
+        return begun[:1] not in "{[" and self._schema is not None and self._schema.get("type") == "object"
+
+
+def without_trimmings(text: str) -> str:
+    r"""What models that are asked in words put around an answer, taken off: code fences, quotation marks, a full stop.
+
+    >>> [without_trimmings(text) for text in ('"yes"', "**Yes.**", "```json\n{}\n```", '{"a": "b"}')]
+    ['yes', 'Yes', '{}', '{"a": "b"}']
+    """
+    found = _FENCED.fullmatch(text.strip())
+    bare = found[1].strip() if found else text.strip()
+    while (found := _QUOTED.fullmatch(bare)) is not None:
+        bare = (found[1] or found[2] or found[3] or "").strip()
+    return bare.removesuffix(".")
 
 
 def _has_thoughts(message: dict[str, Any]) -> bool:

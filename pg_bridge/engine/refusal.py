@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.errors import Reason
 
-RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
-LATER_STATUSES = frozenset({429, 503})
-"""An engine that is overloaded, or starting."""
+RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504, 529})
+LATER_STATUSES = frozenset({429, 503, 529})
+"""An engine that is overloaded, or starting; 529 is Anthropic's."""
 DENIED_STATUSES = frozenset({401, 403})
 OWN_MERITS_STATUSES = frozenset({400, 413, 422})
 NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})

@@ -7,10 +7,11 @@ endpoint, of which its user wants to hear soon; one that has will be back.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pg_bridge.engine.dialects import Dialect
+from pg_bridge.engine.dialects import UNTOLD, Dialect, dialect_of_headers
 from pg_bridge.engine.failures import impatient
 from pg_bridge.options import Server
 
@@ -18,6 +19,7 @@ PATIENCE_S = 300.0
 """For an engine that has answered before, or says when to come again, where the server does not say."""
 
 _NOTICE_AFTER_S = 1.0
+_ODD_SHARE = 0.125
 
 
 class Clock(Protocol):
@@ -34,7 +36,8 @@ class Acquaintance:
     Attributes:
         has_answered: Whether it ever answered a prompt.
         dialect: What it understands, by what it said of itself; None until it did.
-        untaken: What need not be said and was refused.
+        untaken: What was refused, and need not be said, or not so.
+        kept: How often it kept to the form of answers that it was held to, and how often not, by the form's name.
         begins_in_thoughts: Whether the texts of answers do, by what its template was asked.
     """
 
@@ -42,6 +45,24 @@ class Acquaintance:
     dialect: Dialect | None = None
     untaken: set[str] = field(default_factory=set)
     begins_in_thoughts: dict[bytes, bool] = field(default_factory=dict)
+    kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def meet(self, headers: Container[str]) -> None:
+        """Learn from the headers of an answer what its list of models does not tell."""
+        if self.dialect is None or self.dialect is UNTOLD:
+            self.dialect = dialect_of_headers(headers) or self.dialect
+
+    def count(self, form: str, kept: int, loose: int) -> bool:
+        """Note answers that were of a form, and some that were not; whether it has just turned out to be loose."""
+        was_loose = self.is_loose(form)
+        had_kept, had_loose = self.kept.get(form, (0, 0))
+        self.kept[form] = had_kept + kept, had_loose + loose
+        return self.is_loose(form) and not was_loose
+
+    def is_loose(self, form: str) -> bool:
+        """Whether it takes a form without keeping to it; one that does may yet answer oddly once in a while."""
+        kept, loose = self.kept.get(form, (0, 0))
+        return loose > _ODD_SHARE * (kept + loose)
 
 
 class Notice(NamedTuple):

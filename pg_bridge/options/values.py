@@ -21,7 +21,19 @@ OnError = Literal["fail", "null"]
 OnBudget = Literal["fail", "null"]
 Pairs = Literal["each", "listed"]
 Api = Literal["chat", "completions"]
-DialectName = Literal["auto", "vllm", "sglang", "llama.cpp", "openai", "openai-compatible"]
+DialectName = Literal[
+    "auto",
+    "vllm",
+    "sglang",
+    "llama.cpp",
+    "ollama",
+    "tgi",
+    "transformers",
+    "litellm",
+    "openai",
+    "anthropic",
+    "openai-compatible",
+]
 Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
 CacheSalt = Literal["off", "role"]

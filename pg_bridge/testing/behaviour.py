@@ -44,6 +44,10 @@ class Behaviour:
         refuse_marked: A request with a prompt that holds one of these texts gets 400 with the message to it.
         refuse_every: Every request with prompts gets 400 with this message; empty for none.
         refuse_fields: A request that has one of these fields gets OpenAI's 400 for it.
+        takes: If set, the only fields that it takes: a request with another gets OpenAI's 400 for it.
+        takes_schemas: Whether a `response_format` may be one; else DeepSeek's 400.
+        refuse_as: Who says so in its own way: `openai`, or `transformers` with a 422.
+        wants_max_completion_tokens: Refuse `max_tokens` and any temperature but 1, as OpenAI's models do that reason.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
         ignore_choices: Answer freely where choices, a pattern or a schema were asked for.
@@ -59,7 +63,7 @@ class Behaviour:
 
     answer: Callable[[str], str] | None = None
     models: Sequence[str] = ("double",)
-    owned_by: str = ""
+    owned_by: str = "vllm"
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True
@@ -80,6 +84,10 @@ class Behaviour:
     refuse_marked: Mapping[str, str] = field(default_factory=dict)
     refuse_every: str = ""
     refuse_fields: Sequence[str] = ()
+    takes: Sequence[str] = ()
+    takes_schemas: bool = True
+    refuse_as: str = "openai"
+    wants_max_completion_tokens: bool = False
     max_prompt_chars: int = 0
     malformed: bool = False
     ignore_choices: bool = False
@@ -143,6 +151,16 @@ def choose(prompt: str, choices: Sequence[str]) -> str:
     return choices[digest(prompt) % len(choices)]
 
 
+def demanded_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What form a request demands, as vLLM's `structured_outputs` says it, which takes `response_format` as well."""
+    if body.get("structured_outputs"):
+        return dict(body["structured_outputs"])
+    asked = body.get("response_format") or {}
+    if asked.get("type") == "json_object":
+        return {"json": {"type": "object"}}
+    return {"json": asked["json_schema"]["schema"]} if asked.get("type") == "json_schema" else {}
+
+
 def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
@@ -167,12 +185,16 @@ def example(schema: Mapping[str, Any], text: str, number: int) -> object:
     {'a': [3], 'b': 'text'}
     """
     kind = schema.get("type")
+    if "pattern" in schema:
+        return text if re.fullmatch(schema["pattern"], text) else str(number % 5 + 1)
     if kind == "object":
         of = schema.get("properties", {})
         return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
     if kind == "array":
         return [example(schema.get("items", {}), text, number)]
     if "enum" in schema:
+        if text in schema["enum"]:
+            return text
         return schema["enum"][number % len(schema["enum"])]
     simple = {"integer": number % 5 + 1, "number": number % 5 + 1, "boolean": number % 2 == 1, "null": None}
     return simple.get(str(kind), text)

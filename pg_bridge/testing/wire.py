@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, characters
-from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer
+from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer, demanded_of
 from pg_bridge.testing.fast_engine import FastEngine, Request
 from pg_bridge.testing.scheduler import Rank
 
@@ -53,9 +53,8 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) 
     """The status and the message that the request earns by what it holds, if any."""
     if body.get("model") not in behaviour.models:
         return 404, f"The model `{body.get('model')}` does not exist."
-    for name in behaviour.refuse_fields:
-        if name in body:
-            return 400, f"Unrecognized request argument supplied: {name}"
+    if (untaken := _untaken(behaviour, body)) is not None:
+        return untaken
     marked = (said for marker, said in behaviour.refuse_marked.items() if any(marker in prompt for prompt in prompts))
     if said := behaviour.refuse_every or next(marked, ""):
         return 400, said
@@ -66,6 +65,26 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], prompts: Sequence[str]) 
     if most_chars and any(len(prompt) > most_chars for prompt in prompts):
         tokens = most_chars // CHARS_PER_TOKEN
         return 400, f"This model's maximum context length is {tokens} tokens. Your request is longer."
+    return None
+
+
+def _untaken(behaviour: Behaviour, body: dict[str, Any]) -> tuple[int, str] | None:
+    """The refusal of an argument that the double shall not know, or not take so."""
+    takes = {"model", "messages", "prompt", *behaviour.takes} if behaviour.takes else body.keys()
+    for name in body:
+        if name in behaviour.refuse_fields or name not in takes:
+            if behaviour.refuse_as == "transformers":
+                return 422, f"Unexpected fields in the request: {{{name!r}}}"
+            return 400, f"Unrecognized request argument supplied: {name}"
+    if not behaviour.takes_schemas and (body.get("response_format") or {}).get("type") == "json_schema":
+        return 400, "This response_format type is unavailable now"
+    if behaviour.wants_max_completion_tokens and "max_tokens" in body:
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return 400, said
+    if behaviour.wants_max_completion_tokens and body.get("temperature", 1) != 1:
+        return 400, "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is."
     return None
 
 
@@ -86,9 +105,9 @@ class Draft:
 
 def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequence[str]) -> Draft:
     """Answer prompts."""
-    demanded = {} if behaviour.ignore_choices else body.get("structured_outputs") or {}
+    demanded = {} if behaviour.ignore_choices else demanded_of(body)
     from_prompt = behaviour.answer or default_answer
-    most_chars = (body.get("max_tokens") or 1_000_000) * CHARS_PER_TOKEN
+    most_chars = (body.get("max_tokens") or body.get("max_completion_tokens") or 1_000_000) * CHARS_PER_TOKEN
     choices: list[dict[str, Any]] = []
     completion_tokens = reasoning_tokens = 0
     for index, prompt in enumerate(prompts):

@@ -145,7 +145,7 @@ def test_faults_come_and_go_while_it_runs() -> None:
         engine.behaviour.api_key = None
         engine.behaviour.models = ("other",)
         assert call(url, chat("x"))[0] == 404
-        assert call(f"{engine.url}/v1/models")[1]["data"] == [{"id": "other", "object": "model"}]
+        assert call(f"{engine.url}/v1/models")[1]["data"] == [{"id": "other", "object": "model", "owned_by": "vllm"}]
         engine.behaviour.batch_endpoint = engine.behaviour.metrics = False
         assert call(f"{url}/batch", chat("x", "y")) == (404, {"detail": "Not Found"})
         assert call(f"{engine.url}/metrics")[0] == 404

@@ -89,6 +89,7 @@ def test_sampling_reaches_the_engine() -> None:
                 "max_tokens": 7,
                 "temperature": 0.5,
                 "structured_outputs": {"choice": ["no", "yes"]},
+                "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
             }
         ]
 

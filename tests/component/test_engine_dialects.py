@@ -16,9 +16,9 @@ def ask(server: Server, acquaintance: Acquaintance) -> list[Completion]:
 
 
 @pytest.mark.parametrize("model", ["double", None])
-@pytest.mark.parametrize("owner", ["llamacpp", "sglang", "vllm", ""])
+@pytest.mark.parametrize("owner", ["llamacpp", "sglang", "vllm", "library", "openai", ""])
 def test_an_engine_is_asked_as_it_understands(owner: str, model: str | None) -> None:
-    argument = {"llamacpp": "grammar", "sglang": "regex"}.get(owner, "structured_outputs")
+    argument = {"llamacpp": "grammar", "sglang": "regex", "vllm": "structured_outputs"}.get(owner, "response_format")
     known = Acquaintance()
     with EngineDouble(answer=lambda _: "no", owned_by=owner) as engine:
         server = Server(name="s", endpoint=engine.url, model=model)
@@ -30,7 +30,7 @@ def test_an_engine_is_asked_as_it_understands(owner: str, model: str | None) -> 
         paths = {path for path, _ in engine.received.requests}
         listed = engine.received.listed
     assert all(form == {argument} for form in forms)
-    assert ("/v1/chat/completions/batch" in paths) == (owner in {"vllm", ""})
+    assert ("/v1/chat/completions/batch" in paths) == (owner == "vllm")
     assert listed == (1 if model else 2)  # an engine without a name for its model lists it to each run
 
 

@@ -50,8 +50,7 @@ def test_who_is_not_known_is_sent_what_it_always_was(owner: str) -> None:
     with EngineDouble(owned_by=owner, answer=lambda _: "yes") as engine:
         ask(server(engine))
         assert all(
-            body.keys() == {"model", "max_tokens", "temperature", "structured_outputs"}
-            for body in engine.received.bodies
+            body.keys() == {"model", "max_tokens", "temperature", "response_format"} for body in engine.received.bodies
         )
 
 
@@ -192,7 +191,7 @@ def test_who_gives_whole_answers_is_not_asked_for_its_template() -> None:
 
 def test_a_label_that_was_cut_off_needs_more_tokens() -> None:
     with EngineDouble(owned_by="vllm", answer=lambda _: "perhaps it is", ignore_choices=True) as engine:
-        found, _ = ask(server(engine), Sampling(2, 0.0, "", choices=("yes", "no")))
+        found, _ = ask(server(engine), Sampling(2, 0.0, "", choices=("perhaps it is", "no")))
         assert {each.error for each in found} == {CUT_OFF}
         assert engine.received.tokenized == 0
 

@@ -158,7 +158,9 @@ def test_a_batch_endpoint_that_goes_while_the_rows_to_blame_are_looked_for() -> 
             answered.release()
 
     with HostileEngine(reply) as engine:
-        caller = Engine(Server("vllm", engine.url, model="hostile", request_timeout_s=20), check_interrupts=_within(20))
+        caller = Engine(
+            Server("s", engine.url, model="hostile", dialect="vllm", request_timeout_s=20), check_interrupts=_within(20)
+        )
         asked = caller.complete_portions(
             iter([Portion(iter(good_and_bad(set(), 20)))]), SAMPLING, eager=True, ends_run=lambda _: True
         )

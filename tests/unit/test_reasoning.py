@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pg_bridge.engine.dialects import DIALECTS, UNTOLD, VLLM
+from pg_bridge.engine.dialects import DIALECTS, UNHEARD, UNTOLD, VLLM
 from pg_bridge.engine.further import THOUGHT_TOKENS, Further, further
 from pg_bridge.engine.payload import CUT_IN_THOUGHTS, CUT_OFF, ONLY_THOUGHTS, Payload
 from pg_bridge.engine.records import Sampling
@@ -62,7 +62,9 @@ def test_each_engine_is_told_in_its_own_words(
 
 def test_who_says_nothing_of_itself_is_told_nothing_unasked() -> None:
     assert further(SERVER, sampling(), UNTOLD, "m").arguments == {}
-    assert further(SERVER, sampling("off"), UNTOLD, "m").arguments == OFF
+    assert further(SERVER, sampling("off"), UNTOLD, "m").arguments == {"reasoning_effort": "none"}
+    assert further(SERVER, sampling(), UNHEARD, "m").arguments == {}
+    assert further(SERVER, sampling("off"), UNHEARD, "m").arguments == OFF
 
 
 def test_the_server_says_it_for_calls_that_do_not() -> None:

@@ -1,0 +1,126 @@
+"""Anthropic's own interface: what is sent to `/v1/messages`, and what is read from its answers.
+
+In and out: as for `pg_bridge.engine.payload`. What it does otherwise: a system prompt stands beside the messages, the
+form of an answer is held by a schema or a tool, and what prompts share is marked, for nothing else is cached.
+
+A mark costs a quarter more for the tokens before it, once, and spares nine tenths of them from then on, for five
+minutes; shorter beginnings than 1,024 tokens are not cached. So one is marked from the second prompt on that has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
+from os.path import commonprefix
+from typing import Any
+
+from pg_bridge.engine.dialects import VLLM, Dialect
+from pg_bridge.engine.forms import Asked
+from pg_bridge.engine.further import Further
+from pg_bridge.engine.payload import Payload
+from pg_bridge.engine.records import Sampling
+from pg_bridge.engine.untrusted import parse_json, token_count
+from pg_bridge.options import Api
+
+PATH = "/v1/messages"
+LEAST_CHARS = 4096
+"""Of a beginning that is marked: about 1,024 tokens."""
+
+_MARK = ', "cache_control": {"type": "ephemeral"}'
+_LEAST_THOUGHTS = 1024
+_ENDS = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+
+
+class MessagesPayload(Payload):
+    """Bodies of one run's requests and the reading of their answers; arguments as for `Payload`."""
+
+    def path(self, prompt_count: int) -> str:
+        """The path; each prompt has a request of its own."""
+        return PATH
+
+    def _write(self, constant: dict[str, Any], system: str) -> None:
+        thinking = constant.get("thinking")
+        if isinstance(thinking, dict) and thinking.get("type") != "disabled":
+            constant.pop("temperature", None)  # it may be nothing but 1
+        if thinking == {"type": "enabled"}:
+            spare = max(0, _LEAST_THOUGHTS - self.further.thought_tokens)
+            constant["max_tokens"] += spare
+            constant["thinking"] = {**thinking, "budget_tokens": self.further.thought_tokens + spare}
+        if asked := self.asked.arguments.get("output_config"):
+            constant["output_config"] = {**asked, **constant["output_config"]}  # what reasons says so beside it
+        self._system_chars = len(system)
+        self._latest = self._shared = ""
+        mark = _MARK if len(system) >= LEAST_CHARS else ""
+        said = f'"system": [{{"type": "text", "text": {json.dumps(system)}{mark}}}], ' if system else ""
+        self._head = f'{json.dumps(constant)[:-1]}, {said}"messages": [{{"role": "user", "content": ['
+        self._before, self._after = '[{"role": "user", "content": ', "}]"  # for pages beside
+
+    def body(self, prompts: Sequence[str]) -> bytes:
+        """The request's body, of one prompt.
+
+        Raises:
+            UnicodeEncodeError: The prompt holds half of a surrogate pair.
+        """
+        (prompt,) = prompts
+        shared = self._beginning(prompt)
+        blocks = [f'{{"type": "text", "text": {encode_basestring(shared)}{_MARK}}}'] if shared else []
+        blocks.append(f'{{"type": "text", "text": {encode_basestring(prompt[len(shared) :])}}}')
+        return f"{self._head}{', '.join(blocks)}]}}]}}".encode()
+
+    def _beginning(self, prompt: str) -> str:
+        """What is marked of a prompt: what it shares with the one before, for as long as that pays."""
+        common = commonprefix((prompt, self._latest))  # noqa: RUF071 - characters are meant
+        self._latest = prompt
+        is_kept = bool(self._shared) and prompt.startswith(self._shared) and len(prompt) > len(self._shared)
+        least = len(self._shared) + LEAST_CHARS if is_kept else max(LEAST_CHARS - self._system_chars, 1)
+        if len(common) >= least and len(common) < len(prompt):
+            self._shared = common
+        elif not is_kept:
+            return ""
+        return self._shared
+
+    def _opened(self, body: bytes) -> dict[str, Any]:
+        """The answer as OpenAI writes one."""
+        answer = parse_json(body)
+        blocks = answer["content"]
+        used = [block["input"] for block in blocks if block["type"] == "tool_use"]
+        texts = [block["text"] for block in blocks if block["type"] == "text"]
+        content = json.dumps(used[0], ensure_ascii=False) if used else "".join(texts) if texts else None
+        has_thought = any("thinking" in block["type"] for block in blocks)
+        message = {"content": content or "", "reasoning": has_thought}
+        end = _ENDS.get(answer.get("stop_reason"), "stop")
+        choice = {"index": 0, "message": message, "finish_reason": end}
+        return {"choices": [choice], "usage": _usage(answer.get("usage"))}
+
+
+def payload_of(
+    api: Api,
+    model: str,
+    sampling: Sampling,
+    dialect: Dialect = VLLM,
+    further: Further | None = None,
+    asked: Asked | None = None,
+) -> Payload:
+    """The payload of a run, in the interface that its dialect has; arguments as for `Payload`."""
+    kind = MessagesPayload if dialect.speaks == "anthropic" else Payload
+    return kind("chat" if dialect.speaks == "anthropic" else api, model, sampling, dialect, further or Further(), asked)
+
+
+def _usage(told: object) -> Mapping[str, Any] | None:
+    """The tokens as OpenAI tells them: `input_tokens` is what was neither found in the cache nor put there."""
+    if not isinstance(told, dict):
+        return None
+    parts = [token_count(told.get(name) or 0) for name in ("cache_creation_input_tokens", "cache_read_input_tokens")]
+    own, written, read = token_count(told.get("input_tokens")), *parts
+    if own is None or written is None or read is None:
+        return {"completion_tokens": told.get("output_tokens")}
+    details = told.get("output_tokens_details")
+    return {
+        "prompt_tokens": own + written + read,
+        "completion_tokens": told.get("output_tokens"),
+        "prompt_tokens_details": {"cached_tokens": read},
+        "completion_tokens_details": {"reasoning_tokens": details.get("thinking_tokens")}
+        if isinstance(details, dict)
+        else None,
+    }
