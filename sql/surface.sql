@@ -333,6 +333,15 @@ $$;
 COMMENT ON FUNCTION llm.progress IS
     'how far your running statements are; those of all roles and databases for members of pg_read_all_stats';
 
+CREATE FUNCTION llm.health(server text DEFAULT 'vllm')
+RETURNS TABLE (endpoint text, item text, state text, detail text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.endpoint, r.item, r.state, r.detail
+    FROM json_to_recordset(llm._ledger(json_build_object('do', 'health', 'server', server))) AS r (
+        endpoint text, item text, state text, detail text)
+$$;
+COMMENT ON FUNCTION llm.health IS 'how the engine of a server is and what it can be held to; asks it a few short questions';
+
 CREATE FUNCTION llm.last_errors()
 RETURNS TABLE (at timestamptz, server text, question text, row_id bigint, key text, reason text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

@@ -25,16 +25,20 @@ _ACQUAINTANCES: dict[tuple[int, str, str], Acquaintance] = {}  # by role, server
 _LATEST_NOTICE: dict[str, int] = {}  # the client's statement that each was shown in, by its beginning
 
 
-def new_engine(server: Server) -> Engine:
-    """A way to a server's engine, for one run."""
+def new_engine(server: Server, acquaintance: Acquaintance | None = None) -> Engine:
+    """A way to a server's engine, for one run.
+
+    Args:
+        server: The server.
+        acquaintance: What is known of the engine; None is what the current role has learnt of it in this session.
+    """
     engine = Engine(
         _salted(server),
         check_interrupts=Interrupts().check,
         gate=_gate(server),
         waiting=EngineWait(),
-        acquaintance=_ACQUAINTANCES.setdefault(
-            (postgres.current_role_oid(), server.name, server.endpoint), Acquaintance()
-        ),
+        acquaintance=acquaintance
+        or _ACQUAINTANCES.setdefault((postgres.current_role_oid(), server.name, server.endpoint), Acquaintance()),
         tell=_tell_once,
     )
     usages = _USAGES.setdefault(_key(server), [])

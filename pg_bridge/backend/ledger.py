@@ -14,6 +14,7 @@ from typing import Any
 
 from pg_bridge.backend import postgres
 from pg_bridge.backend.faults import describe_error
+from pg_bridge.backend.health import health
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_ledger
 from pg_bridge.backend.session import SESSION, ServerOf
@@ -126,4 +127,5 @@ VERBS: dict[str, Callable[[Mapping[str, Any], Servers], object]] = {
     "usage_reset": _usage_reset,
     "progress": _progress,
     "last_errors": _last_errors,
+    "health": health,
 }

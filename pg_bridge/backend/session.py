@@ -63,6 +63,28 @@ class ServerOf:
     owner: int
 
 
+def pick_server(servers: Mapping[str, ServerOf], name: str) -> Server:
+    """A server of those that were put into the session for a role.
+
+    Raises:
+        UnknownServer: No server of pg_bridge has that name.
+        ServerDenied: The role has no USAGE on it.
+        OptionError: Its options do not parse.
+        NotPermitted: Its owner had no right to one of them.
+    """
+    if name not in servers:
+        known = ", ".join(sorted(servers)) or "none"
+        raise UnknownServer(
+            f'server "{name}" does not exist',
+            hint="CREATE SERVER … FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://…'); "
+            f"servers of pg_bridge in this database: {known}.",
+        )
+    found = servers[name]
+    if not found.usable:
+        raise ServerDenied(name)
+    return open_server(name, json.loads(found.options), found.owner)
+
+
 @dataclass(slots=True)
 class Session:
     """One backend's memory.
@@ -109,29 +131,14 @@ class Session:
         return self._servers.get(role, {})
 
     def server(self, role: Hashable, name: str) -> Server:
-        """Look up a server for a role.
+        """Look up a server for a role; raises as `pick_server` does.
 
         Raises:
-            UnknownServer: No server of pg_bridge has that name.
-            ServerDenied: The role has no USAGE on it.
-            OptionError: Its options do not parse.
-            NotPermitted: Its owner had no right to one of them.
             VersionMismatch: The extension in this database is of another version.
         """
         if self.extension != EXTENSION_VERSION:
             raise VersionMismatch(self.extension, EXTENSION_VERSION)
-        servers = self._servers.get(role, {})
-        if name not in servers:
-            known = ", ".join(sorted(servers)) or "none"
-            raise UnknownServer(
-                f'server "{name}" does not exist',
-                hint="CREATE SERVER … FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://…'); "
-                f"servers of pg_bridge in this database: {known}.",
-            )
-        found = servers[name]
-        if not found.usable:
-            raise ServerDenied(name)
-        return open_server(name, json.loads(found.options), found.owner)
+        return pick_server(self._servers.get(role, {}), name)
 
     def find_server(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:
         """A server, looked up once in one of the current role's statements, and so with the rights at its start.

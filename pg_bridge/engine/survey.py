@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pg_bridge.engine.dialects import dialect_of_server
 from pg_bridge.engine.engine import Engine
 from pg_bridge.engine.failures import refused_run
 from pg_bridge.engine.flight import pace_of
@@ -56,9 +57,21 @@ def survey(engine: Engine, server: Server) -> EngineFacts:
     status, page = engine.fetch("/metrics")
     if status == 200 and (told := read_cache_config(page)) is not None:
         (block_size, blocks), tells = told, True
-    has_batches = server.api == "completions" or engine.fetch(_BATCH_PATH)[0] == _WRONG_METHOD  # it takes POST alone
-    per_request = pace_of(server, eager=True).largest_request if has_batches else 1
+    per_request = pace_of(server, eager=True).largest_request if _takes_many(engine, server) else 1
     return EngineFacts(block_size, blocks, per_request, tells)
+
+
+def _takes_many(engine: Engine, server: Server) -> bool:
+    """Whether a request may have several prompts."""
+    dialect = dialect_of_server(server)
+    if server.api == "completions":
+        return dialect is None or dialect.has_lists
+    return (dialect is None or dialect.has_batches) and has_batches(engine)
+
+
+def has_batches(engine: Engine) -> bool:
+    """Whether an engine has vLLM's endpoint for many conversations at once."""
+    return engine.fetch(_BATCH_PATH)[0] == _WRONG_METHOD  # it takes POST alone
 
 
 def read_cache_config(page: str) -> tuple[int, int] | None:
