@@ -2,7 +2,7 @@
 
 In: a server. Out: checks, one after another, until one fails that the next ones need. It asks one short question four
 times: twice alone, so that the engine's prefix cache can be seen at work, and twice in one request, if the server's
-`api` is `chat`.
+`api` is `chat`; and one of each form that answers can have.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pg_bridge.cli.checks import Check
-from pg_bridge.engine import Completion, Engine, Sampling, Usage
+from pg_bridge.engine import Acquaintance, Completion, Engine, Sampling, Usage
 from pg_bridge.engine.client import REDIRECTS
 from pg_bridge.engine.failures import OR_RUN_DOCTOR
+from pg_bridge.engine.health import forms
 from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.engine.payload import CUT_IN_THOUGHTS
 from pg_bridge.engine.proxies import unused_variable
@@ -44,6 +45,7 @@ def check_engine(server: Server) -> Iterator[Check]:
         yield from _counts(server, before)
         if server.api == "chat":
             yield from _batches(server)
+        yield from _forms(server)
     except _Failed as failed:
         yield failed.check
     except EngineDenied as error:
@@ -159,6 +161,16 @@ def _counts(server: Server, before: CacheCounters | None) -> Iterator[Check]:
         yield Check("warn", "its prefix cache counters do not move: the prefix cache seems off", mend)
     else:
         yield Check("ok", "its prefix cache counters move")
+
+
+def _forms(server: Server) -> Iterator[Check]:
+    """Whether labels, numbers and JSON come as they are asked for; by the very look that llm.health takes."""
+    for item, state, detail in forms(server, lambda known: Engine(server, acquaintance=known), Acquaintance()):
+        if state == "held":
+            yield Check("ok", f"answers are held to {item} {detail}")
+        else:
+            mend = "answers are checked all the same, and asked for once more; if that is often: another engine or model"
+            yield Check("warn", f"answers are not held to {item}: {detail}", mend)
 
 
 def _batches(server: Server) -> Iterator[Check]:

@@ -1,8 +1,8 @@
 """`pg-bridge doctor`: look at a database and an engine, and say in plain words what is wrong and how to mend it.
 
 In: a DSN and a server's name, or an engine's URL. Out: one line a check, and a line on how to mend what is
-not well. It changes nothing in the database, asks the engine one short question up to four times, and never prints a
-key.
+not well. It changes nothing in the database, asks the engine one short question up to four times and three more, and
+never prints a key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Check a database, an engine, or both, and say how to mend what is wrong:
   database   it answers; the extension is there; its Python finds this package; the foreign server
              exists, has an endpoint, and may be used by this user; a user mapping holds the key
   engine     it answers; it serves the model; batches, token details and prefix cache counters are
-             there; it answers one short question, asked up to four times (twice alone, twice at once)
+             there; it answers one short question, asked up to four times (twice alone, twice at once); it is
+             held to labels, numbers and JSON, by a question of each
 
 Nothing is changed, and no key is ever printed. The exit status is 0 if nothing failed, 2 for wrong usage, 1 otherwise.
 """

@@ -28,6 +28,7 @@ def test_a_well_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FAIL" not in said
     assert "warn" not in said
     assert "serves: double" in said
+    assert "answers are held to choices by structured_outputs" in said
     assert "reused 96 of 102 prompt tokens" in said
     assert said.endswith("all is well\n")
 
@@ -53,7 +54,8 @@ def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None
     with EngineDouble() as engine:
         doctor(capsys, "--endpoint", engine.url)
         asked = engine.received.prompts
-    assert (len(asked), len(set(asked))) == (4, 1)
+    assert (len(asked), len(set(asked))) == (7, 2)
+    assert len(set(asked[:4])) == 1
     with pytest.raises(SystemExit):
         main(["doctor", "--help"])
     assert "one short question, asked up to four times" in capsys.readouterr().out
@@ -65,6 +67,8 @@ def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None
         ({"metrics": False}, 0, ["warn", "/metrics"]),
         ({"prompt_tokens_details": False}, 0, ["warn", "--enable-prompt-tokens-details"]),
         ({"batch_endpoint": False}, 0, ["warn", "one conversation a request"]),
+        ({"ignore_choices": True}, 0, ["warn", "not held to choices", "without keeping to it"]),
+        ({"refuse_fields": ("structured_outputs", "response_format")}, 0, ["warn", "asked in words"]),
         ({"block_size": 4096}, 0, ["warn", "--enable-prefix-caching"]),
         ({"reasoning": "Hm. " * 10}, 0, ["warn", "reasons before it answers", "max_reasoning_tokens"]),
         ({"models": ()}, 1, ["FAIL", "no list of models"]),
