@@ -169,7 +169,9 @@ def _forms(server: Server) -> Iterator[Check]:
         if state == "held":
             yield Check("ok", f"answers are held to {item} {detail}")
         else:
-            mend = "answers are checked all the same, and asked for once more; if that is often: another engine or model"
+            mend = (
+                "answers are checked all the same, and asked for once more; if that is often: another engine or model"
+            )
             yield Check("warn", f"answers are not held to {item}: {detail}", mend)
 
 

@@ -152,7 +152,12 @@ OPENAI = Dialect(
     thinks_aloud=False,
 )
 ANTHROPIC = Dialect(
-    "anthropic", forms=(output_format, tool), reasons=_by_thinking, thinks_aloud=False, speaks="anthropic"
+    "anthropic",
+    forms=(output_format, tool),
+    has_lists=False,
+    reasons=_by_thinking,
+    thinks_aloud=False,
+    speaks="anthropic",
 )
 COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens")
 

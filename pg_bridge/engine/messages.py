@@ -10,6 +10,7 @@ minutes; shorter beginnings than 1,024 tokens are not cached. So one is marked f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring
 from os.path import commonprefix
@@ -29,6 +30,7 @@ LEAST_CHARS = 4096
 
 _MARK = ', "cache_control": {"type": "ephemeral"}'
 _LEAST_THOUGHTS = 1024
+_PART_OF_WORD = re.compile(r"\w{1,64}$")
 _ENDS = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
 
 
@@ -71,6 +73,7 @@ class MessagesPayload(Payload):
     def _beginning(self, prompt: str) -> str:
         """What is marked of a prompt: what it shares with the one before, for as long as that pays."""
         common = commonprefix((prompt, self._latest))  # noqa: RUF071 - characters are meant
+        common = _PART_OF_WORD.sub("", common)  # the next prompt may have another word that begins alike
         self._latest = prompt
         is_kept = bool(self._shared) and prompt.startswith(self._shared) and len(prompt) > len(self._shared)
         least = len(self._shared) + LEAST_CHARS if is_kept else max(LEAST_CHARS - self._system_chars, 1)
