@@ -42,6 +42,7 @@ def free_text(db: Conn) -> str:
 def labels(db: Conn) -> str:
     return _form(
         db,
+        "choices",
         f"llm.classify('{SENTIMENT}', r, '{{positive,negative,mixed}}', on_error => 'null')",
         f"llm.classify('{SENTIMENT}', r, '{{apple,pear}}', on_error => 'null')",
         "review",
@@ -51,6 +52,7 @@ def labels(db: Conn) -> str:
 def numbers(db: Conn) -> str:
     return _form(
         db,
+        "patterns",
         "llm.score('What is the value of {year}?', r, on_error => 'null')",
         "llm.score('What is the value of {director}?', r, on_error => 'null')",
         "film",
@@ -60,6 +62,7 @@ def numbers(db: Conn) -> str:
 def yes_or_no(db: Conn) -> str:
     return _form(
         db,
+        "choices",
         "llm.is_true('Does {review} mention the acting?', r, on_error => 'null')",
         f"llm.is_true('{SENTIMENT}', r, on_error => 'null')",
         "review",
@@ -113,7 +116,13 @@ def priorities(db: Conn) -> str:
     return "taken"
 
 
+def taken_for(db: Conn) -> str:
+    (dialect,) = row(db, "SELECT state FROM llm.health() WHERE item = 'dialect'")
+    return f"`{dialect}`"
+
+
 FEATURES: dict[str, Feature] = {
+    "taken for": taken_for,
     "free text": free_text,
     "labels": labels,
     "numbers": numbers,
@@ -128,9 +137,15 @@ FEATURES: dict[str, Feature] = {
 }
 
 
-def _form(db: Conn, likely: str, unlikely: str, table: str) -> str:
-    """How a form is kept to, by a question whose answers are of it by themselves and one whose answers are not."""
-    if None not in column(db, f"SELECT {unlikely} FROM {table} AS r"):
+def _form(db: Conn, item: str, likely: str, unlikely: str, table: str) -> str:
+    """How a form is kept to, by a question whose answers are of it by themselves and one whose answers are not.
+
+    What llm.health says must not differ.
+    """
+    is_held = column(db, f"SELECT state FROM llm.health() WHERE item = '{item}'") == ["held"]
+    is_kept = None not in column(db, f"SELECT {unlikely} FROM {table} AS r")
+    assert is_kept or not is_held, "llm.health says that answers are held, and they are not"
+    if is_kept and is_held:
         return KEPT
     return CHECKED if None not in column(db, f"SELECT {likely} FROM {table} AS r") else NO
 

@@ -22,8 +22,6 @@ from tests.engines.started import environment_of, started
 
 LITELLM_KEY = "sk-of-a-test-and-of-no-use-elsewhere"
 
-COMPATIBLE = {"dialect": "openai-compatible"}
-
 _LITELLM = """
 model_list:
   - model_name: {model}
@@ -121,8 +119,8 @@ def sglang_router(*behind: VllmEngine) -> Iterator[Served]:
     command: list[str | Path] = [environment / "bin/sglang-router", "launch", "--host", "127.0.0.1", "--port", port]
     command += ["--prometheus-port", str(free_port()), "--worker-urls", *workers]
     with started(command, url, "/readiness"):
-        # It lists a model "unknown" and says nothing of itself. What vLLM alone understands it leaves out of a body.
-        yield Served(_version(environment, "sglang-router"), url, {"model": NAME, **COMPATIBLE})
+        # It lists a model "unknown" and says nothing of itself.
+        yield Served(_version(environment, "sglang-router"), url, {"model": NAME})
 
 
 @contextmanager
@@ -154,7 +152,7 @@ def transformers() -> Iterator[Served]:
     ]
     with started([*command, "--device", "cpu", *EXACT], url, "/health"):
         # It lists no model and says nothing of itself; the model's name is the folder that it was started with.
-        yield Served(f"transformers {installed_version('transformers')}", url, {"model": model, **COMPATIBLE})
+        yield Served(f"transformers {installed_version('transformers')}", url, {"model": model})
 
 
 def _version(environment: Path, package: str) -> str:

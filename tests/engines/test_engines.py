@@ -10,6 +10,7 @@ from tests.engines.table import Table
 
 KEPT_FORMS = dict.fromkeys(("labels", "numbers", "yes or no", "JSON of a schema"), KEPT)
 OF_VLLM = {
+    "taken for": "`vllm`",
     "free text": YES,
     **KEPT_FORMS,
     "prompts a request": "many",
@@ -19,14 +20,20 @@ OF_VLLM = {
     "tokens before asking": YES,
     "priority": "taken",
 }
-OF_OTHERS = {**OF_VLLM, "prompts a request": "one", "stages": NO, "tokens before asking": NO}
+OF_OTHERS = {
+    **OF_VLLM,
+    "taken for": "`openai-compatible`",
+    "prompts a request": "one",
+    "stages": NO,
+    "tokens before asking": NO,
+}
 
 EXPECTED: dict[str, dict[str, str]] = {
     "vLLM": OF_VLLM,
     "vllm-router": OF_VLLM,
     "sglang-router": OF_OTHERS,
-    "LiteLLM": OF_OTHERS,
-    "llama.cpp": OF_OTHERS,
+    "LiteLLM": {**OF_OTHERS, "taken for": "`litellm`"},
+    "llama.cpp": {**OF_OTHERS, "taken for": "`llama.cpp`"},
     "transformers serve": {
         **OF_OTHERS,
         **dict.fromkeys(KEPT_FORMS, CHECKED),
