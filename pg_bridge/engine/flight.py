@@ -313,6 +313,7 @@ class Flight:
         except (MalformedAnswer, Unreadable) as error:
             raise malformed(self._server, error) from None
         self._tally.add(1, tokens, time.monotonic() - started_s, self._turns.unread_s)
+        self._gate.give_back(0, (tokens.prompt or 0) + (tokens.completion or 0))
         return answers, tokens
 
     def _trial_of(self, sampling: Sampling) -> Trial:
