@@ -53,7 +53,9 @@ _PATTERN_WORDS = {
 }
 
 # What a refusal says of a form as such, whatever is to be of it.
-_ABOUT_FORMS = re.compile(r"structured[ _]outputs?|guided|json[ _](mode|object|schema)|constrained", re.I)
+_ABOUT_FORMS = re.compile(
+    r"structured[ _]outputs?|guided[ _](decoding|json|choice|regex)|json[ _](mode|object|schema)", re.I
+)
 _NOT_KNOWN = re.compile(
     r"un(known|recogni[sz]ed|expected|supported|available)|not (supported|allowed|permitted|available)"
     r"|(does|do) not support|extra (inputs|fields)",

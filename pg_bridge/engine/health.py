@@ -122,7 +122,7 @@ def _dialect(server: Server, known: Acquaintance) -> Iterator[Finding]:
 
 
 def _spoken(server: Server, known: Acquaintance) -> Dialect:
-    return dialect_of_server(server) or known.dialect or UNHEARD
+    return dialect_of_server(server) or known.dialect or known.spoken or UNHEARD
 
 
 def _reasoning(opening: Opening, known: Acquaintance) -> Finding:

@@ -50,21 +50,24 @@ async def learn_dialect(server: Server, client: Client, acquaintance: Acquaintan
     again; one that is starting, say, is, by the next run.
     """
     told = dialect_of_server(server) or acquaintance.dialect
-    if told is not None:
-        return told
+    acquaintance.spoken = told or await _ask_for_dialect(client, acquaintance)
+    return acquaintance.spoken
+
+
+async def _ask_for_dialect(client: Client, acquaintance: Acquaintance) -> Dialect:
     try:
         reply = await quietly(client.glance("/v1/models"), _TELLS_WITHIN_S)
         if reply is None or reply[0] in LATER_STATUSES:
             return UNHEARD
         if reply[0] in NO_ENDPOINT_STATUSES:
-            acquaintance.dialect = UNTOLD
+            acquaintance.dialect = acquaintance.dialect or UNTOLD
         if reply[0] != 200:
-            return UNTOLD
-        acquaintance.dialect = dialect_of_models(parse_json(reply[1])["data"])
+            return acquaintance.dialect or UNTOLD
+        acquaintance.dialect = acquaintance.dialect or dialect_of_models(parse_json(reply[1])["data"])
     except (EngineUnreachable, WrongWay):
         return UNHEARD
     except (Unreadable, ValueError, TypeError, KeyError):
-        return UNTOLD
+        return acquaintance.dialect or UNTOLD
     return acquaintance.dialect
 
 

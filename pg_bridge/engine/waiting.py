@@ -36,6 +36,7 @@ class Acquaintance:
     Attributes:
         has_answered: Whether it ever answered a prompt.
         dialect: What it understands, by what it said of itself; None until it did.
+        spoken: The dialect of its latest run, guessed where it has not told.
         untaken: What was refused, and need not be said, or not so.
         kept: How often it kept to the form of answers that it was held to, and how often not, by the form's name.
         begins_in_thoughts: Whether the texts of answers do, by what its template was asked.
@@ -43,6 +44,7 @@ class Acquaintance:
 
     has_answered: bool = False
     dialect: Dialect | None = None
+    spoken: Dialect | None = None
     untaken: set[str] = field(default_factory=set)
     begins_in_thoughts: dict[bytes, bool] = field(default_factory=dict)
     kept: dict[str, tuple[int, int]] = field(default_factory=dict)

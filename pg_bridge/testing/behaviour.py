@@ -24,6 +24,7 @@ class Behaviour:
         answer: From a prompt to its answer; None for `default_answer`.
         models: The models it serves; a request for another gets 404.
         owned_by: Whose its list says that they are, by which engines give themselves away; empty for nobody's.
+        listed: Whether it lists its models; else 500, as `transformers serve` answers without a cache of the hub.
         api_key: If set, requests without it get 401.
         batch_endpoint: Whether `/v1/chat/completions/batch` exists.
         metrics: Whether `/metrics` exists.
@@ -64,6 +65,7 @@ class Behaviour:
     answer: Callable[[str], str] | None = None
     models: Sequence[str] = ("double",)
     owned_by: str = "vllm"
+    listed: bool = True
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True

@@ -310,6 +310,8 @@ class EngineDouble:
         owner = {"owned_by": self.behaviour.owned_by} if self.behaviour.owned_by else {}
         models = [{"id": model, "object": "model", **owner} for model in self.behaviour.models]
         self.received.listed += 1
+        if not self.behaviour.listed:
+            return web.Response(text="Internal Server Error", status=500)
         return self._denied(request) or web.json_response({"object": "list", "data": models})
 
     async def _no_page(self, _: web.Request) -> web.Response:

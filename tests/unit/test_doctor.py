@@ -88,6 +88,14 @@ def test_what_is_wrong_is_said_with_its_mending(
         assert word in said
 
 
+def test_an_engine_that_lists_no_models_is_asked_for_the_one_that_is_named() -> None:
+    with EngineDouble(listed=False) as engine:
+        checks = list(check_engine(Server("vllm", engine.url, model="double")))
+    assert checks[0].verdict == "warn"
+    assert "lists no models" in checks[0].says
+    assert any("answers are held to choices by response_format" in check.says for check in checks)
+
+
 def test_nobody_listens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from_options = Server.from_options
     impatient = lambda name, options: from_options(name, {**options, "connect_timeout_s": "0.3"})  # noqa: E731
