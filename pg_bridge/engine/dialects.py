@@ -192,7 +192,11 @@ def dialect_of_server(server: Server) -> Dialect | None:
     """That which a server's options tell: by their own word, or by whose endpoint it is; None where they do not."""
     if server.dialect != "auto":
         return DIALECTS[server.dialect]
-    return _BY_HOST.get(urlsplit(server.endpoint).hostname or "")
+    try:
+        host = urlsplit(server.endpoint).hostname
+    except ValueError:  # no URL, as whoever connects will say
+        return None
+    return _BY_HOST.get(host or "")
 
 
 def dialect_of_models(listed: object) -> Dialect:
