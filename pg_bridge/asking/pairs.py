@@ -23,13 +23,14 @@ LIST_ROWS = 40
 LIST_CHARS = 4_000
 """Of the rows of one list. Longer ones are answered worse, and one must stay within the model's context."""
 
+_KEY = "yes"
 _FEWEST = 2  # pairs that a list is worth it for
 _WORK_ROWS = 1_000
 _TOKENS_OF_NUMBER, _TOKENS_BESIDES = 5, 16
 
 _TASK = (
-    "Answer for each candidate of this list, where its {columns} stand{s}: a JSON array of the numbers of those for "
-    "which the answer is yes, [] if there is none."
+    'Answer for each candidate of this list, where its {columns} stand{s}: {{"yes": […]}} with the numbers of those '
+    "for which the answer is yes, none of them if there is none."
 )
 
 
@@ -95,8 +96,10 @@ def arrange(
 
 def call_about(call: Call, size: int) -> Call:
     """How a list of so many candidates is asked about; a row that fails is asked about in pairs."""
-    numbers = {"type": "integer", "enum": list(range(1, size + 1))}
-    schema = json.dumps({"type": "array", "items": numbers, "maxItems": size})
+    numbers = {"type": "array", "items": {"type": "integer", "enum": list(range(1, size + 1))}, "maxItems": size}
+    schema = json.dumps(  # an object, because some engines can be held to nothing else
+        {"type": "object", "properties": {_KEY: numbers}, "required": [_KEY], "additionalProperties": False}
+    )
     most = max(call.max_tokens, _TOKENS_BESIDES + _TOKENS_OF_NUMBER * size)
     return replace(call, kind="json", choices=(), schema=schema, max_tokens=most, on_error="null")
 
@@ -104,12 +107,12 @@ def call_about(call: Call, size: int) -> Call:
 def read_numbers(answer: str | None, size: int) -> set[int] | None:
     """The candidates for which the answer is yes, counted from 0; None for what is no answer.
 
-    >>> read_numbers("[1, 3]", 3), read_numbers("[]", 3), read_numbers("[4]", 3), read_numbers("[true]", 3)
-    ({0, 2}, set(), None, None)
+    >>> [read_numbers(f'{{"yes": {numbers}}}', 3) for numbers in ("[1, 3]", "[]", "[4]", "[true]")]
+    [{0, 2}, set(), None, None]
     """
     try:
-        numbers = json.loads(answer or "")
-    except (ValueError, RecursionError):
+        numbers = json.loads(answer or "")[_KEY]
+    except (ValueError, RecursionError, TypeError, LookupError):
         return None
     if not isinstance(numbers, list) or not all(type(n) is int and 1 <= n <= size for n in numbers):
         return None

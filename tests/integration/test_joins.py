@@ -22,6 +22,7 @@ JOIN = (
     "ON llm.is_true('Does {review} concern {name}?', llm.row(r, p), pairs => '%s'%s) ORDER BY 1, 2"
 )
 TRUTH = "SELECT r.id, p.id FROM reviews AS r JOIN products AS p ON strpos(r.review, p.name) > 0 ORDER BY 1, 2"
+UNSURE = '{"yes": [99]}'
 CANDIDATE = re.compile(r"^([0-9]+)\. (\{.*\})$", re.M)
 
 
@@ -62,7 +63,7 @@ def answer(prompt: str) -> str:
     candidates = [json.loads(found) for _, found in CANDIDATE.findall(question)]
     if not candidates:
         return "yes" if concerns(json.loads(row)) else "no"
-    return json.dumps([n for n, each in enumerate(candidates, 1) if concerns(json.loads(row) | each)])
+    return json.dumps({"yes": [n for n, each in enumerate(candidates, 1) if concerns(json.loads(row) | each)]})
 
 
 def test_the_join_is_the_same_and_few_questions(shop: Conn, engine: EngineDouble) -> None:
@@ -87,7 +88,7 @@ def test_explain_analyze_says_how_many_were_asked(shop: Conn) -> None:
 
 def test_what_a_list_does_not_answer_is_asked_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
     def unsure(prompt: str) -> str:
-        return "[99]" if CANDIDATE.search(prompt) and "thing 4" in prompt.rsplit("\n", 1)[1] else answer(prompt)
+        return UNSURE if CANDIDATE.search(prompt) and "thing 4" in prompt.rsplit("\n", 1)[1] else answer(prompt)
 
     engine.behaviour.answer = unsure
     assert shop.execute((JOIN % ("listed", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
@@ -117,7 +118,7 @@ def test_few_pairs_of_many_are_no_list(shop: Conn, engine: EngineDouble) -> None
 
 
 def test_a_limit_holds_for_lists_and_pairs_together(shop: Conn, engine: EngineDouble) -> None:
-    engine.behaviour.answer = lambda prompt: "[99]" if CANDIDATE.search(prompt) else choose(prompt, ["yes", "no"])
+    engine.behaviour.answer = lambda prompt: UNSURE if CANDIDATE.search(prompt) else choose(prompt, ["yes", "no"])
     with pytest.raises(psycopg.Error, match="max_requests = 20"):
         shop.execute((JOIN % ("listed", ", max_requests => 20")).encode())
     assert len(engine.received.prompts) <= 20

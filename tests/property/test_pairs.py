@@ -105,7 +105,20 @@ def test_cells_stay_as_they_are_spelled() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, "", "yes", "[0]", "[4]", "[1.0]", "[true]", '["1"]', "{}", "[[1]]", "[1", "[" * 9999]
+    "answer",
+    [
+        None,
+        "",
+        "yes",
+        "[1]",
+        "{}",
+        "[",
+        "[" * 9999,
+        *(
+            f'{{"yes": {numbers}}}'
+            for numbers in ("[0]", "[4]", "[1.0]", "[true]", '["1"]', "{}", "[[1]]", "1", "null")
+        ),
+    ],
 )
 def test_what_is_no_list_of_candidates_is_no_answer(answer: str | None) -> None:
     assert read_numbers(answer, 3) is None
@@ -113,6 +126,6 @@ def test_what_is_no_list_of_candidates_is_no_answer(answer: str | None) -> None:
 
 def test_a_list_is_asked_for_in_form_and_fails_no_statement() -> None:
     call = call_about(Call.from_arguments({"kind": "boolean", "pairs": "listed"}), 40)
-    assert json.loads(call.schema)["items"]["enum"][-1] == 40
+    assert json.loads(call.schema)["properties"]["yes"]["items"]["enum"][-1] == 40
     assert (call.choices, call.on_error) == ((), "null")
     assert call.max_tokens >= 200
