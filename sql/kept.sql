@@ -20,7 +20,14 @@ CREATE TABLE @schema@._kept (
     asked_at      timestamptz,
     next_at       timestamptz NOT NULL DEFAULT now(),
     failures      integer NOT NULL DEFAULT 0,
-    trouble       text
+    trouble       text,
+    -- Whoever declares may write here by hand; a worker, and whoever else looks, relies on these shapes.
+    CHECK (array_ndims(key) = 1 AND array_position(key, NULL) IS NULL),
+    CHECK (array_ndims(sent_key) = 1 AND cardinality(sent_key) = cardinality(key)),
+    CHECK (sent = '{}' OR array_ndims(sent) = 1 AND array_position(sent, NULL) IS NULL),
+    CHECK (jsonb_typeof(options) = 'object'),
+    CHECK (at_most_every BETWEEN '0' AND '100 years'),
+    CHECK (isfinite(next_at))
 );
 COMMENT ON TABLE @schema@._kept IS 'columns that are kept answered; llm.kept shows them';
 COMMENT ON COLUMN @schema@._kept.sent_key IS 'for each column of the key what the prompt calls it, NULL where it is not sent';
@@ -77,6 +84,16 @@ CREATE FUNCTION @schema@._kept_name(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = relation
+$$;
+
+-- What a domain, or a domain of a domain, is made of.
+CREATE FUNCTION @schema@._kept_base(type oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE made AS (
+        SELECT t.oid, t.typtype, t.typbasetype FROM pg_type AS t WHERE t.oid = type
+        UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM made AS m JOIN pg_type AS t ON t.oid = m.typbasetype
+    )
+    SELECT format_type(m.oid, -1) FROM made AS m WHERE m.typtype <> 'd'
 $$;
 
 -- Whether its triggers are to fire for each row: transition tables do not hold what reaches a partition, or a child, by
@@ -370,8 +387,11 @@ BEGIN
             HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json.';
     ELSIF schema IS NOT NULL AND (kind <> 'json' OR jsonb_typeof(schema) <> 'object') THEN
         RAISE EXCEPTION 'a schema is a JSON object, for answers of type json' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF at_most_every < '0' THEN
-        RAISE EXCEPTION 'at_most_every is less than nothing' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF at_most_every NOT BETWEEN '0' AND '100 years' THEN
+        RAISE EXCEPTION 'at_most_every is less than nothing, or more than 100 years' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF answers = '' THEN
+        RAISE EXCEPTION 'the table of answers needs a name' USING ERRCODE = 'invalid_name',
+            HINT = 'Leave it out for the name of the table and the column. Only of the view there may be none.';
     ELSIF octet_length("column") NOT BETWEEN 1 AND 63 THEN
         RAISE EXCEPTION 'the name of the column must have 1 to 63 bytes' USING ERRCODE = 'invalid_name';
     END IF;
@@ -427,11 +447,18 @@ BEGIN
     EXECUTE format('CREATE POLICY of_rows_that_are_seen ON %s FOR SELECT USING (EXISTS (SELECT FROM %s AS llm_row WHERE %s))',
                    answers_name, @schema@._kept_name(relation), @schema@._kept_equal(
                        relation, keys, 'llm_row', answers_name, keys));
-    EXECUTE format('CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA', changes_name,
-                   (SELECT string_agg(format('%I', k), ', ') FROM unnest(keys) AS k), @schema@._kept_name(relation));
+    -- A note of no key has NULL there, whatever a domain says of it.
+    EXECUTE format('CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA', changes_name, (
+        SELECT string_agg(CASE WHEN t.typtype = 'd' THEN format('%I::%s AS %1$I', k.name, @schema@._kept_base(t.oid))
+                          ELSE format('%I', k.name) END, ', ' ORDER BY k.place)
+        FROM unnest(keys) WITH ORDINALITY AS k (name, place)
+        JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = k.name JOIN pg_type AS t ON t.oid = a.atttypid),
+        @schema@._kept_name(relation));
     EXECUTE format('ALTER TABLE %s ADD noted bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, ADD noted_at timestamptz NOT NULL DEFAULT now()',
                    changes_name);
     EXECUTE format('COMMENT ON TABLE %s IS %L', changes_name, @schema@._kept_comment(kept, 'changes'));
+    -- Without a policy it is its owner's alone, whatever default privileges have granted.
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', changes_name);
     PERFORM @schema@._kept_watch(kept, relation, to_regclass(changes_name), keys || sent, cardinality(keys), NULL);
     IF view_name IS NOT NULL THEN
         PERFORM @schema@._kept_view(kept, relation, keys, keys, "column", answers_name, view_name);
@@ -450,8 +477,8 @@ DECLARE
 BEGIN
     IF parts IS NULL THEN
         RETURN NULL;
-    ELSIF cardinality(parts) > 2 THEN
-        RAISE EXCEPTION 'this is no name of a table: %', given USING ERRCODE = 'invalid_name';
+    ELSIF cardinality(parts) > 2 OR cardinality(parts) = 2 AND parts[1] LIKE 'pg\_temp%' THEN
+        RAISE EXCEPTION 'this is no name of a table that outlives a session: %', given USING ERRCODE = 'invalid_name';
     END IF;
     RETURN format('%I.%I', CASE cardinality(parts) WHEN 2 THEN parts[1] ELSE of_table END, parts[cardinality(parts)]);
 END $$;
@@ -553,6 +580,10 @@ BEGIN
     answers := @schema@._kept_name(parts.answers);
     changes := @schema@._kept_name(parts.changes);
     relation := @schema@._kept_name(parts.relation);
+    IF cardinality(parts.columns) - cardinality(key) <> cardinality(sent) - cardinality(array_remove(sent_key, NULL)) THEN
+        trouble := 'its triggers do not name the columns that were declared';
+        RETURN;
+    END IF;
     IF (SELECT c.relkind FROM pg_class AS c WHERE c.oid = parts.relation) = 'r' THEN
         relation := 'ONLY ' || relation;  -- what inherits from it by now is watched by nothing
     END IF;
@@ -575,9 +606,10 @@ BEGIN
     END IF;
 END $$;
 
--- What llm.kept shows, read with the rights of whoever looks at it. A superuser may look at what strangers have declared:
--- nothing of theirs is executed. So only tables are read, none by way of a policy or of another server, and only keys are
--- compared, by operators of indexes, which are superusers'.
+-- What llm.kept shows, read with the rights of whoever looks at it. A superuser may look at what strangers have declared, and
+-- nothing of theirs is to be executed with his rights. A table that is theirs can be a view the moment it is read, whose
+-- functions would be, and a key can have a cast of theirs. So rows are counted for the role itself alone, and what others see
+-- is what PostgreSQL's statistics say of the tables, by their oids.
 CREATE FUNCTION @schema@._kept_state() RETURNS TABLE (
     id bigint, role name, "table" text, "column" text, prompt text, answers text, view text, waiting bigint, answered bigint,
     failed bigint, last timestamptz, next timestamptz, trouble text
@@ -604,8 +636,10 @@ BEGIN
             trouble := 'the table is gone, or a column that the prompt names, or their triggers';
         ELSIF answers IS NULL OR changes IS NULL THEN
             trouble := 'a table that llm.keep made is gone';
-        ELSIF has_table_privilege(parts.answers, 'SELECT') AND has_table_privilege(parts.changes, 'SELECT')
-              AND NOT row_security_active(parts.answers) AND NOT row_security_active(parts.changes) THEN
+        ELSIF kept.role <> current_user THEN
+            waiting := pg_stat_get_live_tuples(parts.changes);
+            answered := pg_stat_get_live_tuples(parts.answers);
+        ELSE
             EXECUTE format('SELECT count(*) FILTER (WHERE error IS NULL), count(*) FILTER (WHERE error IS NOT NULL) FROM ONLY %s',
                            answers)
             INTO answered, failed;
@@ -615,10 +649,8 @@ BEGIN
             INTO waiting;
             matches := @schema@._kept_equal(parts.relation, parts.columns[:cardinality(kept.key)], 'r', 'a', kept.key);
             SELECT CASE WHEN c.relkind = 'r' THEN 'ONLY ' || "table" ELSE "table" END INTO rows
-            FROM pg_class AS c WHERE c.oid = parts.relation AND NOT EXISTS (
-                SELECT FROM pg_partition_tree(c.oid) AS p JOIN pg_class AS l ON l.oid = p.relid WHERE l.relkind = 'f');
-            IF matches IS NOT NULL AND rows IS NOT NULL AND has_table_privilege(parts.relation, 'SELECT')
-               AND NOT row_security_active(parts.relation) THEN
+            FROM pg_class AS c WHERE c.oid = parts.relation;
+            IF matches IS NOT NULL AND has_table_privilege(parts.relation, 'SELECT') THEN
                 -- New rows that no note names, since all rows are to be looked at.
                 EXECUTE format('SELECT $1 + CASE WHEN EXISTS (SELECT FROM ONLY %1$s WHERE %2$I IS NULL) THEN (
                                     SELECT count(*) FROM %3$s AS r WHERE NOT EXISTS (SELECT FROM ONLY %4$s AS a WHERE %5$s)

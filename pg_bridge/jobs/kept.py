@@ -150,7 +150,7 @@ def note_trouble(database: Database, schema: str, kept: KeptColumn, trouble: str
     """A step has gone wrong; the next one waits, twice as long each time."""
     pause_s = min(FIRST_BACKOFF_S * 2 ** min(kept.failures, 20), LONGEST_BACKOFF_S)
     statement = sql.SQL(
-        "UPDATE {}._kept SET trouble = $2, failures = failures + 1, "
+        "UPDATE {}._kept SET trouble = $2, failures = least(failures, 1000) + 1, "
         "next_at = now() + greatest(at_most_every, make_interval(secs => $3::float8)) WHERE id = $1"
     ).format(sql.Identifier(schema))
     database.run(lambda connection: connection.execute(statement, [kept.id, trouble, pause_s]))

@@ -76,6 +76,7 @@ EXECUTED_BY_ALL = {
     "_source_rows": "as _source_table",
     "_submit": "llm.submit calls it; it makes a job of the caller's own",
     "_state_of": "llm.cancel and llm.wait call it; policies show a role its own jobs",
+    "_kept_base": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_by_row": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_check": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_comment": "llm.keep and its kin call it; it reads and makes as the caller",
