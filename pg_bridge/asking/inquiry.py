@@ -7,11 +7,11 @@ order, so that what is held is answers and no rows.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 
-from pg_bridge.asking.prompt import Question
+from pg_bridge.asking.prompt import Question, parse_question
 from pg_bridge.engine import Completion, Sampling
 from pg_bridge.options import Call, Server
 from pg_bridge.rows.table import Table
@@ -85,6 +85,16 @@ def digest_rows(table: Table, *, remembered: bool = True) -> list[bytes]:
         for cells in table.select(names).cells()
     ]
     return digests if remembered else [digest + next(_NUMBERS).to_bytes(8) for digest in digests]
+
+
+def question_of(ask: Ask) -> Question:
+    """The question, with what its options have it say of the answers.
+
+    Raises:
+        TemplateError: The prompt does not parse.
+    """
+    question, told = parse_question(ask.prompt), ask.call.told
+    return replace(question, text=f"{question.text}\n{told}") if told else question
 
 
 def outcome_of(completion: Completion) -> Outcome:

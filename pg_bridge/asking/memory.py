@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pg_bridge.asking.inquiry import Ask, Inquiry, sampling_of
-from pg_bridge.asking.prompt import parse_question
+from pg_bridge.asking.inquiry import Ask, Inquiry, question_of, sampling_of
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import Sampling
 from pg_bridge.options import Call
@@ -41,5 +40,5 @@ class Memory:
         if ask not in self._inquiries:
             # Prompts of one and the same sampling can share a request.
             sampling = self._samplings.setdefault(ask.call, sampling_of(ask.call))
-            self._inquiries[ask] = Inquiry(parse_question(ask.prompt), ask.call, sampling)
+            self._inquiries[ask] = Inquiry(question_of(ask), ask.call, sampling)
         return self._inquiries[ask]

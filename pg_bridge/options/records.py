@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pg_bridge.errors import OptionError
-from pg_bridge.options import values
+from pg_bridge.options import forms, values
 from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     COLUMN,
@@ -21,6 +21,7 @@ from pg_bridge.options.option import (
     FREE_CALLS,
     MAPPING,
     NOWHERE,
+    SCORES,
     SERVER,
     TABLE,
     Needs,
@@ -468,6 +469,10 @@ class Call:
     choices: tuple[str, ...] = option(
         (), values.CHOICES, FREE_CALLS, "the only answers allowed, distinct and not empty; NULL for free text"
     )
+    low: int | None = option(
+        None, values.WHOLE, SCORES, "with `high`: the answer is a whole number from `low` to `high`, both included"
+    )
+    high: int | None = option(None, values.WHOLE, SCORES, "see `low`; without both any decimal number is one")
     on_error: OnError = option(
         "fail",
         values.ON_ERROR,
@@ -608,7 +613,16 @@ class Call:
     @property
     def pattern(self) -> str:
         """A regular expression for the whole answer; empty for none."""
+        if self.low is not None and self.high is not None:
+            return forms.whole_numbers(self.low, self.high)
         return PATTERNS.get(self.kind, "")
+
+    @property
+    def told(self) -> str:
+        """What the question says of its answers, behind what the prompt says; empty for nothing."""
+        if self.low is not None and self.high is not None:
+            return f"Answer with a whole number from {self.low} to {self.high}."
+        return ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
@@ -632,6 +646,7 @@ class Call:
                 is_labels = name == "choices" and arguments.get("kind") == "label"
                 raise invalid_value("labels" if is_labels else name, own[name].value.expects) from None
         call = cls(**given)
+        _check_bounds(call.low, call.high)
         if call.kind == "boolean":
             call = replace(call, choices=YES_OR_NO)
         if call.kind == "label" and not call.choices:
@@ -639,6 +654,14 @@ class Call:
         if call.kind == "json" and not call.schema:
             raise invalid_value("schema", own["schema"].value.expects)
         return call
+
+
+def _check_bounds(low: int | None, high: int | None) -> None:
+    if (low is None) != (high is None):
+        missing = "low" if low is None else "high"
+        raise OptionError(f'there is no option "{missing}"', hint="Give both low and high, or neither of them.")
+    if low is not None and high is not None and low > high:
+        raise OptionError(f"no number is from {low} to {high}", hint="low must not be greater than high.")
 
 
 OPTIONS: tuple[Option, ...] = tuple(

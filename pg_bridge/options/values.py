@@ -174,6 +174,7 @@ INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
 ROWS = TOKENS
 PRIORITY = Value(r"-?[0-9]{1,9}", "an integer of at most nine digits", int, "integer", (int,))
+WHOLE = Value(r"-?[0-9]{1,10}", "a whole number", int, "integer", (int,))
 # The last is how PostgreSQL and Python write what is less than 0.0001. JSON has no NaN, so SQL hands over a text.
 TEMPERATURE = Value(
     r"[01](\.[0-9]+)?|2(\.0+)?|[0-9](\.[0-9]+)?e-[0-9]{1,3}",

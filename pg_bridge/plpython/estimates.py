@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pg_bridge.asking.distinct import SourceColumn, SourceRows, count_distinct
+from pg_bridge.asking.inquiry import Ask, question_of
 from pg_bridge.asking.outline import Outline, Rows, chars_of
-from pg_bridge.asking.prompt import Question, parse_question
+from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.seen import Seen
 from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import Fault
@@ -139,7 +140,7 @@ def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Seen, Outlin
         server = find_server(plpy, asked.server)
         outlines[asked.server] = server, lately(server), Outline()
     server, seen, outline = outlines[asked.server]
-    question = _question(call)
+    question = _question(call, asked)
     kept = None
     if question is not None and not call.varying - _NOT_OPTIONS:
         kept = count_kept(server, question, asked)
@@ -158,10 +159,10 @@ def _options_of(call: _Asked) -> Call:
     return Call.from_arguments(given)
 
 
-def _question(call: _Asked) -> Question | None:
+def _question(call: _Asked, asked: Call) -> Question | None:
     """The question; None where it is not known before the statement runs, or does not parse."""
     with suppress(TemplateError):
-        return parse_question(call.constants["prompt"]) if "prompt" in call.constants else None
+        return question_of(Ask(call.constants["prompt"], asked)) if "prompt" in call.constants else None
     return None
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST_TRIED = 1000  # numbers, to find one of a pattern
+
 
 @dataclass(slots=True)
 class Behaviour:
@@ -166,37 +168,12 @@ def demanded_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callable[[str], str]) -> str:
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
-    It is what `answer` says where that is of the kind; else one of the choices, a number from 1 to 5 for a pattern, a
+    It is what `answer` says where that is of the kind; else one of the choices, a small number for a pattern, a
     value of a schema's types.
     """
     free = answer(prompt)
     if "choice" in demanded:
         return free if free in demanded["choice"] else choose(prompt, demanded["choice"])
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
-        return str(digest(prompt) % 5 + 1)
+        return _number_of(demanded["regex"], digest(prompt))
     if "json" in demanded and not free.startswith(("{", "[")):
-        return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
-    return free
-
-
-def example(schema: Mapping[str, Any], text: str, number: int) -> object:
-    """A value of a JSON schema's types: objects of what is required, arrays of one element; a text where none is told.
-
-    >>> numbers = {"type": "array", "items": {"type": "integer"}}
-    >>> example({"type": "object", "required": ["a", "b"], "properties": {"a": numbers}}, "text", 7)
-    {'a': [3], 'b': 'text'}
-    """
-    kind = schema.get("type")
-    if "pattern" in schema:
-        return text if re.fullmatch(schema["pattern"], text) else str(number % 5 + 1)
-    if kind == "object":
-        of = schema.get("properties", {})
-        return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
-    if kind == "array":
-        return [example(schema.get("items", {}), text, number)]
-    if "enum" in schema:
-        if text in schema["enum"]:
-            return text
-        return schema["enum"][number % len(schema["enum"])]
-    simple = {"integer": number % 5 + 1, "number": number % 5 + 1, "boolean": number % 2 == 1, "null": None}
-    return simple.get(str(kind), text)
