@@ -179,6 +179,14 @@ LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
                         '{choices,@classify.names@}', ARRAY[labels, @classify.names@])
 $$;
 
+CREATE FUNCTION llm._classify_many_batch(
+    statement bigint, node integer, more boolean, prompt json[], input json[], labels json[], @classify_many.arrays@
+) RETURNS text[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "labels"}',
+                        '{choices,@classify_many.names@}', ARRAY[labels, @classify_many.names@])
+$$;
+
 CREATE FUNCTION llm._score_batch(
     statement bigint, node integer, more boolean, prompt json[], input json[], @score.arrays@
 ) RETURNS double precision[]
@@ -202,9 +210,9 @@ BEGIN
     FOR own IN
         SELECT f.oid::regprocedure AS function, b.oid::regprocedure AS batch
         FROM pg_catalog.pg_proc AS f
-             JOIN pg_catalog.pg_proc AS b ON b.pronamespace = f.pronamespace AND b.proname = '_' || f.proname || '_batch'
+             JOIN pg_catalog.pg_proc AS b ON b.pronamespace = f.pronamespace AND b.proname = '_' || ltrim(f.proname, '_') || '_batch'
                                              AND b.pronargs = f.pronargs + 3
-        WHERE f.pronamespace = 'llm'::regnamespace
+        WHERE f.pronamespace = 'llm'::regnamespace AND llm._batch_result(f.oid) = b.prorettype
     LOOP
         PERFORM llm.register_batch(own.function, own.batch, 'llm._report(bigint, integer)');
     END LOOP;

@@ -90,6 +90,7 @@ CREATE FUNCTION llm._ask(prompt text, input json, options json) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN c.fault IS NULL THEN c.output ELSE llm._raise(c.fault) END
     FROM llm._complete(llm._checked(prompt), input::text, options::text) AS c
+    WHERE input IS NOT NULL OR options ->> 'on_null' IS DISTINCT FROM 'null'  -- else there is no row, and the function is NULL
 $$;
 
 -- STABLE: they change nothing, and within a statement the same question about the same row has one answer. So views are
@@ -150,7 +151,7 @@ COMMENT ON FUNCTION llm.is_true(text, text, @is_true.types@) IS
 CREATE FUNCTION llm.classify(
     prompt        text,
     input         anyelement,
-    labels        text[],
+    labels        text[] DEFAULT NULL,
     @classify.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
@@ -163,7 +164,7 @@ COMMENT ON FUNCTION llm.classify(text, anyelement, text[], @classify.types@) IS
 CREATE FUNCTION llm.classify(
     prompt        text,
     input         text,
-    labels        text[],
+    labels        text[] DEFAULT NULL,
     @classify.arguments@
 ) RETURNS text
 LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
@@ -172,6 +173,62 @@ LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION llm.classify(text, text, text[], @classify.types@) IS
     'asks for one of some labels for one row, object or value';
+
+-- Several labels. An array type has no arrays, so that no batch function could return its values: the function that is
+-- batched gives a text, and the one that is called is put into its place by PostgreSQL's planner. For this it may have no
+-- settings, and each of its arguments stands in its body once.
+
+CREATE FUNCTION llm._classify_many(
+    prompt        text,
+    input         anyelement,
+    labels        text[],
+    @classify_many.arguments@
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'labels', 'choices', labels, @classify_many.values@))
+$$;
+
+CREATE FUNCTION llm._classify_many(
+    prompt        text,
+    input         text,
+    labels        text[],
+    @classify_many.arguments@
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'labels', 'choices', labels, @classify_many.values@))
+$$;
+
+-- Each label once, in the order of their characters, whatever order a model gives them: equal sets are equal arrays.
+CREATE FUNCTION llm._label_array(answer text) RETURNS text[]
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT DISTINCT l COLLATE "C" FROM jsonb_array_elements_text(answer::jsonb) AS l ORDER BY 1)
+$$;
+
+CREATE FUNCTION llm.classify_many(
+    prompt        text,
+    input         anyelement,
+    labels        text[] DEFAULT NULL,
+    @classify_many.arguments@
+) RETURNS text[]
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._label_array(llm._classify_many(prompt, input, labels, @classify_many.named@))
+$$;
+COMMENT ON FUNCTION llm.classify_many(text, anyelement, text[], @classify_many.types@) IS
+    'asks which of some labels fit one row, object or value';
+
+CREATE FUNCTION llm.classify_many(
+    prompt        text,
+    input         text,
+    labels        text[] DEFAULT NULL,
+    @classify_many.arguments@
+) RETURNS text[]
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._label_array(llm._classify_many(prompt, input, labels, @classify_many.named@))
+$$;
+COMMENT ON FUNCTION llm.classify_many(text, text, text[], @classify_many.types@) IS
+    'asks which of some labels fit one row, object or value';
 
 CREATE FUNCTION llm.score(
     prompt        text,

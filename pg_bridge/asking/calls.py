@@ -67,10 +67,14 @@ class Calls:
 
         Args:
             prompts: (n,) the prompt of each call.
-            rows: (n,) the input of each call, JSON text or None: a row, an object or a value.
+            rows: (n,) the input of each call, JSON text or None: a row, an object or a value. Those that are None are
+                not asked about if `on_null` is `null`.
             places_of: The options, and which calls of the part have them.
         """
-        for call, places in places_of.items():
+        for call, of_call in places_of.items():
+            places = of_call if call.on_null == "ask" else [i for i in of_call if rows[i] is not None]
+            if not places:
+                continue
             alike = self._alike.setdefault(call, _Alike())
             alike.places += [self._count + i for i in places]
             alike.prompts += [self._prompts.setdefault(prompts[i], prompts[i]) for i in places]

@@ -7,12 +7,19 @@ validator's table in their places. It adds no option and knows none by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 from pg_bridge.options import Catalog, Function, Option, Where
 
 _MARK = re.compile(r"@(?P<place>\w+)\.(?P<form>\w+)@")
+
+_LISTS: Mapping[str, Callable[[Option], str]] = {
+    "arrays": lambda option: f"{option.name} json[]",
+    "names": lambda option: option.name,
+    "named": lambda option: f"{option.name} => {option.name}",
+    "types": lambda option: option.value.sql,
+}
 
 
 def fill(script: str, options: Sequence[Option]) -> str:
@@ -30,12 +37,8 @@ def fill(script: str, options: Sequence[Option]) -> str:
                 return ",\n    ".join(f"{option.name:<13} {option.value.sql:<16} DEFAULT NULL" for option in own)
             case "values":
                 return ",\n        ".join(f"'{option.name}', {_json_value(option)}" for option in own)
-            case "arrays":
-                return ", ".join(f"{option.name} json[]" for option in own)
-            case "names":
-                return ", ".join(option.name for option in own)
-            case "types":
-                return ", ".join(option.value.sql for option in own)
+            case form if form in _LISTS:
+                return ", ".join(map(_LISTS[form], own))
             case form:
                 raise ValueError(f"unknown mark {place}.{form}")
 

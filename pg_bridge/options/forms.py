@@ -1,12 +1,19 @@
-"""The forms that answers are held to besides those of a type.
+"""The forms that answers are held to besides those of a type, and what a question says of its labels.
 
-In: the bounds of a number. Out: a regular expression for the whole answer, in the syntax that Python, the engines and
-`pg_bridge.engine.dialects.grammar_of_pattern` share.
+In: the bounds of a number, or labels and what they mean. Out: a regular expression for the whole answer, in the syntax
+that Python, the engines and `pg_bridge.engine.dialects.grammar_of_pattern` share; a text to follow the question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+ONE = "The answer is one of these:"
+MANY = "Answer with a JSON array of those of these that fit, [] if none does:"
+_SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}]")
 
 
 def whole_numbers(low: int, high: int) -> str:
@@ -50,3 +57,32 @@ def _between(low: str, high: str) -> str:
 def _any_of(patterns: Iterable[str]) -> str:
     alternatives = list(patterns)
     return alternatives[0] if len(alternatives) == 1 else f"({'|'.join(alternatives)})"
+
+
+def list_of(labels: Sequence[str]) -> str:
+    r"""A pattern for JSON arrays of labels, none to as many as there are.
+
+    >>> list_of(["good", "so-so (C)"])
+    '\\[("(good|so-so \\(C\\))"(, ?"(good|so-so \\(C\\))"){0,1})?\\]'
+    """
+    escaped = [_SPECIAL.sub(r"\\\g<0>", json.dumps(label, ensure_ascii=False)[1:-1]) for label in labels]
+    label = f'"({"|".join(escaped)})"'
+    return rf"\[({label}(, ?{label}){{0,{len(labels) - 1}}})?\]"
+
+
+def fold(label: str) -> str:
+    """The label without what a model is not to tell labels apart by: capitals, spaces, ways to write a character."""
+    return " ".join(unicodedata.normalize("NFKC", label).split()).casefold()
+
+
+def told(opening: str, labels: Sequence[str], descriptions: Sequence[tuple[str, str]]) -> str:
+    """What a question says of labels: each on a line of its own, with what it means.
+
+    >>> print(told(ONE, ["good", "bad"], [("bad", "nobody should see it")]))
+    The answer is one of these:
+    - good
+    - bad: nobody should see it
+    """
+    means = dict(descriptions)
+    lines = (f"- {label}: {means[label]}" if means.get(label) else f"- {label}" for label in labels)
+    return "\n".join((opening, *lines))

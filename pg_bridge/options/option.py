@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pg_bridge.errors import OptionError
 from pg_bridge.options.values import Value
 
 Catalog = Literal["server", "user mapping", "table", "column"]
-Function = Literal["map", "complete", "is_true", "classify", "score", "extract"]
+Function = Literal["map", "complete", "is_true", "classify", "classify_many", "score", "extract"]
 Where = Catalog | Function
 Needs = Literal["superuser", "pg_read_server_files"]
 """Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`."""
@@ -23,8 +23,11 @@ SERVER: frozenset[Where] = frozenset({"server"})
 MAPPING: frozenset[Where] = frozenset({"user mapping"})
 TABLE: frozenset[Where] = frozenset({"table"})
 COLUMN: frozenset[Where] = frozenset({"column"})
-EVERY_CALL: frozenset[Where] = frozenset({"map", "complete", "is_true", "classify", "score", "extract"})
+EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
 SCORES: frozenset[Where] = frozenset({"score"})
+LABELS: frozenset[Where] = frozenset({"classify", "classify_many"})
+EACH_ROW: frozenset[Where] = EVERY_CALL - {"map"}
+"""Those that are asked about one row each, and may stand anywhere in a query."""
 NOWHERE: frozenset[Where] = frozenset()
 CONDITIONS: frozenset[Where] = frozenset({"is_true"})
 FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})

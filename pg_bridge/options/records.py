@@ -17,8 +17,10 @@ from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     COLUMN,
     CONDITIONS,
+    EACH_ROW,
     EVERY_CALL,
     FREE_CALLS,
+    LABELS,
     MAPPING,
     NOWHERE,
     SCORES,
@@ -47,6 +49,7 @@ from pg_bridge.options.values import (
     OnBudget,
     OnError,
     Pairs,
+    OnNull,
     Place,
     Reasoning,
     Reorder,
@@ -473,6 +476,18 @@ class Call:
         None, values.WHOLE, SCORES, "with `high`: the answer is a whole number from `low` to `high`, both included"
     )
     high: int | None = option(None, values.WHOLE, SCORES, "see `low`; without both any decimal number is one")
+    descriptions: tuple[tuple[str, str], ...] = option(
+        (),
+        values.DESCRIPTIONS,
+        LABELS,
+        "what labels mean: a JSON object, of all of them if `labels` is left out, else of some",
+    )
+    on_null: OnNull = option(
+        "ask",
+        values.ON_NULL,
+        EACH_ROW,
+        "a NULL `input` is asked about as a row of nulls, or (`null`) gets NULL without being asked",
+    )
     on_error: OnError = option(
         "fail",
         values.ON_ERROR,
@@ -545,6 +560,9 @@ class Call:
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
+    any_of: tuple[str, ...] = option(
+        (), values.CHOICES, NOWHERE, "labels of which the answer lists those that fit", is_listed=False
+    )
     max_requests: int | None = option(
         None,
         values.COUNT,
@@ -615,6 +633,8 @@ class Call:
         """A regular expression for the whole answer; empty for none."""
         if self.low is not None and self.high is not None:
             return forms.whole_numbers(self.low, self.high)
+        if self.any_of:
+            return forms.list_of(self.any_of)
         return PATTERNS.get(self.kind, "")
 
     @property
@@ -622,7 +642,9 @@ class Call:
         """What the question says of its answers, behind what the prompt says; empty for nothing."""
         if self.low is not None and self.high is not None:
             return f"Answer with a whole number from {self.low} to {self.high}."
-        return ""
+        if self.any_of:
+            return forms.told(forms.MANY, self.any_of, self.descriptions)
+        return forms.told(forms.ONE, self.choices, self.descriptions) if self.descriptions else ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
@@ -649,11 +671,31 @@ class Call:
         _check_bounds(call.low, call.high)
         if call.kind == "boolean":
             call = replace(call, choices=YES_OR_NO)
-        if call.kind == "label" and not call.choices:
-            raise invalid_value("labels", "an array of at least one label")
+        if call.kind in ("label", "labels"):
+            call = _with_labels(call)
         if call.kind == "json" and not call.schema:
             raise invalid_value("schema", own["schema"].value.expects)
         return call
+
+
+def _with_labels(call: Call) -> Call:
+    """The call with its labels, which are those that are described if they are not given."""
+    labels = call.choices or tuple(label for label, _ in call.descriptions)
+    if not labels:
+        raise invalid_value("labels", "an array of at least one label")
+    if any(label not in labels for label, _ in call.descriptions):
+        raise OptionError(
+            "a label is described that is none of the labels",
+            hint="Leave labels out, and those that are described are all there are; or describe some of them.",
+        )
+    alike = [forms.fold(label) for label in labels]
+    if "" in alike:
+        raise OptionError("a label is blank", hint="Give each at least a letter, a digit or a sign.")
+    if len(set(alike)) < len(alike):
+        raise OptionError(
+            "two labels are the same but for capitals and spaces", hint="A model could not tell them apart."
+        )
+    return replace(call, choices=(), any_of=labels) if call.kind == "labels" else replace(call, choices=labels)
 
 
 def _check_bounds(low: int | None, high: int | None) -> None:

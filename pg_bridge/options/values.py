@@ -20,6 +20,7 @@ Place = Literal["planned", "question first", "row first"]
 OnError = Literal["fail", "null"]
 OnBudget = Literal["fail", "null"]
 Pairs = Literal["each", "listed"]
+OnNull = Literal["ask", "null"]
 Api = Literal["chat", "completions"]
 DialectName = Literal[
     "auto",
@@ -38,7 +39,7 @@ Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
 CacheSalt = Literal["off", "role"]
 Reasoning = Literal["off", "low", "medium", "high", "model"]
-Kind = Literal["text", "label", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
+Kind = Literal["text", "label", "labels", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
 
 REORDER: tuple[Reorder, ...] = get_args(Reorder)
 CACHES: tuple[Cache, ...] = get_args(Cache)
@@ -123,6 +124,14 @@ def _read_labels(text: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def _read_descriptions(text: str) -> tuple[tuple[str, str], ...]:
+    """Labels, each with what it means, in one line; empty where that is not said."""
+    said = json.loads(text)
+    if not all(label and isinstance(means, str | None) for label, means in said.items()):
+        raise ValueError
+    return tuple((label, " ".join((means or "").split())) for label, means in said.items())
+
+
 def _read_some_labels(text: str) -> tuple[str, ...]:
     labels = _read_labels(text)
     if not labels:
@@ -167,6 +176,9 @@ OWN_RELATION = Value("rowset|result|connection|state|desk", "rowset, result, con
 QUESTION = Value(_ANY, "a question; {column} names a column of the row")
 LABELS = Value(_ANY, "labels parted by commas, or a JSON array of them", _read_some_labels, "text[]", (list, tuple))
 CHOICES = Value(_ANY, "distinct, non-empty texts", _read_labels, "text[]", (list, tuple))
+DESCRIPTIONS = Value(
+    _OBJECT, 'a JSON object: {"good": "what good means", …}', _read_descriptions, "jsonb", json=(dict,)
+)
 SCHEMA = Value(_OBJECT, "a JSON schema, an object", json.loads)
 SCHEMA_TEXT = Value(_OBJECT, "a JSON schema, an object", sql="jsonb", json=(dict,))
 NAME = Value(r"(.|\n)*", "a text")
@@ -193,6 +205,7 @@ AGE = Value(r"[0-9]{1,10}(\.[0-9]{1,6})?", "a number of seconds", float, "double
 REORDERING = _one_of(REORDER)
 PLACEMENT = _one_of(get_args(Place))
 ON_ERROR = _one_of(get_args(OnError))
+ON_NULL = _one_of(get_args(OnNull))
 ON_BUDGET = _one_of(get_args(OnBudget))
 PAIRS = _one_of(get_args(Pairs))
 DIALECT = _one_of(get_args(DialectName))

@@ -26,7 +26,13 @@ from pg_bridge.options import Call, Kind, Server
 from pg_bridge.plpython.functions import find_server
 from pg_bridge.plpython.spi import describe_failure
 
-_KINDS: Mapping[str, Kind] = {"is_true": "boolean", "classify": "label", "score": "number", "extract": "json"}
+_KINDS: Mapping[str, Kind] = {
+    "is_true": "boolean",
+    "classify": "label",
+    "_classify_many": "labels",
+    "score": "number",
+    "extract": "json",
+}
 _NOT_OPTIONS = {"prompt", "input"}
 _Columns = frozenset[SourceColumn] | None
 """What values are made of; None where that is not known."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_LIST = re.compile(r'\\\[\("\((.*?)\)"\(, ')  # as `pg_bridge.options.forms.list_of` writes it
 _MOST_TRIED = 1000  # numbers, to find one of a pattern
 
 
@@ -175,5 +176,39 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
     if "choice" in demanded:
         return free if free in demanded["choice"] else choose(prompt, demanded["choice"])
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
-        return _number_of(demanded["regex"], digest(prompt))
+        return _of_pattern(demanded["regex"], digest(prompt))
     if "json" in demanded and not free.startswith(("{", "[")):
+        return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
+    return free
+
+
+def _of_pattern(pattern: str, number: int) -> str:
+    """Some of the labels where it is a list of labels; else a number, from 1 to 5 if it has such."""
+    if listed := _LIST.match(pattern):
+        labels = [re.sub(r"\\(.)", r"\1", label) for label in re.split(r"(?<!\\)\|", listed[1])]
+        return "[" + ", ".join(f'"{label}"' for i, label in enumerate(labels) if number >> i & 1) + "]"
+    for sign, few in (("", 5), ("", _MOST_TRIED), ("-", _MOST_TRIED)):
+        for further in range(few):
+            text = f"{sign}{(number + further) % few + 1}"
+            if re.fullmatch(pattern, text):
+                return text
+    return "0"
+
+
+def example(schema: Mapping[str, Any], text: str, number: int) -> object:
+    """A value of a JSON schema's types: objects of what is required, arrays of one element; a text where none is told.
+
+    >>> numbers = {"type": "array", "items": {"type": "integer"}}
+    >>> example({"type": "object", "required": ["a", "b"], "properties": {"a": numbers}}, "text", 7)
+    {'a': [3], 'b': 'text'}
+    """
+    kind = schema.get("type")
+    if kind == "object":
+        of = schema.get("properties", {})
+        return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
+    if kind == "array":
+        return [example(schema.get("items", {}), text, number)]
+    if "enum" in schema:
+        return schema["enum"][number % len(schema["enum"])]
+    simple = {"integer": number % 5 + 1, "number": number % 5 + 1, "boolean": number % 2 == 1, "null": None}
+    return simple.get(str(kind), text)

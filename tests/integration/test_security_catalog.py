@@ -28,6 +28,7 @@ OWN_PATH = {
     "_fetch": "runs the caller's query, which goes on with each row",
     "_foreign_import": "one call of Python; the names of its commands are read by the path of IMPORT FOREIGN SCHEMA",
     "submit": "keeps the caller's path beside his query, whose names are meant as that has them",
+    "classify_many": "the planner puts its body in its place, which a path would forbid",
     "_under_no_name": "to_json calls it for each row, and a path would take longer than all of it",
     "row": "PostgreSQL's own json_build_array, and looks nothing up",
     "_parts_in": "PostgreSQL's own json_in",
@@ -59,6 +60,8 @@ EXECUTED_BY_ALL = {
     "_estimate": "llm.estimate calls it; it asks nothing, and reads as the caller",
     "_complete": "_ask calls it; it asks as the caller",
     "_ask": "llm.complete and its kin call it; it asks as the caller",
+    "_classify_many": "llm.classify_many calls it; it asks as the caller",
+    "_label_array": "llm.classify_many calls it; it looks at its argument only",
     "_ledger": "llm.cache_stats and its kin call it; behind it stand checks by the current role",
     "_reply": "as _ledger, which raises what it replies",
     "_session": "llm.last_run and llm.version call it; it tells of the current role's runs",
@@ -94,6 +97,7 @@ EXECUTED_BY_ALL = {
 }
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
+OWN_BATCHES = "_(complete|is_true|classify(_many)?|score|extract)_batch"
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {
@@ -254,7 +258,7 @@ def test_only_the_named_functions_run_with_their_owner_s_rights(made: list[Funct
 
 def test_internal_functions_are_executed_by_those_who_must(made: list[Function]) -> None:
     public = {function.name for function in made if function.is_public and function.name.startswith("_")}
-    own_batches = {name for name in public if re.fullmatch(r"_(complete|is_true|classify|score|extract)_batch", name)}
+    own_batches = {name for name in public if re.fullmatch(OWN_BATCHES, name)}
     assert public - own_batches - EXECUTED_BY_ALL.keys() == set()
     hidden = {"_validate", "_servers", "_connect_current"} & {function.name for function in made}
     assert hidden

@@ -14,3 +14,35 @@ SELECT llm.score('How good is {}?', 'x', low => 1);
 SELECT llm.score('How good is {}?', 'x', high => 1);
 SELECT llm.score('How good is {}?', 'x', low => 1.5, high => 2.5);
 SELECT llm.complete('How good is {}?', 'x', low => 1, high => 2);
+-- labels with descriptions
+SELECT llm.classify('What is {}?', 'x', '{good,bad}', descriptions => '{"bad": "poor"}') IN ('good', 'bad') AS some,
+       llm.classify('What is {}?', 'x', descriptions => '{"only": "there is no other"}') AS all,
+       llm.classify('What is {}?', 'x', descriptions => '{"only": null}') AS none,
+       llm.classify('What is {}?', 'x', NULL, descriptions => '{"only": ""}') AS empty;
+SELECT llm.classify('What is {}?', 'x');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.classify('What is {}?', 'x', '{}', descriptions => '{}');
+SELECT llm.classify('What is {}?', 'x', '{good,bad}', descriptions => '{"ugly": "none of them"}');
+SELECT llm.classify('What is {}?', 'x', descriptions => '{"": "nothing"}');
+SELECT llm.classify('What is {}?', 'x', descriptions => '{"a": 1}');
+SELECT llm.classify('What is {}?', 'x', descriptions => '["a"]');
+SELECT llm.classify('What is {}?', 'x', '{"Good one"," good  ONE"}');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.classify('What is {}?', 'x', '{a," "}');
+-- several labels
+SELECT id, llm.classify_many('What is {review} about?', r, '{a,b,c}') <@ '{a,b,c}' AS within FROM reviews AS r ORDER BY id;
+SELECT llm.classify_many('What is {}?', 'x', descriptions => '{"a \"b\" | c": "hard to write", "{}[](),": "as well", "Ü\\n": ""}')
+       <@ '{"a \"b\" | c","{}[](),","Ü\\n"}' AS within,
+       llm.classify_many('What is {}?', 7, '{one}') <@ '{one}' AS value, pg_typeof(llm.classify_many('What is {}?', 7, '{one}'));
+SELECT llm.classify_many('What is {}?', 'x');
+SELECT llm.classify_many('What is {}?', 'x', '{a,A}');
+SELECT llm.classify_many(NULL, 'x', '{a}');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+-- a NULL input
+SELECT llm.complete('What is {}?', NULL, on_null => 'null') IS NULL AS complete, llm.is_true('Is {}?', NULL, on_null => 'null') IS NULL AS is_true,
+       llm.classify('What is {}?', NULL, '{a}', on_null => 'null') IS NULL AS classify,
+       llm.classify_many('What is {}?', NULL, '{a}', on_null => 'null') IS NULL AS classify_many,
+       llm.score('How is {}?', NULL, on_null => 'null') IS NULL AS score,
+       llm.extract('What is {}?', NULL, '{"type": "object"}', on_null => 'null') IS NULL AS extract,
+       llm.classify('What is {}?', NULL, '{a}', on_null => 'ask') AS asked, llm.classify('What is {}?', NULL, '{a}', on_null => NULL) AS default;
+SELECT llm.complete('What is {}?', 'x', on_null => 'skip');
