@@ -24,8 +24,16 @@ JOBS = ("jobs.sql", "kept.sql")
 """What a server without the extension has, too, in a schema of its own."""
 BESIDE = (*JOBS, "kept_extension.sql")
 PARTS: Mapping[str, Sequence[str]] = {
-    "pg_bridge": ("foundation.sql", "host_plpython.sql", "surface.sql", "batching.sql", "foreign.sql", *BESIDE),
-    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", *BESIDE),
+    "pg_bridge": (
+        "foundation.sql",
+        "host_plpython.sql",
+        "surface.sql",
+        "operators.sql",
+        "batching.sql",
+        "foreign.sql",
+        *BESIDE,
+    ),
+    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", "operators.sql", *BESIDE),
 }
 
 UPGRADES: Mapping[str, Mapping[str, Sequence[str]]] = {

@@ -14,7 +14,19 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options.values import Value
 
 Catalog = Literal["server", "user mapping", "table", "column"]
-Function = Literal["map", "complete", "is_true", "classify", "classify_many", "score", "extract"]
+Function = Literal[
+    "map",
+    "complete",
+    "is_true",
+    "classify",
+    "classify_many",
+    "score",
+    "extract",
+    "translate",
+    "sentiment",
+    "redact",
+    "fix_grammar",
+]
 Where = Catalog | Function
 Needs = Literal["superuser", "pg_read_server_files"]
 """Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`."""

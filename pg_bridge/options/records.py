@@ -457,7 +457,7 @@ class Call:
         EVERY_CALL | COLUMN,
         "most tokens of one answer, 1 to 1,000,000; a longer text is cut off there and is no error, but a yes or no, a "
         "label, a number, a date or JSON that was cut off is",
-        defaults={"extract": 1024},
+        defaults=dict.fromkeys(("extract", "translate", "redact", "fix_grammar"), 1024),
     )
     temperature: float = option(
         0.0, values.TEMPERATURE, EVERY_CALL | COLUMN, "0 to 2; 0 picks the likeliest token every time"
@@ -487,6 +487,7 @@ class Call:
         values.ON_NULL,
         EACH_ROW,
         "a NULL `input` is asked about as a row of nulls, or (`null`) gets NULL without being asked",
+        defaults=dict.fromkeys(("translate", "sentiment", "redact", "fix_grammar"), "null"),
     )
     on_error: OnError = option(
         "fail",

@@ -183,3 +183,47 @@ def test_whether_null_is_asked_about_may_differ_from_row_to_row(conn: Conn, used
         " ORDER BY i"
     )
     assert rows_of(conn, query) == [("a",), (None,), ("a",), ("a",)]
+
+
+# -- ready prompts
+
+PROMPTS = {
+    "llm.translate({}, 'French', cache => 'off')": "Translate input into French. Reply with the translation alone.",
+    "llm.sentiment({}, cache => 'off')": "What is the sentiment of input?\nThe answer is one of these:\n",
+    "llm.redact({}, cache => 'off')": "Copy input word for word, but write [REDACTED] in the place of each name",
+    "llm.fix_grammar({}, cache => 'off')": "Correct the spelling, grammar and punctuation of input in its own language",
+}
+
+
+@pytest.mark.parametrize("call", PROMPTS)
+@pytest.mark.parametrize(
+    "value", ["review", "upper(review)", "(SELECT r.review)", "nullif(pg_catalog.btrim(review), '')"]
+)
+def test_a_ready_prompt_asks_once_for_each_text(conn: Conn, used_engine: EngineDouble, call: str, value: str) -> None:
+    query = f"SELECT id, {call.format(value)} FROM reviews AS r"
+    found = dict(rows_of(conn, query))
+    assert [id for id, answer in found.items() if answer is None] == [ROWS]
+    assert len(set(used_engine.received.prompts)) == TEXTS
+    assert all(prompt.startswith(PROMPTS[call]) for prompt in used_engine.received.prompts)
+    if is_batched(conn):
+        assert len(used_engine.received.prompts) == TEXTS
+        assert all(found[i] == found[i + TEXTS] for i in range(1, ROWS - TEXTS))
+    where = f"SELECT count(*) FROM reviews AS r WHERE {call.format(value)} IS NOT NULL"
+    assert rows_of(conn, where) == [(ROWS - 1,)]
+
+
+def test_a_text_that_another_call_gives_is_batched_too(conn: Conn, used_engine: EngineDouble) -> None:
+    query = (
+        "SELECT llm.sentiment(llm.translate(review, 'French', cache => 'off'), cache => 'off')"
+        " FROM reviews WHERE review IS NOT NULL"
+    )
+    assert len(rows_of(conn, query)) == ROWS - 1
+    if is_batched(conn):
+        assert len(used_engine.received.prompts) == 2 * TEXTS
+
+
+def test_the_language_may_be_a_column_and_no_template(conn: Conn, used_engine: EngineDouble) -> None:
+    query = """SELECT llm.translate('x', l, cache => 'off') FROM (VALUES ('{nope}'), ('}{'), ('French')) AS t (l)"""
+    assert len(rows_of(conn, query)) == 3
+    languages = {prompt.partition(" into ")[2].partition(".")[0] for prompt in used_engine.received.prompts}
+    assert languages == {"{nope}", "}{", "French"}

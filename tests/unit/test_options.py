@@ -19,7 +19,8 @@ from tests.scripts import load_script
 ROOT = Path(__file__).parents[2]
 option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
-PUT_IN_PLACE = ("classify_many",)  # by the planner: what is asked is a function of theirs
+PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
+PUT_IN_PLACE = {"classify_many": "_classify_many"}  # by the planner: what is asked is a function of its own
 
 
 def functions_with(name: str, script: str) -> dict[str, list[str]]:
@@ -37,19 +38,19 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
     script = extension_files(MORE)["pg_bridge--0.2.sql"]
     found = functions_with("top_p", script)
     calls = set(FUNCTIONS)
-    batches = {f"_{name}_batch" for name in calls - {"map"}}
-    hidden = {f"_{name}" for name in PUT_IN_PLACE}
-    assert found.keys() == calls | batches | hidden | {"_validate", "estimate", "submit", "keep"}
+    batches = {f"_{name}_batch" for name in calls - {"map"} - PROMPTS}
+    assert found.keys() == calls | batches | {*PUT_IN_PLACE.values(), "_validate", "estimate", "submit", "keep"}
     assert len(found["estimate"]) == len(found["map"])
     assert found["estimate"][0] == found["map"][0]
     for name in calls:
-        forms = 1 if name == "map" else 2
+        forms = 1 if name in {"map", *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
-        asks = f"_{name}" if name in PUT_IN_PLACE else name
-        assert sum("'top_p', top_p::pg_catalog.text" in line for line in found[asks]) == forms
-        assert sum("top_p => top_p" in line for line in found[name]) == (forms if name in PUT_IN_PLACE else 0)
-        if name != "map":
+        asked = found[PUT_IN_PLACE.get(name, name)]
+        is_put_in_place = name in PROMPTS or name in PUT_IN_PLACE
+        assert sum("'top_p', top_p::pg_catalog.text" in line for line in asked) == (0 if name in PROMPTS else forms)
+        assert sum("top_p => top_p" in line for line in found[name]) == (forms if is_put_in_place else 0)
+        if f"_{name}_batch" in batches:
             of_batch = " ".join(found[f"_{name}_batch"])
             assert of_batch.count("top_p json[]") == 1
             assert len(re.findall(r"'{[^}]*\btop_p}', ARRAY\[[^]]*\btop_p]", of_batch)) == 1
@@ -81,10 +82,10 @@ def test_the_reference_pages_say_what_the_table_says() -> None:
 
 
 def test_every_function_has_all_its_marks() -> None:
-    source = (ROOT / "sql/surface.sql").read_text() + (ROOT / "sql/batching.sql").read_text()
+    source = "".join((ROOT / "sql" / f"{name}.sql").read_text() for name in ("surface", "operators", "batching"))
     for name in FUNCTIONS:
         forms = ["arguments", "values"] if name == "map" else ["arguments", "values", "arrays", "names"]
-        for form in forms:
+        for form in ["arguments", "named"] if name in PROMPTS else forms:
             assert f"@{name}.{form}@" in source
     for wrong in ("@complet.names@", "@complete.nams@"):
         with pytest.raises(ValueError, match="unknown"):

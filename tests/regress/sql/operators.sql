@@ -46,3 +46,16 @@ SELECT llm.complete('What is {}?', NULL, on_null => 'null') IS NULL AS complete,
        llm.extract('What is {}?', NULL, '{"type": "object"}', on_null => 'null') IS NULL AS extract,
        llm.classify('What is {}?', NULL, '{a}', on_null => 'ask') AS asked, llm.classify('What is {}?', NULL, '{a}', on_null => NULL) AS default;
 SELECT llm.complete('What is {}?', 'x', on_null => 'skip');
+-- ready prompts
+SELECT llm.sentiment('I like it.') IN ('positive', 'negative', 'neutral', 'mixed') AS sentiment,
+       llm.translate('Heat', 'French') = llm.complete('Translate {} into French. Reply with the translation alone.', 'Heat', max_tokens => 1024) AS same,
+       llm.translate('Heat', '{}') <> llm.translate('Heat', '{{}}') AS language, llm.redact('I am Max.') LIKE 'answer %' AS redact,
+       llm.fix_grammar('I has it.') LIKE 'answer %' AS fix_grammar;
+SELECT llm.sentiment(NULL) IS NULL AS sentiment, llm.translate(NULL, 'French') IS NULL AS translate, llm.redact(NULL) IS NULL AS redact,
+       llm.fix_grammar(NULL) IS NULL AS fix_grammar, llm.sentiment(NULL, on_null => 'ask') IS NOT NULL AS asked;
+SELECT llm.translate('Heat', NULL);
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.translate('Heat', 'French', server => 'nowhere');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.fix_grammar('reject me');
+SELECT llm.fix_grammar('reject me', on_error => 'null') IS NULL;
