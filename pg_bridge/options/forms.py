@@ -1,7 +1,7 @@
 """The forms that answers are held to besides those of a type, and what a question says of its labels.
 
 In: the bounds of a number, or labels and what they mean. Out: a regular expression for the whole answer, in the syntax
-that Python, the engines and `pg_bridge.engine.dialects.grammar_of_pattern` share; a text to follow the question.
+that Python, the engines and `pg_bridge.engine.forms.grammar_of_pattern` share; a text to follow the question.
 """
 
 from __future__ import annotations

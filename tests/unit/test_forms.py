@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pg_bridge.engine.dialects import grammar_of_pattern
+from pg_bridge.engine.forms import grammar_of_pattern
 from pg_bridge.options.forms import whole_numbers
 from tests.seeds import each_seed
 
