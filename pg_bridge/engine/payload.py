@@ -33,6 +33,8 @@ NOT_A_CHOICE = "the engine did not keep to the choices"
 NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
 CUT_OFF = Reason("the answer was cut off after max_tokens tokens", "Raise max_tokens.")
+ASTRAY = Reason(CUT_OFF, CUT_OFF.hint)
+"""The same to the user, of an answer that was of another form before it was cut off; a longer one would not be in form."""
 CUT_IN_THOUGHTS = Reason(
     "the answer was cut off while the model still reasoned", "Raise max_reasoning_tokens, or say reasoning => 'off'."
 )
@@ -242,7 +244,7 @@ class Payload:
             has_thought = has_thought or (self._chat and _has_thoughts(choice["message"]))
             reason = self._why_none(bool(text), has_thought, is_cut)
             if reason is CUT_OFF and text and self._is_of_another_form(text):
-                return None, self._not_in_form
+                return None, ASTRAY
             if reason is not None:
                 return None, reason
         return self._check(text)
@@ -278,10 +280,6 @@ class Payload:
             return stripped, None
         alike = [each for each in self._choices if each.casefold() == stripped.casefold()] if self.asked.words else []
         return (alike[0], None) if len(alike) == 1 else (None, NOT_A_CHOICE)
-
-    @property
-    def _not_in_form(self) -> str:
-        return NOT_OF_THE_PATTERN if self._pattern else NOT_A_CHOICE if self._choices else NOT_OF_THE_SCHEMA
 
     def _is_of_another_form(self, text: str) -> bool:
         """Whether an answer that was cut off cannot have been about to be of the form that was asked for."""

@@ -12,7 +12,7 @@ from pg_bridge.engine.dialects import Dialect
 from pg_bridge.engine.forms import ask_for, constraint_of, kept_by, refused_by
 from pg_bridge.engine.further import further
 from pg_bridge.engine.messages import payload_of
-from pg_bridge.engine.payload import CUT_OFF, NOT_IN_FORM, Payload
+from pg_bridge.engine.payload import ASTRAY, NOT_IN_FORM, UNFIT, Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.refusal import OWN_MERITS_STATUSES, Refused
 from pg_bridge.engine.waiting import Acquaintance
@@ -66,9 +66,9 @@ class Speech:
         """The places of those answers that are not of the form, and may be when they are asked for once more."""
         if not constraint_of(payload.sampling):
             return []
-        loose = [place for place, (_, error) in enumerate(answers) if error in NOT_IN_FORM]
         if payload.asked.words:  # held by nothing, so that an answer without an end may just have been none
-            return [place for place, (_, error) in enumerate(answers) if error in NOT_IN_FORM or error is CUT_OFF]
+            return [place for place, (_, error) in enumerate(answers) if error in UNFIT]
+        loose = [place for place, (_, error) in enumerate(answers) if error in NOT_IN_FORM or error is ASTRAY]
         kept = sum(text is not None for text, _ in answers)
         if self._acquaintance.count(kept_by(payload.asked, payload.sampling), kept, len(loose)):
             self._forget()

@@ -143,11 +143,14 @@ def _form(db: Conn, item: str, likely: str, unlikely: str, table: str) -> str:
     What llm.health says must not differ.
     """
     is_held = column(db, f"SELECT state FROM llm.health() WHERE item = '{item}'") == ["held"]
+    # First what the model says by itself: who answers out of form is told the form in words from then on, and so small
+    # a model, which knows its own questions only, makes nothing of them.
+    is_checked = None not in column(db, f"SELECT {likely} FROM {table} AS r")
     is_kept = None not in column(db, f"SELECT {unlikely} FROM {table} AS r")
     assert is_kept or not is_held, "llm.health says that answers are held, and they are not"
     if is_kept and is_held:
         return KEPT
-    return CHECKED if None not in column(db, f"SELECT {likely} FROM {table} AS r") else NO
+    return CHECKED if is_checked else NO
 
 
 def column(db: Conn, statement: str) -> list[Any]:
