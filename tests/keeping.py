@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -106,7 +109,7 @@ class Shop:
             )
             if row[2:] != (kind_of(row[1], prompt), None)
         ]
-        assert wrong == []
+        assert wrong == [], wrong[:5]
 
 
 @pytest.fixture(params=["llm_jobs", "llm"])
@@ -143,9 +146,11 @@ def opened(cluster: Cluster, administer: Callable[[str], None], engine: EngineDo
 
 
 @contextmanager
-def keeping(dsn: str, schema: str, engine: EngineDouble, said: list[str]) -> Iterator[Keeper]:
+def keeping(
+    dsn: str, schema: str, engine: EngineDouble, said: list[str], endpoint: str | None = None
+) -> Iterator[Keeper]:
     as_keeper = psycopg.conninfo.make_conninfo(dsn, user="keeper")
-    engines = Engines(schema, {"vllm": Server("vllm", engine.url)})
+    engines = Engines(schema, {"vllm": Server("vllm", endpoint or engine.url)})
     with closing(Database(as_keeper, session=Session(APPLICATION))) as database:
         database.connect()
         database.run(lambda connection: connection.execute(f"LISTEN {CHANNEL}".encode()))
@@ -167,6 +172,27 @@ def shop(
     monkeypatch.setattr(kept, "FIRST_BACKOFF_S", 0.0)
     with opened(cluster, administer, engine, schema) as made:
         yield made
+
+
+@contextmanager
+def worker_of(shop: Shop, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A `pg-bridge worker` that has logged in as `keeper`; killed in the end, if it has not ended."""
+    program = "from pg_bridge.cli import main; raise SystemExit(main())"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "PG_BRIDGE"))},
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(shop.conn.info.port),
+        "PGUSER": "keeper",
+        "PGDATABASE": shop.conn.info.dbname,
+        **({"PG_BRIDGE_ENDPOINT": shop.engine.url} if shop.schema == "llm_jobs" else {}),
+    }
+    command = [sys.executable, "-c", program, "worker", *words]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 on_rented = pytest.mark.parametrize("schema", ["llm_jobs"], indirect=True)

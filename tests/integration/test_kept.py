@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +17,7 @@ from pg_bridge.cli.install import jobs_script
 from pg_bridge.jobs import answers, keeper, kept, noted
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
-from tests.keeping import PROMPT, Shop, during, joe, keeping, kind_of, on_rented, opened, schema, shop, until
+from tests.keeping import PROMPT, Shop, during, joe, keeping, kind_of, on_rented, opened, schema, shop, until, worker_of
 
 __all__ = ["joe", "schema", "shop"]  # fixtures
 
@@ -787,21 +785,11 @@ def test_a_column_that_has_nothing_to_do_is_looked_at_when_it_is_told_of(
 
 def test_a_worker_keeps_columns_answered_with_no_one_looking(shop: Shop) -> None:
     shop.keep_kind()
-    program = "from pg_bridge.cli import main; raise SystemExit(main())"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "PG_BRIDGE"))},
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-        "PGHOST": "127.0.0.1",
-        "PGPORT": str(shop.conn.info.port),
-        "PGUSER": "keeper",
-        "PGDATABASE": shop.conn.info.dbname,
-        **({"PG_BRIDGE_ENDPOINT": shop.engine.url} if shop.schema == "llm_jobs" else {}),
-    }
-    words = [sys.executable, "-c", program, "worker"]
-    once = subprocess.run([*words, "--once"], env=environment, check=False, capture_output=True, text=True)
-    assert once.returncode == 0, once.stderr
+    with worker_of(shop, "--once") as once:
+        _, said = once.communicate(timeout=60)
+    assert once.returncode == 0, said
     shop.assert_all_right()
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+    with worker_of(shop) as worker:
         until(lambda: shop.state("trouble") == (None,))  # it is there
         for i in range(3):
             shop.conn.execute(f"UPDATE reviews SET review = 'round {i}' WHERE id < 10")
