@@ -2,7 +2,7 @@
 --
 -- The same text makes them in schema llm of the extension and in llm_jobs of a server that has none (@schema@ below). It
 -- asks for no superuser, and nothing here runs with other rights than the caller's: who submits a job is what PostgreSQL
--- itself says of who inserts its row (docs/decisions/0054), and policies say who sees and changes it. A worker is a role
+-- itself says of who inserts its row (docs/decisions/0056), and policies say who sees and changes it. A worker is a role
 -- like others: it takes the jobs of the roles that it may become.
 
 CREATE TABLE @schema@._job (

@@ -111,20 +111,22 @@ class Queue:
         """
         statement = sql.SQL("""
             UPDATE {table} AS t
-            SET state = 'running', worker = $2, pid = pg_catalog.pg_backend_pid(),
+            SET state = 'running', worker = $3, pid = pg_catalog.pg_backend_pid(),
                 beat_at = pg_catalog.clock_timestamp(),
                 started_at = coalesce(t.started_at, pg_catalog.now()), note = NULL
             WHERE t.id = (
                 SELECT j.id FROM {table} AS j
-                WHERE j.role_oid = ANY ($1::oid[]) AND {due} AND NOT EXISTS (
+                WHERE (j.role, j.role_oid) IN (
+                    SELECT * FROM ROWS FROM (pg_catalog.unnest($1::name[]), pg_catalog.unnest($2::oid[])))
+                AND {due} AND NOT EXISTS (
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
                     AND o.target = j.target AND o.search_path = j.search_path)
                 ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING t.id, t.role::text, t.query, t.prompt, t.target, t.key, t.type, t.schema, t.answer_column,
                       t.options::text, t.search_path, t.tries
-        """).format(table=self._table, due=_DUE)
-        oids = [each.oid for each in served]
-        row = self._database.run(lambda connection: connection.execute(statement, [oids, self._worker]).fetchone())
+        """).format(table=self._table, due=_due())
+        values = [[each.name for each in served], [each.oid for each in served], self._worker]
+        row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
         return _taken(row) if row else None
 
     def due_in_s(self) -> float | None:
@@ -187,12 +189,14 @@ class Queue:
         self._database.run(lambda connection: connection.execute(composed, list(values)))
 
 
-_DUE = sql.SQL(
-    "(j.state = 'waiting' AND j.next_at <= pg_catalog.clock_timestamp() OR j.state = 'running' AND ("
-    "j.beat_at < pg_catalog.clock_timestamp() - {dead} * interval '1 second' "
-    "OR j.beat_at < pg_catalog.clock_timestamp() - {gone} * interval '1 second' AND NOT EXISTS ("
-    "SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = j.pid)))"
-).format(dead=sql.Literal(DEAD_AFTER_S), gone=sql.Literal(GONE_AFTER_S))
+def _due() -> sql.Composed:
+    """The condition for a job that waits and whose time has come, or whose worker is dead."""
+    return sql.SQL(
+        "(j.state = 'waiting' AND j.next_at <= pg_catalog.clock_timestamp() OR j.state = 'running' AND ("
+        "j.beat_at < pg_catalog.clock_timestamp() - {dead} * interval '1 second' "
+        "OR j.beat_at < pg_catalog.clock_timestamp() - {gone} * interval '1 second' AND NOT EXISTS ("
+        "SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = j.pid)))"
+    ).format(dead=sql.Literal(DEAD_AFTER_S), gone=sql.Literal(GONE_AFTER_S))
 
 
 def find_schema(connection: Connection) -> str:
@@ -216,7 +220,7 @@ def figures_of(report: Report, server: Server) -> dict[str, Any]:
     figures = report.figures
     usage = figures.usage
     return {
-        "expected": report.expected,
+        "expected": report.read if report.all_read else report.expected,
         "read": report.read,
         "known": report.known,
         "answered": report.answered,

@@ -3,7 +3,7 @@
 In: the connection of who logged in, the role of a job. Out: why it is refused, or that it is not. A job is its role's
 own SQL, and runs after SET ROLE in a session of the login. No such session holds anybody: a function that a query calls
 can `set_config('role', …)`, go back to the login, and on to any role that the login may become. So what the login could
-do beyond the role is what every job of the role could. (docs/decisions/0054 says what else was thought of.)
+do beyond the role is what every job of the role could. (docs/decisions/0056 says what else was thought of.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pg_bridge.jobs.database import Connection
 
 # Of the login: nothing else is asked where it is the role itself.
 _RELATION = """
-SELECT login.rolname::text, login.oid = $1::oid, pg_catalog.pg_has_role(login.oid, $1::oid, 'MEMBER')
+SELECT login.rolname::text, login.oid = $1::oid, pg_catalog.pg_has_role(login.oid, $1::oid, CASE
+           WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
 FROM pg_catalog.pg_roles AS login
 WHERE login.rolname = session_user
       AND EXISTS (SELECT FROM pg_catalog.pg_roles AS own WHERE own.oid = $1::oid AND own.rolname = $2::name)

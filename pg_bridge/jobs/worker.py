@@ -22,11 +22,13 @@ from typing import Protocol
 
 import psycopg
 
+from pg_bridge.asking.ceilings import DAILY_KINDS
 from pg_bridge.errors import (
-    DatabaseGone,
     EngineDenied,
     EngineError,
+    JobError,
     JobRunning,
+    OptionError,
     PgBridgeError,
     UnknownModel,
     WrongWay,
@@ -38,12 +40,16 @@ from pg_bridge.jobs.opening import OpenJob
 from pg_bridge.jobs.queue import CHANNEL, MOST_TRIES, Queue, Submitter, Taken, backoff_s
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.jobs.trust import refusal
+from pg_bridge.options import Server
 
 APPLICATION = "pg-bridge worker"
 PATIENCE_S = 60.0  # for an engine or a database that is gone, within a job; then others have their turn
 LOOK_EVERY_S = 30.0  # without a word from anybody
 AGAIN_S = 2.0  # until a target that another run writes into is tried again
 TRUST_FOR_S = 60.0  # until a role's rights are looked at again
+
+
+_PASSING = {"08", "40", "53", "55", "57"}  # classes of SQLSTATE: gone, in conflict, full, busy, ended by somebody
 
 
 class Chore(Protocol):
@@ -196,6 +202,7 @@ class Worker:
             database.connect()
             server = database.run(lambda connection: self._engines.find(connection, job.server))
         ledger = self._ledger / job.role.encode().hex() if self._ledger else None
+        _check_budgets(server, ledger)
         with OpenJob(
             job.record,
             server,
@@ -262,6 +269,15 @@ def _receive(connection: Connection) -> None:
 
 def _passes(error: PgBridgeError) -> bool:
     """Whether it may be over at another time."""
-    if isinstance(error, EngineDenied | UnknownModel | WrongWay):
-        return False
-    return isinstance(error, EngineError | DatabaseGone)
+    if isinstance(error, JobError):
+        return error.sqlstate[:2] in _PASSING
+    return isinstance(error, EngineError) and not isinstance(error, EngineDenied | UnknownModel | WrongWay)
+
+
+def _check_budgets(server: Server, ledger: Path | None) -> None:
+    """See that limits of a day can be counted."""
+    if ledger is None and any(getattr(server, f"daily_{kind}") is not None for kind in DAILY_KINDS):
+        raise OptionError(
+            f'server "{server.name}" allows so much a day, which a worker counts in a ledger, and this one has none',
+            hint="Start it with --ledger FOLDER. It counts what jobs take, beside what statements do.",
+        )
