@@ -97,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
         PgBridgeError: The database cannot be reached, or has no table of jobs.
     """
     try:
-        from pg_bridge.jobs.database import Database, Session  # noqa: PLC0415 - psycopg is an extra
+        from pg_bridge.jobs.database import Database  # noqa: PLC0415 - psycopg is an extra
+        from pg_bridge.jobs.queue import SESSION  # noqa: PLC0415 - as above
     except ImportError as error:
         raise BrokenInstallation(
             "psycopg is needed to reach a database, and cannot be imported",
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupts = beside.Interrupts()
     database = Database(
         beside.dsn(arguments),
-        session=Session("pg-bridge worker"),
+        session=SESSION,
         patience_s=float("inf"),
         say=_silent if arguments.quiet else _say,
         check=interrupts.check,
@@ -131,7 +132,7 @@ def _work(arguments: argparse.Namespace, database: Database, interrupts: beside.
     from pg_bridge.jobs.worker import Worker  # noqa: PLC0415 - as above
 
     say = _silent if arguments.quiet else _say
-    schema = database.run(find_schema)
+    schema = database.run(lambda connection: find_schema(connection, arguments.trust))
     own = _engines(arguments)
     if schema == EXTENSION_SCHEMA and own:
         say("the extension is there: jobs ask its servers, and not the engine that was named")
@@ -173,14 +174,14 @@ def install(connection: Connection) -> str:
         PgBridgeError: The extension is there, or another schema of that name.
     """
     from pg_bridge.jobs.engines import RENTED_SCHEMA  # noqa: PLC0415 - psycopg is an extra
+    from pg_bridge.jobs.queue import has_extension  # noqa: PLC0415 - as above
 
     found = connection.execute(
-        "SELECT pg_catalog.to_regclass('llm._job') IS NOT NULL, pg_catalog.to_regclass($1) IS NOT NULL, "
-        "pg_catalog.to_regnamespace($2) IS NOT NULL",
+        "SELECT pg_catalog.to_regclass($1) IS NOT NULL, pg_catalog.to_regnamespace($2) IS NOT NULL",
         [f"{RENTED_SCHEMA}._job", RENTED_SCHEMA],
     ).fetchone()
-    has_extension, is_there, is_taken = found or (False, False, False)
-    if has_extension:
+    is_there, is_taken = found or (False, False)
+    if has_extension(connection):
         raise PgBridgeError(
             "the extension is in this database, and has all of it", hint="SELECT llm.submit(…) is there already."
         )

@@ -9,22 +9,27 @@ is not, writes nothing that another one does not know of.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
-from pg_bridge.errors import BrokenInstallation
-from pg_bridge.jobs.database import Connection, Database
+from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.jobs.database import Connection, Database, Session
 from pg_bridge.jobs.engines import EXTENSION_SCHEMA, RENTED_SCHEMA
 from pg_bridge.jobs.record import JobRecord
 from pg_bridge.jobs.report import Report
+from pg_bridge.jobs.trust import refuse_owners
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Server
 
 CHANNEL = "llm_jobs"
 """Where a new job, and an end that others wait for, are told."""
+
+APPLICATION = "pg-bridge worker"
+SESSION = Session(APPLICATION, search_path="pg_catalog, pg_temp")
+"""In which the table is used: with no operator of anybody else's in its path."""
 
 BEAT_EVERY_S = 2.0
 DEAD_AFTER_S = 15.0  # without a heartbeat, of a worker whose session is still there
@@ -32,7 +37,8 @@ GONE_AFTER_S = 3.0  # the same where it is not: time to connect again
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 5.0, 600.0
 MOST_TRIES = 20  # two and a half hours
 WINDOW_ROWS = 100_000
-_DEFAULTS: Mapping[str, object] = {"on_error": "null", "window_rows": WINDOW_ROWS}
+_DESCRIPTION = ("query", "prompt", "target", "key", "type", "schema", "answer_column", "options")
+_DEFAULTS: Mapping[str, object] = {"server": "vllm", "on_error": "null", "window_rows": WINDOW_ROWS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +48,47 @@ class Taken:
     Attributes:
         id: Its number.
         role: Who submitted it.
-        record: What is to be done.
+        values: What is to be done, as the columns of `_DESCRIPTION`.
         search_path: How the names in it are meant.
         tries: How often it has been tried in vain.
+        is_cancelled: Whether it is to end, and nothing to be asked: its worker died before it was told.
     """
 
     id: int
     role: str
-    record: JobRecord
+    values: Mapping[str, Any]
     search_path: str
     tries: int
+    is_cancelled: bool
 
     @property
-    def server(self) -> str:
-        """The name of the engine that is to be asked."""
-        return str(self.record.options.get("server", "vllm"))
+    def target(self) -> str:
+        """The table for the answers, in words."""
+        return str(self.values["target"])
+
+    def record(self) -> JobRecord:
+        """What is to be done.
+
+        Raises:
+            OptionError: Its options are nothing that `submit` writes.
+        """
+        values = self.values
+        try:
+            options = json.loads(values["options"])
+        except RecursionError:
+            options = None
+        if not isinstance(options, dict):
+            raise OptionError("the options of a job are an object of names and values")
+        return JobRecord(
+            source=values["query"],
+            prompt=values["prompt"],
+            target=self.target,
+            key=tuple(str(name) for name in values["key"]),
+            type=values["type"],
+            schema=values["schema"],
+            answer_column=values["answer_column"],
+            options={**_DEFAULTS, **options},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +154,8 @@ class Queue:
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
                     AND o.target = j.target AND o.search_path = j.search_path)
                 ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING t.id, t.role::text, t.query, t.prompt, t.target, t.key, t.type, t.schema, t.answer_column,
-                      t.options::text, t.search_path, t.tries
+            RETURNING t.id, t.role::text, t.search_path, t.tries, t.is_cancelled,
+                      t.query, t.prompt, t.target, t.key, t.type, t.schema, t.answer_column, t.options::text
         """).format(table=self._table, due=_due())
         values = [[each.name for each in served], [each.oid for each in served], self._worker]
         row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
@@ -132,8 +164,8 @@ class Queue:
     def due_in_s(self) -> float | None:
         """Seconds until the next job that waits for its time; None for none."""
         statement = sql.SQL(
-            "SELECT extract(epoch FROM pg_catalog.min(next_at) - pg_catalog.clock_timestamp()) FROM {} "
-            "WHERE state = 'waiting' AND pg_catalog.pg_has_role(role_oid, 'MEMBER')"
+            "SELECT extract(epoch FROM pg_catalog.min(next_at) - pg_catalog.clock_timestamp()) FROM {} WHERE "
+            "state = 'waiting' AND pg_catalog.isfinite(next_at) AND pg_catalog.pg_has_role(role_oid, 'MEMBER')"
         ).format(self._table)
         row = self._database.run(lambda connection: connection.execute(statement).fetchone())
         return None if row is None or row[0] is None else max(0.0, float(row[0]))
@@ -159,7 +191,9 @@ class Queue:
     def end(self, job: Taken, state: str, error: str = "", hint: str = "") -> None:
         """End a job, and wake those who wait for its target."""
         self._close_with(
-            job, "state = $3, ended_at = pg_catalog.now(), error = $4, hint = $5", [state, error or None, hint or None]
+            job,
+            "state = $3, ended_at = pg_catalog.now(), error = $4, hint = $5",
+            [state, _storable(error), _storable(hint)],
         )
 
     def put_back(self, job: Taken, *, after_s: float = 0.0, note: str = "", tries: int = 0) -> None:
@@ -174,7 +208,7 @@ class Queue:
         self._close_with(
             job,
             "state = 'waiting', note = $3, tries = $4, next_at = pg_catalog.now() + $5 * interval '1 second'",
-            [note or None, tries, after_s],
+            [_storable(note), tries, after_s],
         )
 
     def _close_with(self, job: Taken, set_: str, values: Sequence[Any]) -> None:
@@ -199,20 +233,41 @@ def _due() -> sql.Composed:
     ).format(dead=sql.Literal(DEAD_AFTER_S), gone=sql.Literal(GONE_AFTER_S))
 
 
-def find_schema(connection: Connection) -> str:
-    """The schema that the jobs are in.
+def find_schema(connection: Connection, trusted: Collection[str] = ()) -> str:
+    """The schema that the jobs are in: the extension's, if it is there.
+
+    Args:
+        connection: In a session of who logged in.
+        trusted: Roles that may own it, whatever the login could do.
 
     Raises:
         BrokenInstallation: There is none.
+        NotPermitted: Its owner is nobody to be believed.
     """
-    for schema in (EXTENSION_SCHEMA, RENTED_SCHEMA):
-        found = connection.execute("SELECT pg_catalog.to_regclass($1) IS NOT NULL", [f"{schema}._job"]).fetchone()
-        if found == (True,):
-            return schema
+    if has_extension(connection):
+        return EXTENSION_SCHEMA
+    found = connection.execute("SELECT pg_catalog.to_regclass($1) IS NOT NULL", [f"{RENTED_SCHEMA}._job"]).fetchone()
+    if found == (True,):
+        refuse_owners(connection, RENTED_SCHEMA, trusted)
+        return RENTED_SCHEMA
     raise BrokenInstallation(
         "this database has no table of jobs",
         hint=f"pg-bridge worker --install makes schema {RENTED_SCHEMA} in it, where the extension is not at hand.",
     )
+
+
+def has_extension(connection: Connection) -> bool:
+    """Whether the extension has a table of jobs; a table of that name may be anybody's."""
+    statement = """
+        SELECT EXISTS (
+            SELECT FROM pg_catalog.pg_class AS c
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            JOIN pg_catalog.pg_depend AS d ON d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+            WHERE n.nspname = $1::name AND c.relname = '_job' AND e.extname IN ('pg_bridge', 'pg_bridge_multicorn')
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e')
+    """
+    return connection.execute(statement, [EXTENSION_SCHEMA]).fetchone() == (True,)
 
 
 def figures_of(report: Report, server: Server) -> dict[str, Any]:
@@ -239,18 +294,12 @@ def backoff_s(tries: int) -> float:
     return float(min(FIRST_BACKOFF_S * 2 ** (tries - 1), LONGEST_BACKOFF_S))
 
 
+def _storable(text: str) -> str | None:
+    """A text as PostgreSQL takes it: an engine's words may be anything."""
+    return text.replace("\0", "").encode(errors="replace").decode() or None
+
+
 def _taken(row: Sequence[Any]) -> Taken:
-    number, role, query, prompt, target, key, type_, schema, answer_column, options, path, tries = row
-    found = json.loads(options)
-    given = found if isinstance(found, dict) else {}
-    record = JobRecord(
-        source=query,
-        prompt=prompt,
-        target=target,
-        key=tuple(str(name) for name in key),
-        type=type_,
-        schema=schema,
-        answer_column=answer_column,
-        options={**_DEFAULTS, **given},
-    )
-    return Taken(number, role, record, path, tries)
+    number, role, path, tries, is_cancelled, *values = row
+    named = dict(zip(_DESCRIPTION, values, strict=True))
+    return Taken(number, role, named, path, min(max(tries, 0), MOST_TRIES), is_cancelled)  # its role may write tries

@@ -37,12 +37,11 @@ from pg_bridge.jobs.database import Connection, Database, Session
 from pg_bridge.jobs.engines import Engines
 from pg_bridge.jobs.heartbeat import Heartbeat
 from pg_bridge.jobs.opening import OpenJob
-from pg_bridge.jobs.queue import CHANNEL, MOST_TRIES, Queue, Submitter, Taken, backoff_s
+from pg_bridge.jobs.queue import APPLICATION, CHANNEL, MOST_TRIES, SESSION, Queue, Submitter, Taken, backoff_s
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.jobs.trust import refusal
 from pg_bridge.options import Server
 
-APPLICATION = "pg-bridge worker"
 PATIENCE_S = 60.0  # for an engine or a database that is gone, within a job; then others have their turn
 LOOK_EVERY_S = 30.0  # without a word from anybody
 AGAIN_S = 2.0  # until a target that another run writes into is tried again
@@ -166,9 +165,11 @@ class Worker:
         Raises:
             Stopped: `check` has raised it; the job is put back.
         """
-        self._say(f"job {job.id} of {job.role}: into {job.record.target}")
-        session = Session(APPLICATION)
-        heartbeat = Heartbeat(self._dsn, session, self._engines.schema, self.name, job, self.interrupt)
+        self._say(f"job {job.id} of {job.role}: into {job.target}")
+        if job.is_cancelled:
+            self._queue.end(job, "cancelled")
+            return
+        heartbeat = Heartbeat(self._dsn, SESSION, self._engines.schema, self.name, job, self.interrupt)
         try:
             with closing(heartbeat):
                 self._ask(job, heartbeat)
@@ -191,6 +192,7 @@ class Worker:
             self._say(f"job {job.id}: done")
 
     def _ask(self, job: Taken, heartbeat: Heartbeat) -> None:
+        record = job.record()
         role = self._role(job)
         session = Session(APPLICATION, role, job.search_path)
 
@@ -200,11 +202,11 @@ class Worker:
 
         with closing(Database(self._dsn, session=session, patience_s=self._patience_s, check=check)) as database:
             database.connect()
-            server = database.run(lambda connection: self._engines.find(connection, job.server))
+            server = database.run(lambda connection: self._engines.find(connection, str(record.options["server"])))
         ledger = self._ledger / job.role.encode().hex() if self._ledger else None
         _check_budgets(server, ledger)
         with OpenJob(
-            job.record,
+            record,
             server,
             dsn=self._dsn,
             session=session,

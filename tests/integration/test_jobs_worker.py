@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from pg_bridge.cli import main
 from pg_bridge.cli.worker import install
 from pg_bridge.jobs import queue, running, worker
-from pg_bridge.jobs.database import Database, Session
+from pg_bridge.jobs.database import Database
 from pg_bridge.jobs.engines import Engines
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.jobs.worker import Worker
@@ -90,7 +90,7 @@ class Shop:
         given = {"patience_s": 0.0, "say": self.said.append, **options}
         own = given.pop("engines", {"vllm": Server("vllm", self.engine.url)})
         with contextlib.closing(
-            Database(dsn, session=Session("pg-bridge worker"), check=given.get("check", lambda: None))
+            Database(dsn, session=queue.SESSION, check=given.get("check", lambda: None))
         ) as database:
             yield Worker(dsn, database, Engines(self.schema, own), **given)
 
@@ -647,6 +647,7 @@ def test_who_submits_is_who_postgresql_says(shop: Shop, bob: psycopg.Connection[
         "INSERT INTO llm._job (id, query, prompt, target, key, search_path) OVERRIDING SYSTEM VALUE "
         "VALUES (1, '', '', '', '{}', '')",
         "UPDATE llm._job SET role = 'bob'",
+        "UPDATE llm._job SET id = DEFAULT",
         "UPDATE llm._job SET role_oid = 10",
         "UPDATE llm._job SET query = 'SELECT 2 AS id'",
         "UPDATE llm._job SET search_path = ''",
@@ -671,6 +672,150 @@ def test_a_role_sees_and_ends_its_own_jobs_alone(shop: Shop, bob: psycopg.Connec
     seen = {column.name for column in bob.execute(f"SELECT * FROM {shop.schema}.all_jobs".encode()).description or ()}
     assert not seen & {"query", "prompt", "options", "error", "note", "into", "key", "hint"}
     assert shop.state(job) == "waiting"
+
+
+FORGED = (
+    ("options", "'[]'"),
+    ("options", "repeat('[', 3000)::text || repeat(']', 3000)"),
+    ("options", """'{"server": ["vllm"]}'"""),
+    ("options", """'{"server": null}'"""),
+    ("options", """'{"endpoint": "http://127.0.0.1:9"}'"""),
+    ("options", """'{"api_key": "x"}'"""),
+    ("options", """'{"window_rows": -1}'"""),
+    ("key", "'{}'"),
+    ("key", "'{NULL}'"),
+    ("key", "'{id,id}'"),
+    ("key", "'{{id},{id}}'"),
+    ("target", "'t; DROP TABLE reviews'"),
+    ("target", "''"),
+    ("type", "'colour'"),
+    ("schema", "'no JSON'"),
+    ("answer_column", "'error'"),
+    ("answer_column", "''"),
+    ("query", "'DELETE FROM reviews RETURNING id'"),
+    ("query", "'SELECT 1 AS id; DROP TABLE reviews'"),
+    ("query", "$q$COPY reviews TO PROGRAM 'true'$q$"),
+)
+
+
+@on_rented
+def test_rows_that_submit_would_not_write_fail_alone(shop: Shop) -> None:
+    for column, value in FORGED:
+        given = {
+            "query": "'TABLE reviews'",
+            "prompt": "'p'",
+            "target": "'t'",
+            "key": "'{id}'",
+            "search_path": "'public'",
+        }
+        given[column] = f"({value})::jsonb" if column == "options" else value
+        shop.conn.execute(
+            f"INSERT INTO {shop.schema}._job ({', '.join(given)}) VALUES ({', '.join(given.values())})".encode()
+        )
+    shop.conn.execute(f"UPDATE {shop.schema}._job SET tries = CASE id % 2 WHEN 0 THEN 2147483647 ELSE -9 END".encode())
+    held = shop.submit(into="held_kind")
+    shop.conn.execute(f"UPDATE {shop.schema}._job SET next_at = 'infinity' WHERE id = {held}".encode())
+    later = shop.submit(into="later_kind")
+    assert shop.work() == 300
+    assert (shop.state(held), shop.state(later)) == ("waiting", "done")
+    states = shop.rows(f'SELECT id, state, error, "into", query FROM llm.jobs WHERE id < {held}')
+    assert [row for row in states if row[1] != "failed" or not row[2]] == []
+    assert [row for row in states if "internal error" in row[2]] == []
+    assert shop.rows("SELECT count(*) FROM reviews") == [(300,)]
+
+
+@on_rented
+def test_tries_that_its_role_has_written_end_all_the_same(shop: Shop) -> None:
+    shop.engine.behaviour.fail_first = 10**6
+    job = shop.submit()
+    shop.conn.execute(f"UPDATE {shop.schema}._job SET tries = 2147483647".encode())
+    shop.work()
+    assert shop.state(job) == "failed"
+
+
+@on_rented
+def test_names_may_be_anything(shop: Shop) -> None:
+    shop.admin.execute('CREATE SCHEMA "My; Schema" AUTHORIZATION ana')
+    shop.conn.execute(
+        """CREATE TABLE "My; Schema"."re""views" AS SELECT 'a''b' AS "we ""ird'; --", 'kind' AS "{review}" """
+    )
+    job = shop.one(
+        """SELECT llm.submit('TABLE "My; Schema"."re""views"', 'Is it kind?', '"My; Schema"."T; DROP"', """
+        """'we "ird''; --', answer_column => 'an"swer %s $1')"""
+    )
+    assert shop.work() == 1
+    assert shop.job(job, "state", "error") == ("done", None)
+    found = """SELECT count("an""swer %s $1"), min("we ""ird'; --") FROM "My; Schema"."T; DROP" """
+    assert shop.rows(found) == [(1, "a'b")]
+
+
+@on_rented
+def test_rows_that_a_policy_hides_are_not_asked_about(shop: Shop) -> None:
+    shop.admin.execute(
+        "CREATE TABLE letters AS SELECT i AS id, 'r' || i AS review, i % 2 = 0 AS hers FROM generate_series(1, 8) i"
+    )
+    shop.admin.execute("ALTER TABLE letters ENABLE ROW LEVEL SECURITY")
+    shop.admin.execute("CREATE POLICY hers ON letters USING (hers AND current_user = 'ana')")
+    shop.admin.execute("GRANT SELECT ON letters TO ana")
+    shop.submit("TABLE letters", choices="")
+    assert shop.work() == 4
+    assert shop.rows("SELECT array_agg(id ORDER BY id) FROM review_kind") == [([2, 4, 6, 8],)]
+
+
+@on_rented
+def test_a_target_of_another_role_is_not_written(shop: Shop, bob: psycopg.Connection[Any]) -> None:
+    bob.execute(f"CREATE TABLE his (id int PRIMARY KEY, answer text, {BESIDES})".encode())
+    job = shop.submit(into="his")
+    assert shop.work("worker_of_both", trusted=["ana"]) == 0
+    state, error = shop.job(job, "state", "error")
+    assert state == "failed"
+    assert "permission denied" in error
+    assert bob.execute("SELECT count(*) FROM his").fetchall() == [(0,)]
+
+
+@on_rented
+def test_operators_that_others_made_are_not_the_workers(shop: Shop, bob: psycopg.Connection[Any]) -> None:
+    """One that fits better than PostgreSQL's own is taken before it, wherever in the path it is."""
+    bob.execute(
+        "CREATE FUNCTION trap(numeric, interval) RETURNS interval LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped'; END $$"
+    )
+    bob.execute("CREATE OPERATOR * (FUNCTION = trap, LEFTARG = numeric, RIGHTARG = interval)")
+    with pytest.raises(psycopg.Error, match="trapped"):
+        shop.rows("SELECT 1.0 * interval '1 second'")
+    job = shop.submit()
+    shop.conn.execute("UPDATE llm_jobs._job SET state = 'running', beat_at = '-infinity'")  # which is computed with
+    assert shop.work() == 300
+    assert shop.state(job) == "done"
+
+
+@on_rented
+def test_a_table_of_jobs_that_anybody_made_is_not_believed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PG_BRIDGE_DSN", make_conninfo(shop.dsn, user="worker_of_ana"))
+    monkeypatch.setenv("PG_BRIDGE_ENDPOINT", shop.engine.url)
+    job = shop.submit()
+    shop.admin.execute("CREATE SCHEMA llm AUTHORIZATION bob")
+    shop.admin.execute("CREATE TABLE llm._job (LIKE llm_jobs._job INCLUDING ALL)")
+    shop.admin.execute("ALTER TABLE llm._job OWNER TO bob")
+    assert main(["worker", "--once"]) == 0  # in the other one
+    assert shop.state(job) == "done"
+    shop.admin.execute("ALTER TABLE llm_jobs._job OWNER TO bob")
+    assert main(["worker", "--once"]) == 1
+    assert 'schema llm_jobs has an owner, "bob", who could make jobs in any role' in capsys.readouterr().err
+    assert main(["worker", "--once", "--trust", "bob"]) == 0
+    shop.admin.execute("ALTER TABLE llm_jobs._job OWNER TO ana")
+    assert main(["worker", "--once"]) == 0  # as a login that could become ana, and nothing else
+
+
+@on_rented
+def test_cancelled_while_no_worker_was_there_to_be_told(shop: Shop) -> None:
+    job = shop.submit()
+    shop.conn.execute(f"UPDATE {shop.schema}._job SET state = 'running', beat_at = '-infinity'".encode())
+    assert shop.one(f"SELECT llm.cancel({job})") is True
+    assert shop.state(job) == "ending"
+    assert shop.work() == 0
+    assert shop.state(job) == "cancelled"
 
 
 @on_rented
