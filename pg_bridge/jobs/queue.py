@@ -34,6 +34,7 @@ SESSION = Session(APPLICATION, search_path="pg_catalog, pg_temp")
 BEAT_EVERY_S = 2.0
 DEAD_AFTER_S = 15.0  # without a heartbeat, of a worker whose session is still there
 GONE_AFTER_S = 3.0  # the same where it is not: time to connect again
+SHORTEST_WAIT_S = 0.1
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 5.0, 600.0
 MOST_TRIES = 20  # two and a half hours
 WINDOW_ROWS = 100_000
@@ -162,13 +163,21 @@ class Queue:
         return _taken(row) if row else None
 
     def due_in_s(self) -> float | None:
-        """Seconds until the next job that waits for its time; None for none."""
-        statement = sql.SQL(
-            "SELECT extract(epoch FROM pg_catalog.min(next_at) - pg_catalog.clock_timestamp()) FROM {} WHERE "
-            "state = 'waiting' AND pg_catalog.isfinite(next_at) AND pg_catalog.pg_has_role(role_oid, 'MEMBER')"
-        ).format(self._table)
+        """Seconds until a job's time comes, or a worker may be found dead; None for no time.
+
+        A job whose time has come and that was not taken waits for another's end, or for another worker.
+        """
+        statement = sql.SQL("""
+            SELECT extract(epoch FROM pg_catalog.min(
+                CASE j.state WHEN 'running' THEN pg_catalog.clock_timestamp() + {gone} * interval '1 second'
+                ELSE j.next_at END) - pg_catalog.clock_timestamp())
+            FROM {table} AS j
+            WHERE (j.state = 'running' OR j.state = 'waiting' AND pg_catalog.isfinite(j.next_at)
+                   AND j.next_at > pg_catalog.clock_timestamp() - interval '1 second')
+                  AND pg_catalog.pg_has_role(j.role_oid, 'MEMBER')
+        """).format(table=self._table, gone=sql.Literal(GONE_AFTER_S))
         row = self._database.run(lambda connection: connection.execute(statement).fetchone())
-        return None if row is None or row[0] is None else max(0.0, float(row[0]))
+        return None if row is None or row[0] is None else max(SHORTEST_WAIT_S, float(row[0]))
 
     def beat(self, job: Taken, figures: Mapping[str, Any]) -> bool | None:
         """Say that the job is held, and how far it is; whether it has been cancelled, None where it is lost.

@@ -25,8 +25,8 @@ from pg_bridge.jobs import query, running
 from pg_bridge.jobs.database import Database
 from pg_bridge.testing.behaviour import choose, default_answer
 from pg_bridge.testing.cluster import Cluster
+from pg_bridge.testing.cut_connections import Proxy
 from pg_bridge.testing.double import EngineDouble
-from tests.cut_connections import Proxy
 
 PROMPT = "Is {review} kind?"
 WITHIN_S = 60.0  # what hangs would take for ever

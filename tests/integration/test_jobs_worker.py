@@ -24,12 +24,13 @@ from pg_bridge.cli.worker import install
 from pg_bridge.jobs import queue, running, worker
 from pg_bridge.jobs.database import Database
 from pg_bridge.jobs.engines import Engines
+from pg_bridge.jobs.queue import Queue
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.jobs.worker import Worker
 from pg_bridge.options import Server
 from pg_bridge.testing.cluster import Cluster
+from pg_bridge.testing.cut_connections import Proxy
 from pg_bridge.testing.double import EngineDouble
-from tests.cut_connections import Proxy
 from tests.integration.test_jobs_map import WITHIN_S, kind_of, until
 
 PROMPT = "Is {review} kind?"
@@ -552,6 +553,23 @@ def test_the_job_of_a_worker_that_was_killed_is_taken_over(shop: Shop, monkeypat
         until(lambda: shop.state(job) == "done")
     assert len(shop.engine.received.prompts) == 300 - written
     shop.assert_all_right()
+
+
+@on_rented
+def test_a_worker_looks_again_when_there_may_be_work_and_no_sooner(shop: Shop) -> None:
+    with contextlib.closing(Database(make_conninfo(shop.dsn, user="worker_of_ana"), session=queue.SESSION)) as database:
+        jobs = Queue(database, shop.schema, "a worker")
+        assert jobs.due_in_s() is None
+        shop.submit()
+        for next_at, due in (
+            ("'infinity'", None),
+            ("now() + interval '1 hour'", 3600),
+            ("now() - interval '1 hour'", None),
+        ):
+            shop.conn.execute(f"UPDATE llm_jobs._job SET next_at = {next_at}".encode())
+            assert jobs.due_in_s() == (due and pytest.approx(due, abs=60))
+        shop.conn.execute("UPDATE llm_jobs._job SET state = 'running', beat_at = now()")
+        assert jobs.due_in_s() == pytest.approx(queue.GONE_AFTER_S, abs=0.1)
 
 
 @on_rented

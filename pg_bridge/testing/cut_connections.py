@@ -1,4 +1,7 @@
-"""A way to a PostgreSQL server that a test may cut."""
+"""A way to a PostgreSQL server that a test or a benchmark may cut, and that leads to where the server is now.
+
+In: a port. Out: a port of its own, whose connections end when it is cut.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import threading
 
 
 class Proxy:
-    """A way to a server that may be cut.
+    """A way to a server on 127.0.0.1 that may be cut.
+
+    Args:
+        target: The server's port.
+        tells_server: Whether the server learns of a connection that is cut. Else its session lives on.
 
     Attributes:
         target: The server's port.
@@ -30,12 +37,14 @@ class Proxy:
         self._threads[0].start()
 
     def cut(self) -> None:
+        """End all connections, and let none be made until `is_cut` is False."""
         self.is_cut = True
         for each in [*self._clients, *(self._servers if self._tells_server else ())]:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """End everything."""
         self._tells_server = True
         self.cut()
         self._listener.shutdown(socket.SHUT_RDWR)
