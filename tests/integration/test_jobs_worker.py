@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from benchmarks import job_faults
 from pg_bridge.cli import main
 from pg_bridge.cli.worker import install
 from pg_bridge.jobs import queue, running, worker
@@ -642,6 +643,16 @@ def test_a_database_that_is_restarted_is_waited_for(engine: EngineDouble, monkey
             proxy.close()
 
 
+@pytest.mark.slow
+def test_nothing_is_lost_or_wrong_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["job_faults", "--rows", "300", "--kills", "1", "--down", "1"])
+    assert job_faults.main() == 0
+    printed = capsys.readouterr().out
+    assert len([line for line in printed.splitlines() if " 0      0 " in line]) == 7, printed
+
+
 # -- rights
 
 
@@ -880,6 +891,9 @@ END $$;
 @pytest.mark.parametrize("how", ["query", "trigger", "deferred trigger"])
 def test_a_job_that_leaves_its_role_gains_nothing(shop: Shop, bob: psycopg.Connection[Any], how: str) -> None:
     """It can leave it: PostgreSQL has nothing against that. So nothing may be there to be gained."""
+    is_checked = shop.one("SHOW debug_assertions", shop.admin) == "on"
+    if how == "deferred trigger" and is_checked and shop.admin.info.server_version >= 180000:
+        pytest.skip("an assertion of PostgreSQL 18 itself fails where such a trigger catches an error in COMMIT")
     bob.execute("CREATE TABLE secrets AS SELECT 'of bob' AS secret")
     wanted = [
         ("bob", "TABLE secrets"),
@@ -1002,13 +1016,13 @@ def test_engines_are_named_in_a_file(
 @on_rented
 def test_a_ledger_is_one_for_each_role(shop: Shop, bob: psycopg.Connection[Any], tmp_path: Path) -> None:
     shop.submit()
-    assert shop.work(ledger=tmp_path) == 300
+    assert shop.work(ledger=tmp_path / "state" / "ledger") == 300
     shop.conn.execute("DROP TABLE review_kind")
     shop.submit()
-    assert shop.work(ledger=tmp_path) == 0
+    assert shop.work(ledger=tmp_path / "state" / "ledger") == 0
     shop.conn.execute("GRANT SELECT ON reviews TO bob")
     shop.submit(into="his_kind", conn=bob)
-    assert shop.work("bob", ledger=tmp_path) == 300
+    assert shop.work("bob", ledger=tmp_path / "state" / "ledger") == 300
 
 
 # -- waiting
