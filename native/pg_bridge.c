@@ -56,14 +56,18 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 {
 	planner_hook_type plan = next_planner ? next_planner : standard_planner;
 	Registry   *registry;
+	bool		mentions_own = mentions_own_functions(query);
 	bool		volatile_subqueries;
 	PlannedStmt *stmt;
+
+	if (mentions_own)
+		query = extract_columns(query);
 
 	/*
 	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. In a worker of
 	 * a parallel plan nothing is batched, and a function that runs there can have statements of its own.
 	 */
-	if (!pg_bridge_batching || IsParallelWorker() || !mentions_own_functions(query))
+	if (!pg_bridge_batching || IsParallelWorker() || !mentions_own)
 	{
 		stmt = plan_with_batches(plan, query, text, cursor_options, params, NULL, false);
 		return with_windows(stmt);

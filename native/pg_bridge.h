@@ -7,7 +7,8 @@
  * The way of a statement:
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
- *	  before planning	bare_selects.c	(SELECT call) becomes the call
+ *	  before planning	extract_columns.c	a list of columns becomes a schema
+ *						bare_selects.c	(SELECT call) becomes the call
  *						constants.c		a call that depends on no row becomes an InitPlan: it is made once
  *	  planning			paths.c			batch nodes' paths, by whose costs the planner chooses where quals are asked about
  *						join_paths.c	above joins
@@ -71,6 +72,9 @@ extern bool contains_call(Node *node, Registry *registry);
 extern bool is_of_extension(Oid function, const char *name);
 extern double cost_of(Oid function);
 extern void registry_init(void);
+
+/* extract_columns.c */
+extern Query *extract_columns(Query *query);
 
 /* bare_selects.c */
 extern Query *replace_bare_selects(Query *query, Registry *registry);

@@ -48,3 +48,44 @@ LANGUAGE sql STABLE COST 100000 AS $$
         'corrected text alone.', input, @fix_grammar.named@)
 $$;
 COMMENT ON FUNCTION llm.fix_grammar IS 'corrects the spelling, grammar and punctuation of a text';
+
+-- A list of columns in FROM is seen by who plans the statement, and by no function that is written here: native/extract_columns.c
+-- puts llm.extract in the place of these, with a schema that it makes of the list. They take what llm.extract takes, but that.
+
+CREATE FUNCTION llm.extract_columns(
+    prompt        text,
+    input         anyelement,
+    @extract.arguments@
+) RETURNS record
+LANGUAGE plpgsql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('pg_bridge.batching', true) IS NULL THEN
+        RAISE EXCEPTION 'llm.extract_columns needs the native module pg_bridge, which is not loaded'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Set session_preload_libraries = ''pg_bridge'' and reconnect; or write llm.extract with a schema.';
+    END IF;
+    RAISE EXCEPTION 'llm.extract_columns has no list of columns that could be seen before the statement is planned'
+        USING ERRCODE = 'feature_not_supported',
+              HINT = 'Write it in FROM: FROM reviews AS r, llm.extract_columns(''…'', r) AS t (actor text, role text).';
+END $$;
+COMMENT ON FUNCTION llm.extract_columns(text, anyelement, @extract.types@) IS
+    'asks for the columns that are listed behind it in FROM, about one row, object or value';
+
+CREATE FUNCTION llm.extract_columns(
+    prompt        text,
+    input         text,
+    @extract.arguments@
+) RETURNS record
+LANGUAGE plpgsql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('pg_bridge.batching', true) IS NULL THEN
+        RAISE EXCEPTION 'llm.extract_columns needs the native module pg_bridge, which is not loaded'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Set session_preload_libraries = ''pg_bridge'' and reconnect; or write llm.extract with a schema.';
+    END IF;
+    RAISE EXCEPTION 'llm.extract_columns has no list of columns that could be seen before the statement is planned'
+        USING ERRCODE = 'feature_not_supported',
+              HINT = 'Write it in FROM: FROM reviews AS r, llm.extract_columns(''…'', r) AS t (actor text, role text).';
+END $$;
+COMMENT ON FUNCTION llm.extract_columns(text, text, @extract.types@) IS
+    'asks for the columns that are listed behind it in FROM, about one row, object or value';

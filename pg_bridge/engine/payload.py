@@ -22,6 +22,7 @@ from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
 from pg_bridge.engine.further import OF_TEMPLATES, Further
 from pg_bridge.engine.records import Sampling, Stages
 from pg_bridge.engine.refusal import FILTERED
+from pg_bridge.engine.shape import is_of
 from pg_bridge.engine.thoughts import without_thoughts
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
 from pg_bridge.errors import Reason
@@ -333,7 +334,7 @@ def is_unicode(prompt: str) -> bool:
 def _fits(text: str, schema: dict[str, Any]) -> bool:
     """Whether a text is JSON that jsonb can hold, and an object with all that must be there if one is asked for.
 
-    The engine is held to the whole schema; this tells one that ignores it.
+    The engine is held to the whole schema; this tells one that ignores it, and what would be no value of a column.
     """
     try:
         value = parse_jsonb(text)
@@ -341,7 +342,10 @@ def _fits(text: str, schema: dict[str, Any]) -> bool:
         return False
     if schema.get("type") != "object":
         return True
-    return isinstance(value, dict) and value.keys() >= set(schema.get("required", ()))
+    if not isinstance(value, dict) or not value.keys() >= set(schema.get("required", ())):
+        return False
+    properties = schema.get("properties")
+    return not isinstance(properties, dict) or all(is_of(value.get(name), properties.get(name)) for name in value)
 
 
 def _tokens(answer: dict[str, Any], prompt_count: int) -> Tokens:

@@ -203,6 +203,7 @@ def example(schema: Mapping[str, Any], text: str, number: int) -> object:
     {'a': [3], 'b': 'text'}
     """
     kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
         of = schema.get("properties", {})
         return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
