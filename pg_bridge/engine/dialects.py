@@ -27,6 +27,7 @@ from pg_bridge.engine.forms import (
 from pg_bridge.options import Reasoning, Server
 
 _REASONS_AT_OPENAI = r"o[1-9]|gpt-([5-9]|[1-9][0-9])"
+_LITELLM_CREATED = 1677610602
 _ANTHROPIC_VERSION = "2023-06-01"
 
 Ways = tuple[Mapping[str, Any], ...]
@@ -143,7 +144,9 @@ LLAMA_CPP = Dialect(
 OLLAMA = Dialect("ollama", has_lists=False, reasons=_by_effort_unless_said)
 TGI = Dialect("tgi", forms=(value_of_type,), reasons=_by_template_if_said)
 TRANSFORMERS = Dialect("transformers", forms=(), has_lists=False, reasons=_by_template)
-LITELLM = Dialect("litellm", other_max_tokens="max_completion_tokens")
+LITELLM = Dialect(  # what is behind it is a vLLM as often as not, and others refuse what they do not know
+    "litellm", forms=(structured_outputs, response_format, json_object), other_max_tokens="max_completion_tokens"
+)
 OPENAI = Dialect(
     "openai",
     max_tokens="max_completion_tokens",
@@ -200,7 +203,9 @@ def dialect_of_server(server: Server) -> Dialect | None:
 
 
 def dialect_of_models(listed: object) -> Dialect:
-    """That of an engine which lists its models so. Hugging Face's server has each model own itself.
+    """That of an engine which lists its models so.
+
+    Hugging Face's server has each model own itself; LiteLLM has all be OpenAI's, and made at the same second.
 
     >>> dialect_of_models([{"id": "m", "owned_by": "vllm"}]).name
     'vllm'
@@ -211,7 +216,11 @@ def dialect_of_models(listed: object) -> Dialect:
     owner = first.get("owned_by") if isinstance(first, dict) else None
     if not isinstance(first, dict) or not isinstance(owner, str) or not owner:
         return UNTOLD
-    return TGI if owner == first.get("id") else _BY_OWNER.get(owner, UNTOLD)
+    if owner == first.get("id"):
+        return TGI
+    if owner == "openai" and first.get("created") == _LITELLM_CREATED:
+        return LITELLM
+    return _BY_OWNER.get(owner, UNTOLD)
 
 
 def dialect_of_headers(headers: Container[str]) -> Dialect | None:

@@ -93,9 +93,9 @@ def ask_for(
         return _FREE
     for form in forms:
         asked = form(sampling)
-        if asked is not None and not any(name in untaken for name in _names(asked, sampling)):
-            if is_loose is not None and is_loose(kept_by(asked, sampling)):
-                return asked._replace(words=in_words(sampling).words)
+        if asked is None or any(name in untaken for name in _names(asked, sampling)):
+            continue
+        if is_loose is None or not is_loose(kept_by(asked, sampling)):
             return asked
     return in_words(sampling)
 

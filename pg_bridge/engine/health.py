@@ -1,7 +1,7 @@
 """How an engine is, and what it can be held to: what `llm.health` shows and `pg-bridge doctor` looks at.
 
 In: a server, and what opens a way to its engine. Out: findings, one after another, until the engine cannot be asked. It
-asks five short questions at most, each of them twice where an answer is not of its form; it never tells a key.
+asks six short questions, and more of an engine that does not keep to forms; it never tells a key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pg_bridge.engine.dialects import UNHEARD, UNTOLD, Dialect, dialect_of_server
 from pg_bridge.engine.engine import Engine
-from pg_bridge.engine.forms import IN_WORDS, ask_for
+from pg_bridge.engine.forms import IN_WORDS, Asked, ask_for, constraint_of
 from pg_bridge.engine.metrics import read_counters
 from pg_bridge.engine.payload import CUT_IN_THOUGHTS
 from pg_bridge.engine.records import Completion, Model, Sampling, Usage
@@ -100,15 +100,28 @@ def _asked(server: Server, opening: Opening, known: Acquaintance) -> Iterator[Fi
 def forms(server: Server, opening: Opening, known: Acquaintance) -> Iterator[Finding]:
     """How each kind of form travels, and whether the engine can be held to it: `held`, or `checked` only."""
     for item, sampling in FORMS.items():
-        answer, _ = _ask(opening(known), sampling)
-        asked = ask_for(_spoken(server, known).forms, sampling, known.untaken, known.is_loose)
-        if asked.name == IN_WORDS:
-            state, detail = "checked", "asked in words"
-        elif asked.words:
-            state, detail = "checked", f"it takes {asked.name} without keeping to it: asked in words as well"
+        asked, answer = _settled(server, opening, known, sampling)
+        loose = known.loose_for(constraint_of(sampling))
+        if asked.words:
+            said = "asked in words" if asked.name == IN_WORDS else f"asked in words, and by {asked.name}"
+            state, detail = "checked", said + (f": it does not keep to {', '.join(loose)}" if loose else "")
         else:
             state, detail = "failed" if answer.error else "held", f"by {asked.name}"
         yield Finding(item, state, f"{detail}; {answer.error}" if answer.error else detail)
+
+
+def _settled(server: Server, opening: Opening, known: Acquaintance, sampling: Sampling) -> tuple[Asked, Completion]:
+    """How the engine is asked for a form in the end, forms that it does not keep to left behind, and its answer."""
+    while True:
+        before = _asked_for(server, known, sampling)
+        answer, _ = _ask(opening(known), sampling)
+        after = _asked_for(server, known, sampling)
+        if after == before or after.name == IN_WORDS:
+            return after, answer
+
+
+def _asked_for(server: Server, known: Acquaintance, sampling: Sampling) -> Asked:
+    return ask_for(_spoken(server, known).forms, sampling, known.untaken, known.is_loose)
 
 
 def _dialect(server: Server, known: Acquaintance) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
 NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
 CUT_OFF = Reason("the answer was cut off after max_tokens tokens", "Raise max_tokens.")
 ASTRAY = Reason(CUT_OFF, CUT_OFF.hint)
-"""The same to the user, of an answer that had another form before it was cut off; a longer one would not be in form."""
+"""The same to the user, of an answer that was of another form anyhow: a longer one would not be in form."""
 CUT_IN_THOUGHTS = Reason(
     "the answer was cut off while the model still reasoned", "Raise max_reasoning_tokens, or say reasoning => 'off'."
 )

@@ -61,6 +61,11 @@ class Acquaintance:
         self.kept[form] = had_kept + kept, had_loose + loose
         return self.is_loose(form) and not was_loose
 
+    def loose_for(self, constraint: str) -> list[str]:
+        """The forms that it does not keep to, of those for answers of a kind."""
+        names = [name.removesuffix(f" for {constraint}") for name in self.kept if name.endswith(f" for {constraint}")]
+        return [name for name in names if self.is_loose(f"{name} for {constraint}")]
+
     def is_loose(self, form: str) -> bool:
         """Whether it takes a form without keeping to it; one that does may yet answer oddly once in a while."""
         kept, loose = self.kept.get(form, (0, 0))

@@ -264,7 +264,7 @@ CASES: list[tuple[str, str, str | None]] = [
 
 
 def test_types_decide_what_an_answer_is(foreign: Conn, engine: EngineDouble) -> None:
-    engine.behaviour.answer = lambda prompt: json.loads("{" + prompt.partition("\n{")[2])["say"]
+    engine.behaviour.answer = lambda prompt: json.JSONDecoder().raw_decode("{" + prompt.partition("\n{")[2])[0]["say"]
     engine.behaviour.ignore_choices = True
     foreign.execute("SET TimeZone = 'UTC'")
     foreign.execute(TYPED)

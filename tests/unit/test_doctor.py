@@ -67,7 +67,11 @@ def test_it_asks_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None
         ({"metrics": False}, 0, ["warn", "/metrics"]),
         ({"prompt_tokens_details": False}, 0, ["warn", "--enable-prompt-tokens-details"]),
         ({"batch_endpoint": False}, 0, ["warn", "one conversation a request"]),
-        ({"ignore_choices": True}, 0, ["warn", "not held to choices", "without keeping to it"]),
+        (
+            {"ignore_choices": True},
+            0,
+            ["warn", "not held to choices", "does not keep to structured_outputs, response_format"],
+        ),
         ({"refuse_fields": ("structured_outputs", "response_format")}, 0, ["warn", "asked in words"]),
         ({"block_size": 4096}, 0, ["warn", "--enable-prefix-caching"]),
         ({"reasoning": "Hm. " * 10}, 0, ["warn", "reasons before it answers", "max_reasoning_tokens"]),
