@@ -55,7 +55,7 @@ _CUT = frozenset(("length", "max_tokens"))
 _NO_ANSWER = {"content_filter": WITHHELD, "refusal": DECLINED, "error": BROKEN_OFF, "abort": BROKEN_OFF}
 _FENCED = re.compile(r"```\w*\n?(.*?)\n?```", re.S)
 _QUOTED = re.compile(r"(?:\"([^\"]*)\"|\*\*([^*]*)\*\*|`([^`]*)`)\.?", re.S)
-_NO_NUMBER = re.compile(r"[^-+0-9]")  # nor a date: what our patterns are of
+_NO_NUMBER = re.compile(r"[^-+0-9\[]")  # nor a date, nor a list: what our patterns are of
 _TO_BE_ANSWERED = '"add_generation_prompt": true'
 
 

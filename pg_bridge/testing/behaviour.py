@@ -204,6 +204,10 @@ def example(schema: Mapping[str, Any], text: str, number: int) -> object:
     """
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
+    if "pattern" in schema:
+        return text if re.fullmatch(schema["pattern"], text) else _of_pattern(schema["pattern"].strip("^$"), number)
+    if text in schema.get("enum", ()):
+        return text
     if kind == "object":
         of = schema.get("properties", {})
         return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}
