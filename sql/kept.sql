@@ -182,10 +182,10 @@ BEGIN
     IF TG_NARGS > 0 THEN
         RETURN NULL;  -- this one names the columns, for llm.keep
     END IF;
-    PERFORM FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %2$L AND c.relname = %3$L AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-          AND pg_catalog.has_table_privilege(c.oid, 'INSERT');
-    IF NOT FOUND THEN
+    -- Expressions and no queries, as each statement pays for it; one after the other, as the second fails without USAGE.
+    IF pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace(%2$L)::oid, 'USAGE') IS NOT TRUE THEN
+        RETURN NULL;
+    ELSIF pg_catalog.has_table_privilege(pg_catalog.to_regclass(%3$L)::oid, 'INSERT') IS NOT TRUE THEN
         RETURN NULL;
     END IF;
     IF TG_OP = 'TRUNCATE' OR (
@@ -201,8 +201,8 @@ BEGIN
     END IF;
     RETURN NULL;
 END $body$,
-        kept, (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = changes),
-        (SELECT c.relname FROM pg_class AS c WHERE c.oid = changes), cells, cardinality(columns),
+        kept, (SELECT quote_ident(n.nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE c.oid = changes), @schema@._kept_name(changes), cells, cardinality(columns),
         @schema@._kept_name(changes), rows, kept::text);
 END $$;
 
