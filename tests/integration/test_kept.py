@@ -151,6 +151,18 @@ def test_copy_and_merge_note_what_they_change(shop: Shop) -> None:
         assert sorted(shop.noted()) == [1, 2, 70, 80]
 
 
+@on_rented
+def test_what_a_foreign_key_cascades_is_noted(shop: Shop) -> None:
+    shop.conn.execute(
+        "CREATE TABLE shops (id int PRIMARY KEY); INSERT INTO shops SELECT generate_series(1, 60);"
+        "ALTER TABLE reviews ADD FOREIGN KEY (id) REFERENCES shops ON DELETE CASCADE ON UPDATE CASCADE"
+    )
+    shop.keep_kind()
+    shop.forget_notes()
+    shop.conn.execute("DELETE FROM shops WHERE id = 1; UPDATE shops SET id = 100 WHERE id = 2")
+    assert sorted(shop.noted()) == [1, 2, 100]
+
+
 # -- changes while answers are awaited
 
 
