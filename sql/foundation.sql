@@ -55,6 +55,12 @@ BEGIN
             RAISE EXCEPTION 'invalid value for option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_string_format', HINT = 'It must be ' || known.expects || '.';
         END IF;
+        IF given.name = 'endpoint' AND EXISTS (SELECT FROM regexp_split_to_table(given.value, '[, ]+') AS url
+                                               GROUP BY regexp_replace(url, '(/v1)?/*$', '') HAVING count(*) > 1) THEN
+            RAISE EXCEPTION 'invalid value for option "endpoint"'
+                USING ERRCODE = 'fdw_invalid_string_format', DETAIL = 'An engine is there twice.',
+                      HINT = 'Name each engine once.';
+        END IF;
         -- Who may use a server may change and drop his own mapping for it: he may not allow himself more than he has. Of
         -- which server it is nobody says here, so it is none where he would have more. What stands in his mapping
         -- comes again with every change, and passes; what he has without it is the server's own.

@@ -302,7 +302,8 @@ CREATE FUNCTION llm.last_run(
     OUT front_ms          double precision,
     OUT queue_ms          double precision,
     OUT prefill_ms        double precision,
-    OUT decode_ms         double precision
+    OUT decode_ms         double precision,
+    OUT engines           jsonb
 ) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
@@ -311,7 +312,7 @@ CREATE FUNCTION llm.last_run(
              read_s double precision, plan_s double precision, http_s double precision, wait_s double precision,
              return_s double precision, in_flight double precision, flight_ms double precision,
              unread_ms double precision, front_ms double precision, queue_ms double precision,
-             prefill_ms double precision, decode_ms double precision)
+             prefill_ms double precision, decode_ms double precision, engines jsonb)
 $$;
 COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the current role did; token counts are the engine''s own, NULL where it gives none';
 
@@ -352,15 +353,17 @@ CREATE FUNCTION llm.usage()
 RETURNS TABLE (
     day date, role name, server text, model text, statements bigint, rows bigint, questions bigint, from_cache bigint,
     requests bigint, retries bigint, failures bigint, prompt_tokens bigint, cached_tokens bigint,
-    completion_tokens bigint, seconds double precision, cost double precision
+    completion_tokens bigint, seconds double precision, cost double precision, engines jsonb
 )
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.day, pg_get_userbyid(r.role), r.server, r.model, r.statements, r.rows, r.questions, r.from_cache,
-           r.requests, r.retries, r.failures, r.prompt_tokens, r.cached_tokens, r.completion_tokens, r.seconds, r.cost
+           r.requests, r.retries, r.failures, r.prompt_tokens, r.cached_tokens, r.completion_tokens, r.seconds, r.cost,
+           r.engines
     FROM json_to_recordset(llm._ledger('{"do": "usage"}')) AS r (
         day date, role oid, server text, model text, statements bigint, rows bigint, questions bigint,
         from_cache bigint, requests bigint, retries bigint, failures bigint, prompt_tokens bigint,
-        cached_tokens bigint, completion_tokens bigint, seconds double precision, cost double precision)
+        cached_tokens bigint, completion_tokens bigint, seconds double precision, cost double precision,
+        engines jsonb)
 $$;
 COMMENT ON FUNCTION llm.usage IS 'what you have asked in this database, by day, server and model; all of it for members of pg_read_all_stats';
 
@@ -376,16 +379,19 @@ CREATE FUNCTION llm.progress()
 RETURNS TABLE (
     pid integer, role name, database name, server text, started timestamptz, rows_read bigint, asked bigint,
     answered bigint, from_cache bigint, in_flight bigint, prompt_tokens bigint, cached_tokens bigint,
-    completion_tokens bigint, prefix_hit_rate double precision, cost double precision, expected_end timestamptz
+    completion_tokens bigint, prefix_hit_rate double precision, cost double precision, expected_end timestamptz,
+    engines jsonb
 )
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.pid, r.role_name, r.database, r.server, to_timestamp(r.started), r.rows_read, r.asked, r.answered,
            r.from_cache, r.in_flight, r.prompt_tokens, r.cached_tokens, r.completion_tokens,
-           r.cached_tokens::double precision / nullif(r.prompt_tokens, 0), r.cost, to_timestamp(r.expected_end)
+           r.cached_tokens::double precision / nullif(r.prompt_tokens, 0), r.cost, to_timestamp(r.expected_end),
+           r.engines
     FROM json_to_recordset(llm._ledger('{"do": "progress"}')) AS r (
         pid integer, role_name name, database name, server text, started double precision, rows_read bigint,
         asked bigint, answered bigint, from_cache bigint, in_flight bigint, prompt_tokens bigint,
-        cached_tokens bigint, completion_tokens bigint, cost double precision, expected_end double precision)
+        cached_tokens bigint, completion_tokens bigint, cost double precision, expected_end double precision,
+        engines jsonb)
 $$;
 COMMENT ON FUNCTION llm.progress IS
     'how far your running statements are; those of all roles and databases for members of pg_read_all_stats';

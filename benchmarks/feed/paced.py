@@ -21,7 +21,7 @@ from pg_bridge.options import Server
 from pg_bridge.testing.fast_engine import FastEngine, Prompt
 
 _ORDER_OF = {ORIGINAL: "orig", V1: "v1", GGR: "ggr", OURS: "ours"}
-_CEILING = Server("", "http://engine").max_in_flight
+_CEILING = Server("", "http://engine").most_in_flight
 
 
 def measure(engines: Sequence[FedEngine], seed: int) -> Iterator[Iterator[list[Fed]]]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from pg_bridge.asking.inquiry import Inquiry, Outcome, context_of
-from pg_bridge.asking.run import Run
+from pg_bridge.asking.run import Run, shares_of
 from pg_bridge.asking.seen import speed_shown
 from pg_bridge.engine import Engine
 from pg_bridge.errors import EngineTimeout, EngineUnreachable
@@ -131,6 +131,7 @@ class Books:
             completion_tokens=usage.completion_tokens or 0,
             seconds=usage.wait_s,
             cost=cost_of(usage, self._account.server) or 0.0,
+            engines={endpoint: share.known() for endpoint, share in shares_of(usage).items()},
         )
         self._account.count(figures.less(self._counted))
         self._counted = figures
@@ -148,6 +149,7 @@ class Books:
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
             cost=cost_of(usage, self._account.server) if self._account else None,
+            engines=shares_of(usage),
         )
 
     def _context(self, inquiry: Inquiry) -> bytes | None:

@@ -257,7 +257,7 @@ class _Counting:
         rows = (Pieces(planned).chars(0, _CHUNK_ROWS) * gauge.tokens_per_char[columns]).sum(axis=1)
         of_prompt = gauge.head_tokens + float(rows.mean()) + gauge.tail_tokens
         in_flight = int(facts.cache_blocks * facts.block_size / max(of_prompt, 1.0))
-        return max(facts.cache_blocks - 1 - min(in_flight, self._engine.server.max_in_flight), 1)
+        return max(facts.cache_blocks - 1 - min(in_flight, self._engine.server.most_in_flight), 1)
 
     def _count(self, planned: Planned) -> None:
         gauge, question = self._gauge, self._inquiry.question

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 from pg_bridge.asking.failures import Failures
 from pg_bridge.engine import Usage
+from pg_bridge.ledger import shares
+from pg_bridge.ledger.shares import Share, Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,13 @@ class Averages:
         yield "Time in Flight", f"{self.flight_ms:.3f} ms ({told})"
 
 
+def shares_of(usage: Usage) -> Shares:
+    """What each engine had of a run, where there are several."""
+    return {
+        endpoint: Share(*(getattr(each, name) for name in shares.NAMES)) for endpoint, each in usage.engines.items()
+    }
+
+
 @dataclass(slots=True)
 class Run:
     """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
@@ -113,7 +122,7 @@ class Run:
                 gc.enable()
             self.plan_s += time.perf_counter() - started - (self.usage.wait_s - waited_s)
 
-    def as_dict(self) -> dict[str, int | float | None]:
+    def as_dict(self) -> dict[str, object]:
         """The columns of `llm.last_run()`."""
         return {
             "rows": self.rows,
@@ -132,6 +141,7 @@ class Run:
             "wait_s": self.usage.idle_s,
             "return_s": self.return_s,
             **asdict(Averages.of(self.usage)),
+            "engines": shares.rows(shares_of(self.usage)),
         }
 
     def as_report(self) -> list[str]:

@@ -84,5 +84,5 @@ def new_onlooker(server: Server) -> Engine:
 def _gate(server: Server) -> ServerGate:
     """The way in that all sessions share which ask the same endpoint by the same server."""
     named = "\0".join([postgres.database(), str(server.owner), server.name, server.endpoint])
-    limits = Limits(server.max_in_flight, server.requests_per_minute, server.tokens_per_minute)
+    limits = Limits(server.most_in_flight, server.requests_per_minute, server.tokens_per_minute)
     return open_running().gate(blake2b(named.encode(), digest_size=16).hexdigest(), limits)

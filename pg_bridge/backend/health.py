@@ -17,11 +17,14 @@ from pg_bridge.options import Call
 
 
 def health(asked: Mapping[str, Any], known: Mapping[str, ServerOf]) -> list[dict[str, object]]:
-    """Look at the engine of a server.
+    """Look at the engine of a server, or at each of them.
 
     Raises:
         PgBridgeError: The server does not exist, or is not for this role; what the engine lacks is no error.
     """
     server = pick_server(known, Call.from_arguments({"server": asked.get("server")}).server)
-    found = examine(server, partial(new_engine, server))
-    return [{"endpoint": server.endpoint, **finding._asdict()} for finding in found]
+    return [
+        {"endpoint": each.endpoint, **finding._asdict()}
+        for each in server.engines
+        for finding in examine(each, partial(new_engine, each))
+    ]

@@ -31,7 +31,12 @@ QUESTION = "Is this a short and simple question, asked by pg-bridge doctor only 
 
 
 def check_engine(server: Server) -> Iterator[Check]:
-    """Check from the outside in."""
+    """Check from the outside in; of several engines each."""
+    for engine in server.engines:
+        yield from _check_one(engine)
+
+
+def _check_one(server: Server) -> Iterator[Check]:
     server = replace(server, request_timeout_s=min(server.request_timeout_s, LONGEST_WAIT_S))
     try:
         yield from _reachable(server)

@@ -1,10 +1,11 @@
 """The engine room's last door: prompts go to vLLM over HTTP, completions and its own figures come back."""
 
 from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
+from pg_bridge.engine.failures import Notice
 from pg_bridge.engine.payload import UNFIT
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Usage
 from pg_bridge.engine.survey import EngineFacts, EngineTokenizer, survey
-from pg_bridge.engine.waiting import Acquaintance, Notice
+from pg_bridge.engine.waiting import Acquaintance
 
 __all__ = [
     "AHEAD_PROMPTS",

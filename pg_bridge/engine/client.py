@@ -87,15 +87,23 @@ class Client:
         clock: The driven seconds of the loop that runs this client.
         gate: Is told when the engine asks for patience, and of requests that are sent again.
         acquaintance: What is known of the engine from earlier runs.
+        has_others: As for `Waiting`.
 
     Attributes:
         waiting: For how long it is waited for.
     """
 
     def __init__(
-        self, server: Server, usage: Usage, clock: DrivenClock, gate: Gate, acquaintance: Acquaintance
+        self,
+        server: Server,
+        usage: Usage,
+        clock: DrivenClock,
+        gate: Gate,
+        acquaintance: Acquaintance,
+        *,
+        has_others: bool = False,
     ) -> None:
-        self.waiting = Waiting(server, clock, acquaintance)
+        self.waiting = Waiting(server, clock, acquaintance, has_others=has_others)
         self._acquaintance = acquaintance
         self._server = server
         self._usage = usage
@@ -189,6 +197,8 @@ class Client:
             self._usage.requests += body is not None
             reply = await self._connected(method, path, body, most_bytes, is_counted=body is not None, rank=rank)
             status, answer, told_s = reply.status, reply.body, reply.told_s
+            if status not in LATER_STATUSES:  # a page that is only glanced at says nothing of that
+                self.waiting.hear()
             if status == 200:
                 if body is not None:
                     self.waiting.answer()
@@ -275,8 +285,6 @@ class Client:
                 if response.status == 200:
                     self._may_speak_tls = False
                     self._acquaintance.meet(response.headers)
-                if response.status not in LATER_STATUSES:
-                    self.waiting.hear()
                 answer = await _read(response, most_bytes)
                 self._alive(has_prompts)
                 if (used_up := used_up_s(response.headers)) > 0:

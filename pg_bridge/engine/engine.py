@@ -20,16 +20,18 @@ from weakref import WeakSet
 
 from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock
 from pg_bridge.engine.estimate import Estimate
-from pg_bridge.engine.failures import Unreadable, malformed, silent
-from pg_bridge.engine.flight import Flight, SamplingOf, pace_of
+from pg_bridge.engine.failures import Notice, Unreadable, all_gone, malformed, silent
+from pg_bridge.engine.fleet import Fleet, Member
+from pg_bridge.engine.flight import Flight, Landing, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.loop import TurnLoop
-from pg_bridge.engine.metrics import Tally
 from pg_bridge.engine.models import find_model
 from pg_bridge.engine.queue import PromptQueue
 from pg_bridge.engine.records import Completion, Model, Numbered, Portion, Sampling, Usage
+from pg_bridge.engine.replicas import Replica, replicas_of
 from pg_bridge.engine.stages import Traffic
-from pg_bridge.engine.waiting import Acquaintance, Notice
+from pg_bridge.engine.waiting import Acquaintance
+from pg_bridge.errors import EngineError, EngineUnreachable
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
@@ -38,6 +40,7 @@ WORK_EVERY_S = 0.002  # while prompts are made
 LEAST_S = 0.001  # of a turn that only waits
 PAGES_AT_ONCE = 16
 AHEAD_PROMPTS = 4096  # an engine of a thousand prompts a second has enough of them for as long as planning takes
+MOST_AHEAD = 4  # engines for each of which so many are made ahead
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 
@@ -68,18 +71,18 @@ _RUNNING = _OfThisThread()
 
 
 class Engine:
-    """One run's way to an engine. Not for use by several threads.
+    """One run's way to an engine, or to several that serve the same model. Not for use by several threads.
 
     Args:
-        server: Where the engine is and how to talk to it.
+        server: Where they are and how to talk to them.
         check_interrupts: Called at least every 20 ms while waiting; raises to stop the run.
         gate: Says how much of what could be sent may be, for the sake of others; without it all.
         waiting: Entered whenever the engine is waited for, and left before anything else is done.
-        acquaintance: What is known of the engine from one run to the next.
+        acquaintance: What is known of the engines from one run to the next.
         tell: Called where the user should know that the engine is waited for; must not raise.
 
     Attributes:
-        usage: The engine's own figures of what this object asked it.
+        usage: The engine's own figures of what this object asked it; of several, the sums.
         check_interrupts: As given.
         watch: Called about as often, also while prompts are made; may be set at any time, and must not raise.
     """
@@ -99,21 +102,20 @@ class Engine:
         self._server = server
         self.check_interrupts = check_interrupts
         self._waiting = waiting
-        self._tally = Tally(self.usage)
         self._clock = DrivenClock()
         self._idle_s = 0.0  # of turns that are over
         self._turns: TurnLoop | None = None
-        self._client: Client | None = None
         self._gate = gate or OpenGate()
         self._estimate = Estimate()
         self._ask_gate_at = 0.0
-        self._has_batch_endpoint = True
         self._source: PromptQueue | None = None
-        self._flight: Flight | None = None  # of the run that is on
+        self._fleet: Fleet | None = None  # of the run that is on
+        self._landing = Landing()  # as above
         self._landed: Callable[[list[Completion]], None] | None = None  # as above
         self._model: Model | None = None
-        self._acquaintance = acquaintance or Acquaintance()
         self._tell = tell
+        self._replicas = replicas_of(server, self.usage, self._gate, acquaintance or Acquaintance())
+        self._crowd = self.usage if len(self._replicas) == 1 else Usage()  # when prompts were with any of several
         self._next_work = 0.0
 
     def complete(
@@ -153,56 +155,76 @@ class Engine:
         Raises:
             EngineError: The run failed as a whole; see `pg_bridge.errors` for its kinds.
         """
-        self._source = source = PromptQueue(portions, self._server.ranks)
+        lanes, lane = range(self._server.ranks * len(self._replicas)), 0
+        self._source = source = PromptQueue(portions, len(lanes))
         self._landed = landed
         try:
-            size, idle = pace_of(self._server, eager).request_size, [0] * self._server.ranks
+            size = pace_of(self._server, eager).request_size
             batch: Numbered = []
             while not batch and not (source.ended and source.is_dry):  # nothing is opened before there is a prompt
                 if source.is_ready(size, eager):
-                    _, batch = source.pull(size, idle)
+                    lane, batch = source.pull(size, lanes)
                 else:
                     source.make_more()
                     yield None
             if len(batch) == 1 and not (source.ended or source.is_ahead):  # whether it is all decides what is asked for
                 source.make_more()
                 yield None
-                batch += source.pull(size - 1, idle)[1]
+                batch += source.pull(size - 1, (lane,))[1]
             if batch:
                 sampling_of = (lambda _: sampling) if isinstance(sampling, Sampling) else sampling
-                yield from self._complete(batch, source, sampling_of, ends_run, eager)
+                source.put_back(batch, lane)
+                yield from self._complete(len(batch) > 1, source, sampling_of, ends_run, eager)
         finally:
             self.close()
 
     def _complete(
         self,
-        first: Numbered,
+        many: bool,
         source: PromptQueue,
         sampling_of: SamplingOf,
         ends_run: Callable[[int], bool],
         eager: bool,
     ) -> Iterator[Completion | None]:
-        turns, client = self._open()
-        flight = Flight(
+        turns = self._open()
+
+        def flight_of(replica: Replica, traffic: Traffic) -> Flight:
+            return Flight(
+                replica.server,
+                replica.client,
+                turns,
+                replica.tally,
+                traffic,
+                sampling_of,
+                replica.gate,
+                self._estimate,
+                replica.acquaintance,
+                has_batch_endpoint=replica.has_batch_endpoint,
+                ends_run=ends_run,
+                landing=landing,
+                eager=eager,
+                model=replica.model,
+                has_others=replica.has_others,
+            )
+
+        self._landing = landing = Landing()
+        traffic = Traffic(self._crowd)
+        fleet = Fleet(
             self._server,
-            client,
+            self._replicas,
+            flight_of,
             turns,
-            self._tally,
-            Traffic(self.usage),
-            sampling_of,
+            source,
+            landing,
+            traffic,
             self._gate,
-            self._estimate,
-            self._acquaintance,
-            has_batch_endpoint=self._has_batch_endpoint,
-            ends_run=ends_run,
+            self._tell,
             eager=eager,
-            model=self._model,
         )
-        self._wait_for(flight.prepare(many=len(first) > 1))
-        self._flight = flight
+        self._fleet = fleet
+        self._wait_for(fleet.prepare(many=many))
         self._ask_gate_at = 0.0
         _RUNNING.engines.add(self)
-        source.put_back(first)
         while True:
             # Prompts are sent, and then made, before the next answers are handed over: the engine works meanwhile.
             sent = self._send_more()
@@ -212,28 +234,28 @@ class Engine:
                 source.make_more()
                 made = True
                 sent = self._send_more()
-                if not eager or source.is_ahead or source.waiting >= flight.pace.request_size:
+                if not eager or source.is_ahead or source.waiting >= fleet.request_size:
                     break
-            if not made and not flight.in_flight and not flight.landed and not source.is_stopped:
+            if not made and not fleet.in_flight and not landing.landed and source.is_dry:
                 break
-            if flight.landed or made:
+            if landing.landed or made:
                 self._turn(SENDING_S if sent else 0)
             else:
                 self._turn(self._until_next_look())
-            if not (eager and flight.landed) or source.is_dry:  # else more is asked for at once, which tells it, too
+            if not (eager and landing.landed) or source.is_dry:  # else more is asked for at once, which tells it, too
                 self._gate.tend()
-            if flight.landed:
+            if landing.landed:
                 self._ask_gate_at = 0.0  # what made room may be ours
             # All that has landed, if more was made meanwhile: rows that wait for an answer are held as long as they do.
-            for _ in range(len(flight.landed) if made else min(1, len(flight.landed))):
-                for completion in flight.take():
-                    flight.pace.handed += 1
+            for _ in range(len(landing.landed) if made else min(1, len(landing.landed))):
+                for completion in landing.take():
+                    fleet.handed += 1
                     yield completion
             if made:
                 yield None
-        self._has_batch_endpoint = flight.has_batch_endpoint
-        if self._tally.wants_counters:
-            self._wait_for(flight.settle())
+        fleet.keep()
+        if any(replica.tally.wants_counters for replica in self._replicas):
+            self._wait_for(fleet.settle())
 
     @property
     def server_name(self) -> str:
@@ -243,7 +265,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Prompts that the engine has been sent and has not answered."""
-        return self._flight.in_flight if self._flight is not None else 0
+        return self._fleet.in_flight if self._fleet is not None else 0
 
     @property
     def left(self) -> int | None:
@@ -260,7 +282,7 @@ class Engine:
         now = time.perf_counter()
         if now < self._next_work:
             return
-        if self._flight is None:
+        if self._fleet is None:
             self.check_interrupts()
             self.watch()
         else:
@@ -270,26 +292,38 @@ class Engine:
 
     def _send_more(self) -> bool:
         """Put prompts that wait in flight while there is room; whether there were any."""
-        flight, source = self._flight, self._source
-        assert flight is not None  # noqa: S101 - a run is on; for the type checker
+        fleet, source = self._fleet, self._source
+        assert fleet is not None  # noqa: S101 - a run is on; for the type checker
         assert source is not None  # noqa: S101 - as above
-        sent = False
-        while room := flight.room():
-            if not source.is_ready(room, flight.pace.eager) or time.perf_counter() < self._ask_gate_at:
-                break
-            rank, batch = source.pull(room, flight.in_flight_of)
-            if batch:
-                requests, tokens_each = flight.cost(batch)
-                granted, wait_s = self._gate.take(len(batch), requests, tokens_each)
-                if granted:
-                    flight.send(batch[:granted], tokens_each, rank)
+        sent, more = False, True
+        while more:
+            more = False
+            for member in fleet.members_by_load():
+                while self._send_to(member, fleet, source):
                     sent = True
-                if granted < len(batch):
-                    source.put_back(batch[granted:], rank)
-                    self._ask_gate_at = time.perf_counter() + wait_s
-        if source.is_stopped and not flight.in_flight:
+                    if not fleet.eager:  # little is asked for: each has its part of it
+                        more = True
+                        break
+        if source.is_stopped and not fleet.in_flight:
             self._let_others_land()
         return sent
+
+    def _send_to(self, member: Member, fleet: Fleet, source: PromptQueue) -> bool:
+        """Put a request in flight to an engine, if it has room; whether it had."""
+        room = fleet.room(member)
+        if not room or not source.is_ready(room, fleet.eager) or time.perf_counter() < self._ask_gate_at:
+            return False
+        lane, batch = source.pull(room, member.lanes_by_load())
+        if not batch:
+            return False
+        requests, tokens_each = member.flight.cost(batch)
+        granted, wait_s = self._gate.take(len(batch), requests, tokens_each)
+        if granted:
+            member.send(batch[:granted], tokens_each, lane)
+        if granted < len(batch):
+            source.put_back(batch[granted:], lane)
+            self._ask_gate_at = time.perf_counter() + wait_s
+        return granted > 0
 
     def _until_next_look(self) -> float:
         """Seconds for which there is nothing to do but to wait, at most a turn's."""
@@ -300,43 +334,60 @@ class Engine:
     def _let_others_land(self) -> None:
         """Receive what has come for the other runs of this thread, which hold what this one needs and stand still."""
         for other in list(_RUNNING.engines):
-            if other is not self and other._turns is not None and other._flight is not None:
+            if other is not self and other._turns is not None and other._fleet is not None:
                 other._turns.turn(0)
                 other._gate.tend()
 
     def _wants_more(self) -> bool:
         """Whether it is time to make the next portion."""
-        flight, source = self._flight, self._source
-        assert flight is not None  # noqa: S101 - as above
+        fleet, source = self._fleet, self._source
+        assert fleet is not None  # noqa: S101 - as above
         assert source is not None  # noqa: S101 - as above
         if source.ended:
             return False
-        if flight.pace.eager:
-            return source.is_ahead or source.waiting < AHEAD_PROMPTS
-        return source.is_dry and flight.room() > 0
+        if fleet.eager:
+            return source.is_ahead or source.waiting < AHEAD_PROMPTS * min(len(self._replicas), MOST_AHEAD)
+        return source.is_dry and fleet.has_room
 
     def find_model(self) -> Model:
-        """Which model the server's prompts will go to, asked of the engine once.
+        """Which model the server's prompts will go to, asked of the engine once; of several, the first that answers.
 
         Raises:
             EngineError: As `complete` does; an engine that lists no models is not asked which of that name it is.
         """
         if self._model is None:
-            _, client = self._open()
-            self._model = self._wait_for(find_model(self._server, client, self._acquaintance))
+            self._model = self._ask_any(self._find_model_of)
         return self._model
+
+    async def _find_model_of(self, replica: Replica) -> Model:
+        replica.model = await find_model(replica.server, replica.client, replica.acquaintance)
+        return replica.model
+
+    def _ask_any(self, ask: Callable[[Replica], Coroutine[Any, Any, _T]]) -> _T:
+        """Ask the first engine that can be reached."""
+        self._open()
+        errors: list[tuple[Server, EngineError]] = []
+        for replica in self._replicas:
+            try:
+                return self._wait_for(ask(replica))
+            except EngineUnreachable as error:
+                if not replica.has_others:
+                    raise
+                errors.append((replica.server, error))
+        raise all_gone(self._server, errors)
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Fetch one of the engine's pages, such as `/v1/models`; returns its status and its text.
+
+        Of several engines the first is asked that can be reached.
 
         Raises:
             EngineUnreachable: No connection within `connect_timeout_s`.
             EngineTimeout: No answer within `request_timeout_s`.
             EngineError: The page is too large for one.
         """
-        _, client = self._open()
         try:
-            status, page = self._wait_for(client.glance(path))
+            status, page = self._ask_any(lambda replica: replica.client.glance(path))
         except Unreadable as error:
             raise malformed(self._server, error) from None
         return status, page.decode(errors="replace")
@@ -352,31 +403,34 @@ class Engine:
             EngineTimeout: No answer within `request_timeout_s`.
             EngineError: A page is too large for one.
         """
-        _, client = self._open()
 
-        async def some(part: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        async def some(client: Client, part: Sequence[bytes]) -> list[tuple[int, bytes]]:
             return await asyncio.gather(
                 *(client.glance(path, body, LARGEST_PAGE_BYTES + 16 * len(body)) for body in part)
             )
 
+        async def all_of(replica: Replica) -> list[tuple[int, bytes]]:
+            starts = range(0, len(bodies), PAGES_AT_ONCE)
+            parts = [await some(replica.client, bodies[start : start + PAGES_AT_ONCE]) for start in starts]
+            return [page for part in parts for page in part]
+
         try:
-            return [
-                page
-                for start in range(0, len(bodies), PAGES_AT_ONCE)
-                for page in self._wait_for(some(bodies[start : start + PAGES_AT_ONCE]))
-            ]
+            return self._ask_any(all_of)
         except Unreadable as error:
             raise malformed(self._server, error) from None
 
     def close(self) -> None:
         """Abort what is in flight and let go of everything; may be called at any time, also twice."""
-        turns, client = self._turns, self._client
-        self._turns = self._client = self._flight = self._source = self._landed = None
+        turns = self._turns
+        self._turns = self._fleet = self._source = self._landed = None
         _RUNNING.engines.discard(self)
-        if turns is not None and client is not None:
-            turns.close(client.close())
+        if turns is not None:
+            turns.close(self._disconnect())
             self._idle_s = self.usage.idle_s
             self._gate.leave()
+
+    async def _disconnect(self) -> None:
+        await asyncio.gather(*(replica.disconnect() for replica in self._replicas))
 
     def __enter__(self) -> Self:
         return self
@@ -386,12 +440,12 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _open(self) -> tuple[TurnLoop, Client]:
-        if self._turns is None or self._client is None:
-            self._turns = TurnLoop(self._server.first_hop, self._clock, self._waiting)
-            self._client = Client(self._server, self.usage, self._clock, self._gate, self._acquaintance)
-            self._wait_for(self._client.open())
-        return self._turns, self._client
+    def _open(self) -> TurnLoop:
+        if self._turns is None:
+            self._turns = TurnLoop([each.server.first_hop for each in self._replicas], self._clock, self._waiting)
+            for replica in self._replicas:
+                self._wait_for(replica.connect(self._clock).open())
+        return self._turns
 
     def _wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
         assert self._turns is not None  # noqa: S101 - _open() comes first; for the type checker
@@ -402,19 +456,22 @@ class Engine:
 
     def _turn(self, longest_s: float) -> None:
         assert self._turns is not None  # noqa: S101 - as above
-        assert self._client is not None  # noqa: S101 - as above
         self.check_interrupts()
         self.watch()
         self._turns.turn(longest_s)
+        if self._crowd is not self.usage:
+            self.usage.sum_up(self._crowd)
         self.usage.wait_s = self._clock.now_s()
         self.usage.idle_s = self._idle_s + self._turns.idle_s
-        if (notice := self._client.waiting.take_notice()) is not None:
-            self._tell(notice)
-        if self._client.silence_s > self._server.request_timeout_s:
-            raise silent(self._server)
-        if self._flight is not None:
-            fresh, self._flight.fresh = self._flight.fresh, []
+        for replica in self._replicas:
+            if (notice := replica.take_notice()) is not None:
+                self._tell(notice)
+        if self._fleet is not None:
+            fresh, self._landing.fresh = self._landing.fresh, []
             if fresh and self._landed is not None:
                 self._landed(fresh)
-            if self._flight.failure is not None:
-                raise self._flight.failure
+            self._fleet.mend()
+        else:
+            for replica in self._replicas:
+                if replica.silence_s > self._server.request_timeout_s:
+                    raise silent(replica.server)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from pg_bridge.engine.records import Model
 from pg_bridge.engine.refusal import (
     DENIED_STATUSES,
     LATER_STATUSES,
@@ -25,6 +27,7 @@ from pg_bridge.errors import (
     EngineError,
     EngineOverloaded,
     EngineTimeout,
+    EngineUnreachable,
     KeyExpired,
     QuotaUsedUp,
     UnknownModel,
@@ -41,6 +44,13 @@ _RANK = "data_parallel_rank"
 QUOTED = re.compile(
     r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
 )
+
+
+class Notice(NamedTuple):
+    """What to tell the user, and what can be done about it."""
+
+    message: str
+    hint: str
 
 
 class Unreadable(Exception):  # a message between rooms of the engine, not an error for users
@@ -93,6 +103,10 @@ def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     return make_printable(line)
 
 
+class OfTheStatement(EngineError):
+    """No engine of the server's would answer what it was asked."""
+
+
 def refused_altogether(server: Server, refused: Refused, control: str) -> EngineError:
     """The error of a run whose requests are refused whatever the prompt.
 
@@ -101,7 +115,7 @@ def refused_altogether(server: Server, refused: Refused, control: str) -> Engine
         refused: How a prompt was refused that has nothing of any row in it.
         control: That prompt.
     """
-    return EngineError(
+    return OfTheStatement(
         f'the engine of server "{server.name}" refuses every prompt (HTTP status {refused.status})',
         detail=f"{safe_reason(refused.status, refused.body, control, server)}\nThe endpoint is {server.endpoint}.",
         hint="No row is to blame: see the options of the call (max_tokens, system_prompt, labels or schema) and of the "
@@ -167,7 +181,7 @@ def impatient(server: Server, status: int, waited_s: float, told_s: float) -> En
 
 def no_priorities(server: Server) -> EngineError:
     """The error of a run whose engine does not take the field `priority`."""
-    return EngineError(
+    return OfTheStatement(
         f'the engine of server "{server.name}" takes no priority',
         detail=f"The endpoint is {server.endpoint}.",
         hint="Leave the option priority out; vLLM takes it if it was started with --scheduling-policy priority.",
@@ -181,7 +195,7 @@ def is_about_priority(refused: Refused, prompts: Sequence[str]) -> bool:
 
 def no_such_rank(server: Server) -> EngineError:
     """The error of a run that sent prompts to a rank that the engine has not."""
-    return EngineError(
+    return OfTheStatement(
         f'the engine of server "{server.name}" has not the {server.ranks} ranks of the option ranks',
         detail=f"The endpoint is {server.endpoint}.",
         hint="Set ranks to the engine's --data-parallel-size, or leave it out.",
@@ -199,6 +213,45 @@ def malformed(server: Server, what: str | Exception) -> EngineError:
         f'the engine of server "{server.name}" gave an answer that cannot be read: {what}',
         detail=f"The endpoint is {server.endpoint}.",
         hint=what.hint if isinstance(what, Unreadable) else Unreadable.hint,
+    )
+
+
+def left_out(server: Server, error: EngineError) -> Notice:
+    """What the user is told of one engine of several that is asked no more for now."""
+    return Notice(
+        f'server "{server.name}" goes on without one of its engines: {error.message}',
+        f"{server.endpoint} is tried again every now and then; the others have its questions.",
+    )
+
+
+def all_gone(server: Server, errors: Sequence[tuple[Server, EngineError]]) -> EngineError:
+    """The error of a run whose engines have all failed: of their common kind, where they have one.
+
+    Args:
+        server: The server.
+        errors: Each engine, and what became of it.
+    """
+    kinds = {type(error) for _, error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else EngineUnreachable
+    return kind(
+        f'none of the {len(errors)} engines of server "{server.name}" answers',
+        detail="\n".join(f"{each.endpoint}: {error.message}" for each, error in errors),
+        hint=errors[0][1].hint,
+    )
+
+
+def different_models(server: Server, served: Sequence[tuple[Server, Model | None]]) -> UnknownModel:
+    """The error of a run whose engines serve different models.
+
+    Args:
+        server: The server.
+        served: Each engine, and what it serves, where that is known.
+    """
+    names = [(each.endpoint, hide_key(model.name, server)) for each, model in served if model is not None]
+    return UnknownModel(
+        f'the engines of server "{server.name}" serve different models',
+        detail="\n".join(f"{endpoint} serves {make_printable(name)[:_MODEL_CHARS]}" for endpoint, name in names),
+        hint="Set the server's model option to one that all of them serve, or give each model a server of its own.",
     )
 
 

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 
 from pg_bridge.engine.client import Client, quietly
@@ -55,8 +56,38 @@ SamplingOf = Callable[[int], Sampling]
 """How the prompt of an index is to be answered."""
 
 
+@dataclass(slots=True)
+class Landing:
+    """What has come back of a run, from all of its flights.
+
+    Attributes:
+        landed: Completions nobody has taken yet, one list a request.
+        count: How many they are.
+        fresh: Completions nobody has been told of yet.
+    """
+
+    landed: deque[list[Completion]] = field(default_factory=deque)
+    count: int = 0
+    fresh: list[Completion] = field(default_factory=list)
+
+    def add(self, completions: list[Completion]) -> None:
+        """Take in the answers of a request."""
+        self.count += len(completions)
+        if any(completion.error is not None for completion in completions):
+            self.landed.appendleft(completions)  # it may end the run
+        else:
+            self.landed.append(completions)
+        self.fresh += completions
+
+    def take(self) -> list[Completion]:
+        """Take the completions of the request that landed first."""
+        completions = self.landed.popleft()
+        self.count -= len(completions)
+        return completions
+
+
 class Flight:
-    """The requests of one call of `Engine.complete`.
+    """The requests of one call of `Engine.complete` to one engine.
 
     Args:
         server: Where the engine is.
@@ -70,15 +101,15 @@ class Flight:
         acquaintance: What is known of the engine; learns its dialect.
         has_batch_endpoint: False if an earlier flight noticed that there is none.
         ends_run: Whether the run ends if the prompt of an index fails: nothing is sent while that is likely.
+        landing: Where answers go.
         eager: As for `Pace`.
         model: Which model is asked, if that is known already.
+        has_others: Whether others can go on with what is in flight here, so that it is kept.
 
     Attributes:
         pace: How much to send.
-        landed: Completions nobody has taken yet, one list a request.
-        landed_count: How many they are.
+        model: Which model is asked; None while that is not known.
         in_flight_of: Prompts sent to each rank and not landed.
-        fresh: Completions nobody has been told of yet.
         failure: What ended the run, if anything did.
     """
 
@@ -96,13 +127,13 @@ class Flight:
         *,
         has_batch_endpoint: bool,
         ends_run: Callable[[int], bool],
+        landing: Landing,
         eager: bool = False,
         model: Model | None = None,
+        has_others: bool = False,
     ) -> None:
         self.pace = pace_of(server, eager)
-        self.landed: deque[list[Completion]] = deque()
-        self.landed_count = 0
-        self.fresh: list[Completion] = []
+        self.model = model
         self.in_flight_of = [0] * server.ranks
         self.failure: BaseException | None = None
         self.has_batch_endpoint = has_batch_endpoint
@@ -111,7 +142,7 @@ class Flight:
         self._turns = turns
         self._tally = tally
         self._traffic = traffic
-        self._model = model
+        self._landing = landing
         self._sampling_of = sampling_of
         self._gate = gate
         self._estimate = estimate
@@ -122,6 +153,8 @@ class Flight:
         self._templates: dict[bytes, asyncio.Task[bool | None]] = {}  # what the engine's makes of a conversation
         self._ends_run = ends_run
         self._rank_of: dict[int, int] = {}  # of the prompts in flight, where there are several
+        self._kept: dict[int, str] | None = {} if has_others else None  # the prompts in flight
+        self._asking: set[asyncio.Task[None]] = set()  # where they are kept
         self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
         self._cleared = asyncio.Event()
 
@@ -132,12 +165,12 @@ class Flight:
 
     async def prepare(self, *, many: bool) -> None:
         """Learn the model's name, what the engine understands, and the cache counters if many prompts are to come."""
-        if self._model is None and self._server.model is not None:
-            self._model = Model(self._server.model)
-        if self._model is None:
-            self._model = await find_model(self._server, self._client, self._acquaintance)
+        if self.model is None and self._server.model is not None:
+            self.model = Model(self._server.model)
+        if self.model is None:
+            self.model = await find_model(self._server, self._client, self._acquaintance)
         self._dialect = await learn_dialect(self._server, self._client, self._acquaintance)
-        self._speech = Speech(self._server, self._dialect, self._model.name, self._acquaintance)
+        self._speech = Speech(self._server, self._dialect, self.model.name, self._acquaintance)
         if not (self._dialect.has_batches if self._server.api == "chat" else self._dialect.has_lists):
             self.has_batch_endpoint = False
         page = await self._metrics() if many else ""
@@ -145,9 +178,22 @@ class Flight:
         if read_load(page) is not None:
             self._turns.start(self._watch_load())
 
-    def room(self) -> int:
-        """Prompts to send now."""
-        return self.pace.room(self.in_flight, self.landed_count, time.monotonic())
+    def room(self, elsewhere: int = 0) -> int:
+        """Prompts to send now, with so many in flight elsewhere."""
+        return self.pace.room(self.in_flight, self._landing.count + elsewhere, time.monotonic())
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether an answer is awaited that is likely to end the run."""
+        return self._suspects > 0
+
+    def abandon(self) -> Numbered:
+        """Stop, and return the prompts that have no answer, where they were kept."""
+        for task in list(self._asking):
+            task.cancel()
+        unanswered = sorted((self._kept or {}).items())
+        self._traffic.change(-self.in_flight, time.monotonic())
+        return unanswered
 
     async def settle(self) -> None:
         """Learn from the counters what answers do not tell; they may lag a little behind the last answer."""
@@ -183,16 +229,12 @@ class Flight:
         """
         self._traffic.change(len(prompts), time.monotonic())
         self.in_flight_of[rank] += len(prompts)
+        if self._kept is not None:
+            self._kept |= prompts
         if len(self.in_flight_of) > 1:
             self._rank_of |= dict.fromkeys((index for index, _ in prompts), rank)
         for part in self._alike(prompts):
             self._start(part, tokens_each)
-
-    def take(self) -> list[Completion]:
-        """Take the completions of the request that landed first."""
-        completions = self.landed.popleft()
-        self.landed_count -= len(completions)
-        return completions
 
     def _alike(self, prompts: Numbered) -> list[Numbered]:
         """Prompts that are answered alike, together."""
@@ -208,7 +250,10 @@ class Flight:
     def _start(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
         is_alone = len(prompts) > 1 and self._goes_alone(self._sampling_of(prompts[0][0]))
         for part in [[prompt] for prompt in prompts] if is_alone else [prompts]:
-            self._turns.start(self._ask(part, tokens_each, is_piece=is_piece))
+            asking = self._turns.start(self._ask(part, tokens_each, is_piece=is_piece))
+            if self._kept is not None:
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
 
     def _land(self, completions: list[Completion], more_tokens: int) -> None:
         """Take in answers, for which so many more tokens were used than the gate has been told."""
@@ -216,18 +261,14 @@ class Flight:
         self._traffic.change(-len(completions), time.monotonic())
         for completion in completions:
             self.in_flight_of[self._rank_of.pop(completion.index, 0)] -= 1
-        self.landed_count += len(completions)
-        if any(completion.error is not None for completion in completions):
-            self.landed.appendleft(completions)  # it may end the run
-        else:
-            self.landed.append(completions)
-        self.fresh += completions
+            if self._kept is not None:
+                del self._kept[completion.index]
+        self._landing.add(completions)
 
     async def _ask(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
         try:
             await self._ask_once(prompts, tokens_each, is_piece=is_piece)
         except Exception as error:
-            self._gate.give_back(len(prompts))
             self.failure = self.failure or error
 
     async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
@@ -415,7 +456,7 @@ class Flight:
             pause_s = LOOKS_EVERY_S
             if self.pace.wants_to_hear(self.in_flight, time.monotonic()):
                 load = read_load(await self._metrics())
-                if load is None:
+                if load is None or self.failure is not None:
                     return
                 self.pace.hear(load, self.in_flight)
 
@@ -430,4 +471,4 @@ class Flight:
 
 def pace_of(server: Server, eager: bool) -> Pace:
     """How a run asks a server."""
-    return Pace(server.max_in_flight, eager, counted=server.requests_per_minute is not None)
+    return Pace(server.most_in_flight, eager, counted=server.requests_per_minute is not None)

@@ -14,7 +14,7 @@ import ipaddress
 import selectors
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -63,19 +63,19 @@ class TurnLoop:
     """An event loop driven a turn at a time.
 
     Args:
-        first_hop: A resolver thread is started only if this URL's host is a name.
+        first_hops: A resolver thread is started only if any of these URLs' hosts is a name.
         clock: Started and stopped with every turn.
         waiting: Entered for every turn.
     """
 
-    def __init__(self, first_hop: str, clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
+    def __init__(self, first_hops: Iterable[str], clock: DrivenClock, waiting: AbstractContextManager[object]) -> None:
         self.clock = clock
         self._waiting = waiting
         self._watch = _Watch(self._end_if_idle)
         self._is_hurried = False
         self._loop = asyncio.SelectorEventLoop(self._watch)
         self._tasks: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks weakly
-        if _has_name(first_hop):
+        if any(map(_has_name, first_hops)):
             self._loop.set_default_executor(_deaf_executor())
 
     @property

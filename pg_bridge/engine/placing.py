@@ -1,11 +1,12 @@
-"""Which of an engine's ranks a prompt goes to: each has a prefix cache of its own, and computes what it has not seen.
+"""Which engine a prompt goes to: each has a prefix cache of its own, and computes what it has not seen.
 
-Scattered over ranks, as a load balancer does it, what neighbouring prompts share is computed by each of them. So the
-planned order is cut into as many runs as there are ranks, of about the same cost, where neighbours share least. A rank
-whose run is at its end takes from the end of the longest one that is left, cut at a weak place again.
+Scattered over engines, as a load balancer does it, what neighbouring prompts share is computed by each of them. So the
+planned order is cut into as many runs as there are lanes, of about the same cost, where neighbours share least. A lane
+is an engine, or one of its ranks. One whose run is at its end takes from the end of the longest one that is left, cut
+at a weak place again.
 
-In: prompts in their planned order; how many each rank has in flight. Out: the next prompts, and for which rank. It
-sends nothing and has no clock.
+In: prompts in their planned order; which lanes there is room in. Out: the next prompts, and for which lane. It sends
+nothing and has no clock.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pg_bridge.engine.records import Numbered
 
 ANSWER_CHARS = 64  # of a prompt that an answer costs as much as
 LOOK_AROUND = 0.1  # of a run's cost, on either side of where it would end, for a place where little is shared
-LEAST_PIECE = 8  # prompts that one rank takes from another: fewer are answered sooner where they are
+LEAST_PIECE = 8  # prompts that one lane takes from another: fewer are answered sooner where they are
 
 Chars = NDArray[np.int64]
 
@@ -96,56 +97,96 @@ class Piece:
         return behind
 
 
-def idlest(in_flight: Sequence[int]) -> int:
-    """The rank with the fewest prompts in flight."""
-    return min(range(len(in_flight)), key=in_flight.__getitem__)
-
-
 class Runs:
-    """The prompts that are placed and wait: a run for each rank.
+    """The prompts that are placed and wait: a run for each lane.
+
+    A lane that is closed has no run: its prompts are left for whoever has none.
 
     Args:
-        ranks: How many there are.
+        lanes: How many there are.
 
     Attributes:
         waiting: Prompts in all runs.
     """
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, lanes: int) -> None:
         self.waiting = 0
-        self._runs: list[deque[Piece]] = [deque() for _ in range(ranks)]
+        self._runs: list[deque[Piece]] = [deque() for _ in range(lanes)]
+        self._waiting_for = [0] * lanes  # prompts in each run
+        self._left_over: deque[Piece] = deque()
+        self._urgent: deque[Piece] = deque()  # their rows have waited for some time
+        self._closed: set[int] = set()
 
     def place(self, prompts: Numbered) -> None:
-        """Hand prompts out to the ranks, in their planned order."""
+        """Hand prompts out to the lanes that are open, in their planned order."""
+        lanes = [lane for lane in range(len(self._runs)) if lane not in self._closed]
         shared = shared_chars(prompts)
         lengths = np.array([len(text) for _, text in prompts], dtype=np.int64)
-        cuts = weakest_cuts(shared, lengths - shared + ANSWER_CHARS, len(self._runs))
-        for run, start, stop in zip(self._runs, [0, *cuts], [*cuts, len(prompts)], strict=True):
-            if start < stop:
-                run.append(Piece(prompts[start:stop], shared[start:stop]))
+        cuts = weakest_cuts(shared, lengths - shared + ANSWER_CHARS, max(1, len(lanes)))
+        pieces = [
+            Piece(prompts[start:stop], shared[start:stop])
+            for start, stop in zip([0, *cuts], [*cuts, len(prompts)], strict=True)
+        ]
+        if not lanes:
+            self._left_over += [piece for piece in pieces if piece.left]
+        for lane, piece in zip(lanes, pieces, strict=False):
+            if piece.left:
+                self._give(lane, piece)
         self.waiting += len(prompts)
 
-    def is_idle(self, in_flight: Sequence[int]) -> bool:
-        """Whether the rank with the fewest prompts in flight has none that wait."""
-        return not self._runs[idlest(in_flight)]
+    def close(self, lane: int) -> None:
+        """Let others have what waits for a lane."""
+        self._closed.add(lane)
+        self._left_over += self._runs[lane]
+        self._runs[lane].clear()
+        self._waiting_for[lane] = 0
 
-    def pull(self, most: int, in_flight: Sequence[int]) -> tuple[int, Numbered]:
-        """The next prompts, of the rank that has the fewest in flight, and that rank; none if none wait."""
-        for rank in sorted(range(len(self._runs)), key=in_flight.__getitem__):
-            run = self._runs[rank]
+    def open(self, lane: int) -> None:
+        """Place prompts for a lane again."""
+        self._closed.discard(lane)
+
+    def hand_over(self, prompts: Numbered) -> None:
+        """Take prompts back that a lane had been given, in their planned order; the next that asks has them first."""
+        self._urgent.append(Piece(prompts, shared_chars(prompts)))
+        self.waiting += len(prompts)
+
+    def is_idle(self, lanes: Sequence[int]) -> bool:
+        """Whether nothing waits for the first of some lanes."""
+        return not (self._runs[lanes[0]] or self._left_over or self._urgent)
+
+    def pull(self, most: int, lanes: Sequence[int]) -> tuple[int, Numbered]:
+        """The next prompts, of the first of some lanes that has any, and that lane; none if none wait for them."""
+        for lane in lanes:
+            run = self._runs[lane]
+            if self._urgent:
+                run.appendleft(self._urgent.popleft())
+                self._waiting_for[lane] += run[0].left
             if not run:
-                self._take_over(rank)
+                self._take_over(lane)
             if run:
                 batch = run[0].take(most)
                 self.waiting -= len(batch)
+                self._waiting_for[lane] -= len(batch)
                 if not run[0].left:
                     run.popleft()
-                return rank, batch
+                return lane, batch
         return 0, []
 
-    def _take_over(self, rank: int) -> None:
-        longest = max(self._runs, key=lambda run: sum(piece.left for piece in run))
+    def _take_over(self, lane: int) -> None:
+        if self._left_over:
+            self._give(lane, self._left_over.popleft())
+            return
+        number = max(range(len(self._runs)), key=self._waiting_for.__getitem__)
+        longest = self._runs[number]
         if len(longest) > 1:
-            self._runs[rank].append(longest.pop())
+            piece = longest.pop()
         elif longest and longest[0].left >= 2 * LEAST_PIECE:
-            self._runs[rank].append(longest[0].split())
+            piece = longest[0].split()
+        else:
+            return
+        self._waiting_for[number] -= piece.left
+        self._give(lane, piece)
+
+    def _give(self, lane: int, piece: Piece) -> None:
+        self._runs[lane].append(piece)
+        self._waiting_for[lane] += piece.left

@@ -1,8 +1,8 @@
 """The prompts of a run that wait for room: made portion by portion, numbered as they are made.
 
-In: an iterator of portions. Out: prompts in their order, first those that were put back; where the engine has several
-ranks, those of one of them, as `pg_bridge.engine.placing` says. It sends nothing and knows no engine: it is told how
-many there is room for.
+In: an iterator of portions. Out: prompts in their order, first those that were put back; where there are several lanes,
+engines or ranks of one, those of one of them, as `pg_bridge.engine.placing` says. It sends nothing and knows no engine:
+it is told how many there is room for, and where.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pg_bridge.engine.placing import Runs, idlest
+from pg_bridge.engine.placing import Runs
 from pg_bridge.engine.records import Numbered, Portion
 
 PLACED_TOGETHER = 1 << 14  # prompts, at most, that are cut into runs at one time: they are all in memory
 PLACED_UNSIZED = 1 << 10  # as above, of portions of which nobody knows how large they are
-ANY_RANK = -1
 
 
 class PromptQueue:
@@ -24,14 +23,14 @@ class PromptQueue:
 
     Args:
         portions: Of prompts, in the order in which to send them.
-        ranks: Over how many ranks of the engine they are handed out.
+        lanes: Over how many engines, or ranks of them, they are handed out.
     """
 
-    def __init__(self, portions: Iterator[Portion], ranks: int = 1) -> None:
+    def __init__(self, portions: Iterator[Portion], lanes: int = 1) -> None:
         self._portions = portions
         self._made: deque[Portion] = deque()
         self._put_back: deque[tuple[int, Numbered]] = deque()
-        self._runs = Runs(ranks) if ranks > 1 else None
+        self._runs = Runs(lanes) if lanes > 1 else None
         self._index = 0
         self.waiting = 0
         self.is_ahead = False
@@ -47,32 +46,32 @@ class PromptQueue:
             self.waiting += portion.size
             self.is_ahead = portion.is_ahead
 
-    def pull(self, most: int, in_flight: Sequence[int] = (0,)) -> tuple[int, Numbered]:
+    def pull(self, most: int, lanes: Sequence[int] = (0,)) -> tuple[int, Numbered]:
         """Take at most so many of the prompts that wait; first those that were put back, and no others with them.
 
         Args:
             most: How many there is room for.
-            in_flight: How many prompts each rank has in flight.
+            lanes: Where there is; the first of them that has prompts gets them.
 
         Returns:
-            The rank that they are for, and the prompts.
+            The lane that they are for, and the prompts; none if none wait for any of these lanes.
         """
-        if self._put_back:
-            rank, batch = self._put_back.popleft()
-            if len(batch) > most:
-                self._put_back.appendleft((rank, batch[most:]))
-                batch = batch[:most]
-            self.waiting = max(0, self.waiting - len(batch))
-            return (idlest(in_flight) if rank == ANY_RANK else rank), batch
-        rank, batch = (0, self._number(most)) if self._runs is None else self._of_runs(self._runs, most, in_flight)
-        has_more = bool(self._made or (self._runs and self._runs.waiting))
+        for place, (lane, waiting) in enumerate(self._put_back):
+            if lane in lanes:
+                del self._put_back[place]
+                if len(waiting) > most:
+                    self._put_back.appendleft((lane, waiting[most:]))
+                self.waiting = max(0, self.waiting - min(len(waiting), most))
+                return lane, waiting[:most]
+        lane, batch = (0, self._number(most)) if self._runs is None else self._of_runs(self._runs, most, lanes)
+        has_more = not self.is_dry
         self.waiting = max(0, self.waiting - len(batch)) if has_more else 0
-        return rank, batch
+        return lane, batch
 
-    def _of_runs(self, runs: Runs, most: int, in_flight: Sequence[int]) -> tuple[int, Numbered]:
-        while self._made and runs.is_idle(in_flight) and runs.waiting < PLACED_TOGETHER:
+    def _of_runs(self, runs: Runs, most: int, lanes: Sequence[int]) -> tuple[int, Numbered]:
+        while self._made and runs.is_idle(lanes) and runs.waiting < PLACED_TOGETHER:
             runs.place(self._number(min(self._made[0].size or PLACED_UNSIZED, PLACED_TOGETHER)))
-        return runs.pull(most, in_flight)
+        return runs.pull(most, lanes)
 
     def _number(self, most: int) -> Numbered:
         """The next prompts that were made, at most so many."""
@@ -85,10 +84,27 @@ class PromptQueue:
             self._index += len(more)
         return batch
 
-    def put_back(self, batch: Numbered, rank: int = ANY_RANK) -> None:
-        """Let prompts that were pulled wait again, before all others."""
-        self._put_back.appendleft((rank, batch))
+    def put_back(self, batch: Numbered, lane: int = 0) -> None:
+        """Let prompts that were pulled for a lane wait for it again, before all others."""
+        self._put_back.appendleft((lane, batch))
         self.waiting += len(batch)
+
+    def close(self, lane: int, unanswered: Numbered) -> None:
+        """Hand what waits for a lane to the others, and what it was given and has not answered, which is waited for."""
+        if self._runs is None:
+            raise ValueError
+        put_back = [each for each in self._put_back if each[0] == lane]
+        self._put_back = deque(each for each in self._put_back if each[0] != lane)
+        self._runs.close(lane)
+        again = sorted([*unanswered, *(prompt for _, batch in put_back for prompt in batch)])
+        if again:
+            self._runs.hand_over(again)
+        self.waiting += len(unanswered)
+
+    def open(self, lane: int) -> None:
+        """Let a lane that was closed have prompts again."""
+        if self._runs is not None:
+            self._runs.open(lane)
 
     @property
     def is_stopped(self) -> bool:

@@ -7,7 +7,7 @@ own figures of the run.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from pg_bridge.options import Reasoning
@@ -124,6 +124,7 @@ class Usage:
         decode_s: Those until its last, summed.
         busy_s: Seconds in which any prompt was in flight.
         prompt_s: The same, for each that was.
+        engines: The same of each engine, by its base URL, where the server has several.
     """
 
     requests: int = 0
@@ -142,6 +143,7 @@ class Usage:
     decode_s: float | None = 0.0
     busy_s: float = 0.0
     prompt_s: float = 0.0
+    engines: dict[str, Usage] = field(default_factory=dict)
 
     @property
     def stages(self) -> Stages | None:
@@ -156,6 +158,18 @@ class Usage:
 
     def add(self, other: Usage) -> None:
         """Count in the figures of another run; what is not known of one is not known of both."""
-        for each in fields(self):
-            mine, its = getattr(self, each.name), getattr(other, each.name)
-            setattr(self, each.name, None if mine is None or its is None else mine + its)
+        for each in _FIGURES:
+            mine, its = getattr(self, each), getattr(other, each)
+            setattr(self, each, None if mine is None or its is None else mine + its)
+        for endpoint, usage in other.engines.items():
+            self.engines.setdefault(endpoint, Usage()).add(usage)
+
+    def sum_up(self, crowd: Usage) -> None:
+        """Add up those of its engines; `crowd` knows when prompts were with any of them."""
+        for each in _FIGURES:
+            parts = [getattr(usage, each) for usage in self.engines.values()]
+            setattr(self, each, None if None in parts else sum(parts))
+        self.busy_s, self.prompt_s = crowd.busy_s, crowd.prompt_s
+
+
+_FIGURES = [each.name for each in fields(Usage) if each.name != "engines"]

@@ -89,10 +89,12 @@ class Traffic:
     Attributes:
         usage: The run's record, kept current.
         in_flight: Prompts sent and not answered.
+        beside: Is told of the same: the traffic of all engines together, where this is one's.
     """
 
     usage: Usage
     in_flight: int = 0
+    beside: Traffic | None = None
     _since_s: float = 0.0
 
     def change(self, more: int, now_s: float) -> None:
@@ -102,6 +104,8 @@ class Traffic:
             self.usage.prompt_s += self.in_flight * (now_s - self._since_s)
         self.in_flight += more
         self._since_s = now_s
+        if self.beside is not None:
+            self.beside.change(more, now_s)
 
 
 def _plus(sums: Stages | None, more: Stages | None) -> Stages | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from pg_bridge.engine.dialects import UNTOLD, Dialect, dialect_of_headers
-from pg_bridge.engine.failures import impatient
+from pg_bridge.engine.failures import Notice, impatient
 from pg_bridge.options import Server
 
 PATIENCE_S = 300.0
@@ -20,6 +20,8 @@ PATIENCE_S = 300.0
 
 _NOTICE_AFTER_S = 1.0
 _ODD_SHARE = 0.125
+GONE_S = 1.0
+"""Without a connection, after which an engine's prompts are another's, where there is another."""
 
 
 class Clock(Protocol):
@@ -48,6 +50,7 @@ class Acquaintance:
     untaken: set[str] = field(default_factory=set)
     begins_in_thoughts: dict[bytes, bool] = field(default_factory=dict)
     kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _of_each: dict[str, Acquaintance] = field(default_factory=dict)
 
     def meet(self, headers: Container[str]) -> None:
         """Learn from the headers of an answer what its list of models does not tell."""
@@ -71,12 +74,14 @@ class Acquaintance:
         kept, loose = self.kept.get(form, (0, 0))
         return loose > _ODD_SHARE * (kept + loose)
 
+    def of(self, endpoint: str) -> Acquaintance:
+        """What is known of one of several engines, by its base URL."""
+        return self._of_each.setdefault(endpoint, Acquaintance())
 
-class Notice(NamedTuple):
-    """What to tell the user, and what can be done about it."""
 
-    message: str
-    hint: str
+def patience_of(server: Server) -> float:
+    """Seconds for which engines are waited for that will be back."""
+    return PATIENCE_S if server.patience_s is None else server.patience_s
 
 
 class Waiting:
@@ -86,9 +91,11 @@ class Waiting:
         server: The server.
         clock: The run's.
         acquaintance: Is told that the engine has answered.
+        has_others: Whether other engines can answer instead of this one: then it is not waited for, for long.
     """
 
-    def __init__(self, server: Server, clock: Clock, acquaintance: Acquaintance) -> None:
+    def __init__(self, server: Server, clock: Clock, acquaintance: Acquaintance, *, has_others: bool = False) -> None:
+        self._has_others = has_others
         self._server = server
         self._clock = clock
         self._acquaintance = acquaintance
@@ -123,6 +130,8 @@ class Waiting:
             reason: Why it did.
         """
         limit_s = self._limit_s if self.is_patient else self._server.connect_timeout_s
+        if self._has_others:
+            limit_s = min(GONE_S, self._server.connect_timeout_s)
         waited_s = self._wait_since(since_s)
         if self.is_patient:
             self._tell(reason, waited_s, limit_s)
@@ -134,7 +143,7 @@ class Waiting:
         Raises:
             EngineOverloaded: It has said nothing else for too long.
         """
-        limit_s = self._limit_s
+        limit_s = self._server.connect_timeout_s if self._has_others else self._limit_s
         waited_s = self._wait_since(self._clock.now_s())
         if waited_s >= limit_s:
             raise impatient(self._server, status, limit_s, told_s)
@@ -148,7 +157,7 @@ class Waiting:
 
     @property
     def _limit_s(self) -> float:
-        return PATIENCE_S if self._server.patience_s is None else self._server.patience_s
+        return patience_of(self._server)
 
     def _wait_since(self, since_s: float) -> float:
         if self._since_s is None:
@@ -156,7 +165,7 @@ class Waiting:
         return self._clock.now_s() - self._since_s
 
     def _tell(self, why: str, waits_s: float, limit_s: float) -> None:
-        if self._has_told or waits_s < _NOTICE_AFTER_S or limit_s <= waits_s:
+        if self._has_others or self._has_told or waits_s < _NOTICE_AFTER_S or limit_s <= waits_s:
             return
         self._has_told = True
         self._notice = Notice(

@@ -79,7 +79,7 @@ class Desk:
     def engine(self) -> Engine:
         """A way to the engine, for one run."""
         named = "\0".join([self.server.name, self.server.endpoint])
-        limits = Limits(self.server.max_in_flight, self.server.requests_per_minute, self.server.tokens_per_minute)
+        limits = Limits(self.server.most_in_flight, self.server.requests_per_minute, self.server.tokens_per_minute)
         gate = self._running.gate(blake2b(named.encode(), digest_size=16).hexdigest(), limits)
         return Engine(
             self.server, check_interrupts=self._check, gate=gate, acquaintance=self._acquaintance, tell=self._tell

@@ -28,7 +28,7 @@ from pg_bridge.options.values import Cache, Kind, OnBudget, OnError, Reasoning, 
 
 SERVER_NAME = "engine"  # in errors, where a URL is given
 
-OnRun = Callable[[Mapping[str, int | float | None]], object]
+OnRun = Callable[[Mapping[str, object]], object]
 """Is given the figures of `llm.last_run()`."""
 
 

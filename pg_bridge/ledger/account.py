@@ -25,7 +25,7 @@ from pg_bridge.ledger.spending import Spending
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Server
 
-VERSION = 2
+VERSION = 3
 RUNNING_BUSY_S = 0.005  # whoever waits for a place asks again anyway
 ROOM_EVERY_BYTES = 4 << 20  # of answers are written between two looks at how much room they take
 MOST_WAITING_CHARS = 16 << 20  # of answers that wait for a ledger which cannot be written; then they are let go
@@ -139,7 +139,7 @@ class Ledger:
         made_after = 0.0 if max_age_s is None else time.time() - max_age_s
 
         def look(connection: sqlite3.Connection) -> int:
-            model = answers.last_model(connection, server.endpoint, server.model or "")
+            model = answers.last_model(connection, server.endpoints[0], server.model or "")
             if model is None:
                 return 0
             scope = asker.scope(server, model)
@@ -240,11 +240,11 @@ class Asker:
     def scope(self, server: Server, model: Model) -> Scope:
         """Where the answers of a server's model are that this role may have."""
         role = self.role if server.cache_scope == "role" else 0
-        return Scope(self.database, server.name, self.owner, server.endpoint, *model, role)
+        return Scope(self.database, server.name, self.owner, server.endpoints[0], *model, role)
 
     def engine(self, server: Server) -> speed.Engine:
         """A server's engine as this role sees it."""
-        return speed.Engine(self.database, self.role, server.name, server.endpoint, server.model or "")
+        return speed.Engine(self.database, self.role, server.name, server.endpoints[0], server.model or "")
 
 
 def context(scope: Scope, api: str, question: Sequence[object]) -> bytes:
@@ -318,7 +318,7 @@ class Account:
             is_gone: What that raises if the engine is not there; then it is the model that it served last.
         """
         if self._scope is None:
-            endpoint, asked = self.server.endpoint, self.server.model or ""
+            endpoint, asked = self.server.endpoints[0], self.server.model or ""
             last = self._ledger.last_model(endpoint, asked)
             try:
                 name, revision = find_model()

@@ -7,16 +7,19 @@ by the next statement that writes.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import Any
 
+from pg_bridge.ledger import shares
 from pg_bridge.ledger.database import Database
 from pg_bridge.ledger.process import Process, this_process
+from pg_bridge.ledger.shares import Shares
 
 FIRST_AFTER_S = 0.2  # what ends before costs nothing
 EVERY_S = 1.0
@@ -42,6 +45,7 @@ _COLUMNS = (
     "completion_tokens INTEGER",
     "cost REAL",
     "expected_end REAL",
+    "engines TEXT",
     "updated REAL",
 )
 SCHEMA = f"CREATE TABLE jobs ({', '.join(_COLUMNS)}, PRIMARY KEY (pid, began, number)) WITHOUT ROWID"
@@ -84,6 +88,7 @@ class Standing:
         cached_tokens: Those of them that came from the engine's cache.
         completion_tokens: Of all answers.
         cost: At the server's prices; None if it has none.
+        engines: What each engine had of it, where the server has several.
     """
 
     asked: int = 0
@@ -95,14 +100,18 @@ class Standing:
     cached_tokens: int | None = 0
     completion_tokens: int | None = 0
     cost: float | None = 0.0
+    engines: Shares = field(default_factory=dict)
 
     def __add__(self, other: Standing) -> Standing:
         """Where both stand together; what is not known of one is not known of both."""
-        sums: dict[str, Any] = {}
-        for name in self.__slots__:
+        sums: dict[str, Any] = {"engines": shares.plus(self.engines, other.engines)}
+        for name in _FIGURES:
             mine, its = getattr(self, name), getattr(other, name)
             sums[name] = None if mine is None or its is None else mine + its
         return Standing(**sums)
+
+
+_FIGURES = [each.name for each in fields(Standing) if each.name != "engines"]
 
 
 class Job:
@@ -171,6 +180,7 @@ class Job:
             standing.completion_tokens,
             standing.cost,
             expected_end,
+            json.dumps(shares.rows(standing.engines)) if standing.engines else None,
             time.time(),
         )
         is_first = self._process is None
@@ -209,7 +219,8 @@ def listed(connection: sqlite3.Connection, role: int | None, database: str | Non
         (role, database),
     )
     named = (dict(zip(_NAMES, row, strict=True)) for row in rows.fetchall())
-    return [{name: row[name] for name in _SHOWN} for row in named if Process(row["pid"], row["began"]).is_alive]
+    shown = ({name: row[name] for name in _SHOWN} for row in named if Process(row["pid"], row["began"]).is_alive)
+    return [{**row, "engines": json.loads(row["engines"] or "null")} for row in shown]
 
 
 def remove_gone(connection: sqlite3.Connection) -> None:

@@ -6,7 +6,10 @@ In: figures, as they grow. Out: sums. Money is in the currency of the server's p
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, field, fields
+
+from pg_bridge.ledger import shares
+from pg_bridge.ledger.shares import Share, Shares
 
 SCHEMA = """
 CREATE TABLE usage (
@@ -14,6 +17,11 @@ CREATE TABLE usage (
     questions INTEGER, from_cache INTEGER, requests INTEGER, retries INTEGER, failures INTEGER,
     prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, seconds REAL, cost REAL,
     PRIMARY KEY (day, database, role, server, model)
+) WITHOUT ROWID;
+CREATE TABLE engine_usage (
+    day TEXT, database TEXT, role INTEGER, server TEXT, model TEXT, endpoint TEXT, requests INTEGER, retries INTEGER,
+    answered INTEGER, prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER,
+    PRIMARY KEY (day, database, role, server, model, endpoint)
 ) WITHOUT ROWID
 """
 
@@ -35,6 +43,7 @@ class Figures:
         completion_tokens: Of all answers.
         seconds: Spent on the engine, sending and receiving included.
         cost: At the server's prices.
+        engines: What each engine had of it, where the server has several.
     """
 
     statements: int = 0
@@ -49,18 +58,21 @@ class Figures:
     completion_tokens: int = 0
     seconds: float = 0.0
     cost: float = 0.0
+    engines: Shares = field(default_factory=dict, kw_only=True)
 
     def add(self, more: Figures) -> None:
         """Count in others."""
         for name in _NAMES:
             setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.engines = shares.plus(self.engines, more.engines)
 
     def less(self, earlier: Figures) -> Figures:
         """What has come since."""
-        return Figures(*(getattr(self, name) - getattr(earlier, name) for name in _NAMES))
+        figures = (getattr(self, name) - getattr(earlier, name) for name in _NAMES)
+        return Figures(*figures, engines=shares.plus(self.engines, earlier.engines, -1))
 
 
-_NAMES = [each.name for each in fields(Figures)]
+_NAMES = [each.name for each in fields(Figures) if each.name != "engines"]
 _SUMS = ", ".join(f"sum({name})" for name in _NAMES)
 
 
@@ -71,7 +83,15 @@ def add(
     connection.execute(
         f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(_NAMES))}) ON CONFLICT DO UPDATE SET "
         + ", ".join(f"{name} = {name} + excluded.{name}" for name in _NAMES),
-        [day, database, role, server, model, *astuple(more)],
+        [day, database, role, server, model, *(getattr(more, name) for name in _NAMES)],
+    )
+    connection.executemany(
+        f"INSERT INTO engine_usage VALUES (?, ?, ?, ?, ?, ?, {', '.join('?' * len(shares.NAMES))}) "
+        "ON CONFLICT DO UPDATE SET " + ", ".join(f"{name} = {name} + excluded.{name}" for name in shares.NAMES),
+        [
+            [day, database, role, server, model, endpoint, *(getattr(share, name) for name in shares.NAMES)]
+            for endpoint, share in more.engines.items()
+        ],
     )
 
 
@@ -97,15 +117,32 @@ def latest(connection: sqlite3.Connection, database: str, role: int, server: str
 
 def listed(connection: sqlite3.Connection, database: str, role: int | None) -> list[dict[str, object]]:
     """All figures of one role of a database, or of all its roles; the latest day first."""
-    rows = connection.execute(
+    lines = connection.execute(
         f"SELECT day, role, server, model, {', '.join(_NAMES)} FROM usage "
         "WHERE database = ? AND (? IS NULL OR role = ?) ORDER BY day DESC, role, server, model",
         [database, role, role],
     )
     names = ["day", "role", "server", "model", *_NAMES]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    engines = _engines(connection, database, role)
+    return [
+        {**dict(zip(names, line, strict=True)), "engines": shares.rows(engines.get(line[:4], {}))} for line in lines
+    ]
+
+
+def _engines(connection: sqlite3.Connection, database: str, role: int | None) -> dict[tuple[object, ...], Shares]:
+    """What each engine had, by day, role, server and model."""
+    engines: dict[tuple[object, ...], Shares] = {}
+    for *line, endpoint, requests, retries, answered, prompt, cached, completion in connection.execute(
+        f"SELECT day, role, server, model, endpoint, {', '.join(shares.NAMES)} FROM engine_usage "
+        "WHERE database = ? AND (? IS NULL OR role = ?) ORDER BY endpoint",
+        [database, role, role],
+    ):
+        share = Share(requests, retries, answered, prompt, cached, completion)
+        engines.setdefault(tuple(line), {})[endpoint] = share
+    return engines
 
 
 def reset(connection: sqlite3.Connection, database: str) -> int:
     """Forget all figures of a database; returns how many lines they were."""
+    connection.execute("DELETE FROM engine_usage WHERE database = ?", [database])
     return connection.execute("DELETE FROM usage WHERE database = ?", [database]).rowcount

@@ -6,7 +6,6 @@ value, the places where it may stand, and its meaning: what the reference page s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,6 +54,9 @@ from pg_bridge.options.values import (
     Reorder,
 )
 
+IN_FLIGHT_OF_EACH = 1024
+"""Prompts that may await an answer at an engine, or at one of its ranks, where the server does not say."""
+
 MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -73,7 +75,10 @@ class Server:
     name: str
     endpoint: str = field(
         metadata=required(
-            values.URL, SERVER, "the engine's base URL, http or https, with or without `/v1`; no user, no query"
+            values.ENDPOINT,
+            SERVER,
+            "the engine's base URL, http or https, with or without `/v1`; no user, no query; or those of "
+            "[several engines](scaling.md#several-engines) that serve the same model, parted by commas or spaces",
         )
     )
     model: str | None = option(
@@ -121,18 +126,18 @@ class Server:
         "`role`: no role's prompts find what those of [another](security.md#the-prefix-cache) left in the engine's "
         "prefix cache",
     )
-    max_in_flight: int = option(
-        1024,
+    max_in_flight: int | None = option(
+        None,
         values.PROMPTS,
         SERVER,
-        "most prompts that may await an answer at one time, of [all sessions together](limits.md); of a slower engine "
-        "fewer do",
+        "most prompts that may await an answer at one time, of [all sessions together](limits.md), at all engines "
+        "together; of a slower engine fewer do; without it 1024 for each engine and each of its ranks",
     )
     ranks: int = option(
         1,
         values.RANKS,
         SERVER,
-        "how many data-parallel ranks the engine has behind its one address; each is sent a run of the planned order: "
+        "how many data-parallel ranks each engine has behind its one address; each is sent a run of the planned order: "
         "[ranks](scaling.md#ranks)",
     )
     requests_per_minute: int | None = option(
@@ -310,11 +315,27 @@ class Server:
                 hint=f"ALTER SERVER {name} OPTIONS (ADD endpoint 'http://host:8000');",
             )
         given = parse_options(("server", "user mapping"), options)
-        given["endpoint"] = re.sub(r"(/v1)?/*$", "", given["endpoint"])
         _check_tls(name, given)
         server = cls(name=name, owner=owner, **pick(cls, given))
         fill_headers(name, server.headers, server.secret_headers)
         return server
+
+    @property
+    def most_in_flight(self) -> int:
+        """Prompts that may await an answer at one time, at all of its engines."""
+        return self.max_in_flight or IN_FLIGHT_OF_EACH * self.ranks * len(self.endpoints)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The base URL of each of its engines."""
+        return tuple(self.endpoint.split(","))
+
+    @property
+    def engines(self) -> tuple[Server, ...]:
+        """As if each of its engines were the only one."""
+        if len(self.endpoints) == 1:
+            return (self,)
+        return tuple(replace(self, endpoint=endpoint) for endpoint in self.endpoints)
 
     @property
     def first_hop(self) -> str:
@@ -324,7 +345,7 @@ class Server:
     @property
     def uses_tls(self) -> bool:
         """Whether TLS is spoken to the engine, or to the proxy before it."""
-        return self.endpoint.startswith("https:") or self.first_hop.startswith("https:")
+        return any(url.startswith("https:") for url in self.endpoints) or self.first_hop.startswith("https:")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -356,7 +377,7 @@ def _check_tls(name: str, given: Mapping[str, Any]) -> None:
             f'server "{name}" has a ca_file, and no_verify',
             hint="With no_verify any certificate is taken: drop one of the two.",
         )
-    urls = (given["endpoint"], given.get("proxy", ""))
+    urls = (*given["endpoint"].split(","), given.get("proxy", ""))
     unused = [each for each in ("ca_file", "cert_file") if each in given]
     if unused and not any(url.startswith("https:") for url in urls):
         raise OptionError(

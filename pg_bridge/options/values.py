@@ -116,6 +116,18 @@ def _read_proxy(text: str) -> str:
     return url
 
 
+def _read_endpoints(text: str) -> str:
+    """The base URLs, parted by commas; ValueError for one that is there twice.
+
+    >>> _read_endpoints("http://one:8000/v1/, http://two:8000 http://three:8000")
+    'http://one:8000,http://two:8000,http://three:8000'
+    """
+    urls = [re.sub(r"(/v1)?/*$", "", url) for url in re.split("[, ]+", text)]
+    if len(set(urls)) < len(urls):
+        raise ValueError
+    return ",".join(urls)
+
+
 def _read_labels(text: str) -> tuple[str, ...]:
     """Labels parted by commas, spaces around them left out, or a JSON array."""
     labels = json.loads(text) if text.lstrip().startswith("[") else [label.strip() for label in text.split(",")]
@@ -146,7 +158,14 @@ _LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
 _ANY = r"(.|\n)+"
 _OBJECT = r"\s*\{[^\u0001]*"  # a repeated group would take a hundred bytes for each character
 
-URL = Value(rf"https?://[^\s{_CONTROL}?#@]+", "an http:// or https:// URL without a user or a query")
+_URL = rf"https?://[^\s{_CONTROL}?#@,;]+"
+
+URL = Value(_URL, "an http:// or https:// URL without a user or a query")
+ENDPOINT = Value(
+    rf"{_URL}(( *, *| +){_URL})*",
+    "an http:// or https:// URL without a user or a query, or several, each once, parted by commas or spaces",
+    _read_endpoints,
+)
 MODEL = Value(_LINE, "the name of a model that the engine serves, one line")
 API = Value("chat|completions", "chat or completions")
 PROMPTS = Value(_POSITIVE, "a positive number of prompts", int)

@@ -251,7 +251,7 @@ def test_the_resolver_thread_takes_no_signal() -> None:
     async def nothing() -> None:
         pass
 
-    turns = TurnLoop("http://localhost:1", DrivenClock(), nullcontext())
+    turns = TurnLoop(["http://localhost:1"], DrivenClock(), nullcontext())
     try:
         task = turns.start(mask_of_the_thread())
         while not task.done():

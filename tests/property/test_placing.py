@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,11 @@ from hypothesis import strategies as st
 from pg_bridge.engine.placing import LEAST_PIECE, LOOK_AROUND, Runs, shared_chars, weakest_cuts
 from pg_bridge.engine.queue import PromptQueue
 from pg_bridge.engine.records import Portion
+
+
+def idlest(in_flight: Sequence[float]) -> list[int]:
+    return sorted(range(len(in_flight)), key=in_flight.__getitem__)
+
 
 texts = st.lists(st.text(st.sampled_from("ab"), max_size=30), max_size=120)
 ranks = st.integers(2, 9)
@@ -56,13 +63,13 @@ def test_each_prompt_is_pulled_once_whichever_rank_is_idle(
     runs.place(numbered[half:])
     pulled = []
     while runs.waiting:
-        rank, batch = runs.pull(most, [random.randrange(5) for _ in range(count)])  # type: ignore[attr-defined]
+        rank, batch = runs.pull(most, random.sample(range(count), count))  # type: ignore[attr-defined]
         assert 0 <= rank < count
         assert 0 < len(batch) <= most
         assert batch == numbered[batch[0][0] : batch[0][0] + len(batch)]  # neighbours in the planned order
         pulled += batch
     assert sorted(pulled) == numbered
-    assert runs.pull(most, [0] * count)[1] == []
+    assert runs.pull(most, range(count))[1] == []
 
 
 @given(st.lists(st.integers(0, 40), max_size=6), ranks, st.integers(1, 9), st.booleans())
@@ -72,13 +79,13 @@ def test_a_queue_hands_out_all_portions(sizes: list[int], count: int, most: int,
     pulled: list[tuple[int, str]] = []
     in_flight = [0] * count
     while not (queue.ended and queue.is_dry):
-        rank, batch = queue.pull(most, in_flight)
+        rank, batch = queue.pull(most, idlest(in_flight))
         if not batch:
             queue.make_more()
             continue
         if len(batch) > 1:
             queue.put_back(batch[1:], rank)
-            again, rest = queue.pull(most, in_flight)
+            again, rest = queue.pull(most, idlest(in_flight))
             assert (again, rest) == (rank, batch[1:])
         in_flight[rank] += len(batch)
         pulled += batch
@@ -90,19 +97,20 @@ def test_an_idle_rank_takes_the_end_of_the_longest_run_where_little_is_shared() 
     runs = Runs(2)
     prompts = [(i, f"group {i // 25} and so on, row {i}") for i in range(200)]
     runs.place(prompts)
-    while (batch := runs.pull(8, [0, 1]))[1][0][0] < 100:  # the second rank is slow: the first has all of its own run
+    # The second rank is slow: the first has all of its own run.
+    while (batch := runs.pull(8, idlest([0, 1])))[1][0][0] < 100:
         assert batch[0] == 0
     first = batch[1][0][0]
     assert batch[0] == 0
     assert first % 25 == 0
     assert 130 <= first <= 170
-    assert runs.pull(8, [1, 0])[1][0][0] == 100
+    assert runs.pull(8, idlest([1, 0]))[1][0][0] == 100
 
 
 def test_a_few_prompts_stay_where_they_are() -> None:
     runs = Runs(2)
     runs.place([(i, "the same") for i in range(2 * LEAST_PIECE)])
-    taken = [runs.pull(1, [0, 1])[0] for _ in range(2 * LEAST_PIECE)]
+    taken = [runs.pull(1, idlest([0, 1]))[0] for _ in range(2 * LEAST_PIECE)]
     assert taken == sorted(taken)
     assert set(taken) == {0, 1}
 
@@ -111,5 +119,5 @@ def test_a_few_prompts_stay_where_they_are() -> None:
 def test_of_one_long_group_every_rank_has_its_share(count: int) -> None:
     runs = Runs(count)
     runs.place([(i, "a long beginning " * 20 + str(i)) for i in range(800)])
-    firsts = {runs.pull(1, [rank != each for each in range(count)])[1][0][0] for rank in range(count)}
+    firsts = {runs.pull(1, idlest([rank != each for each in range(count)]))[1][0][0] for rank in range(count)}
     assert len(firsts) == count
