@@ -12,10 +12,13 @@ what the order of events costs, and not how many prompts a session can make.
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
+from urllib.request import urlopen
 
 import psycopg
 from psycopg import sql
@@ -26,12 +29,14 @@ from benchmarks.loading import load_table
 from benchmarks.machine import describe
 from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
 from benchmarks.report import Report, parser_of
+from pg_bridge.serving.ports import free_port
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from pg_bridge.testing.speeds import SPEEDS, speed_of
 
 LEAST_CACHED, MOST_APART = 0.98, 0.1
 PROMPTS_EACH = {2: 20_000, 8: 5_000, 64: 2_000, 1000: 100}  # of engines in virtual time, each
+ROUTED = ("round_robin", "cache_aware", "consistent_hash")
 API_SERVERS = 4  # for each rank: with fewer of them the front end is full before the ranks are
 
 
@@ -73,8 +78,35 @@ def ask_several(table: PaperTable, count: int, speed: str) -> Asked:
         return _ask(table, doubles, 1)
 
 
-def _ask(table: PaperTable, doubles: Sequence[EngineDouble], told: int) -> Asked:
-    endpoint = ",".join(double.url for double in doubles)
+def ask_behind(table: PaperTable, count: int, router: str, policy: str, speed: str) -> Asked:
+    """Ask about a table of so many engines behind vllm-router, as one engine."""
+    serving = replace(speed_of(speed), api_servers=API_SERVERS)
+    with ExitStack() as stack:
+        doubles = [stack.enter_context(EngineDouble(speed=serving, record=False)) for _ in range(count)]
+        endpoint = stack.enter_context(_routed(router, policy, [double.url for double in doubles]))
+        return _ask(table, doubles, 1, endpoint)
+
+
+@contextmanager
+def _routed(router: str, policy: str, workers: Sequence[str]) -> Iterator[str]:
+    port = str(free_port())
+    command = [router, "--host", "127.0.0.1", "--port", port, "--policy", policy]
+    command += ["--prometheus-port", str(free_port()), "--worker-urls", *workers]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            for _ in range(300):
+                with suppress(OSError), urlopen(f"{url}/health") as page:  # noqa: S310 - our own
+                    if page.status == 200:
+                        break
+                time.sleep(0.1)
+            yield url
+        finally:
+            running.terminate()
+
+
+def _ask(table: PaperTable, doubles: Sequence[EngineDouble], told: int, endpoint: str = "") -> Asked:
+    endpoint = endpoint or ",".join(double.url for double in doubles)
     with (
         Cluster() as cluster,
         psycopg.connect(make_hosts(cluster, endpoint)[0].dsn, autocommit=True) as connection,
@@ -91,8 +123,8 @@ def _ask(table: PaperTable, doubles: Sequence[EngineDouble], told: int) -> Asked
         return Asked(hits, queried - hits, max(ended), 1 - min(ended) / max(ended))
 
 
-def compare(table: PaperTable, name: str, counts: list[int], speed: str) -> Iterator[str]:
-    """One table, over more and more ranks."""
+def compare(table: PaperTable, name: str, counts: list[int], speed: str, router: str = "") -> Iterator[str]:
+    """One table, over more and more ranks, and engines behind a router if there is one."""
     one = ask(table, 1, 1, speed)
     yield f"{name}, {len(table.cells[0])} rows"
     yield f"  {'':<18} {'computed':>8} {'x one':>7} {'cached':>8} {'seconds':>8} {'apart':>7}"
@@ -103,6 +135,8 @@ def compare(table: PaperTable, name: str, counts: list[int], speed: str) -> Iter
             yield "  " + placed.line(f"{count} {what}, placed", one)
             if placed.cached < LEAST_CACHED * one.cached or placed.apart > MOST_APART:
                 yield "    missed"
+        for policy in ROUTED if router else ():
+            yield "  " + ask_behind(table, count, router, policy, speed).line(f"{count}, {policy}", one)
 
 
 def simulate(cases: Sequence[tuple[int, int]], speed: str) -> Iterator[str]:
@@ -137,12 +171,13 @@ def main() -> int:
         default=[2, 8, 64, 1000],
         help="engines in virtual time",
     )
+    parser.add_argument("--router", default="", help="vllm-router's program: engines behind it, too")
     arguments = parser.parse_args()
     report = Report(arguments)
     report.add(*describe(arguments), "")
     for name in arguments.table or ("movies", "products", "bird"):
         table = make(name, min(arguments.rows, PAPER_TABLES[name].rows), arguments.seed)
-        report.add(*compare(table, name, arguments.ranks, arguments.speed))
+        report.add(*compare(table, name, arguments.ranks, arguments.speed, arguments.router))
     if arguments.simulate:
         report.add("", *simulate([(each, PROMPTS_EACH[each]) for each in arguments.simulate], arguments.speed))
     return report.close()
