@@ -74,6 +74,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	}
 
 	registry = new_registry();
+	query = call_final_functions(query, registry);
 	query = replace_bare_selects(query, registry);
 	volatile_subqueries = has_volatile_subquery(query);
 	query = ask_constants_once(query, registry);

@@ -211,7 +211,7 @@ BEGIN
         SELECT f.oid::regprocedure AS function, b.oid::regprocedure AS batch
         FROM pg_catalog.pg_proc AS f
              JOIN pg_catalog.pg_proc AS b ON b.pronamespace = f.pronamespace AND b.proname = '_' || ltrim(f.proname, '_') || '_batch'
-                                             AND b.pronargs = f.pronargs + 3
+                                             AND b.pronargs IN (f.pronargs + 2, f.pronargs + 3)
         WHERE f.pronamespace = 'llm'::regnamespace AND llm._batch_result(f.oid) = b.prorettype
     LOOP
         PERFORM llm.register_batch(own.function, own.batch, 'llm._report(bigint, integer)');

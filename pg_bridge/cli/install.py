@@ -29,6 +29,7 @@ PARTS: Mapping[str, Sequence[str]] = {
         "host_plpython.sql",
         "surface.sql",
         "operators.sql",
+        "aggregates.sql",
         "batching.sql",
         "foreign.sql",
         *BESIDE,

@@ -79,13 +79,21 @@ async def list_models(server: Server, client: Client, acquaintance: Acquaintance
     """
     try:
         listed = parse_json(await client.get("/v1/models"))["data"]
-        models = [Model(model["id"], _revision(model)) for model in listed if isinstance(model["id"], str)]
+        models = [
+            Model(model["id"], _revision(model), _context(model)) for model in listed if isinstance(model["id"], str)
+        ]
     except Refused as refused:
         raise refused_run(server, refused) from None
     except (ValueError, TypeError, KeyError, AttributeError, Unreadable):
         raise malformed(server, "not a list of models") from None
     acquaintance.dialect = acquaintance.dialect or dialect_of_models(listed)
     return models
+
+
+def _context(model: Mapping[str, object]) -> int | None:
+    """How long a prompt and its answer may be together, as vLLM and SGLang tell."""
+    told = model.get("max_model_len")
+    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
 
 
 def _revision(model: Mapping[str, object]) -> str:

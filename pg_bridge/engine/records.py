@@ -52,10 +52,12 @@ class Model(NamedTuple):
         name: As the engine names it.
         revision: What the engine tells of where it comes from, so that another one of the same name is another; else
             empty.
+        context_tokens: The most tokens of a prompt and its answer together; None where the engine does not tell.
     """
 
     name: str
     revision: str = ""
+    context_tokens: int | None = None
 
 
 class Portion(NamedTuple):

@@ -37,6 +37,7 @@ _USED_AT_ONCE = 16_384
 _FREED_PAGES = 4096  # given back to the disk at a time
 
 Model = tuple[str, str]
+Found = Model | tuple[str, str, int | None]
 """A model as the engine names it, and which revision of it, where it tells."""
 
 
@@ -310,7 +311,7 @@ class Account:
             self.spending.learn_others(day, self._ledger.spent(day, asker.database, asker.role, self.server.name))
         return self.spending.others
 
-    def identify(self, find_model: Callable[[], Model], is_gone: tuple[type[Exception], ...]) -> Scope:
+    def identify(self, find_model: Callable[[], Found], is_gone: tuple[type[Exception], ...]) -> Scope:
         """Which model answers, and so where its answers are.
 
         Args:
@@ -321,7 +322,7 @@ class Account:
             endpoint, asked = self.server.endpoints[0], self.server.model or ""
             last = self._ledger.last_model(endpoint, asked)
             try:
-                name, revision = find_model()
+                name, revision = find_model()[:2]
                 model = _as_text(name), _as_text(revision)
             except is_gone:
                 if last is None:

@@ -8,7 +8,17 @@ written from it when the extension is installed (`pg_bridge.cli.option_sql`), an
 `scripts/option_tables.py`.
 """
 
-from pg_bridge.options.option import EVERY_CALL, REQUIRED, Catalog, Function, Needs, Option, Where, options_of
+from pg_bridge.options.option import (
+    AGGREGATE,
+    EVERY_CALL,
+    REQUIRED,
+    Catalog,
+    Function,
+    Needs,
+    Option,
+    Where,
+    options_of,
+)
 from pg_bridge.options.records import (
     DEFAULT_SYSTEM_PROMPT,
     MULTICORN_WRAPPER,
@@ -25,6 +35,7 @@ from pg_bridge.options.records import (
 from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reasoning, Reorder, Value
 
 __all__ = [
+    "AGGREGATE",
     "DEFAULT_SYSTEM_PROMPT",
     "EVERY_CALL",
     "MULTICORN_WRAPPER",

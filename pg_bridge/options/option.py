@@ -27,7 +27,7 @@ Function = Literal[
     "redact",
     "fix_grammar",
 ]
-Where = Catalog | Function
+Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
 """Where an option may stand: in the OPTIONS of a catalog object, or as an argument of a function of schema `llm`."""
 
@@ -40,6 +40,8 @@ SCORES: frozenset[Where] = frozenset({"score"})
 LABELS: frozenset[Where] = frozenset({"classify", "classify_many"})
 EACH_ROW: frozenset[Where] = EVERY_CALL - {"map"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
+AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
+"""Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""
 NOWHERE: frozenset[Where] = frozenset()
 CONDITIONS: frozenset[Where] = frozenset({"is_true"})
 FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})

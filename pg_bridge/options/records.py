@@ -14,6 +14,7 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options import forms, values
 from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
+    AGGREGATE,
     COLUMN,
     CONDITIONS,
     EACH_ROW,
@@ -578,6 +579,12 @@ class Call:
         CONDITIONS,
         "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, or `listed`: a "
         "row of one side about a list of the other's, [joins](joins.md)",
+    )
+    context_tokens: int | None = option(
+        None,
+        values.TOKENS,
+        AGGREGATE,
+        "most tokens that a prompt of an aggregate and its answer may have together; without it what the engine tells",
     )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)

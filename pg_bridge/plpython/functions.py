@@ -55,8 +55,8 @@ def map_rows(
         (row_id, input, output, error, fault). A row with a fault is the last, and has nothing else.
     """
     try:
-        call = Call.from_arguments(_parse_json(options))
-        _require(cursor is not None and is_flat(columns) and None not in columns)
+        call = Call.from_arguments(parse_json(options))
+        require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         account = open_account(plpy, server)
         for answer in start_run(fetch, columns, prompt, call, server, every_row=bool(every_row), account=account):
@@ -74,8 +74,8 @@ def estimate_rows(
         One (estimate as JSON, fault).
     """
     try:
-        call = Call.from_arguments(_parse_json(options))
-        _require(cursor is not None and is_flat(columns) and None not in columns)
+        call = Call.from_arguments(parse_json(options))
+        require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         account = open_account(plpy, server)
         every_row = bool(postgres.setting("pg_bridge.batching"))  # with the module a run knows when it has all rows
@@ -92,9 +92,9 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         One (output, error, fault).
     """
     try:
-        call = Call.from_arguments(_parse_json(options))
+        call = Call.from_arguments(parse_json(options))
         server = find_server(plpy, call.server)
-        _say_that_it_is_alone(plpy)
+        say_that_it_is_alone(plpy)
         run = start_run(*one_row(prompt, row), prompt, call, server, account=open_account(plpy, server))
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
@@ -129,13 +129,13 @@ def batch(
         One (answers, fault): no answers while more calls follow, then those of the first calls, some at a time.
     """
     try:
-        common = _parse_json(fixed)
-        _require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
-        _require(is_flat(names) and None not in names)
-        _require(len(options) == (len(names) if prompts else 0))  # an array of empty arrays is empty
-        _require(all(is_flat(values) and len(values) == len(prompts) for values in options))
+        common = parse_json(fixed)
+        require(is_flat(prompts) and is_flat(rows) and len(rows) == len(prompts) and isinstance(common, dict))
+        require(is_flat(names) and None not in names)
+        require(len(options) == (len(names) if prompts else 0))  # an array of empty arrays is empty
+        require(all(is_flat(values) and len(values) == len(prompts) for values in options))
         asked = parse_each(prompts)
-        _require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
+        require(all(prompt is None or isinstance(prompt, str) for prompt in asked))
         places_of: dict[Call, list[int]] = {}
         for values, places in places_by_values(options).items():
             call = Call.from_arguments(common | dict(zip(names, parse_each(values), strict=True)))
@@ -201,7 +201,7 @@ def _load_module(plpy: Any) -> None:
                 pass
 
 
-def _say_that_it_is_alone(plpy: Any) -> None:
+def say_that_it_is_alone(plpy: Any) -> None:
     """Say, once a session, that a function asks one request a call."""
     if SESSION.module == "missing":
         plpy.notice(
@@ -217,7 +217,7 @@ def _say_that_it_is_alone(plpy: Any) -> None:
     SESSION.module = "said"
 
 
-def _parse_json(text: str | None) -> Any:
+def parse_json(text: str | None) -> Any:
     """Parse JSON that PostgreSQL has taken for JSON; NULL is null."""
     try:
         return json.loads(text or "null")
@@ -230,7 +230,7 @@ def is_flat(array: Any) -> bool:
     return isinstance(array, list) and not (array and isinstance(array[0], list))
 
 
-def _require(fits: bool) -> None:
+def require(fits: bool) -> None:
     """Anybody may call the functions that the extension's own functions call, with anything."""
     if not fits:
         raise OptionError(
@@ -263,7 +263,7 @@ def parse_each(texts: Sequence[str | None]) -> list[Any]:
     values: dict[str | None, Any] = {None: None}
     for text in texts:
         if text not in values:
-            values[text] = _parse_json(text)
+            values[text] = parse_json(text)
     return [values[text] for text in texts]
 
 

@@ -52,6 +52,7 @@ class Behaviour:
         takes_schemas: Whether a `response_format` may be one; else DeepSeek's 400.
         refuse_as: Who says so in its own way: `openai`, or `transformers` with a 422.
         wants_max_completion_tokens: Refuse `max_tokens` and any temperature but 1, as OpenAI's models do that reason.
+        max_model_len: The context that its list of models tells; 0 for not at all.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.
         malformed: Answer with text that is not JSON.
         ignore_choices: Answer freely where choices, a pattern or a schema were asked for.
@@ -93,6 +94,7 @@ class Behaviour:
     takes_schemas: bool = True
     refuse_as: str = "openai"
     wants_max_completion_tokens: bool = False
+    max_model_len: int = 0
     max_prompt_chars: int = 0
     malformed: bool = False
     ignore_choices: bool = False

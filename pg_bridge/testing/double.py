@@ -307,7 +307,9 @@ class EngineDouble:
         return _error(401, "Unauthorized")
 
     async def _models(self, request: web.Request) -> web.Response:
-        owner = {"owned_by": self.behaviour.owned_by} if self.behaviour.owned_by else {}
+        owner: dict[str, Any] = {"owned_by": self.behaviour.owned_by} if self.behaviour.owned_by else {}
+        if self.behaviour.max_model_len:
+            owner["max_model_len"] = self.behaviour.max_model_len
         models = [{"id": model, "object": "model", **owner} for model in self.behaviour.models]
         self.received.listed += 1
         if not self.behaviour.listed:

@@ -129,6 +129,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "llm.parts": ("NULL::llm.parts", "'[]'", "'[{}, null, {\"a\": 1}]'", "'{}'", "'7'", "'null'", "'[[1]]'",
                   "'[\"{\"]'", "(repeat('[', 2000) || repeat(']', 2000))::llm.parts",
                   f"concat('[{{\"a\": \"', {LARGE}, '\"}}]')"),
+    "llm.gathered": ("NULL::llm.gathered", "'0'", "'-1'", "'9223372036854775807'", "'2147483649'"),
     "internal": ("NULL",),  # nothing else can be written
     "cstring": ("NULL::cstring", "''", "'x'", "'[]'", f"textout({LARGE})"),
     "trigger": ("NULL",),

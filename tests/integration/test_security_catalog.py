@@ -39,6 +39,12 @@ OWN_PATH = {
     "_parts_out": "PostgreSQL's own json_out",
     "_parts_receive": "PostgreSQL's own json_recv",
     "_parts_send": "PostgreSQL's own json_send",
+    "_gathered_in": "PostgreSQL's own int8in",
+    "_gathered_out": "PostgreSQL's own int8out",
+    "aggregate": "an aggregate; its functions have a path",
+    "summarize": "an aggregate; its functions have a path",
+    "_aggregate": "an aggregate; its functions have a path",
+    "_summarize": "an aggregate; its functions have a path",
     "_foreign_handler": "C, and looks nothing up",
     "_source_table": "C, and looks nothing up but what its argument names",
     "_source_columns": "C, and looks nothing up but what its argument names",
@@ -73,6 +79,13 @@ EXECUTED_BY_ALL = {
     "_fetch": "Python and _stage call it; it is no more than FETCH",
     "_batch": "the batch functions call it; it asks as the caller, and numbers of statements cannot be guessed",
     "_answers": "the batch functions call it",
+    "_note": "the aggregates call it; what it keeps is the current role's, until the transaction ends",
+    "_gather": "llm.aggregate calls it; as _note",
+    "_gather_text": "llm.summarize calls it; as _note",
+    "_reduce": "the aggregates call it; it asks as the caller about what the caller has gathered",
+    "_reduced": "as _reduce",
+    "_aggregate": "llm.aggregate without its last step, for the module",
+    "_summarize": "llm.summarize without its last step, for the module",
     "_report": "EXPLAIN ANALYZE calls it as the role that asked; numbers of statements cannot be guessed",
     "_batch_result": "llm.register_batch calls it as the owner of the function; it reads the catalog, as all may",
     "_misfit": "as _batch_result",
@@ -101,7 +114,7 @@ EXECUTED_BY_ALL = {
 }
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
-OWN_BATCHES = "_(complete|is_true|classify(_many)?|score|extract)_batch"
+OWN_BATCHES = "_(complete|is_true|classify(_many)?|score|extract|aggregate|summarize)_batch"
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {
