@@ -8,7 +8,7 @@
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
  *	  before planning	extract_columns.c	a list of columns becomes a schema
- *	  				aggregates.c	an aggregate's batchable final function becomes a call over its state
+ *						aggregates.c	an aggregate's batchable final function becomes a call over its state
  *						bare_selects.c	(SELECT call) becomes the call
  *						constants.c		a call that depends on no row becomes an InitPlan: it is made once
  *	  planning			paths.c			batch nodes' paths, by whose costs the planner chooses where quals are asked about

@@ -20,9 +20,9 @@ from tests.conftest import EXTENSIONS, WRAPPER, Database
 
 REGRESS = Path(__file__).parent.parent / "regress"
 PREAMBLE = r"\set SHOW_CONTEXT never" + "\n"
-ONE_HOST = {"batching": "plpython"}  # the other has not these functions' batches
+ONE_HOST = {"aggregates": "plpython", "batching": "plpython"}  # the other has not these functions' batches
 A_FILE_A_HOST = ("foreign_explain",)
-NATIVE = ("batching", "foreign", "foreign_explain")  # on PL/Python they need the module
+NATIVE = ("aggregates", "batching", "foreign", "foreign_explain")  # on PL/Python they need the module
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (REGRESS / "sql").glob("*.sql")))
