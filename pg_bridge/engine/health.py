@@ -168,7 +168,7 @@ def _cached(usage: Usage) -> str:
 
 
 def _shown(server: Server, model: Model) -> tuple[str, str]:
-    shown = [make_printable(hide_key(part, server))[:_SHOWN_CHARS] for part in model]
+    shown = [make_printable(hide_key(part, server))[:_SHOWN_CHARS] for part in model[:2]]
     return shown[0], shown[1]
 
 
