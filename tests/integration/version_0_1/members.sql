@@ -4,7 +4,7 @@ WITH member AS (
     WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname LIKE 'pg_bridge%'
 )
 SELECT 'function' AS kind, p.oid::regprocedure::text AS name, ARRAY[
-           pg_get_functiondef(p.oid), p.proowner::regrole::text, p.proacl::text, i.initprivs::text,
+           CASE WHEN p.prokind = 'a' THEN (SELECT row(a.aggtransfn, a.aggfinalfn, a.aggtranstype::regtype)::text FROM pg_aggregate AS a WHERE a.aggfnoid = p.oid) ELSE pg_get_functiondef(p.oid) END, p.proowner::regrole::text, p.proacl::text, i.initprivs::text,
            obj_description(p.oid, 'pg_proc')] AS is
 FROM member AS m JOIN pg_proc AS p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass
      LEFT JOIN pg_init_privs AS i ON i.objoid = p.oid AND i.classoid = 'pg_proc'::regclass
