@@ -57,6 +57,6 @@ DECLARE
     old record;
 BEGIN
     FOR old IN SELECT o.function::regprocedure AS shown, o.name FROM llm_old AS o LOOP
-        EXECUTE format('ALTER FUNCTION %s RENAME TO %I', old.shown, '@old_prefix@' || old.name);
+        EXECUTE format('ALTER ROUTINE %s RENAME TO %I', old.shown, '@old_prefix@' || old.name);
     END LOOP;
 END $$;
