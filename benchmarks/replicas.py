@@ -35,7 +35,7 @@ from pg_bridge.testing.double import EngineDouble
 from pg_bridge.testing.speeds import SPEEDS, speed_of
 
 LEAST_CACHED, MOST_APART = 0.98, 0.1
-PROMPTS_EACH = {2: 20_000, 8: 5_000, 64: 2_000, 1000: 100}  # of engines in virtual time, each
+PROMPTS_EACH = {2: 20_000, 8: 5_000, 64: 6_000, 1000: 100}  # of engines in virtual time, each
 ROUTED = ("round_robin", "cache_aware", "consistent_hash")
 API_SERVERS = 4  # for each rank: with fewer of them the front end is full before the ranks are
 
