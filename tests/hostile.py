@@ -77,6 +77,7 @@ class HostileEngine:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 256  # so that many connections at once are not taken for a silence
 
             def handle_error(self, *_: object) -> None:
                 pass

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
-from pg_bridge.ledger.usage import Figures
+from pg_bridge.ledger.usage import FIGURES, Figures
 from pg_bridge.options import Call
 
 OTHERS_EVERY_S = 1.0  # what other sessions have taken is read again
@@ -94,7 +94,8 @@ class Spending:
         self._begin(day)
         self._others_at_s = time.monotonic()
         # Nothing where the ledger could not be read.
-        self.others = Figures(*(max(0, figure) for figure in astuple(taken.less(self._written))))
+        others = taken.less(self._written)
+        self.others = Figures(*(max(0, getattr(others, name)) for name in FIGURES))
 
     def write(self, day: str, more: Figures) -> None:
         """Note what has been written into the ledger."""

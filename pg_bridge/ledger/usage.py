@@ -62,18 +62,19 @@ class Figures:
 
     def add(self, more: Figures) -> None:
         """Count in others."""
-        for name in _NAMES:
+        for name in FIGURES:
             setattr(self, name, getattr(self, name) + getattr(more, name))
         self.engines = shares.plus(self.engines, more.engines)
 
     def less(self, earlier: Figures) -> Figures:
         """What has come since."""
-        figures = (getattr(self, name) - getattr(earlier, name) for name in _NAMES)
+        figures = (getattr(self, name) - getattr(earlier, name) for name in FIGURES)
         return Figures(*figures, engines=shares.plus(self.engines, earlier.engines, -1))
 
 
-_NAMES = [each.name for each in fields(Figures) if each.name != "engines"]
-_SUMS = ", ".join(f"sum({name})" for name in _NAMES)
+FIGURES = [each.name for each in fields(Figures) if each.name != "engines"]
+"""The names of what is added up."""
+_SUMS = ", ".join(f"sum({name})" for name in FIGURES)
 
 
 def add(
@@ -81,9 +82,9 @@ def add(
 ) -> None:
     """Count something in."""
     connection.execute(
-        f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(_NAMES))}) ON CONFLICT DO UPDATE SET "
-        + ", ".join(f"{name} = {name} + excluded.{name}" for name in _NAMES),
-        [day, database, role, server, model, *(getattr(more, name) for name in _NAMES)],
+        f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(FIGURES))}) ON CONFLICT DO UPDATE SET "
+        + ", ".join(f"{name} = {name} + excluded.{name}" for name in FIGURES),
+        [day, database, role, server, model, *(getattr(more, name) for name in FIGURES)],
     )
     connection.executemany(
         f"INSERT INTO engine_usage VALUES (?, ?, ?, ?, ?, ?, {', '.join('?' * len(shares.NAMES))}) "
@@ -118,11 +119,11 @@ def latest(connection: sqlite3.Connection, database: str, role: int, server: str
 def listed(connection: sqlite3.Connection, database: str, role: int | None) -> list[dict[str, object]]:
     """All figures of one role of a database, or of all its roles; the latest day first."""
     lines = connection.execute(
-        f"SELECT day, role, server, model, {', '.join(_NAMES)} FROM usage "
+        f"SELECT day, role, server, model, {', '.join(FIGURES)} FROM usage "
         "WHERE database = ? AND (? IS NULL OR role = ?) ORDER BY day DESC, role, server, model",
         [database, role, role],
     )
-    names = ["day", "role", "server", "model", *_NAMES]
+    names = ["day", "role", "server", "model", *FIGURES]
     engines = _engines(connection, database, role)
     return [
         {**dict(zip(names, line, strict=True)), "engines": shares.rows(engines.get(line[:4], {}))} for line in lines

@@ -16,7 +16,7 @@ from pg_bridge.ledger.usage import Figures
 
 def test_the_last_day_with_answers_counts_and_only_the_own() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.execute(usage.SCHEMA)
+    connection.executescript(usage.SCHEMA)
     for day, role, server, model, questions, failures in (
         ("2026-11-01", 10, "s", "m", 4, 0),
         ("2026-11-02", 10, "s", "m", 10, 1),
