@@ -384,12 +384,22 @@ def used_engine(host: str, share: Callable[[str], Shared]) -> EngineDouble:
     return engine
 
 
+_USED = count(1)
+
+
 @pytest.fixture
 def used_conn(
     host: str, share: Callable[[str], Shared], used_engine: EngineDouble
 ) -> Iterator[psycopg.Connection[Any]]:
-    """The module's session, whose server `vllm` is `used_engine`; settings and the like go, tables and servers stay."""
+    """The module's session, whose server `vllm` is `used_engine`; settings and the like go, tables and servers stay.
+
+    What the session has learnt of the engine goes, too: it is of a server with other options.
+    """
     connection = share(host).conn
+    patience = sql.SQL("ALTER SERVER vllm OPTIONS ({} connect_timeout_s {})")
+    is_set = "SELECT srvoptions::text LIKE '%connect_timeout_s%' FROM pg_foreign_server WHERE srvname = 'vllm'"
+    how = sql.SQL("SET" if connection.execute(is_set).fetchone() == (True,) else "ADD")
+    connection.execute(patience.format(how, sql.Literal(f"5.{next(_USED)}")))
     yield connection
     connection.execute("DISCARD ALL")
 

@@ -21,7 +21,8 @@ from pg_bridge.options import Server
 _MOST_USAGES = 64
 _USAGES: dict[tuple[int, str, str, str | None], list[Usage]] = {}  # of the latest runs, by role and engine
 
-_ACQUAINTANCES: dict[tuple[int, str, str], Acquaintance] = {}  # by role, server and endpoint
+# By role and server: one that has other options is met anew.
+_ACQUAINTANCES: dict[tuple[int, Server], Acquaintance] = {}
 _LATEST_NOTICE: dict[str, int] = {}  # the client's statement that each was shown in, by its beginning
 
 
@@ -37,8 +38,7 @@ def new_engine(server: Server, acquaintance: Acquaintance | None = None) -> Engi
         check_interrupts=Interrupts().check,
         gate=_gate(server),
         waiting=EngineWait(),
-        acquaintance=acquaintance
-        or _ACQUAINTANCES.setdefault((postgres.current_role_oid(), server.name, server.endpoint), Acquaintance()),
+        acquaintance=acquaintance or _ACQUAINTANCES.setdefault((postgres.current_role_oid(), server), Acquaintance()),
         tell=_tell_once,
     )
     usages = _USAGES.setdefault(_key(server), [])

@@ -10,7 +10,7 @@ import pytest
 
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import WRAPPER, Database, create_server
+from tests.conftest import Database
 
 Conn = psycopg.Connection[Any]
 
@@ -54,14 +54,11 @@ def answer_of(prompt: str) -> str:
 
 def test_columns_have_their_types_on_their_rows(conn: Conn, used_engine: EngineDouble, host: str) -> None:
     used_engine.behaviour.answer = answer_of
-    # One of which nothing is known: a session remembers that another test's kept to no form.
-    create_server(conn, used_engine.url, name="fresh", **WRAPPER[host])
     query = (
-        "SELECT r.id, t.* FROM reviews AS r, llm.extract_columns('Who in {review}?', r, 'fresh', cache => 'off')"
+        "SELECT r.id, t.* FROM reviews AS r, llm.extract_columns('Who in {review}?', r, cache => 'off')"
         f" AS t ({COLUMNS})"
     )
     found = conn.execute(query.encode()).fetchall()
-    conn.execute("DROP SERVER fresh")
     assert len(found) == ROWS
     for id, name, stars, share, seen, at, tags, mood, code, a_b in found:
         assert (name, stars) == (f"text {id % TEXTS}", id % TEXTS)
