@@ -12,6 +12,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.integration.test_map import ask
 
 Conn = psycopg.Connection[Any]
+MULTICORN_IS_SLOW = True
 
 HOSTILE = (
     "'; DROP TABLE kept; --",

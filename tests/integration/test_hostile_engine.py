@@ -19,6 +19,7 @@ from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 from tests.integration.test_map import ask
 
 Conn = psycopg.Connection[Any]
+MULTICORN_IS_SLOW = True
 
 KEY = "sk-ne/ver+to=be seen"
 

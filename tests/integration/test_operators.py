@@ -12,6 +12,7 @@ from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 
 Conn = psycopg.Connection[Any]
+MULTICORN_IS_SLOW = True
 
 ROWS = 40
 TEXTS = 9  # different ones, of ROWS, and a row without one

@@ -13,6 +13,7 @@ from pg_bridge.testing.speeds import speed_of
 from tests.conftest import create_server
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

@@ -12,6 +12,7 @@ from tests.conftest import Database
 from tests.integration.test_map import ask
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

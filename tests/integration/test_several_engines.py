@@ -14,6 +14,7 @@ from tests.conftest import create_server
 from tests.integration.test_faults import eventually
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

@@ -18,6 +18,7 @@ from tests.hostile import HostileEngine, raw
 from tests.proxies import Proxy
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 
