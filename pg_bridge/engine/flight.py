@@ -41,7 +41,7 @@ from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, 
 from pg_bridge.engine.speech import Speech
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.template import leaves_thoughts_open
-from pg_bridge.engine.trial import Trial
+from pg_bridge.engine.trial import CONTROL_PROMPT, Trial
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.options import Server
@@ -151,6 +151,7 @@ class Flight:
         self._speech = Speech(server, UNTOLD, "", acquaintance)  # until `prepare` has learnt whom it speaks to
         self._trials: dict[Sampling, Trial] = {}
         self._templates: dict[bytes, asyncio.Task[bool | None]] = {}  # what the engine's makes of a conversation
+        self._finding_out: dict[Payload, asyncio.Task[None]] = {}  # what of it the engine does not take
         self._ends_run = ends_run
         self._rank_of: dict[int, int] = {}  # of the prompts in flight, where there are several
         self._kept: dict[int, str] | None = {} if has_others else None  # the prompts in flight
@@ -297,7 +298,7 @@ class Flight:
             self._leave_out_unreadable(prompts, tokens_each)
             return
         except Refused as refused:
-            if self._speech.gives_way(payload, refused, [prompt for _, prompt in prompts]):
+            if await self._gives_way(payload, refused, [prompt for _, prompt in prompts]):
                 trial.withdraw()
                 self._again([prompts], tokens_each, is_piece=is_piece)
                 return
@@ -331,6 +332,30 @@ class Flight:
         except Refused:  # it has become too long, say
             return None
         return answer
+
+    async def _gives_way(self, payload: Payload, refused: Refused, prompts: list[str]) -> bool:
+        """Whether something was refused that need not be said, or not so.
+
+        Where prompts have its name in them, too, one is asked besides that has not.
+        """
+        if self._speech.gives_way(payload, refused, prompts):
+            return True
+        if self._speech.may_give_way(payload, refused):
+            if payload not in self._finding_out:
+                self._finding_out[payload] = self._turns.start(self._find_out(payload.sampling))
+            await asyncio.shield(self._finding_out[payload])
+        return self._speech.payload(payload.sampling) is not payload
+
+    async def _find_out(self, sampling: Sampling) -> None:
+        """Learn what an engine does not take, from a prompt that has nothing of any row in it."""
+        while True:
+            payload = self._speech.payload(sampling)
+            try:
+                await self._ask_one(payload, payload.body([CONTROL_PROMPT]))
+            except Refused as refused:
+                if self._speech.gives_way(payload, refused, [CONTROL_PROMPT]):
+                    continue
+            return
 
     async def _ask_besides(self, sampling: Sampling, prompt: str) -> None:
         """Ask what nobody waits for, and see whether there is an answer.

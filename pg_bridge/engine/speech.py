@@ -51,16 +51,15 @@ class Speech:
 
     def gives_way(self, payload: Payload, refused: Refused, prompts: Sequence[str]) -> bool:
         """Whether something was refused that need not be said, or not so; from now on it is not."""
-        if refused.status not in OWN_MERITS_STATUSES:
-            return False
-        untaken = payload.further.refused_by(refused, prompts)
-        form = refused_by(payload.asked, payload.sampling, refused, prompts)
-        if form is not None:
-            untaken = {*untaken, form}
+        untaken = _untaken(payload, refused, prompts)
         self._acquaintance.untaken |= untaken
         if untaken:
             self._forget()
         return bool(untaken)
+
+    def may_give_way(self, payload: Payload, refused: Refused) -> bool:
+        """Whether a refusal is about what need not be said, or about a prompt in which the same words stand."""
+        return bool(_untaken(payload, refused, ()))
 
     def to_ask_again(self, payload: Payload, answers: Sequence[tuple[str | None, str | None]]) -> list[int]:
         """The places of those answers that are not of the form, and may be when they are asked for once more."""
@@ -84,3 +83,11 @@ class Speech:
         is_loose = (lambda _: True) if in_words else known.is_loose
         asked = ask_for(self._dialect.forms, sampling, known.untaken, is_loose)
         return payload_of(self._server.api, self._model, sampling, self._dialect, besides, asked)
+
+
+def _untaken(payload: Payload, refused: Refused, prompts: Sequence[str]) -> set[str]:
+    """What was refused that need not be said, or not so."""
+    if refused.status not in OWN_MERITS_STATUSES:
+        return set()
+    form = refused_by(payload.asked, payload.sampling, refused, prompts)
+    return payload.further.refused_by(refused, prompts) | ({form} if form is not None else set())

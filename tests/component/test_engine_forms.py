@@ -166,6 +166,16 @@ def test_a_word_in_a_prompt_is_no_refusal_of_a_form() -> None:
         assert all("structured_outputs" in body for body in engine.received.bodies)
 
 
+@pytest.mark.parametrize("dialect", ["auto", "litellm"])
+@pytest.mark.parametrize(("sampling", "right"), [(LABEL, "no"), (OBJECT, '{"a": "b"}')])
+def test_a_form_gives_way_though_every_prompt_speaks_of_it(sampling: Sampling, right: str, dialect: str) -> None:
+    prompts = [f"response_format and structured_outputs take a json schema: {i}" for i in range(100)]
+    with EngineDouble(owned_by="", takes=KNOWN, answer=lambda _: right) as engine:
+        found = ask(server(engine, dialect=dialect), sampling, prompts)
+        assert [(each.text, each.error) for each in found] == [(right, None)] * 100
+        assert len(engine.received.requests) - engine.received.answered <= A_FEW
+
+
 @pytest.mark.parametrize("dialect", ["auto", "litellm", "openai-compatible", "openai"])
 def test_a_model_that_wants_another_limit_and_no_temperature_says_so(dialect: str) -> None:
     known = Acquaintance()
