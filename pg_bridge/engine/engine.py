@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from pg_bridge.engine.client import LARGEST_PAGE_BYTES, Client, DrivenClock
 from pg_bridge.engine.estimate import Estimate
-from pg_bridge.engine.failures import Notice, Unreadable, all_gone, malformed, silent
+from pg_bridge.engine.failures import Notice, Unreadable, malformed, silent
 from pg_bridge.engine.fleet import Fleet, Member
 from pg_bridge.engine.flight import Flight, Landing, SamplingOf, pace_of
 from pg_bridge.engine.gate import Gate, OpenGate
@@ -28,10 +28,9 @@ from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.models import find_model
 from pg_bridge.engine.queue import PromptQueue
 from pg_bridge.engine.records import Completion, Model, Numbered, Portion, Sampling, Usage
-from pg_bridge.engine.replicas import Replica, replicas_of
+from pg_bridge.engine.replicas import Replica, ask_any, replicas_of
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.waiting import Acquaintance
-from pg_bridge.errors import EngineError, EngineUnreachable
 from pg_bridge.options import Server
 
 POLL_S = 0.02  # longest turn: an interrupt is seen this soon
@@ -364,22 +363,14 @@ class Engine:
         return replica.model
 
     def _ask_any(self, ask: Callable[[Replica], Coroutine[Any, Any, _T]]) -> _T:
-        """Ask the first engine that can be reached."""
+        """Ask the first engine that answers."""
         self._open()
-        errors: list[tuple[Server, EngineError]] = []
-        for replica in self._replicas:
-            try:
-                return self._wait_for(ask(replica))
-            except EngineUnreachable as error:
-                if not replica.has_others:
-                    raise
-                errors.append((replica.server, error))
-        raise all_gone(self._server, errors)
+        return self._wait_for(ask_any(self._server, self._replicas, ask))
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Fetch one of the engine's pages, such as `/v1/models`; returns its status and its text.
 
-        Of several engines the first is asked that can be reached.
+        Of several engines the first that answers is asked.
 
         Raises:
             EngineUnreachable: No connection within `connect_timeout_s`.
@@ -471,7 +462,5 @@ class Engine:
             if fresh and self._landed is not None:
                 self._landed(fresh)
             self._fleet.mend()
-        else:
-            for replica in self._replicas:
-                if replica.silence_s > self._server.request_timeout_s:
-                    raise silent(replica.server)
+        elif len(self._replicas) == 1 and self._replicas[0].silence_s > self._server.request_timeout_s:
+            raise silent(self._server)  # of several, each that is silent is done without

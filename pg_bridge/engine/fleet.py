@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeGuard
 
 from pg_bridge.engine.failures import Notice, all_gone, different_models, left_out, refused_run, silent, unknown_model
 from pg_bridge.engine.flight import Flight, Landing
@@ -23,10 +22,10 @@ from pg_bridge.engine.models import list_models
 from pg_bridge.engine.queue import PromptQueue
 from pg_bridge.engine.records import Model, Numbered
 from pg_bridge.engine.refusal import RETRIED_STATUSES, Refused
-from pg_bridge.engine.replicas import Replica
+from pg_bridge.engine.replicas import WAITED_FOR, Replica, may_pass
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.waiting import patience_of
-from pg_bridge.errors import EngineError, EngineOverloaded, EngineTimeout, EngineUnreachable
+from pg_bridge.errors import EngineError, EngineOverloaded
 from pg_bridge.options import Server
 
 JOIN_WITHIN_S = 0.25  # of the first, so that the others have their runs from the beginning
@@ -203,7 +202,7 @@ class Fleet:
                     member.error, member.failures, self._gone_since_s = None, 0, None
                 continue
             failure: BaseException = flight.failure
-            if self._is_one or not _may_pass(failure):
+            if self._is_one or not may_pass(failure):
                 raise failure
             self._leave_out(member, failure)
         if not self._is_one and all(member.error is not None for member in self._members):
@@ -285,19 +284,11 @@ class Fleet:
         is_known = self._server.patience_s is not None or any(
             each.replica.acquaintance.has_answered for each in self._members
         )
-        is_worth_it = all(isinstance(error, _WAITED_FOR) for _, error in errors)
+        is_worth_it = all(isinstance(error, WAITED_FOR) for _, error in errors)
         is_starting = any(isinstance(error, EngineOverloaded) for _, error in errors)
         patience_s = patience_of(self._server) if is_worth_it and (is_known or is_starting) else 0.0
         if now_s - self._gone_since_s >= patience_s:
             raise all_gone(self._server, errors)
-
-
-_WAITED_FOR = (EngineUnreachable, EngineOverloaded, EngineTimeout)
-
-
-def _may_pass(error: BaseException) -> TypeGuard[EngineError]:
-    """Whether an error is one engine's alone, and for some time: none of its address, its key or the statement."""
-    return isinstance(error, _WAITED_FOR) or type(error) is EngineError
 
 
 async def _see_that_it_serves_the_model(replica: Replica) -> None:
@@ -307,7 +298,7 @@ async def _see_that_it_serves_the_model(replica: Replica) -> None:
         return
     try:
         served = [model.name for model in await list_models(replica.server, replica.client, replica.acquaintance)]
-    except _WAITED_FOR:
+    except WAITED_FOR:
         raise
     except EngineError:
         return  # some do not list them

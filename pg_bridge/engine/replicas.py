@@ -6,16 +6,28 @@ other: connections, figures, what it said of itself, and how long it wants to be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
 
 from pg_bridge.engine.client import Client, DrivenClock
-from pg_bridge.engine.failures import Notice
+from pg_bridge.engine.failures import Notice, all_gone, silent
 from pg_bridge.engine.gate import Gate, OpenGate
 from pg_bridge.engine.metrics import Tally
 from pg_bridge.engine.records import Model, Usage
 from pg_bridge.engine.waiting import Acquaintance
+from pg_bridge.errors import EngineError, EngineOverloaded, EngineTimeout, EngineUnreachable
 from pg_bridge.options import Server
+
+SLOW_S = 1.0  # without a sign of life, after which a page is asked of the next engine, too
+LOOK_EVERY_S = 0.1
+
+WAITED_FOR = (EngineUnreachable, EngineOverloaded, EngineTimeout)
+"""What becomes of engines that will be back."""
+
+_T = TypeVar("_T")
 
 
 class OwnGate(OpenGate):
@@ -101,3 +113,48 @@ def replicas_of(server: Server, usage: Usage, gate: Gate, acquaintance: Acquaint
         known = acquaintance.of(each.endpoint)
         replicas.append(Replica(each, own, Tally(own), OwnGate(gate), known, has_others=True))
     return replicas
+
+
+def may_pass(error: BaseException) -> TypeGuard[EngineError]:
+    """Whether an error is one engine's alone, and for some time: none of its address, its key or the statement."""
+    return isinstance(error, WAITED_FOR) or type(error) is EngineError
+
+
+async def ask_any(server: Server, replicas: Sequence[Replica], ask: Callable[[Replica], Coroutine[Any, Any, _T]]) -> _T:
+    """Ask the first engine that answers: the next one, too, as soon as those asked so far have failed or are silent.
+
+    Raises:
+        EngineError: None answers, or one says what all would.
+    """
+    if len(replicas) == 1:
+        return await ask(replicas[0])
+    left, asked = deque(replicas), dict[asyncio.Task[_T], Replica]()
+    errors: list[tuple[Server, EngineError]] = []
+    try:
+        while left or asked:
+            if left and all(replica.silence_s > SLOW_S for replica in asked.values()):
+                replica = left.popleft()
+                asked[asyncio.create_task(ask(replica))] = replica
+            await asyncio.wait(asked, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in list(asked):
+                error = _error_of(task, asked[task])
+                if task.done() and error is None:
+                    return task.result()
+                if error is not None:
+                    task.cancel()
+                    errors.append((asked.pop(task).server, error))
+    finally:
+        for task in asked:
+            task.cancel()
+    raise all_gone(server, errors)
+
+
+def _error_of(task: asyncio.Task[_T], replica: Replica) -> EngineError | None:
+    """What has become of asking an engine, if it came to nothing, and another may be asked."""
+    if not task.done():
+        is_gone = replica.silence_s > replica.server.request_timeout_s
+        return silent(replica.server) if is_gone else None
+    error = task.exception()
+    if error is not None and not may_pass(error):
+        raise error
+    return error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
-from pg_bridge.engine import Acquaintance, Completion, Engine, Notice
+from pg_bridge.engine import Acquaintance, Completion, Engine, Notice, replicas, trial
 from pg_bridge.engine.records import Portion
 from pg_bridge.errors import (
     EngineDenied,
@@ -21,6 +22,7 @@ from pg_bridge.options import Server
 from pg_bridge.testing.double import EngineDouble
 from pg_bridge.testing.speeds import speed_of
 from tests.component.test_engine_answers import SAMPLING, shout
+from tests.hostile import HostileEngine, Reply, Request, raw
 
 PROMPTS = [f"{f'film {i // 40}, ' * 40}its review {i}" for i in range(1600)]
 NOBODY = "http://127.0.0.1:9"
@@ -135,6 +137,39 @@ def test_one_that_is_not_there_from_the_beginning_is_done_without() -> None:
         assert engine.find_model().name == "double"
 
 
+@pytest.mark.parametrize("status", ["500 Broken", "503 Starting", "hangs"])
+def test_whose_name_the_first_does_not_tell_the_next_is_asked_for_it(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "SLOW_S", 0.05)
+    go_on = threading.Event()
+
+    def reply(_: Request) -> Reply:
+        if status == "hangs":
+            go_on.wait(60.0)
+        yield raw(b"{}", status=status)
+
+    with HostileEngine(reply, everything=True) as first, EngineDouble() as double:
+        with Engine(server(first.url, double.url, model=None, max_retries=0)) as engine:
+            assert engine.find_model().name == "double"
+        go_on.set()
+
+
+def test_who_hangs_is_waited_for_no_longer_than_where_it_is_the_only_one() -> None:
+    go_on = threading.Event()
+
+    def hang(_: Request) -> Reply:
+        go_on.wait(60.0)
+        yield b""
+
+    with HostileEngine(hang, everything=True) as first:
+        with Engine(server(first.url, NOBODY, model=None, request_timeout_s=0.3)) as engine:
+            with pytest.raises(EngineError, match="none of the 2 engines") as failed:
+                engine.find_model()
+            assert f'{first.url}: the engine of server "vllm" was silent for 0.3 s' in failed.value.detail
+        go_on.set()
+
+
 def test_where_none_is_there_the_error_names_each() -> None:
     with Engine(server(NOBODY, "http://127.0.0.1:1")) as engine:
         with pytest.raises(EngineUnreachable, match='none of the 2 engines of server "vllm"') as failed:
@@ -217,13 +252,15 @@ def test_a_key_that_one_refuses_ends_the_run() -> None:
         assert other.url in failed.value.detail
 
 
-def test_what_every_engine_refuses_ends_the_run_at_once() -> None:
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_what_every_engine_refuses_costs_a_dozen_requests(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "UNPROVEN_S", 60.0)
     with ExitStack() as stack:
-        doubles = [stack.enter_context(EngineDouble(refuse_every="no such argument")) for _ in range(3)]
+        doubles = [stack.enter_context(EngineDouble(refuse_every="no such argument")) for _ in range(count)]
         engine = stack.enter_context(Engine(server(*(double.url for double in doubles))))
         with pytest.raises(EngineError, match="refuses every prompt"):
             ask(engine)
-        assert sum(len(double.received.prompts) for double in doubles) < 300
+        assert sum(len(double.received.requests) for double in doubles) <= 12
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
