@@ -384,7 +384,8 @@ class Flight:
 
     def _trial_of(self, sampling: Sampling) -> Trial:
         if sampling not in self._trials:
-            self._trials[sampling] = Trial(self._server, self._turns, partial(self._ask_besides, sampling))
+            ask_besides, has_others = partial(self._ask_besides, sampling), self._kept is not None
+            self._trials[sampling] = Trial(self._server, self._turns, ask_besides, has_others=has_others)
         return self._trials[sampling]
 
     def _more_than(self, told: int, prompts: Numbered, tokens: Tokens) -> int:

@@ -28,7 +28,7 @@ from pg_bridge.options import Server
 CONTROL_PROMPT = "This is a test. Answer with OK."
 
 UNPROVEN_REQUESTS = 4
-"""Under way before anything is known of their like."""
+"""Under way before anything is known of their like; one where other engines are asked at the same time."""
 
 UNPROVEN_S = 1.0
 """So long; who needs longer to refuse a request works on it."""
@@ -49,12 +49,21 @@ class Trial:
         server: The server that they go to.
         turns: The loop that they run in.
         ask: Sends one prompt more, and returns when it is answered; raises `Refused` where it is not.
+        has_others: Whether other engines are asked the same at the same time.
     """
 
-    def __init__(self, server: Server, turns: TurnLoop, ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        turns: TurnLoop,
+        ask: Callable[[str], Coroutine[Any, Any, None]],
+        *,
+        has_others: bool = False,
+    ) -> None:
         self._server = server
         self._turns = turns
         self._ask = ask
+        self._most_unproven = 1 if has_others else UNPROVEN_REQUESTS
         self._proven = asyncio.Event()
         self._under_way = 0
         self._queue: deque[asyncio.Future[None]] = deque()  # of who waits to be under way
@@ -76,7 +85,7 @@ class Trial:
         loop = asyncio.get_running_loop()
         if self._until_s is None:
             self._until_s = loop.time() + UNPROVEN_S
-        if self._under_way < UNPROVEN_REQUESTS:
+        if self._under_way < self._most_unproven:
             self._under_way += 1
             return
         turn = loop.create_future()
@@ -90,7 +99,7 @@ class Trial:
     def withdraw(self) -> None:
         """A request that was admitted has told nothing: its path does not exist."""
         self._under_way -= 1
-        while self._queue and self._under_way < UNPROVEN_REQUESTS:
+        while self._queue and self._under_way < self._most_unproven:
             self._under_way += self._let_in()
 
     def _let_in(self) -> bool:
