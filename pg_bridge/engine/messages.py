@@ -81,7 +81,8 @@ class MessagesPayload(Payload):
             self._shared = common
         elif not is_kept:
             return ""
-        return self._shared
+        shared, rest = self._shared, prompt[len(self._shared) :]
+        return shared if shared.strip() and rest.strip() else ""  # a block of nothing but white space is refused
 
     def _opened(self, body: bytes) -> dict[str, Any]:
         """The answer as OpenAI writes one."""

@@ -151,6 +151,19 @@ def test_an_empty_rest_is_never_sent() -> None:
             assert all(block["text"] for block in blocks)
 
 
+@pytest.mark.parametrize(
+    ("system", "shared", "rests"),
+    [("", "s" * 2 * LEAST_CHARS, [" a", " \n", " b", "\t", " c"]), ("s" * LEAST_CHARS, "\n\n", ["a", "b", "c"])],
+)
+def test_a_block_of_white_space_is_never_sent(system: str, shared: str, rests: list[str]) -> None:
+    """It is refused there, too, and with it the row."""
+    payload = payload_of("chat", "m", Sampling(4, 0.0, system), DIALECTS["anthropic"])
+    for prompt in [shared + rest for rest in rests]:
+        blocks = json.loads(payload.body([prompt]))["messages"][0]["content"]
+        assert "".join(block["text"] for block in blocks) == prompt
+        assert all(block["text"].strip() for block in blocks)
+
+
 def test_ends_are_told_as_elsewhere() -> None:
     with MessagesDouble(answer=lambda _: '{"a": "' + "x" * 400 + '"}') as engine:
         assert {each.error for each in ask(server(engine), OBJECT)[0]} == {CUT_OFF}
