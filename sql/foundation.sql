@@ -55,8 +55,12 @@ BEGIN
             RAISE EXCEPTION 'invalid value for option "%"', given.name
                 USING ERRCODE = 'fdw_invalid_string_format', HINT = 'It must be ' || known.expects || '.';
         END IF;
-        IF given.name = 'endpoint' AND EXISTS (SELECT FROM regexp_split_to_table(given.value, '[, ]+') AS url
-                                               GROUP BY regexp_replace(url, '(/v1)?/*$', '') HAVING count(*) > 1) THEN
+        IF given.name = 'endpoint'
+           AND EXISTS (SELECT FROM regexp_split_to_table(given.value, '[, ]+') AS url,
+                           lower(substring(url, '^https?://[^/]*')) AS host
+                       GROUP BY regexp_replace(host, '(?<=^http:.*):80$|(?<=^https:.*):443$', ''),
+                           regexp_replace(substr(url, length(host) + 1), '/*(/v1)?/*$', '')
+                       HAVING count(*) > 1) THEN
             RAISE EXCEPTION 'invalid value for option "endpoint"'
                 USING ERRCODE = 'fdw_invalid_string_format', DETAIL = 'An engine is there twice.',
                       HINT = 'Name each engine once.';

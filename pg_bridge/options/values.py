@@ -117,15 +117,30 @@ def _read_proxy(text: str) -> str:
 
 
 def _read_endpoints(text: str) -> str:
-    """The base URLs, parted by commas; ValueError for one that is there twice.
+    """The base URLs, parted by commas; ValueError for one that is there twice, or is none.
 
     >>> _read_endpoints("http://one:8000/v1/, http://two:8000 http://three:8000")
     'http://one:8000,http://two:8000,http://three:8000'
     """
-    urls = [re.sub(r"(/v1)?/*$", "", url) for url in re.split("[, ]+", text)]
-    if len(set(urls)) < len(urls):
+    urls = [re.sub(r"(?<=[^/:])/*(/v1)?/*$", "", url) for url in re.split("[, ]+", text)]
+    if len(set(map(_place_of, urls))) < len(urls):
         raise ValueError
     return ",".join(urls)
+
+
+def _place_of(url: str) -> tuple[str, str, int, str]:
+    """Whither a URL leads, however it is spelt; ValueError for brackets that hold no address.
+
+    >>> _place_of("http://One/") == _place_of("http://one:80")
+    True
+    """
+    parts = urlsplit(url)
+    return (
+        parts.scheme,
+        parts.hostname or "",
+        parts.port or (443 if parts.scheme == "https" else 80),
+        parts.path.rstrip("/"),
+    )
 
 
 def _read_labels(text: str) -> tuple[str, ...]:
@@ -158,7 +173,9 @@ _LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
 _ANY = r"(.|\n)+"
 _OBJECT = r"\s*\{[^\u0001]*"  # a repeated group would take a hundred bytes for each character
 
-_URL = rf"https?://[^\s{_CONTROL}?#@,;]+"
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_HOST = rf"(\[[^]\s{_CONTROL}?#@,;/]+]|[^][\s{_CONTROL}?#@,;/:]+)"
+_URL = rf"https?://{_HOST}(:({_PORT}))?(/[^\s{_CONTROL}?#@,;]*)?"
 
 URL = Value(_URL, "an http:// or https:// URL without a user or a query")
 ENDPOINT = Value(

@@ -113,6 +113,12 @@ def test_a_cancelled_statement_leaves_nothing_at_any_engine(db: Conn) -> None:
     [
         "http://one:8000,http://one:8000",
         "http://one:8000 http://one:8000/v1/",
+        "http://one:8000, http://ONE:8000//v1",
+        "http://one, http://one:80",
+        "http://one:8000, http://two:99999",
+        "http://one:8000, http://two:0",
+        "http://one:8000, http:///two",
+        "http://one:8000, http://[::1",
         "http://one:8000,",
         ",http://one:8000",
         "http://one:8000,,http://two:8000",
@@ -129,6 +135,10 @@ def test_an_endpoint_is_urls_each_once(db: Conn, endpoint: str) -> None:
         failed = stack.enter_context(pytest.raises(psycopg.Error, match="endpoint"))
         create_server(db, endpoint)
     assert failed.value.sqlstate == "HV00A"
+
+
+def test_engines_that_only_look_alike_are_several(db: Conn) -> None:
+    create_server(db, "http://one, http://one:8000, https://one, http://one/a/v1, http://one/A, http://[::1]:80")
 
 
 def test_health_is_of_each(db: Conn) -> None:
