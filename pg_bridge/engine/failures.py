@@ -224,6 +224,14 @@ def left_out(server: Server, error: EngineError) -> Notice:
     )
 
 
+def all_waited_for(server: Server, count: int, limit_s: float) -> Notice:
+    """What the user is told where none of several engines is there, and they are waited for."""
+    return Notice(
+        f'waiting for the engines of server "{server.name}": none of the {count} answers',
+        f"They are waited for for {limit_s:g} s, the server's patience_s; the statement can be cancelled.",
+    )
+
+
 def all_gone(server: Server, errors: Sequence[tuple[Server, EngineError]]) -> EngineError:
     """The error of a run whose engines have all failed: of their common kind, where they have one.
 

@@ -14,7 +14,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from pg_bridge.engine.failures import Notice, all_gone, different_models, left_out, refused_run, silent, unknown_model
+from pg_bridge.engine.failures import (
+    Notice,
+    all_gone,
+    all_waited_for,
+    different_models,
+    left_out,
+    refused_run,
+    silent,
+    unknown_model,
+)
 from pg_bridge.engine.flight import Flight, Landing
 from pg_bridge.engine.gate import Gate
 from pg_bridge.engine.loop import TurnLoop
@@ -24,7 +33,7 @@ from pg_bridge.engine.records import Model, Numbered
 from pg_bridge.engine.refusal import RETRIED_STATUSES, Refused
 from pg_bridge.engine.replicas import WAITED_FOR, Replica, may_pass
 from pg_bridge.engine.stages import Traffic
-from pg_bridge.engine.waiting import patience_of
+from pg_bridge.engine.waiting import NOTICE_AFTER_S, patience_of
 from pg_bridge.errors import EngineError, EngineOverloaded
 from pg_bridge.options import Server
 
@@ -121,6 +130,7 @@ class Fleet:
         self._tell = tell
         self._is_many = False
         self._gone_since_s: float | None = None
+        self._has_told = False  # that all are waited for
         self._handed_over: Counter[int] = Counter()
         self._model: Model | None = None  # the first that any of several serves
         self._members = [
@@ -287,8 +297,12 @@ class Fleet:
         is_worth_it = all(isinstance(error, WAITED_FOR) for _, error in errors)
         is_starting = any(isinstance(error, EngineOverloaded) for _, error in errors)
         patience_s = patience_of(self._server) if is_worth_it and (is_known or is_starting) else 0.0
-        if now_s - self._gone_since_s >= patience_s:
+        waited_s = now_s - self._gone_since_s
+        if waited_s >= patience_s:
             raise all_gone(self._server, errors)
+        if waited_s >= NOTICE_AFTER_S and not self._has_told:
+            self._has_told = True
+            self._tell(all_waited_for(self._server, len(errors), patience_s))
 
 
 async def _see_that_it_serves_the_model(replica: Replica) -> None:

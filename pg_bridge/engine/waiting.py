@@ -18,7 +18,7 @@ from pg_bridge.options import Server
 PATIENCE_S = 300.0
 """For an engine that has answered before, or says when to come again, where the server does not say."""
 
-_NOTICE_AFTER_S = 1.0
+NOTICE_AFTER_S = 1.0
 _ODD_SHARE = 0.125
 GONE_S = 1.0
 """Without a connection, after which an engine's prompts are another's, where there is another."""
@@ -165,7 +165,7 @@ class Waiting:
         return self._clock.now_s() - self._since_s
 
     def _tell(self, why: str, waits_s: float, limit_s: float) -> None:
-        if self._has_others or self._has_told or waits_s < _NOTICE_AFTER_S or limit_s <= waits_s:
+        if self._has_others or self._has_told or waits_s < NOTICE_AFTER_S or limit_s <= waits_s:
             return
         self._has_told = True
         self._notice = Notice(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pg_bridge.engine import Acquaintance, Completion, Engine, Notice, replicas, trial
+from pg_bridge.engine import Acquaintance, Completion, Engine, Notice, fleet, replicas, trial
 from pg_bridge.engine.records import Portion
 from pg_bridge.errors import (
     EngineDenied,
@@ -230,6 +230,18 @@ def test_where_all_fail_the_run_does(status: int, kind: type[EngineError]) -> No
         with Engine(server(*urls, **options)) as engine, pytest.raises(kind) as failed:
             ask(engine)
         assert all(url in failed.value.detail for url in urls)
+
+
+def test_where_all_are_waited_for_the_user_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "NOTICE_AFTER_S", 0.1)
+    told: list[Notice] = []
+    urls = (NOBODY, "http://127.0.0.1:1")
+    options = {"connect_timeout_s": 0.1, "patience_s": 0.8}
+    with Engine(server(*urls, **options), tell=told.append) as engine, pytest.raises(EngineUnreachable):
+        ask(engine)
+    assert [each.message for each in told if each.message.startswith("waiting")] == [
+        'waiting for the engines of server "vllm": none of the 2 answers'
+    ]
 
 
 def test_a_question_that_every_engine_fails_on_ends_the_run() -> None:
