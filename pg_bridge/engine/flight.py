@@ -194,6 +194,7 @@ class Flight:
             task.cancel()
         unanswered = sorted((self._kept or {}).items())
         self._traffic.change(-self.in_flight, time.monotonic())
+        self._suspects = 0  # whoever is asked next will find out
         return unanswered
 
     async def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -230,6 +231,30 @@ def test_where_all_fail_the_run_does(status: int, kind: type[EngineError]) -> No
         with Engine(server(*urls, **options)) as engine, pytest.raises(kind) as failed:
             ask(engine)
         assert all(url in failed.value.detail for url in urls)
+
+
+def test_one_that_is_gone_while_the_row_to_blame_is_looked_for_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The row is asked of the others, who do not refuse it."""
+    monkeypatch.setattr(fleet, "FIRST_RETRY_S", 1000.0)
+    monkeypatch.setattr(fleet, "LONGEST_RETRY_S", 1000.0)
+    refusals = iter([raw(b'{"error": {"message": "no"}}', status="400 Bad Request")])
+    until_s = time.monotonic() + 60.0
+
+    def check() -> None:
+        assert time.monotonic() < until_s
+
+    with (
+        HostileEngine(lambda _: [next(refusals, b"")]) as gone,
+        EngineDouble(answer=shout, models=["hostile"]) as stays,
+    ):
+        urls = server(gone.url, stays.url, model="hostile", connect_timeout_s=0.2)
+        with Engine(urls, check_interrupts=check) as engine:
+            portions = iter([Portion(iter(["a"] * 100), 100)])
+            answers = engine.complete_portions(portions, SAMPLING, eager=True, ends_run=lambda _: True)
+            assert [each.text for each in answers if each is not None] == ["A"] * 100
+        assert len(gone.requests) > 2
 
 
 def test_where_all_are_waited_for_the_user_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
