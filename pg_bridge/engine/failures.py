@@ -219,8 +219,8 @@ def malformed(server: Server, what: str | Exception) -> EngineError:
 def left_out(server: Server, error: EngineError) -> Notice:
     """What the user is told of one engine of several that is asked no more for now."""
     return Notice(
-        f'server "{server.name}" goes on without one of its engines: {error.message}',
-        f"{server.endpoint} is tried again every now and then; the others have its questions.",
+        f'server "{server.name}" goes on without {server.endpoint}: {error.message}',
+        "That engine is tried again every now and then; the others have its questions.",
     )
 
 
