@@ -21,23 +21,20 @@ from pg_bridge.engine.metrics import CacheCounters, read_counters
 from pg_bridge.engine.payload import CUT_IN_THOUGHTS
 from pg_bridge.engine.proxies import unused_variable
 from pg_bridge.engine.survey import count_ranks
+from pg_bridge.engine.untrusted import hide_key, make_printable
 from pg_bridge.errors import EngineDenied, PgBridgeError
 from pg_bridge.options import Server
 
 LONGEST_WAIT_S = 60.0
 SAMPLING = Sampling(max_tokens=4, temperature=0.0, system_prompt="")
 # Long enough for some whole blocks at any block size that CPUs and GPUs use, short enough for small contexts.
+_MODEL_CHARS = 100
 QUESTION = "Is this a short and simple question, asked by pg-bridge doctor only to see that an answer comes? " * 4
 
 
 def check_engine(server: Server) -> Iterator[Check]:
-    """Check from the outside in; of several engines each."""
-    for engine in server.engines:
-        yield from _check_one(engine)
-
-
-def _check_one(server: Server) -> Iterator[Check]:
-    server = replace(server, request_timeout_s=min(server.request_timeout_s, LONGEST_WAIT_S))
+    """Check an engine from the outside in."""
+    server = _impatient(server)
     try:
         yield from _reachable(server)
         model = server.model or _models(server)[0]
@@ -60,6 +57,26 @@ def _check_one(server: Server) -> Iterator[Check]:
         yield Check("FAIL", error.message, error.hint.removesuffix(OR_RUN_DOCTOR))
 
 
+def check_agreement(server: Server) -> Iterator[Check]:
+    """Whether several engines serve the same model, those of them that tell."""
+    served = {}
+    for engine in server.engines:
+        try:
+            served[engine.endpoint] = server.model or _models(_impatient(engine))[0]
+        except (_Failed, PgBridgeError):
+            continue  # as was said of it
+    if len(set(served.values())) > 1:
+        told = ", ".join(f"{endpoint} {_shown([model], server)}" for endpoint, model in served.items())
+        mend = "set the server's model option to one that all of them serve, or give each model a server of its own"
+        yield Check("FAIL", f"they serve different models: {told}", mend)
+    elif served:
+        yield Check("ok", f"they are asked for the same model: {_shown(list(served.values())[:1], server)}")
+
+
+def _impatient(server: Server) -> Server:
+    return replace(server, request_timeout_s=min(server.request_timeout_s, LONGEST_WAIT_S))
+
+
 class _Failed(Exception):  # ends the checks; nobody outside sees it
     def __init__(self, check: Check) -> None:
         super().__init__(check.says)
@@ -77,9 +94,9 @@ def _reachable(server: Server) -> Iterator[Check]:
         mend = f'nothing is broken if it serves the model "{server.model}", which the server names'
         yield Check("warn", f"it answers after {latency_ms:.0f} ms and lists no models", mend)
         return
-    yield Check("ok", f"it answers after {latency_ms:.0f} ms and serves: {', '.join(models[:5])}")
+    yield Check("ok", f"it answers after {latency_ms:.0f} ms and serves: {_shown(models, server)}")
     if server.model is not None and server.model not in models:
-        mend = f"set the server's model option to one of: {', '.join(models[:5])}"
+        mend = f"set the server's model option to one of: {_shown(models, server)}"
         raise _Failed(Check("FAIL", f'it does not serve the model "{server.model}"', mend))
 
 
@@ -101,6 +118,11 @@ def _models(server: Server) -> list[str]:
         mend = "the endpoint must be the engine's base URL, such as http://127.0.0.1:8000"
         raise _Failed(Check("FAIL", says, mend))
     return models
+
+
+def _shown(models: list[str], server: Server) -> str:
+    """Names of models as an engine tells them, fit for a terminal."""
+    return ", ".join(make_printable(hide_key(model, server))[:_MODEL_CHARS] for model in models[:5])
 
 
 def _ask(server: Server, prompts: list[str]) -> tuple[list[Completion], Usage]:

@@ -69,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print, and return 0 if nothing failed."""
-    from pg_bridge.cli.check_engine import check_engine  # noqa: PLC0415 - other commands need no HTTP client
+    from pg_bridge.cli.check_engine import check_agreement, check_engine  # noqa: PLC0415 - other commands need no HTTP client
 
     well = True
     server: Server | None = None
@@ -84,7 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
             options["api_key"] = key
         server = Server.from_options("given by --endpoint", options)
     if server is not None:
-        well &= _print(f"engine {server.endpoint}", check_engine(server))
+        for engine in server.engines:
+            well &= _print(f"engine {engine.endpoint}", check_engine(engine))
+        if len(server.engines) > 1:
+            well &= _print("its engines together", check_agreement(server))
     print("all is well" if well else "something is wrong: see the lines marked FAIL")
     return 0 if well else 1
 

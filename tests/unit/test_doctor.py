@@ -33,6 +33,35 @@ def test_a_well_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.endswith("all is well\n")
 
 
+def test_of_several_engines_each_has_its_own_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    with EngineDouble() as one, EngineDouble(metrics=False) as other:
+        status, said = doctor(capsys, "--endpoint", f"{one.url},{other.url}")
+        first, second = said.split(f"engine {other.url}\n")
+    assert status == 0
+    assert first.startswith(f"engine {one.url}\n")
+    assert "prefix cache counters move" in first
+    assert "prefix cache counters move" not in second
+    assert "ok    they are asked for the same model: double" in second
+
+
+def test_a_model_whose_name_is_the_key_or_no_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PG_BRIDGE_API_KEY", KEY)
+    with EngineDouble(models=[f"{KEY}\x1b[2J"]) as engine:
+        _, said = doctor(capsys, "--endpoint", engine.url)
+    assert "serves: …" in said
+    assert KEY not in said
+    assert "\x1b" not in said
+
+
+def test_several_engines_that_do_not_serve_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    with EngineDouble(models=["one"]) as one, EngineDouble(models=["other"]) as other:
+        status, said = doctor(capsys, "--endpoint", f"{one.url},{other.url}")
+    assert status == 1
+    assert f"FAIL  they serve different models: {one.url} one, {other.url} other" in said
+
+
 @pytest.mark.parametrize(
     ("has", "told", "words"),
     [
