@@ -49,8 +49,9 @@ class MessagesPayload(Payload):
             spare = max(0, _LEAST_THOUGHTS - self.further.thought_tokens)
             constant["max_tokens"] += spare
             constant["thinking"] = {**thinking, "budget_tokens": self.further.thought_tokens + spare}
-        if asked := self.asked.arguments.get("output_config"):
-            constant["output_config"] = {**asked, **constant["output_config"]}  # what reasons says so beside it
+        for name, ours in self.asked.arguments.items():  # what reasons stands beside the form; nothing goes over it
+            given = constant.get(name)
+            constant[name] = {**given, **ours} if isinstance(given, dict) and isinstance(ours, dict) else ours
         self._system_chars = len(system)
         self._latest = self._shared = ""
         mark = _MARK if len(system) >= LEAST_CHARS else ""

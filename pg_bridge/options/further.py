@@ -26,6 +26,7 @@ _PROMPT = "the prompt and system_prompt say what is asked"
 _OWNED: Mapping[str, str] = {
     "model": "the server's option model says it",
     "messages": _PROMPT,
+    "system": _PROMPT,
     "prompt": _PROMPT,
     "prompt_embeds": _PROMPT,
     "prompt_token_ids": _PROMPT,

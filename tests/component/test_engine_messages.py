@@ -15,6 +15,7 @@ from pg_bridge.engine.messages import LEAST_CHARS, payload_of
 from pg_bridge.engine.payload import CUT_OFF, DECLINED
 from pg_bridge.errors import EngineDenied, EngineError, EngineOverloaded, UnknownModel
 from pg_bridge.options import Server
+from pg_bridge.options.further import read_request_options
 from pg_bridge.options.values import PATTERNS
 from pg_bridge.testing.messages import MessagesDouble
 
@@ -136,6 +137,22 @@ def test_a_long_system_prompt_is_marked_and_a_short_beginning_is_not() -> None:
         bodies = engine.received.bodies
     assert all("cache_control" in body["system"][0] for body in bodies[:20])
     assert "cache_control" not in json.dumps(bodies[20:])
+
+
+@pytest.mark.parametrize(
+    ("given", "takes_formats"),
+    [
+        ('{"output_config": {"format": null}}', True),
+        ('{"output_config": 7}', True),
+        ('{"tools": [], "tool_choice": {"type": "none"}}', False),
+    ],
+)
+def test_further_options_are_no_way_around_the_form(given: str, takes_formats: bool) -> None:
+    with MessagesDouble(answer=lambda _: "no", takes_formats=takes_formats) as engine:
+        found, _ = ask(server(engine, request_options=read_request_options(given)), LABEL)
+        assert {(each.text, each.error) for each in found} == {("no", None)}
+        form = engine.received.bodies[-1]["output_config" if takes_formats else "tool_choice"]
+        assert form["format" if takes_formats else "name"]
 
 
 def test_an_empty_rest_is_never_sent() -> None:

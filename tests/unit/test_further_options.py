@@ -19,6 +19,7 @@ ENDPOINT = {"endpoint": "http://127.0.0.1:8000"}
 OWNED = [
     "model",
     "messages",
+    "system",
     "prompt",
     "stream",
     "n",
