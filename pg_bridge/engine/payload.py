@@ -269,7 +269,7 @@ class Payload:
         if self.asked.is_wrapped:
             text = _unwrapped(text)
         if self.asked.words and text.strip() not in self._choices:
-            text = without_trimmings(text)
+            text = without_trimmings(text, has_full_stop=bool(self._choices))
         if self._pattern:
             return (text.strip(), None) if self._pattern.fullmatch(text.strip()) else (None, NOT_OF_THE_PATTERN)
         if self._schema is not None:
@@ -279,7 +279,7 @@ class Payload:
         stripped = text.strip()  # some chat templates begin every answer with a space
         if stripped in self._choices:
             return stripped, None
-        alike = [each for each in self._choices if each.casefold() == stripped.casefold()] if self.asked.words else []
+        alike = [each for each in self._choices if _loosely(each) == _loosely(stripped)] if self.asked.words else []
         return (alike[0], None) if len(alike) == 1 else (None, NOT_A_CHOICE)
 
     def _is_of_another_form(self, text: str) -> bool:
@@ -294,8 +294,17 @@ class Payload:
         return begun[:1] not in "{[" and self._schema is not None and self._schema.get("type") == "object"
 
 
-def without_trimmings(text: str) -> str:
+def _loosely(label: str) -> str:
+    """A label as it may be told from others."""
+    return label.casefold().removesuffix(".")
+
+
+def without_trimmings(text: str, *, has_full_stop: bool = False) -> str:
     r"""What models that are asked in words put around an answer, taken off: code fences, quotation marks, a full stop.
+
+    Args:
+        text: The answer.
+        has_full_stop: Whether one at its end may be its own.
 
     >>> [without_trimmings(text) for text in ('"yes"', "**Yes.**", "```json\n{}\n```", '{"a": "b"}')]
     ['yes', 'Yes', '{}', '{"a": "b"}']
@@ -304,7 +313,7 @@ def without_trimmings(text: str) -> str:
     bare = found[1].strip() if found else text.strip()
     while (found := _QUOTED.fullmatch(bare)) is not None:
         bare = (found[1] or found[2] or found[3] or "").strip()
-    return bare.removesuffix(".")
+    return bare if has_full_stop else bare.removesuffix(".")
 
 
 def _has_thoughts(message: dict[str, Any]) -> bool:

@@ -166,6 +166,24 @@ def test_a_word_in_a_prompt_is_no_refusal_of_a_form() -> None:
         assert all("structured_outputs" in body for body in engine.received.bodies)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said", "label"),
+    [
+        (("U.S.", "U.K."), '"U.S."', "U.S."),
+        (("U.S.", "U.K."), "**u.s.**", "U.S."),
+        (("U.S.", "U.K."), "`U.S`", "U.S."),
+        (("a", "a."), '"a."', "a."),
+        (("a", "a."), '"A."', None),
+        (("yes", "no"), "**Yes.**", "yes"),
+        (("yes", "no"), '"yes".', "yes"),
+    ],
+)
+def test_a_full_stop_may_be_a_labels_own(labels: tuple[str, ...], said: str, label: str | None) -> None:
+    with EngineDouble(answer=lambda _: said, ignore_choices=True) as engine:
+        sampling = Sampling(16, 0.0, "", choices=labels)
+        assert texts(ask(server(engine, dialect="transformers"), sampling, ["row"])) == {label}
+
+
 @pytest.mark.parametrize("dialect", ["auto", "litellm"])
 @pytest.mark.parametrize(("sampling", "right"), [(LABEL, "no"), (OBJECT, '{"a": "b"}')])
 def test_a_form_gives_way_though_every_prompt_speaks_of_it(sampling: Sampling, right: str, dialect: str) -> None:
