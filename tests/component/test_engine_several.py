@@ -75,10 +75,10 @@ def test_several_compute_hardly_more_than_one_and_have_about_the_same(count: int
 def test_ranks_of_several_engines_have_runs_of_their_own() -> None:
     with ExitStack() as stack:
         speed = replace(speed_of(None), ranks=2)
-        doubles = [stack.enter_context(EngineDouble(answer=last_word, speed=speed)) for _ in range(2)]
+        doubles = [stack.enter_context(EngineDouble(answer=last_word, speed=speed, delay_s=0.02)) for _ in range(2)]
         with Engine(server(*(double.url for double in doubles), ranks=2)) as engine:
             assert len(ask(engine)) == len(PROMPTS)
-        assert min(rank.times.prompts for double in doubles for rank in double.engine.ranks) > 100
+        assert min(rank.times.prompts for double in doubles for rank in double.engine.ranks) >= 10
 
 
 @pytest.mark.parametrize("eager", [True, False])
