@@ -213,7 +213,6 @@ def test_who_cannot_connect_is_told_of_a_proxy_that_is_not_used(monkeypatch: pyt
         ({"HTTPS_PROXY": "http://p"}, {}, None),
         ({"HTTP_PROXY": "http://p"}, {"proxy": "http://q"}, None),
         ({"HTTP_PROXY": "http://p", "no_proxy": "engine"}, {}, None),
-        ({"HTTP_PROXY": "http://p"}, {"endpoint": "http://["}, None),
     ],
 )
 def test_which_variable_is_not_used(
