@@ -60,9 +60,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """On the second host a module's tests are slow ones where it says so: what it tests is the same code on both."""
-    host = getattr(item, "callspec", None) and item.callspec.params.get("host")  # type: ignore[attr-defined]
-    if host == "multicorn" and getattr(getattr(item, "module", None), "MULTICORN_IS_SLOW", False):
+    """A module may say that its tests are slow ones on the second host, or in the second schema: it is one code."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    module = getattr(item, "module", None)
+    if params.get("host") == "multicorn" and getattr(module, "MULTICORN_IS_SLOW", False):
+        item.add_marker("slow")
+    is_asked_for = any(mark.args[0] == "schema" for mark in item.iter_markers("parametrize"))
+    if params.get("schema") == "llm" and not is_asked_for and getattr(module, "EXTENSION_IS_SLOW", False):
         item.add_marker("slow")
 
 

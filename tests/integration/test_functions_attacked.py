@@ -22,6 +22,7 @@ from tests.conftest import WRAPPER, Connect, Database, create_server
 from tests.integration.test_map import Role
 
 Conn = psycopg.Connection[Any]
+MULTICORN_IS_SLOW = True
 
 KEY = "sk-hidden-key-4711"
 HIDDEN = "a row that nobody else may see"

@@ -34,6 +34,8 @@ from pg_bridge.testing.cut_connections import Proxy
 from pg_bridge.testing.double import EngineDouble
 from tests.integration.test_jobs_map import WITHIN_S, kind_of, until
 
+EXTENSION_IS_SLOW = True
+
 PROMPT = "Is {review} kind?"
 ROLES = ("ana", "bob", "boss", "worker_of_ana NOINHERIT", "worker_of_both NOINHERIT")
 _numbers = count(1)

@@ -19,6 +19,8 @@ from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.keeping import PROMPT, Shop, during, joe, keeping, kind_of, on_rented, opened, schema, shop, until, worker_of
 
+EXTENSION_IS_SLOW = True
+
 __all__ = ["joe", "schema", "shop"]  # fixtures
 
 

@@ -19,6 +19,8 @@ BAIT = (
     "$$BEGIN RAISE EXCEPTION 'run as %', current_user; END$$;"
 )
 
+EXTENSION_IS_SLOW = True
+
 
 @on_rented
 def test_who_looks_compares_no_keys_by_a_cast_of_a_stranger_s(shop: Shop) -> None:

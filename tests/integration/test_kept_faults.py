@@ -16,6 +16,8 @@ from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.keeping import Shop, keeping, on_rented, opened, schema, shop, until, worker_of
 
+EXTENSION_IS_SLOW = True
+
 __all__ = ["schema", "shop"]  # fixtures
 
 ROWS = 300
