@@ -2,13 +2,8 @@
 -- taken hold for these, and the old ones go. One that something cannot do without stays, by another name and no part of the
 -- extension any more, so that a dump has it; it calls the new one.
 
--- To read an expression can be to run somebody's code: a literal of a composite type calls the CHECK of a domain in it. So it
--- runs as whose it is, where no SET ROLE leads back.
-CREATE FUNCTION llm._rebind(statement text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    EXECUTE statement;
-END $$;
+-- No text of a function is read: that could run somebody's code, as in upgrade_before.sql.
+SET LOCAL check_function_bodies = off;
 
 DO $$
 DECLARE
@@ -23,7 +18,11 @@ BEGIN
             IF made.kind <> '' THEN
                 EXECUTE format('ALTER EXTENSION @extension@ ADD %s %s', made.kind, made.name);
             END IF;
-            EXECUTE format('ALTER FUNCTION llm._rebind OWNER TO %s', made.owner::regrole);
+            -- What is read is read as whose it is, where no SET ROLE leads back. Each time it is made anew: an owner may alter it.
+            CREATE OR REPLACE FUNCTION llm._rebind(statement text) RETURNS void
+            LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+                'BEGIN EXECUTE statement; END';
+            EXECUTE format('ALTER FUNCTION llm._rebind(text) OWNER TO %s', made.owner::regrole);
             PERFORM llm._rebind(made.statement);
             IF made.kind <> '' THEN
                 EXECUTE format('ALTER EXTENSION @extension@ DROP %s %s', made.kind, made.name);
@@ -101,5 +100,5 @@ BEGIN
     END LOOP;
 END $$;
 
-DROP FUNCTION llm._rebind;
+DROP FUNCTION IF EXISTS llm._rebind(text);
 DROP TABLE llm_old, llm_dependent;

@@ -17,11 +17,31 @@ FROM pg_depend AS d
      LEFT JOIN pg_init_privs AS i ON i.objoid = p.oid AND i.classoid = d.classid AND i.objsubid = 0
 WHERE d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e';
 
--- What others have made of them, as statements that make it once more.
+-- What others have made of them, as statements that make it once more. To read a literal is to run the CHECKs of the domains in
+-- its type, and what code of a stranger's queues (a deferred trigger) runs with the rights of whoever commits: so nothing is made
+-- once more that has to do with such a domain, unless a superuser owns this.
 CREATE TEMPORARY TABLE llm_dependent AS
-WITH dependent AS (
+WITH RECURSIVE calling AS (
     SELECT DISTINCT d.classid, d.objid FROM pg_depend AS d
     WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT o.function FROM llm_old AS o) AND d.deptype = 'n'
+), typed (classid, objid, type) AS (
+    SELECT c.classid, c.objid, d.refobjid
+    FROM calling AS c JOIN pg_depend AS d ON d.classid = c.classid AND d.objid = c.objid
+    WHERE d.refclassid = 'pg_type'::regclass
+    UNION
+    SELECT t.classid, t.objid, part.type
+    FROM typed AS t JOIN pg_type AS y ON y.oid = t.type CROSS JOIN LATERAL (
+        VALUES (y.typbasetype), (y.typelem)
+        UNION ALL SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = y.typrelid AND a.attnum > 0
+        UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+    ) AS part (type)
+    WHERE part.type <> 0
+), dependent AS (
+    SELECT c.classid, c.objid FROM calling AS c
+    WHERE NOT EXISTS (
+        SELECT FROM typed AS t JOIN pg_type AS y ON y.oid = t.type JOIN pg_roles AS o ON o.oid = y.typowner
+        WHERE t.classid = c.classid AND t.objid = c.objid AND y.typtype = 'd' AND NOT o.rolsuper
+              AND EXISTS (SELECT FROM pg_constraint AS k WHERE k.contypid = y.oid AND k.contype = 'c'))
 )
 SELECT 'VIEW' AS kind, c.oid::regclass::text AS name, c.relowner AS owner,
        format('CREATE OR REPLACE VIEW %s %s AS %s', c.oid::regclass,

@@ -242,29 +242,49 @@ def test_only_a_superuser_updates(used: Conn, host: str) -> None:
 
 
 def test_nobody_s_code_is_run_as_who_updates(used: Conn, host: str) -> None:
-    """A literal of a composite type is read by way of its domains, whose checks are their owners'."""
+    """A literal of a composite type is read by way of its domains, whose checks are their owners'.
+
+    Such a check could alter what it is called in, and queue a trigger until whoever updates commits.
+    """
     used.execute(
         """
         CREATE SCHEMA hers AUTHORIZATION upgraded_ana;
         SET SESSION AUTHORIZATION upgraded_ana;
-        CREATE TABLE hers.ran (by name, back boolean);
+        CREATE TABLE hers.ran (by name, what text);
+        CREATE TABLE hers.queue (i int);
+        CREATE FUNCTION hers.fired() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO hers.ran VALUES (current_user, 'fired'); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER fired AFTER INSERT ON hers.queue DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION hers.fired();
         CREATE FUNCTION hers.check_it(text) RETURNS boolean LANGUAGE plpgsql AS $$
         BEGIN
-            BEGIN
-                EXECUTE 'SET ROLE none';
-                INSERT INTO hers.ran VALUES (current_user, true);
-            EXCEPTION WHEN OTHERS THEN
-                INSERT INTO hers.ran VALUES (current_user, false);
-            END;
+            INSERT INTO hers.queue VALUES (1);
+            INSERT INTO hers.ran VALUES (current_user, 'checked');
+            ALTER FUNCTION llm._rebind(text) SECURITY INVOKER;
+            RETURN true;
+        EXCEPTION WHEN undefined_function THEN
             RETURN true;
         END $$;
         CREATE DOMAIN hers.d AS text CHECK (hers.check_it(VALUE));
         CREATE TYPE hers.c AS (d hers.d);
-        CREATE VIEW hers.v AS SELECT llm.complete('Say {t}.', jsonb_build_object('t', 'x')) AS a, '(x)'::hers.c AS c;
-        TRUNCATE hers.ran;
+        CREATE TYPE hers.outer AS (c hers.c[]);
+        CREATE TYPE hers.span AS RANGE (subtype = hers.d);
+        CREATE VIEW hers.v1 AS SELECT llm.complete('Say {t}.', jsonb_build_object('t', 'x')) AS a, '(x)'::hers.c AS c;
+        CREATE VIEW hers.v2 AS SELECT llm.complete('Say it.', '{}'::jsonb) AS a, '("{(x)}")'::hers.outer AS c;
+        CREATE VIEW hers.v3 AS SELECT llm.complete('Say it.', '{}'::jsonb) AS a, '[x,y]'::hers.span AS c;
+        SET check_function_bodies = off;
+        CREATE FUNCTION hers.f(t text DEFAULT llm.complete('Say it.', '{}'::jsonb)) RETURNS text LANGUAGE sql AS
+            $$ SELECT '(x)'::hers.c::text $$;
+        RESET check_function_bodies;
         RESET SESSION AUTHORIZATION;
+        TRUNCATE hers.ran;
         """
     )
-    assert update(used, host) == []
-    assert set(used.execute("SELECT * FROM hers.ran").fetchall()) == {("upgraded_ana", False)}
-    assert used.execute("SELECT viewowner FROM pg_views WHERE viewname = 'v'").fetchone() == ("upgraded_ana",)
+    (said,) = update(used, host)
+    assert said.startswith("llm._0_1_complete(")
+    assert used.execute("SELECT * FROM hers.ran").fetchall() == []
+    bound = "SELECT pg_get_viewdef('hers.v1'::regclass), pg_get_functiondef('hers.f'::regproc)"
+    view, function = used.execute(bound).fetchone() or ("", "")
+    assert "llm._0_1_complete(" in view
+    assert "llm.complete(" in function
+    used.execute("DROP VIEW hers.v1, hers.v2, hers.v3")
