@@ -49,7 +49,7 @@ SELECT 'VIEW' AS kind, c.oid::regclass::text AS name, c.relowner AS owner,
 FROM dependent AS d JOIN pg_rewrite AS r ON r.oid = d.objid JOIN pg_class AS c ON c.oid = r.ev_class
 WHERE d.classid = 'pg_rewrite'::regclass AND r.rulename = '_RETURN' AND c.relkind = 'v'
 UNION ALL
-SELECT 'FUNCTION', p.oid::regprocedure::text, p.proowner, pg_get_functiondef(p.oid)
+SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, pg_get_functiondef(p.oid)
 FROM dependent AS d JOIN pg_proc AS p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND p.prokind <> 'a' AND p.oid NOT IN (SELECT o.function FROM llm_old AS o)
 UNION ALL

@@ -121,6 +121,7 @@ COMMENT ON VIEW asked IS 'a view of mine';
 CREATE TABLE b (id int, kind text DEFAULT llm.complete('Say something.', '{}'::jsonb));
 CREATE FUNCTION kind_of(what a) RETURNS text LANGUAGE sql STABLE
     BEGIN ATOMIC SELECT llm.classify('Which is {t}?', what, '{x,y}'); END;
+CREATE PROCEDURE ask() BEGIN ATOMIC INSERT INTO a SELECT 3, llm.complete('Say.', '{}'::jsonb); END;
 CREATE FUNCTION late(what a) RETURNS text LANGUAGE sql AS $$ SELECT llm.complete('What is {t}?', what) $$;
 ALTER TABLE b ENABLE ROW LEVEL SECURITY;
 CREATE POLICY kind ON b USING (llm.is_true('Is {kind} kind?', b)) WITH CHECK (llm.is_true('Is {kind} kind?', b));
