@@ -4,8 +4,8 @@
  *
  * Such an aggregate, agg, has a twin without a final function: _agg, in the same schema, of the same arguments, transition
  * function and state. agg(x) becomes final(_agg(x)), before planning, so that the calls of all groups are gathered as any
- * others are. The same goes for window functions. Without a twin the aggregate stays what it is, and its final function is
- * called group by group.
+ * others are. The same goes for window functions. Without a twin, or where the role may not call all three, the aggregate stays
+ * what it is, and its final function is called group by group.
  */
 #include "pg_bridge.h"
 
@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -63,6 +64,27 @@ find_twin(Form_pg_proc called)
 	return twin;
 }
 
+static bool
+may_call(Oid function)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/*
+ * May the role call an aggregate, and what is called in its place? The executor, which looks at what it finds in the plan,
+ * will not find the aggregate.
+ */
+static bool
+may_split(Oid function, Split *split, Registry *registry)
+{
+	registry->aggregates = list_append_unique_oid(registry->aggregates, function);
+	return may_call(function) && may_call(split->twin) && may_call(split->final);
+}
+
 /* Can an aggregate's final function be called above the aggregation? */
 static bool
 can_split(Oid function, Registry *registry, Split *split)
@@ -83,7 +105,7 @@ can_split(Oid function, Registry *registry, Split *split)
 	split->state = whole.aggtranstype;
 	return OidIsValid(split->twin) && read_aggregate(split->twin, &bare) && bare.aggkind == AGGKIND_NORMAL &&
 		bare.aggtransfn == whole.aggtransfn && bare.aggtranstype == whole.aggtranstype &&
-		!OidIsValid(bare.aggfinalfn) && !OidIsValid(bare.aggmtransfn);
+		!OidIsValid(bare.aggfinalfn) && !OidIsValid(bare.aggmtransfn) && may_split(function, split, registry);
 }
 
 static Node *

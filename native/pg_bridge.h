@@ -61,6 +61,7 @@ typedef struct BatchFunction
 typedef struct Registry
 {
 	List	   *functions;		/* of BatchFunction, batchable or not */
+	List	   *aggregates;		/* the Oids of those that others may stand in the place of, by the role's rights */
 	PlannedStmt *stmt;			/* while its plan is rewritten, if calls in its subqueries can be foreseen; else NULL */
 	List	   *copied;			/* the numbers of subplans that have copies at the end of the statement's list, in order */
 } Registry;

@@ -36,7 +36,7 @@
 
 /* What kept plans rest on besides the functions that they mention. */
 static bool missing_function = false;	/* a name led to no function that fits */
-static bool trusted_superuser = false;	/* a function counted because a superuser owns it */
+static bool roles_matter = false;	/* a superuser owns a function that counted; or a right did */
 
 static void
 functions_changed(Datum arg, int cache, uint32 hash)
@@ -49,9 +49,9 @@ functions_changed(Datum arg, int cache, uint32 hash)
 static void
 roles_changed(Datum arg, int cache, uint32 hash)
 {
-	if (trusted_superuser)
+	if (roles_matter)
 		ResetPlanCache();
-	trusted_superuser = false;
+	roles_matter = false;
 }
 
 void
@@ -59,6 +59,7 @@ registry_init(void)
 {
 	CacheRegisterSyscacheCallback(PROCNAMEARGSNSP, functions_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
 }
 
 /* -- a function's settings */
@@ -109,7 +110,7 @@ fits(Form_pg_proc answering, Form_pg_proc called, Oid result)
 		return false;
 	if (answering->proowner == called->proowner)
 		return true;
-	trusted_superuser = true;
+	roles_matter = true;
 	return superuser_arg(answering->proowner);
 }
 
@@ -245,6 +246,10 @@ depend_on_registry(PlannedStmt *stmt, Registry *registry)
 		depend_on_function(stmt, entry->batch);
 		depend_on_function(stmt, entry->report);
 	}
+	foreach(cell, registry->aggregates)
+		depend_on_function(stmt, lfirst_oid(cell));
+	if (registry->aggregates)
+		stmt->dependsOnRole = roles_matter = true;
 }
 
 /*

@@ -238,6 +238,39 @@ def test_what_a_role_gathered_is_nobody_else_s(conn: Conn) -> None:
         conn.execute("SELECT llm.aggregate(%s::llm.gathered)", state)
 
 
+@pytest.mark.new_database
+def test_who_may_not_call_an_aggregate_may_not(conn: Conn) -> None:
+    """What stands in its place in a plan is not what was taken from a role, and a kept plan is that of its role."""
+    conn.execute(
+        "DROP ROLE IF EXISTS stranger, friends; CREATE ROLE stranger; CREATE ROLE friends; GRANT friends TO stranger; "
+        "GRANT USAGE ON FOREIGN SERVER vllm TO stranger; GRANT SELECT ON reviews TO stranger; "
+        "REVOKE EXECUTE ON FUNCTION llm.summarize(text) FROM PUBLIC; SET plan_cache_mode = force_generic_plan"
+    )
+    queries = (
+        "SELECT llm.summarize(review) FROM reviews WHERE id = 1",
+        "SELECT llm.summarize(review) OVER () FROM reviews WHERE id = 1",
+    )
+    for name, query in zip(("grouped", "framed"), queries, strict=True):
+        conn.execute(f"PREPARE {name} AS {query}".encode())
+        execute = f"EXECUTE {name}".encode()
+        assert conn.execute(execute).fetchall() == [("Sum up th 1",)]
+        conn.execute("SET ROLE stranger")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(execute)
+        conn.execute("RESET ROLE; GRANT EXECUTE ON FUNCTION llm.summarize(text) TO friends; SET ROLE stranger")
+        assert conn.execute(execute).fetchall() == [("Sum up th 1",)]
+        conn.execute("RESET ROLE; REVOKE friends FROM stranger; SET ROLE stranger")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(execute)
+        conn.execute("RESET ROLE; GRANT friends TO stranger; SET ROLE stranger")
+        assert conn.execute(execute).fetchall() == [("Sum up th 1",)]
+        conn.execute("RESET ROLE; REVOKE EXECUTE ON FUNCTION llm.summarize(text) FROM friends; SET ROLE stranger")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(execute)
+        conn.execute("RESET ROLE")
+    conn.execute("DROP OWNED BY stranger, friends; DROP ROLE stranger, friends")
+
+
 def test_cursors_and_subqueries(conn: Conn, engine: EngineDouble) -> None:
     query = "SELECT llm.aggregate('x', 'text ' || i) FROM generate_series(1, 500) AS i GROUP BY i % 5"
     with conn.transaction():
