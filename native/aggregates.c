@@ -13,6 +13,7 @@
 #include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -94,7 +95,8 @@ can_split(Oid function, Registry *registry, Split *split)
 	HeapTuple	tuple;
 
 	if (function < FirstNormalObjectId || !read_aggregate(function, &whole) || whole.aggkind != AGGKIND_NORMAL ||
-		!OidIsValid(whole.aggfinalfn) || whole.aggfinalextra || !find_batch_function(registry, whole.aggfinalfn))
+		!OidIsValid(whole.aggfinalfn) || whole.aggfinalextra ||
+		IsPolymorphicType(whole.aggtranstype) || !find_batch_function(registry, whole.aggfinalfn))
 		return false;
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))

@@ -271,6 +271,24 @@ def test_who_may_not_call_an_aggregate_may_not(conn: Conn) -> None:
     conn.execute("DROP OWNED BY stranger, friends; DROP ROLE stranger, friends")
 
 
+def test_an_aggregate_with_a_state_of_any_type(conn: Conn) -> None:
+    """What type its state is of, only the executor finds out: it stays as it is."""
+    conn.execute(
+        """
+        CREATE FUNCTION first_of(s anyelement, v anyelement) RETURNS anyelement LANGUAGE sql AS 'SELECT coalesce(s, v)';
+        CREATE FUNCTION told(s anyelement) RETURNS text LANGUAGE plpgsql STABLE COST 10000 AS
+            'BEGIN RETURN s::text; END';
+        CREATE FUNCTION told_batch(statement bigint, node int, s json[]) RETURNS text[] LANGUAGE sql AS
+            'SELECT array_agg(x #>> ''{}'') FROM unnest(s) AS x';
+        SELECT llm.register_batch('told(anyelement)', 'told_batch(bigint, int, json[])');
+        CREATE AGGREGATE first(anyelement) (SFUNC = first_of, STYPE = anyelement, FINALFUNC = told);
+        CREATE AGGREGATE _first(anyelement) (SFUNC = first_of, STYPE = anyelement);
+        """
+    )
+    query = "SELECT film, first(review ORDER BY id) FROM reviews WHERE id < 3 GROUP BY film ORDER BY film"
+    assert conn.execute(query).fetchall() == [(1, "text 1"), (2, "text 2")]
+
+
 def test_cursors_and_subqueries(conn: Conn, engine: EngineDouble) -> None:
     query = "SELECT llm.aggregate('x', 'text ' || i) FROM generate_series(1, 500) AS i GROUP BY i % 5"
     with conn.transaction():
