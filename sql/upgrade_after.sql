@@ -40,6 +40,9 @@ BEGIN
         FROM pg_proc AS p
         WHERE p.pronamespace = 'llm'::regnamespace
               AND p.proname IN (SELECT o.name FROM llm_old AS o WHERE o.has_own_rights)
+              AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+                          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                                AND d.refclassid = 'pg_extension'::regclass AND e.extname = '@extension@')
     LOOP
         had := (SELECT i.initprivs FROM pg_init_privs AS i
                 WHERE i.objoid = changed.function AND i.classoid = 'pg_proc'::regclass AND i.objsubid = 0);
@@ -54,6 +57,10 @@ BEGIN
         END LOOP;
         DELETE FROM pg_init_privs AS i
         WHERE i.objoid = changed.function AND i.classoid = 'pg_proc'::regclass AND i.objsubid = 0 AND had IS NULL;
+        DELETE FROM pg_shdepend AS d  -- from PostgreSQL 17 on it says, too, whom what an extension brings knows
+        WHERE d.dbid = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
+              AND d.classid = 'pg_proc'::regclass AND d.objid = changed.function AND d.deptype = 'i'
+              AND d.refobjid <> changed.owner;
         UPDATE pg_init_privs AS i SET initprivs = had
         WHERE i.objoid = changed.function AND i.classoid = 'pg_proc'::regclass AND i.objsubid = 0 AND had IS NOT NULL;
     END LOOP;

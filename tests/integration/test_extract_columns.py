@@ -66,7 +66,7 @@ def test_columns_have_their_types_on_their_rows(conn: Conn, used_engine: EngineD
                                                                        "abc", {"n": [1, None]}]  # fmt: skip
     if is_batched(conn, host):
         assert len(used_engine.received.prompts) == TEXTS
-    schema = used_engine.received.bodies[0]["structured_outputs"]["json"]
+    schema = next(body["structured_outputs"]["json"] for body in used_engine.received.bodies if "model" in body)
     assert schema["required"] == ["name", "stars", "share", "seen", "at", "tags", "mood", "code", 'a "b"']
     assert schema["properties"]["code"] == {"type": ["string", "null"], "maxLength": 3}
     assert set(schema["properties"]["mood"]["enum"]) == {"good", "bad", None}
