@@ -75,6 +75,7 @@ def test_a_long_prompt_for_many_rows(own: Conn, call: str, most: int, rows: int)
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rows", [6000, pytest.param(16_384, marks=pytest.mark.slow)])  # PostgreSQL takes 1 GiB
+@pytest.mark.slow
 def test_a_prompt_that_would_make_too_large_an_array(own: Conn, rows: int) -> None:
     with OwnMemory(own) as held:
         row = own.execute(f"SELECT sum(size(repeat('x', 70000), i)) FROM generate_series(1, {rows}) AS i").fetchone()
@@ -84,6 +85,7 @@ def test_a_prompt_that_would_make_too_large_an_array(own: Conn, rows: int) -> No
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_long_answers_do_not_pile_up(own: Conn) -> None:
     own.execute("SET pg_bridge.window_rows = 1000")
     own.execute("SELECT count(long(i)) FROM generate_series(1, 1000) AS i")

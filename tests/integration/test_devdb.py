@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     devdb(tmp_path / "devdb", "down")
 
 
+@pytest.mark.slow
 def test_up_twice_then_down(folder: Path) -> None:
     first, second = devdb(folder, "up"), devdb(folder, "up")
     assert first.returncode == 0, first.stderr
@@ -80,6 +81,7 @@ def test_run_gives_the_command_its_environment_and_returns_its_status(folder: Pa
     assert devdb(folder, "status").returncode == 3
 
 
+@pytest.mark.slow
 def test_run_of_a_command_that_is_not_there(folder: Path) -> None:
     outcome = devdb(folder, "run", "--", "no-such-command")
     assert outcome.returncode == 1

@@ -146,6 +146,7 @@ def test_time_and_answers_are_as_this_role_last_saw_them(connect: Connect, fresh
 
 
 @pytest.mark.new_database
+@pytest.mark.slow
 def test_calls_of_a_row_each_say_nothing_of_how_long_many_take(
     connect: Connect, fresh: Conn, engine: EngineDouble
 ) -> None:

@@ -108,7 +108,9 @@ def test_a_cancel_while_rows_are_read_leaves_nothing_in_flight(conn: Conn, engin
     assert_sound(conn, engine)
 
 
-@ways
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, id=name, marks=() if name == "map" else pytest.mark.slow) for name, way in WAYS.items()]
+)
 def test_a_caught_error_leaves_nothing_in_flight_and_the_transaction_goes_on(
     conn: Conn, engine: EngineDouble, way: str
 ) -> None:

@@ -74,7 +74,9 @@ FORGED = {
 
 
 @on_rented
-@pytest.mark.parametrize("column", FORGED)
+@pytest.mark.parametrize(
+    "column", ["options", *(pytest.param(column, marks=pytest.mark.slow) for column in list(FORGED)[1:])]
+)
 def test_a_declaration_that_is_forged_stops_no_worker(shop: Shop, column: str) -> None:
     first = shop.keep_kind()
     shop.conn.execute("CREATE TABLE more (id int PRIMARY KEY, review text)")

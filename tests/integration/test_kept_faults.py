@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
@@ -73,6 +74,7 @@ def test_a_worker_that_is_killed_loses_what_was_in_flight(shop: Shop) -> None:
     assert shop.state("waiting") == (0,)
 
 
+@pytest.mark.slow
 @on_rented
 def test_notes_outlive_a_worker_that_is_killed(shop: Shop) -> None:
     shop.keep_kind()
@@ -89,6 +91,7 @@ def test_notes_outlive_a_worker_that_is_killed(shop: Shop) -> None:
     shop.assert_all_right()
 
 
+@pytest.mark.slow
 @on_rented
 def test_an_engine_that_nobody_listens_for_costs_no_note(shop: Shop) -> None:
     shop.keep_kind()
@@ -107,6 +110,7 @@ def test_an_engine_that_nobody_listens_for_costs_no_note(shop: Shop) -> None:
     shop.assert_all_right()
 
 
+@pytest.mark.slow
 def test_a_database_that_crashes_loses_no_change(engine: EngineDouble) -> None:
     """The worker lives on: what it has in mind as answered must be there. Tests' servers commit asynchronously."""
     with Cluster() as cluster:

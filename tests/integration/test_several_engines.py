@@ -55,6 +55,7 @@ def test_one_engine_has_no_figures_of_its_own(db: Conn) -> None:
         assert db.execute("SELECT engines FROM llm.last_run()").fetchone() == (None,)
 
 
+@pytest.mark.slow
 def test_progress_tells_of_each(db: Conn) -> None:
     watch = psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True)
     with watch, EngineDouble(delay_s=0.2) as one, EngineDouble(delay_s=0.2) as other:
