@@ -72,7 +72,7 @@ class Acquaintance:
     def is_loose(self, form: str) -> bool:
         """Whether it takes a form without keeping to it; one that does may yet answer oddly once in a while."""
         kept, loose = self.kept.get(form, (0, 0))
-        return loose > _ODD_SHARE * (kept + loose)
+        return loose > _ODD_SHARE * (kept + loose) and (kept == 0 or loose > 1)
 
     def of(self, endpoint: str) -> Acquaintance:
         """What is known of one of several engines, by its base URL."""
