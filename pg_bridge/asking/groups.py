@@ -7,19 +7,18 @@ knows neither PostgreSQL nor HTTP.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 from pg_bridge.asking.inquiry import Ask, Inquiry, NotAsked, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
-from pg_bridge.asking.prompt import Question, parse_question, resolve_columns
+from pg_bridge.asking.prompt import Question, escape, parse_question, resolve_columns
 from pg_bridge.asking.reduction import Part, Reduction, room_for
 from pg_bridge.asking.together import Failed, Fails, Round, forget
 from pg_bridge.asking.windows import WINDOW_CHARS
 from pg_bridge.errors import CallError, OptionError, Reason
 from pg_bridge.options import Call
-from pg_bridge.rows.cutting import VALUE, as_row, cut
+from pg_bridge.rows.cutting import VALUE, as_row, cut, object_of
 from pg_bridge.rows.table import Table
 
 Begin = Callable[[Fails], Round]
@@ -64,10 +63,7 @@ def _sent(question: Question, rows: Sequence[str]) -> Iterator[str]:
             if columns == (VALUE,) and not row.lstrip().startswith("{"):
                 yield cells[0]
             else:
-                named = (
-                    f"{json.dumps(name, ensure_ascii=False)}: {cell}" for name, cell in zip(columns, cells, strict=True)
-                )
-                yield f"{{{', '.join(named)}}}"
+                yield object_of(zip(columns, cells, strict=True))
     except ValueError:
         raise OptionError("the input is not JSON") from None
 
@@ -130,7 +126,7 @@ def _ask(asked: Sequence[tuple[str, Part]], call: Call, memory: Memory, begin: B
 
     def make_groups() -> Iterator[Group]:
         for (prompt, column), of_prompt in places.items():
-            inquiry = memory.inquiry(Ask(_escaped(prompt), call))
+            inquiry = memory.inquiry(Ask(escape(prompt), call))
             table = Table.from_cells([column], [[asked[place][1].cell for place in of_prompt]])
             yield asking.group([inquiry], table)
 
@@ -144,8 +140,3 @@ def _ask(asked: Sequence[tuple[str, Part]], call: Call, memory: Memory, begin: B
             outcomes[place] = outcome
     forget(groups)
     return outcomes
-
-
-def _escaped(prompt: str) -> str:
-    """A text as a prompt that names no column."""
-    return prompt.replace("{", "{{").replace("}", "}}")

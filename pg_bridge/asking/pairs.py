@@ -1,9 +1,8 @@
 """Yes/no questions about pairs, as a join asks them, put together: one row of one side and a list of the other's.
 
 In: prompts, and inputs that are two rows side by side. Out: questions about lists, each with the pairs that it answers,
-and the pairs that are asked about one by one. Every row with every other
-is as many questions as there are pairs; with lists of forty it is a fortieth of them, and those about one list begin
-alike.
+and the pairs that are asked about one by one. Every row with every other is as many questions as there are pairs; with
+lists of forty it is a fortieth of them, and those about one list begin alike.
 
 The list is of the side whose texts are shorter: names, labels, titles. The text of a question never mixes with a row's.
 """
@@ -14,10 +13,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pg_bridge.asking.prompt import parse_question, rename_columns
+from pg_bridge.asking.prompt import escape, parse_question, rename_columns
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import Call
-from pg_bridge.rows.cutting import cells_of, sides_of
+from pg_bridge.rows.cutting import cells_of, object_of, sides_of
 
 LIST_ROWS = 40
 LIST_CHARS = 4_000
@@ -160,8 +159,8 @@ def _about(prompt: str, columns: tuple[str, ...], texts: tuple[str, ...]) -> str
     """The prompt about a list: what it names of the list becomes a word, what of the other side stays a column."""
     task = _TASK.format(columns=" and ".join(columns), s="" if len(columns) > 1 else "s")
     candidates = (f"{number}. {text}" for number, text in enumerate(texts, 1))
-    behind = "\n".join((task, *candidates)).replace("{", "{{").replace("}", "}}")
-    return f"{rename_columns(prompt, columns)}\n{behind}"
+    behind = "\n".join((task, *candidates))
+    return f"{rename_columns(prompt, columns)}\n{escape(behind)}"
 
 
 class _Cutter:
@@ -186,7 +185,9 @@ class _Cutter:
         chosen = [tuple(name for name in side if not named or name in named) for side in (left, right)]
         if not all(chosen) or len(named) > sum(map(len, chosen)):
             return None
-        texts = [_as_object(side, names) for side, names in zip((left, right), chosen, strict=True)]
+        texts = [
+            object_of((name, side[name]) for name in names) for side, names in zip((left, right), chosen, strict=True)
+        ]
         return _Pair((texts[0], texts[1]), (chosen[0], chosen[1]))
 
     def _columns(self, prompt: str | None) -> tuple[str, ...] | None:
@@ -208,7 +209,3 @@ class _Cutter:
             cells = None if named is None else dict(named)
             self._sides[side] = cells if cells is not None and len(cells) == len(named or ()) else None
         return self._sides[side]
-
-
-def _as_object(cells: dict[str, str], names: Sequence[str]) -> str:
-    return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {cells[name]}" for name in names) + "}"

@@ -86,6 +86,15 @@ def parse_question(prompt: str | None) -> Question:
     return Question(text, tuple(named), any(match[0] == "{}" for match in _BRACES.finditer(prompt)))
 
 
+def escape(text: str) -> str:
+    """A text as a prompt has it that names no column.
+
+    >>> parse_question(escape("{a}")).text
+    '{a}'
+    """
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def rename_columns(prompt: str, columns: Sequence[str]) -> str:
     """A prompt in which some columns are no columns any more, but words.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pg_bridge.asking.inquiry import Ask
-from pg_bridge.asking.prompt import parse_question, resolve_columns
+from pg_bridge.asking.prompt import escape, parse_question, resolve_columns
 from pg_bridge.errors import OptionError, PgBridgeError, SourceError, TableError
 from pg_bridge.foreign.answers import AnswerType, ColumnType, answer_type
 from pg_bridge.options import Call, ColumnOptions, TableOptions, parse_options, pick
@@ -143,6 +143,6 @@ def _model_column(
     except PgBridgeError as error:
         error.message = f'column "{column.name}" of the foreign table: {error.message}'
         raise
-    reminder = answer.reminder.replace("{", "{{").replace("}", "}}")
+    reminder = escape(answer.reminder)
     again = Ask(f"{own.prompt} {reminder}", call)
     return ModelColumn(column.name, column.type, Ask(own.prompt, call), again, answer, sent, call.on_error == "null")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 
@@ -96,6 +96,15 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
         if layout is None and row is not None and None not in parts:
             columns = kept
             layout = _layout(row, parts, columns) if len(rows) >= _COMPILE_ROWS else _no_layout
+
+
+def object_of(named: Iterable[tuple[str, str]]) -> str:
+    """Names and cells as the text of an object.
+
+    >>> object_of([("a", "1.50"), ("b", '"x"')])
+    '{"a": 1.50, "b": "x"}'
+    """
+    return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {cell}" for name, cell in named) + "}"
 
 
 def columns_of(row: str) -> Columns:
