@@ -403,7 +403,7 @@ def used_conn(
     patience = sql.SQL("ALTER SERVER vllm OPTIONS ({} connect_timeout_s {})")
     is_set = "SELECT srvoptions::text LIKE '%connect_timeout_s%' FROM pg_foreign_server WHERE srvname = 'vllm'"
     how = sql.SQL("SET" if connection.execute(is_set).fetchone() == (True,) else "ADD")
-    connection.execute(patience.format(how, sql.Literal(f"5.{next(_USED)}")))
+    connection.execute(patience.format(how, sql.Literal(f"5.{next(_USED):06d}")))
     yield connection
     connection.execute("DISCARD ALL")
 

@@ -190,6 +190,8 @@ def test_window_rows_reorder_and_dedup_are_options_of_the_table(reviews: Conn, e
     reviews.execute(
         "ALTER FOREIGN TABLE review_insight OPTIONS (ADD window_rows '100', ADD reorder 'none', ADD dedup 'false')"
     )
+    # One at a time, for of two requests that are under way at once either may arrive first.
+    reviews.execute("ALTER SERVER vllm OPTIONS (ADD max_in_flight '1')")
     rows = reviews.execute("SELECT review_id, summary FROM review_insight WHERE review_id <= 300").fetchall()
     assert rows == [(i, summary(i)) for i in range(1, 301)]
     assert [json.loads(prompt.partition("\n")[2])["review"] for prompt in engine.received.prompts] == [
