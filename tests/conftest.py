@@ -70,8 +70,24 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("slow")
 
 
-@pytest.hookimpl(trylast=True)  # after pytest-randomly
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _spare(items: list[pytest.Item]) -> None:
+    """Of a test's many cases, `make test` runs as many as its mark `some` says, evenly spread; the others are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("some") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for of_test in cases.values():
+        (most,) = next(of_test[0].iter_markers("some")).args
+        kept = {len(of_test) * i // most for i in range(most)}
+        for place, item in enumerate(of_test):
+            if place not in kept:
+                item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    _spare(items)
+    yield  # others take out what is slow, and shuffle
     missing = ""
     try:
         find_vllm()

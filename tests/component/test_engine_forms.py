@@ -45,6 +45,7 @@ def texts(found: list[Completion]) -> set[str | None]:
     return {each.text for each in found}
 
 
+@pytest.mark.some(8)
 @EACH_FORM
 @pytest.mark.parametrize("refuse_as", ["openai", "transformers"])
 @pytest.mark.parametrize("owner", ["", "vllm", "sglang", "llamacpp", "library", "double", "openai"])
@@ -63,6 +64,7 @@ def test_who_takes_no_form_is_asked_in_words(
         assert all(body.keys() <= {"model", *KNOWN} for body in engine.received.bodies[sent:])
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("owner", ["vllm", "sglang", "llamacpp"])
 @EACH_FORM
 def test_the_next_form_is_asked_for_before_words(
@@ -82,6 +84,7 @@ def test_json_of_any_schema_is_better_than_none() -> None:
         assert OBJECT.schema in engine.received.conversations[-1]
 
 
+@pytest.mark.some(3)
 @EACH_FORM
 @pytest.mark.parametrize("owner", ["", "vllm"])
 def test_who_ignores_a_form_is_asked_once_more_in_words(

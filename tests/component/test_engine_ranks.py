@@ -36,6 +36,7 @@ def computed(ranks: int, told: int) -> tuple[int, list[int]]:
         return tokens, [rank.times.prompts for rank in double.engine.ranks]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_ranks_compute_hardly_more_than_one(ranks: int) -> None:
     alone, _ = computed(1, 1)

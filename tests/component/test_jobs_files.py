@@ -275,6 +275,7 @@ def test_parquet_without_pyarrow_says_what_is_missing(
     assert engine_variable.received.prompts == []
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("limit", [0, 20, 1024, 1025, 5000])
 def test_with_a_limit_a_file_has_every_row_all_the_same(
     engine_variable: EngineDouble, tmp_path: Path, limit: int
@@ -358,6 +359,7 @@ def test_a_column_that_first_appears_late_is_not_lost(
         assert [{name: row[name] for name in row if name in ("review", "stars")} for row in written] == rows
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(("full", "log"), [(">/dev/full", "json"), (">/dev/full", "text"), ("2>/dev/full", "text")])
 def test_an_output_that_is_full_is_told(engine_variable: EngineDouble, tmp_path: Path, full: str, log: str) -> None:
     write_csv(tmp_path / "in.csv", ["good"])

@@ -86,6 +86,7 @@ def test_nothing_is_left_after_an_exception() -> None:
     assert not cluster.directory.exists()
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_after_our_process_was_killed(how: signal.Signals) -> None:
     program = (

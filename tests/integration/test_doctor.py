@@ -17,6 +17,8 @@ from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Database, create_server
 
+MULTICORN_IS_SLOW = True
+
 KEY = "sk-very-secret"
 _numbers = count(1)
 

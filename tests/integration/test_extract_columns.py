@@ -129,6 +129,7 @@ WRONG = {
 }
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("columns", WRONG)
 def test_a_value_of_another_type_is_its_rows_error(conn: Conn, used_engine: EngineDouble, columns: str) -> None:
     used_engine.behaviour.ignore_choices = True

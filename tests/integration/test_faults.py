@@ -18,6 +18,8 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 from tests.integration.test_map import ask
 
+MULTICORN_IS_SLOW = True
+
 KEEP_DATABASE = True  # what one fault leaves behind in the session, another test sees
 
 Conn = psycopg.Connection[Any]

@@ -28,6 +28,7 @@ def reviews(foreign: Conn) -> Conn:
     return foreign
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("sessions", [10, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fetched", [0, 2])
 def test_a_holdable_cursor_in_fresh_sessions(reviews: Conn, connect: Connect, fetched: int, sessions: int) -> None:

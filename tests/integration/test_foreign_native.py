@@ -253,6 +253,7 @@ KEYS = (
 )
 
 
+@pytest.mark.some(18)
 @pytest.mark.parametrize("kind", ["JOIN", "LEFT JOIN", "semijoin", "antijoin", "lateral", "nested"])
 @pytest.mark.parametrize("key", ["k", "small", "t"])
 @pytest.mark.parametrize("window", [1, 5, 16384])

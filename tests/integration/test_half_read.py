@@ -74,6 +74,7 @@ def assert_sound(conn: Conn, engine: EngineDouble) -> None:
     assert one(conn, "SELECT half_read()") == 0
 
 
+@pytest.mark.some(2)
 @ways
 def test_a_first_portion_is_asked_before_all_rows_are_read(conn: Conn, engine: EngineDouble, way: str) -> None:
     with psycopg.connect(conn.info.dsn, autocommit=True) as keeper:
@@ -90,6 +91,7 @@ def test_a_first_portion_is_asked_before_all_rows_are_read(conn: Conn, engine: E
     assert len(engine.received.prompts) == len(set(engine.received.prompts)) == 4100
 
 
+@pytest.mark.some(2)
 @ways
 def test_an_error_while_rows_are_read_leaves_nothing_in_flight(conn: Conn, engine: EngineDouble, way: str) -> None:
     engine.behaviour.hang = True
@@ -98,6 +100,7 @@ def test_an_error_while_rows_are_read_leaves_nothing_in_flight(conn: Conn, engin
     assert_sound(conn, engine)
 
 
+@pytest.mark.some(2)
 @ways
 def test_a_cancel_while_rows_are_read_leaves_nothing_in_flight(conn: Conn, engine: EngineDouble, way: str) -> None:
     engine.behaviour.hang = True

@@ -649,6 +649,7 @@ def _count(shop: Shop) -> int:
     return 0
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_what_was_answered(shop: Shop, number: signal.Signals) -> None:
     shop.engine.behaviour.hang_after = 3
@@ -694,6 +695,7 @@ def test_two_at_once_are_one(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys
     shop.assert_all_right()
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("tells_server", [True, False])
 def test_a_connection_that_is_cut_is_made_again(
     shop: Shop, cluster: Cluster, small_pages: str, tells_server: bool, monkeypatch: pytest.MonkeyPatch
@@ -929,6 +931,7 @@ def test_without_a_key_a_table_of_answers_is_refused(shop: Shop, capsys: pytest.
     assert "--key is missing" in capsys.readouterr().err
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("key", ["id", "number"])  # found by its index, and by a cursor
 def test_interrupted_while_the_query_runs_it_ends(shop: Shop, number: signal.Signals, key: str) -> None:

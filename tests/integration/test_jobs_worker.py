@@ -410,6 +410,7 @@ def test_what_cannot_be_done_fails(shop: Shop, prepared: str, query: str, named:
     assert says in error
 
 
+@pytest.mark.some(8)
 @on_rented
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -520,6 +521,7 @@ def test_cancelled_while_its_query_runs(shop: Shop) -> None:
         until(lambda: shop.state(job) == "cancelled")
 
 
+@pytest.mark.some(1)
 @on_rented
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_ended_puts_its_job_back(shop: Shop, number: signal.Signals) -> None:

@@ -395,6 +395,7 @@ def test_what_is_dropped_is_told_and_fails_nobody_s_statement(shop: Shop, comman
     assert shop.one("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^llm_keep'") == 0
 
 
+@pytest.mark.some(5)
 @on_rented
 @pytest.mark.parametrize(
     "key",
@@ -446,6 +447,7 @@ def test_keys_of_many_types(shop: Shop, key: str) -> None:
     assert shop.one("SELECT count(*) FROM things_kind") == 1
 
 
+@pytest.mark.some(1)
 @on_rented
 @pytest.mark.parametrize("domain", ["int NOT NULL", "int DEFAULT 7", "int CHECK (value IS NOT NULL)"])
 def test_keys_of_domains(shop: Shop, domain: str) -> None:
@@ -479,6 +481,7 @@ def test_keys_of_several_columns_and_names_of_all_kinds(shop: Shop) -> None:
     assert shop.state("answered", "waiting") == (30, 0)
 
 
+@pytest.mark.some(8)
 @on_rented
 @pytest.mark.parametrize(
     ("words", "state", "hint"),
@@ -518,6 +521,7 @@ def test_what_cannot_be_kept_is_refused_and_nothing_is_made(
     assert shop.rows(f"SELECT * FROM {shop.schema}.kept") == []
 
 
+@pytest.mark.some(8)
 @on_rented
 @pytest.mark.parametrize(
     "named",

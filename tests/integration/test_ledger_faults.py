@@ -19,6 +19,8 @@ pytestmark = pytest.mark.multicorn
 ROWS, IN_FLIGHT = 240, 16
 HOSTS, EVERY_WAY = ("plpython", "multicorn"), ("llm.map", "foreign table", "SELECT")
 # Each fault once, on either host in turn and in each way in turn; all the rest is slow.
+MULTICORN_IS_SLOW = True
+
 EACH = [
     pytest.param(
         name,

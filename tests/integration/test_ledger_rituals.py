@@ -19,6 +19,8 @@ from pg_bridge.testing.python_path import copy_python
 from tests.conftest import EXTENSIONS, MAPPING, WRAPPER, Connect, Database, create_server
 from tests.integration.test_faults import eventually
 
+MULTICORN_IS_SLOW = True
+
 Conn = psycopg.Connection[Any]
 
 ASK = "SELECT row_id, output FROM llm.map('SELECT id, review FROM reviews WHERE id <= {}', 'Is {{review}} kind?')"

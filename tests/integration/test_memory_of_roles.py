@@ -13,6 +13,7 @@ from tests.conftest import Connect, Database
 from tests.integration.test_map import Role
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

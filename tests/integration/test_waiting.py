@@ -15,6 +15,7 @@ from tests.conftest import Connect, create_server
 from tests.integration.test_faults import WITHIN_S, asked, eventually, once
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

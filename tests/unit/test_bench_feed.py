@@ -26,6 +26,7 @@ from pg_bridge.testing.fast_engine import FastEngine, Prompt
 from pg_bridge.testing.speeds import H200_1B, H200_8B, EngineSpeed
 
 
+@pytest.mark.slow
 def test_the_model_says_what_was_measured() -> None:
     pytest.importorskip("mistral_common")
     found = list(modelled(asked(), H200_8B, H200_1B))

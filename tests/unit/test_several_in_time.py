@@ -11,6 +11,7 @@ ROWS = things(1000, 40)
 ONE = ask([H100_8B], ROWS)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("slowness", [[1, 1], [1, 2], [1, 1, 1, 2], [1] * 8])
 def test_the_last_ends_within_a_tenth_of_the_first(slowness: list[float]) -> None:
     several = ask(speeds_of(H100_8B, slowness), ROWS)
