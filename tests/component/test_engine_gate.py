@@ -197,6 +197,7 @@ def test_a_run_inside_another_waits_for_what_that_holds(tmp_path: Path) -> None:
 # -- patience
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("status", [429, 503])
 def test_being_told_when_to_come_again_is_no_failed_try(status: int) -> None:
     gate = ScriptedGate()

@@ -81,6 +81,7 @@ def test_ranks_of_several_engines_have_runs_of_their_own() -> None:
         assert min(rank.times.prompts for double in doubles for rank in double.engine.ranks) >= 10
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("eager", [True, False])
 def test_one_that_is_gone_in_the_middle_hands_on_what_it_had_in_flight_and_no_more(eager: bool) -> None:
     told: list[Notice] = []
@@ -155,6 +156,7 @@ def test_whose_name_the_first_does_not_tell_the_next_is_asked_for_it(
         go_on.set()
 
 
+@pytest.mark.slow
 def test_who_hangs_is_waited_for_no_longer_than_where_it_is_the_only_one() -> None:
     go_on = threading.Event()
 
@@ -170,6 +172,7 @@ def test_who_hangs_is_waited_for_no_longer_than_where_it_is_the_only_one() -> No
         go_on.set()
 
 
+@pytest.mark.slow
 def test_where_none_is_there_the_error_names_each() -> None:
     with Engine(server(NOBODY, "http://127.0.0.1:1")) as engine:
         with pytest.raises(EngineUnreachable, match='none of the 2 engines of server "vllm"') as failed:
@@ -299,6 +302,7 @@ def test_what_every_engine_refuses_costs_a_dozen_requests(count: int, monkeypatc
         assert sum(len(double.received.requests) for double in doubles) <= 12
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_max_in_flight_is_of_all_together(most: int) -> None:
     with ExitStack() as stack:

@@ -135,6 +135,7 @@ def test_no_patience_is_none(retry_after_s: float | None) -> None:
         ask(Engine(server(engine, patience_s=0)))
 
 
+@pytest.mark.slow
 def test_an_answer_renews_the_patience() -> None:
     """Every second request fails, for longer than the patience in sum."""
     with EngineDouble(delay_s=0.05) as engine:

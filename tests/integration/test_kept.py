@@ -79,6 +79,7 @@ def test_ten_changed_rows_are_ten_questions(shop: Shop, rows: int) -> None:
     shop.assert_all_right()
 
 
+@pytest.mark.slow
 @on_rented
 def test_many_rows_are_looked_at_in_slices(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noted, "SLICE_ROWS", 7)
@@ -305,6 +306,7 @@ def test_it_asks_at_most_so_often(shop: Shop) -> None:
     assert shop.work() == 1
 
 
+@pytest.mark.slow
 @on_rented
 def test_budgets_hold_for_a_step_and_the_next_one_goes_on(shop: Shop) -> None:
     shop.keep_kind(max_requests="2", on_budget="'null'")
@@ -819,6 +821,7 @@ def test_a_worker_keeps_columns_answered_with_no_one_looking(shop: Shop) -> None
     assert worker.returncode == 0, said
 
 
+@pytest.mark.slow
 def test_a_transaction_that_changes_rows_can_be_prepared(engine: EngineDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "LOOK_EVERY_S", 0.0)  # nothing tells of it
     with Cluster(settings={"max_prepared_transactions": "2"}) as cluster:

@@ -21,6 +21,7 @@ def most_bytes(rows: int) -> int:
     return (300 + rows * 700 // 1_000_000) * MIB
 
 
+@pytest.mark.slow
 @MANY
 def test_a_million_rows_of_1_kb(conn: psycopg.Connection[Any], engine: EngineDouble, rows: int) -> None:
     engine.behaviour.record = False

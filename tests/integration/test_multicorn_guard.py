@@ -83,6 +83,7 @@ def test_any_role_may_explain_a_scan_of_results(batching: Database, db: Conn, co
     db.execute("DROP ROLE nobody_much")
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("query", ["SELECT kind FROM books", "SELECT kind FROM books WHERE id > 3"])
 @pytest.mark.parametrize("phase", ["planning", "execution"])
 def test_a_cancel_before_the_first_row_is_raised_by_postgresql(
