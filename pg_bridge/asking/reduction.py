@@ -19,6 +19,7 @@ from pg_bridge.errors import OptionError
 
 BYTES_PER_TOKEN = 3  # hardly a text has fewer; what is too long all the same is asked about in halves
 LEAST_BYTES = 256  # of a prompt's rows
+DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 TEMPLATE_TOKENS = 64  # what stands around the texts of a prompt
 _AROUND_PIECE = 64  # bytes of JSON around a piece of a row
 

@@ -577,8 +577,9 @@ class Call:
         "each",
         values.PAIRS,
         CONDITIONS,
-        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, or `listed`: a "
-        "row of one side about a list of the other's, [joins](joins.md)",
+        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself; `listed`: a "
+        "row of one side about a list of the other's; `blocks`: several rows about a list; `auto`: by cost, "
+        "[joins](joins.md)",
     )
     context_tokens: int | None = option(
         None,
@@ -639,13 +640,13 @@ class Call:
         return {name: value for name, value in further.items() if value}
 
     @property
-    def asks_lists(self) -> bool:
+    def asks_jointly(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
-        return self.pairs == "listed" and self.dedup
+        return self.pairs != "each" and self.dedup
 
     @property
     def purse(self) -> Hashable:
-        """What is equal for calls that share their limits: those about lists and about pairs of one condition do."""
+        """What is equal for calls that share their limits: those about many and about few pairs of one condition do."""
         if self.pairs == "each":
             return self
         limits = (

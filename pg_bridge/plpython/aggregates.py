@@ -12,7 +12,7 @@ from typing import Any
 
 from pg_bridge.asking.groups import begin_reduction, reduce_all
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.reduction import SUMMARIZE, SYSTEM_PROMPT
+from pg_bridge.asking.reduction import DEFAULT_CONTEXT_TOKENS, SUMMARIZE, SYSTEM_PROMPT
 from pg_bridge.asking.together import Fails, Round
 from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.faults import Fault
@@ -30,7 +30,6 @@ from pg_bridge.plpython.functions import (
 )
 from pg_bridge.plpython.spi import describe_failure
 
-DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 MAX_TOKENS = 512
 _OWN = {option.name for option in OPTIONS if "map" in option.places or option.places & AGGREGATE} - {"choices"}
 
