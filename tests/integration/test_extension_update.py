@@ -1,48 +1,33 @@
 """ALTER EXTENSION … UPDATE: from what 0.1 was to this version, with everything that was made of it.
 
-The install scripts of 0.1 stand in version_0_1, as `pg-bridge install` wrote them on 2026-11-25. They are put into
-the server's folder for as long as a test needs them, where this user may write there.
+The install scripts of 0.1 are put into the server's folder for as long as a test needs them, where this user may write
+there.
 """
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from pg_bridge import EXTENSION_VERSION
-from pg_bridge.cli.install import extension_folder
 from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import EXTENSIONS
+from tests.extension_0_1 import MEMBERS, install_scripts
 from tests.integration.batch_functions import make_functions
 
 Conn = psycopg.Connection[Any]
-
-OLD = Path(__file__).parent / "version_0_1"
-MEMBERS = (OLD / "members.sql").read_bytes()
 
 
 @pytest.fixture
 def old_scripts(cluster: Cluster) -> Iterator[None]:
     """Those of 0.1 in the server's folder."""
-    folder = extension_folder(str(cluster.binaries / "pg_config"))
-    had = {}
-    try:
-        for extension in EXTENSIONS.values():
-            name = f"{extension}--0.1.sql"
-            path = folder / name
-            had[path] = path.read_text() if path.exists() else None
-            path.write_text((OLD / name).read_text())
-    except OSError as error:
-        pytest.skip(f"the scripts of 0.1 cannot be put beside the server's others: {error.strerror}")
-    yield
-    for path, text in had.items():
-        path.unlink() if text is None else path.write_text(text)
+    with install_scripts(cluster):
+        yield
 
 
 @pytest.fixture(params=EXTENSIONS)

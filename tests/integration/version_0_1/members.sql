@@ -16,9 +16,9 @@ SELECT 'relation', c.oid::regclass::text, ARRAY[
                                         pg_get_expr(v.adbin, v.adrelid), col_description(c.oid, a.attnum)), ', ' ORDER BY a.attnum)
             FROM pg_attribute AS a LEFT JOIN pg_attrdef AS v ON v.adrelid = a.attrelid AND v.adnum = a.attnum
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-           (SELECT string_agg(pg_get_triggerdef(t.oid), ', ' ORDER BY 1) FROM pg_trigger AS t WHERE t.tgrelid = c.oid),
+           (SELECT string_agg(pg_get_triggerdef(t.oid), ', ' ORDER BY t.tgname) FROM pg_trigger AS t WHERE t.tgrelid = c.oid),
            (SELECT string_agg(pg_get_constraintdef(k.oid), ', ' ORDER BY k.conname) FROM pg_constraint AS k WHERE k.conrelid = c.oid),
-           (SELECT string_agg(pg_get_indexdef(x.indexrelid), ', ' ORDER BY 1) FROM pg_index AS x WHERE x.indrelid = c.oid),
+           (SELECT string_agg(pg_get_indexdef(x.indexrelid), ', ' ORDER BY pg_get_indexdef(x.indexrelid)) FROM pg_index AS x WHERE x.indrelid = c.oid),
            (SELECT string_agg(concat_ws(' ', o.polname, o.polcmd, pg_get_expr(o.polqual, o.polrelid),
                                         pg_get_expr(o.polwithcheck, o.polrelid)), ', ' ORDER BY o.polname)
             FROM pg_policy AS o WHERE o.polrelid = c.oid),
