@@ -18,6 +18,14 @@ PG_MODULE_MAGIC;
 static const char source_digest[] __attribute__((used)) = "pg_bridge source " SOURCE_DIGEST;
 #endif
 
+/*
+ * Python reads it by its name, and calls a session old whose module is of
+ * another version than the package; tests/unit/test_native_symbols.py holds it
+ * equal to that.
+ */
+extern PGDLLEXPORT const char pg_bridge_version[32];
+const char	pg_bridge_version[32] = "pg_bridge version 0.2";
+
 bool		pg_bridge_batching = true;
 int			pg_bridge_window_rows = 1000000;
 

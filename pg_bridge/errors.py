@@ -24,6 +24,8 @@
      │                       54000  these three, where the prompt is too long for the model
      ├─ BudgetExceeded       53400  more would be asked than a budget allows
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
+     ├─ VersionMismatch      55000  the extension is of another version than the package
+     ├─ ModuleMismatch       55000  the native module is
      ├─ BrokenInstallation   58P01  the server's Python cannot import what pg_bridge needs
      ├─ Cancelled            57014  the statement was cancelled or timed out
      ├─ ClientGone           08006  the client closed its connection
@@ -48,6 +50,8 @@ what to do. Neither a key nor a row's text may ever stand in any of them.
 """
 
 from __future__ import annotations
+
+import re
 
 
 class PgBridgeError(Exception):
@@ -288,6 +292,12 @@ class RunEnded(PgBridgeError):
         )
 
 
+def is_older(version: str, other: str) -> bool:
+    """Whether a version of the extension, such as `0.2`, came before another; by the numbers in it."""
+    numbers, others = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, other))
+    return numbers < others
+
+
 class VersionMismatch(PgBridgeError):
     """The extension in this database is of another version than the Python package.
 
@@ -299,12 +309,29 @@ class VersionMismatch(PgBridgeError):
     sqlstate = "55000"
 
     def __init__(self, extension: str, package: str) -> None:
-        is_older = [int(part) for part in extension.split(".")] < [int(part) for part in package.split(".")]
         super().__init__(
             f"the extension in this database is version {extension}, and the server's Python package is of {package}",
             hint="ALTER EXTENSION pg_bridge UPDATE; (or pg_bridge_multicorn), as a superuser."
-            if is_older
+            if is_older(extension, package)
             else f"Install the package of version {extension} where the server's Python finds it, and connect anew.",
+        )
+
+
+class ModuleMismatch(PgBridgeError):
+    """This session has loaded a native module of another version than the Python package.
+
+    Args:
+        module: The module's.
+        package: The package's.
+    """
+
+    sqlstate = "55000"
+
+    def __init__(self, module: str, package: str) -> None:
+        super().__init__(
+            f"this session has loaded the native module of version {module}, and the server's Python package is of "
+            f"{package}",
+            hint="Connect anew. If that session says the same, run pg-bridge install on the server's machine first.",
         )
 
 

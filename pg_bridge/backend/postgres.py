@@ -19,6 +19,7 @@ _PG_READ_ALL_STATS = 3375  # the oid of that role
 _PG_READ_SERVER_FILES = 4569  # as above
 _LEDGER_BYTES = 1 << 30
 _NOTICE = 18  # elog.h
+_VERSION_BYTES = 32  # native/pg_bridge.c
 
 
 def setting(name: str) -> str:
@@ -151,6 +152,16 @@ def spoil_freed_memory() -> None:
     piece = allocate(_BROKEN_DOWN_TIME_BYTES)
     ctypes.memset(piece, 0x7F, _BROKEN_DOWN_TIME_BYTES)
     free(piece)
+
+
+def module_version() -> str | None:
+    """The version of the native module that this session has loaded; None if it has none."""
+    try:
+        told = (ctypes.c_char * _VERSION_BYTES).in_dll(_BACKEND, "pg_bridge_version").value.decode()
+    except ValueError:
+        # That of 0.1 does not tell.
+        return "0.1" if hasattr(_BACKEND, "pg_bridge_foreign_handler") else None
+    return told.rpartition(" ")[2]
 
 
 def load_module() -> bool:

@@ -22,7 +22,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.servers import open_server
 from pg_bridge.backend.transaction import call_at_end_of_transaction, end_with_transaction, until_its_end
-from pg_bridge.errors import OptionError, ServerDenied, UnknownServer, VersionMismatch
+from pg_bridge.errors import ModuleMismatch, OptionError, ServerDenied, UnknownServer, VersionMismatch
 from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.spending import Spending
 from pg_bridge.options import Call, Server
@@ -135,9 +135,12 @@ class Session:
 
         Raises:
             VersionMismatch: The extension in this database is of another version.
+            ModuleMismatch: So is the native module, which a session keeps for as long as it lives.
         """
         if self.extension != EXTENSION_VERSION:
             raise VersionMismatch(self.extension, EXTENSION_VERSION)
+        if (module := postgres.module_version()) not in {None, EXTENSION_VERSION}:
+            raise ModuleMismatch(str(module), EXTENSION_VERSION)
         return pick_server(self._servers.get(role, {}), name)
 
     def find_server(self, number: int, name: str, look_up: Callable[[], Server]) -> Server:

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from pg_bridge import EXTENSION_VERSION, __version__
 from pg_bridge.cli.checks import Check
-from pg_bridge.errors import OptionError
+from pg_bridge.errors import OptionError, is_older
 from pg_bridge.options import Server, beyond_rights
 
 CONNECT_TIMEOUT_S = 5
@@ -89,7 +89,11 @@ class Database:
             return
         if installed is not None:
             says = f"extension {installed[0]} is version {installed[1]}, and this command of {EXTENSION_VERSION}"
-            mend = f"run pg-bridge install on the server's machine, then ALTER EXTENSION {installed[0]} UPDATE;"
+            mend = (
+                f"run pg-bridge install on the server's machine, then ALTER EXTENSION {installed[0]} UPDATE;"
+                if is_older(installed[1], EXTENSION_VERSION)
+                else f"install pg_bridge {installed[1]} here and where the server's Python finds it, then connect anew"
+            )
             yield Check("FAIL", says, mend)
             return
         query = "SELECT name FROM pg_available_extensions WHERE name = ANY (%s)"

@@ -23,8 +23,13 @@ MODULE = "pg_bridge.so"
 
 def is_current(pg_config: str) -> bool:
     """Whether the server has the module, and of these sources."""
-    module = _ask_pg_config(pg_config, "--pkglibdir") / MODULE
+    module = install_folder(pg_config) / MODULE
     return module.exists() and f"pg_bridge source {digest()}".encode() in module.read_bytes()
+
+
+def install_folder(pg_config: str) -> Path:
+    """Where the server looks for modules."""
+    return _ask_pg_config(pg_config, "--pkglibdir")
 
 
 def server_version(pg_config: str) -> int:
@@ -52,7 +57,7 @@ def install(pg_config: str) -> Path:
     Raises:
         PgBridgeError: It does not compile, or the folder cannot be written.
     """
-    target = _ask_pg_config(pg_config, "--pkglibdir") / MODULE
+    target = install_folder(pg_config) / MODULE
     with tempfile.TemporaryDirectory(prefix="pg_bridge_native_") as name:
         folder = Path(name)
         for source in _sources():
