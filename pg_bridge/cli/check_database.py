@@ -65,8 +65,13 @@ class Database:
             yield Check("FAIL", "the DSN cannot be read", "write it as for psql: 'host=… dbname=… user=…'")
             return
         except psycopg.Error as error:
-            says = f"no connection to PostgreSQL: {reason_of(error)}"
-            yield Check("FAIL", says, "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs")
+            reason = reason_of(error)
+            mend = (
+                "run pg-bridge install --pg-config of that server on its machine: its module pg_bridge is not for it"
+                if re.search(r"(could not load|incompatible) library .*pg_bridge", reason)
+                else "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs"
+            )
+            yield Check("FAIL", f"no connection to PostgreSQL: {reason}", mend)
             return
         with connection:
             info = connection.info

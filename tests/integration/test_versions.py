@@ -81,3 +81,18 @@ def test_a_session_that_has_an_old_module(database: str, cluster: Cluster, engin
     assert engine.received.requests == []
     with psycopg.connect(database, autocommit=True) as conn:
         assert conn.execute(ASK).fetchone() != (None,)
+
+
+def test_a_module_that_is_not_for_this_server(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        other = Path(folder, native.MODULE)
+        other.write_bytes(b"of another machine")
+        other.chmod(0o644)
+        monkeypatch.setenv("PGOPTIONS", f"-c session_preload_libraries={other}")
+        assert main(["doctor", "--dsn", cluster.dsn]) == 1
+    said = capsys.readouterr().out
+    assert "no connection to PostgreSQL" in said
+    assert "run pg-bridge install --pg-config of that server on its machine" in said
