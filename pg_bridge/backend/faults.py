@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pg_bridge import __version__
+from pg_bridge.backend.postgres import module_version
 from pg_bridge.errors import BrokenInstallation, PgBridgeError
 
 RUNTIME_MODULES = ("numpy", "aiohttp")  # imported at the first question, not before
@@ -27,7 +28,11 @@ def check_installation() -> str:
             import_module(name)
     except ImportError as error:
         raise broken_import(error) from error
-    return f"pg_bridge {__version__} from {Path(__file__).parents[2]}, Python {platform.python_version()}"
+    module = module_version()
+    return (
+        f"pg_bridge {__version__} from {Path(__file__).parents[2]}, "
+        f"{f'native module {module}' if module else 'no native module'}, Python {platform.python_version()}"
+    )
 
 
 def broken_import(error: ImportError, extra: str = "") -> BrokenInstallation:

@@ -137,6 +137,10 @@ class Database:
         else:
             says = f"the server's {python} imports pg_bridge {version}, this command is {__version__}"
             yield Check("warn", says, "install the same version for both, then connect anew")
+        module = next(iter(re.findall(r"native module ([\d.]+), Python", "\n".join(told))), EXTENSION_VERSION)
+        if module != EXTENSION_VERSION:
+            mend = "run pg-bridge install on the server's machine, then connect anew"
+            yield Check("FAIL", f"a new session has the native module of version {module}", mend)
 
     def _servers(self, connection: psycopg.Connection[Any]) -> Iterator[Check]:
         rows = connection.execute(_SERVERS).fetchall()

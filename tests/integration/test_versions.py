@@ -58,7 +58,13 @@ def test_an_extension_that_is_newer_than_the_package(
     assert f"install pg_bridge {NEWER} here and where the server's Python finds it, then connect anew" in said
 
 
-def test_a_session_that_has_an_old_module(database: str, cluster: Cluster, engine: EngineDouble) -> None:
+def test_a_session_that_has_an_old_module(
+    database: str,
+    cluster: Cluster,
+    engine: EngineDouble,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     library = native.install_folder(str(cluster.binaries / "pg_config")) / native.MODULE
     if not library.exists():
         pytest.skip("this server has no native module")
@@ -78,6 +84,10 @@ def test_a_session_that_has_an_old_module(database: str, cluster: Cluster, engin
                     conn.execute(ASK)
                 assert told.value.sqlstate == "55000"
                 assert "Connect anew" in str(told.value.diag.message_hint)
+        with monkeypatch.context() as environment:
+            environment.setenv("PGOPTIONS", loads)
+            assert main(["doctor", "--dsn", database]) == 1
+    assert "FAIL  a new session has the native module of version 0.0" in capsys.readouterr().out
     assert engine.received.requests == []
     with psycopg.connect(database, autocommit=True) as conn:
         assert conn.execute(ASK).fetchone() != (None,)
