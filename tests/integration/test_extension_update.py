@@ -150,6 +150,24 @@ def test_views_policies_defaults_rules_and_functions_call_the_new_ones(
     ).fetchall()
 
 
+def test_sessions_that_were_open_go_on(used: Conn, host: str, engine: EngineDouble, cluster: Cluster) -> None:
+    with psycopg.connect(cluster.dsn_of("used"), autocommit=True) as other:
+        other.execute("PREPARE asked AS SELECT count(answer) FROM asked")
+        with pytest.raises(psycopg.Error, match=r"version 0\.1"):
+            other.execute("EXECUTE asked")
+        with other.transaction():
+            other.execute("SELECT count(id) FROM asked")
+            used.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                update(used, host)
+            used.execute("RESET lock_timeout")
+        assert used.execute("SELECT DISTINCT extversion FROM pg_extension WHERE extname ~ 'bridge'").fetchall() == [
+            ("0.1",)
+        ]
+        update(used, host)
+        assert other.execute("EXECUTE asked").fetchone() == (2,)
+
+
 def test_rights_that_were_given_or_taken_hold_and_are_part_of_a_dump(
     used: Conn, host: str, engine: EngineDouble, cluster: Cluster
 ) -> None:
