@@ -257,6 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheels", type=Path, help="a folder of wheels that pip on this machine is configured to use")
     arguments = parser.parse_args(argv)
     try:
+        if shutil.which("docker") is None:
+            raise Unreachable("there is no docker on this machine")
+        docker("info")
         engine = None
         if arguments.engine == "vllm":
             engine = "pg_bridge-engine"
