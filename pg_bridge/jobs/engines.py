@@ -16,20 +16,24 @@ from pg_bridge.options import Server, beyond_rights
 
 EXTENSION_SCHEMA, RENTED_SCHEMA = "llm", "llm_jobs"
 
-# A role sees the options of its own mapping, and those of the public one only if the server is its own.
+# A role sees the options of its own mapping, and those of the public one only if the server is its own. The path is
+# what it says, and may have operators of its own in it.
 _OPTIONS = """
 SELECT pg_catalog.has_server_privilege(s.oid, 'USAGE'), ARRAY(
     SELECT ARRAY[o.option_name::text, o.option_value] FROM pg_catalog.pg_options_to_table(s.srvoptions) AS o), ARRAY(
     SELECT ARRAY[o.option_name::text, o.option_value]
     FROM pg_catalog.pg_user_mappings AS m, pg_catalog.pg_options_to_table(m.umoptions) AS o
-    WHERE m.srvid = s.oid AND m.umuser = (
-        SELECT max(n.umuser) FROM pg_catalog.pg_user_mappings AS n WHERE n.srvid = s.oid AND n.umuser IN (
-            0, (SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user)))), EXISTS (
-    SELECT FROM pg_catalog.pg_user_mappings AS m WHERE m.srvid = s.oid AND m.umuser = 0 AND m.umoptions IS NULL),
-    (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.oid = s.srvowner),
+    WHERE m.srvid OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) (
+        SELECT pg_catalog.max(n.umuser) FROM pg_catalog.pg_user_mappings AS n
+        WHERE n.srvid OPERATOR(pg_catalog.=) s.oid AND n.umuser OPERATOR(pg_catalog.=) ANY (ARRAY[
+            0, (SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)]))),
+    EXISTS (SELECT FROM pg_catalog.pg_user_mappings AS m
+            WHERE m.srvid OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) 0 AND m.umoptions IS NULL),
+    (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) s.srvowner),
     pg_catalog.pg_has_role(s.srvowner, 'pg_read_server_files', 'USAGE')
-FROM pg_catalog.pg_foreign_server AS s JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-WHERE w.fdwname = 'pg_bridge' AND s.srvname = $1::name
+FROM pg_catalog.pg_foreign_server AS s
+JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+WHERE w.fdwname OPERATOR(pg_catalog.=) 'pg_bridge' AND s.srvname OPERATOR(pg_catalog.=) $1::name
 """
 
 

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from pg_bridge.foreign.answers import BOOL, DATE, INTEGERS, TEXT, TIMESTAMP, TIMESTAMPTZ, UUID, VARCHAR
 from pg_bridge.jobs.database import Connection, identifiers
+from pg_bridge.jobs.operators import arrays_of_texts
 from pg_bridge.jobs.record import Item
 from pg_bridge.jobs.target import Target
 
@@ -40,7 +41,8 @@ class SeenKeys:
         self._key = tuple(key)
         self._made_by = 0  # the generation of the connection that has the temporary table
         found = connection.execute(
-            "SELECT a.attname::text, a.atttypid, format_type(a.atttypid, -1), coalesce(c.collisdeterministic, true) "
+            "SELECT a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, -1), "
+            "coalesce(c.collisdeterministic, true) "
             "FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation "
             "WHERE a.attrelid = $1::oid AND a.attname = ANY ($2::text[])",
             [table.oid, list(key)],
@@ -75,13 +77,13 @@ class SeenKeys:
             connection.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(seen, identifiers(self._key)))
             self._made_by = generation
         names = [f"k{i}" for i in range(len(self._key))]
-        statement = sql.SQL("INSERT INTO {} SELECT {} FROM unnest({}) AS i ({}) ON CONFLICT DO NOTHING").format(
+        statement = sql.SQL("INSERT INTO {} SELECT {} FROM {} AS i ({}) ON CONFLICT DO NOTHING").format(
             seen,
             sql.SQL(", ").join(
                 sql.SQL("{}::{}").format(sql.Identifier("i", name), sql.SQL(self._types[column]))
                 for name, column in zip(names, self._key, strict=True)
             ),
-            sql.SQL(", ").join(sql.SQL(f"${i}::text[]") for i in range(1, len(names) + 1)),
+            arrays_of_texts(len(names)),
             identifiers(names),
         )
         keys = [list(column) for column in zip(*(item.key for item in items), strict=True)]

@@ -14,6 +14,7 @@ from typing import Any
 from psycopg import sql
 
 from pg_bridge.jobs.database import Connection, Database, identifiers
+from pg_bridge.jobs.operators import arrays_of_texts
 from pg_bridge.jobs.query import FIRST_PAGE_ROWS, MOST_PAGE_ROWS, PAGE_CHARS, QueryReading
 from pg_bridge.jobs.record import Done, Item, digest_of
 from pg_bridge.jobs.table import TableWriting
@@ -121,7 +122,7 @@ class NotedReading:
     def _noted(self, connection: Connection) -> dict[tuple[str, ...], list[int]]:
         key = self._work.key
         statement = sql.SQL(
-            "SELECT array_agg(n.noted), {texts} FROM "
+            "SELECT pg_catalog.array_agg(n.noted), {texts} FROM "
             "(SELECT * FROM {changes} WHERE {first} IS NOT NULL ORDER BY noted LIMIT {most}) AS n GROUP BY {key}"
         ).format(
             texts=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("n", name)) for name in key),
@@ -141,7 +142,7 @@ class NotedReading:
         # By the key's index, row by row: of a join PostgreSQL might make texts of all rows first.
         statement = sql.SQL(
             "SELECT found.text FROM {keys} LEFT JOIN LATERAL ("
-            "SELECT row_to_json(sent.*)::text AS text FROM {relation} AS llm_row "
+            "SELECT pg_catalog.row_to_json(sent.*)::text AS text FROM {relation} AS llm_row "
             "CROSS JOIN LATERAL (SELECT {cells}) AS sent "
             "WHERE {equal} LIMIT 1) AS found ON true ORDER BY llm_key.llm_place"
         ).format(
@@ -250,8 +251,10 @@ class KeptWriting:
     def _forget(self, gone: Sequence[tuple[str, ...]]) -> None:
         """Delete the answers about rows that are gone."""
         work = self._work
-        equal = sql.SQL(" AND ").join(
-            sql.SQL("llm_answer.{0} = llm_key.{0}").format(sql.Identifier(name)) for name in work.key
+        equal = self._table.operators.compare(
+            [sql.Identifier("llm_answer", name) for name in work.key],
+            "=",
+            [sql.Identifier("llm_key", name) for name in work.key],
         )
         statement = sql.SQL("DELETE FROM {} AS llm_answer USING {} WHERE {}").format(
             sql.SQL(work.answers), key_rows(work.key, self._types), equal
@@ -279,9 +282,8 @@ def key_rows(key: Sequence[str], types: Sequence[str]) -> sql.Composed:
         sql.SQL("k.{}::{} AS {}").format(sql.Identifier(name), sql.SQL(type_), sql.Identifier(column))
         for name, type_, column in zip(names, types, key, strict=True)
     )
-    arrays = sql.SQL(", ").join(sql.SQL(f"${number}::text[]") for number in range(1, len(key) + 1))
-    return sql.SQL("(SELECT {}, k.llm_place FROM unnest({}) WITH ORDINALITY AS k ({}, llm_place)) AS llm_key").format(
-        cells, arrays, identifiers(names)
+    return sql.SQL("(SELECT {}, k.llm_place FROM {} WITH ORDINALITY AS k ({}, llm_place)) AS llm_key").format(
+        cells, arrays_of_texts(len(key)), identifiers(names)
     )
 
 

@@ -21,6 +21,7 @@ from pg_bridge.asking.prompt import columns_hint
 from pg_bridge.errors import JobError, KeyFault, OptionError, QueryError, UnknownColumn
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.jobs.database import Connection, Database, first_line, identifiers
+from pg_bridge.jobs.operators import Operators
 from pg_bridge.jobs.record import Item, digest_of
 
 FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 500, 10_000
@@ -63,6 +64,7 @@ class QueryReading:
         self._key = tuple(key)
         self._whole = whole
         self._types: dict[str, ColumnType] = {}
+        self._operators = Operators((), ())
         self._sent: Sequence[str] = ()
         self._context = b""
         self._last: tuple[str, ...] | None = None
@@ -88,6 +90,7 @@ class QueryReading:
                 raise OptionError(f'the query has more than one column named "{name}"', hint="Rename one, with AS.")
         self._types = {column.name: column.type for column in described}
         if self._key:
+            self._operators = self._database.run(lambda connection: Operators.find(connection, self.key_types()))
             self._database.read(lambda connection: self._plan(connection, described))
 
     def key_types(self) -> list[ColumnType]:
@@ -144,8 +147,8 @@ class QueryReading:
     def _select(self, *more: sql.Composable) -> sql.Composed:
         cells: list[sql.Composable] = [
             *(sql.SQL("{}::text").format(sql.Identifier("q", name)) for name in self._key),
-            sql.SQL("row_to_json(sent.*)::text"),
-            *([sql.SQL("row_to_json(q.*)::text")] if self._whole else []),
+            sql.SQL("pg_catalog.row_to_json(sent.*)::text"),
+            *([sql.SQL("pg_catalog.row_to_json(q.*)::text")] if self._whole else []),
             *more,
         ]
         sent = sql.SQL("CROSS JOIN LATERAL (SELECT {}) AS sent").format(identifiers(self._sent, "q"))
@@ -157,11 +160,7 @@ class QueryReading:
 
     def _compared(self, operator: str, values: Sequence[sql.Composable]) -> sql.Composable:
         """The key compared with values, as PostgreSQL does."""
-        cast = [
-            sql.SQL("{}::{}").format(value, sql.SQL(self._types[name].name))  # as PostgreSQL itself writes the type
-            for name, value in zip(self._key, values, strict=True)
-        ]
-        return sql.SQL("({}) {} ({})").format(identifiers(self._key, "q"), sql.SQL(operator), sql.SQL(", ").join(cast))
+        return self._operators.compare([sql.Identifier("q", name) for name in self._key], operator, values)
 
     def _page(self, connection: Connection) -> list[tuple[Any, ...]]:
         """The next page, by the key: from the last row on, so that another of the same key is seen."""
@@ -219,7 +218,7 @@ class QueryReading:
         described = []
         for i in range(found.nfields):
             oid, typmod = found.ftype(i), found.fmod(i)
-            row = connection.execute("SELECT format_type($1::oid, $2::int)", [oid, typmod]).fetchone()
+            row = connection.execute("SELECT pg_catalog.format_type($1::oid, $2::int)", [oid, typmod]).fetchone()
             type_ = ColumnType(oid, typmod, str(row[0]) if row else "")
             name = (found.fname(i) or b"").decode(connection.info.encoding)
             described.append(_Column(name, type_, found.ftable(i), found.ftablecol(i)))
@@ -276,8 +275,10 @@ def _never_null(connection: Connection, key: Sequence[_Column], plan: Mapping[st
     if _adds_nulls(plan) or not all(column.table and column.number for column in key):
         return False
     found = connection.execute(
-        "SELECT bool_and(a.attnotnull) FROM unnest($1::oid[], $2::int[]) AS k (relation, number) "
-        "JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.relation AND a.attnum = k.number",
+        "SELECT pg_catalog.bool_and(a.attnotnull) FROM ROWS FROM ("
+        "pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int[])) AS k (relation, number) "
+        "JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) k.relation "
+        "AND a.attnum OPERATOR(pg_catalog.=) k.number",
         [[column.table for column in key], [column.number for column in key]],
     ).fetchone()
     return bool(found and found[0])

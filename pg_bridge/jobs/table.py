@@ -20,6 +20,7 @@ from pg_bridge.jobs import target
 from pg_bridge.jobs.answers import Form, form_of
 from pg_bridge.jobs.database import Connection, Database, identifiers
 from pg_bridge.jobs.keys import SeenKeys
+from pg_bridge.jobs.operators import Operators, arrays_of_texts
 from pg_bridge.jobs.record import ANSWERED_AT, DIGEST, ERROR, MODEL, Done, Item, JobRecord
 from pg_bridge.jobs.target import Target
 
@@ -43,6 +44,7 @@ class TableWriting:
     Attributes:
         model: The model that answers, to be set before anything is written.
         wanted_model: If answers of other models do not count, the one that does.
+        operators: Those of the key, once it is open.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class TableWriting:
     ) -> None:
         self.model = ""
         self.wanted_model: str | None = None
+        self.operators = Operators((), ())
         self._database = database
         self._lock_within_s = lock_within_s
         self._job = job
@@ -98,6 +101,8 @@ class TableWriting:
             found = self._database.run(lambda connection: target.look(connection, name))
         assert found is not None  # noqa: S101 - it has been made; for the type checker
         self._found = there = found
+        types = [there.columns[name] for name in self._job.key if name in there.columns]  # what it lacks is told next
+        self.operators = self._database.run(lambda connection: Operators.find(connection, types))
         self._form = self._database.run(
             lambda connection: target.check(connection, there, self._job, self._choices, self._key_types)
         )
@@ -106,7 +111,7 @@ class TableWriting:
         )
         if not is_rehearsal:
             self._lock()
-            active = "SELECT row_security_active($1::oid)"
+            active = "SELECT pg_catalog.row_security_active($1::oid)"
             self._is_guarded = self._database.run(lambda c: c.execute(active, [there.oid]).fetchone()) == (True,)
 
     def begin(self) -> None:
@@ -202,14 +207,15 @@ class TableWriting:
         if self._locked_by == self._database.generation:
             return True
         number = _LOCK | (self._found.oid if self._found else 0)
-        row = connection.execute("SELECT pg_try_advisory_lock($1::bigint)", [number]).fetchone()
+        row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock($1::bigint)", [number]).fetchone()
         if row and row[0]:
             self._locked_by = self._database.generation
             return True
         for pid in self._database.pids[:-1]:  # a backend of ours, which does not know yet that we are gone
             connection.execute(
-                "SELECT pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l WHERE l.locktype = 'advisory' "
-                "AND l.pid = $1::int AND (l.classid::bigint << 32 | l.objid::bigint) = $2::bigint",
+                "SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l "
+                "WHERE l.locktype = 'advisory' AND l.pid = $1::int "
+                "AND (l.classid::bigint << 32 | l.objid::bigint) = $2::bigint",
                 [pid, number],
             )
         return False
@@ -217,22 +223,17 @@ class TableWriting:
     def _digests(self, connection: Connection, items: Sequence[Item]) -> dict[int, str]:
         """By the place of the item, the digests of what is answered."""
         assert self._found is not None  # noqa: S101 - unknown() has looked; for the type checker
-        arrays = sql.SQL(", ").join(
-            sql.SQL("{}::text[]").format(sql.SQL(f"${i}")) for i in range(1, len(self._job.key) + 1)
-        )
         names = [f"k{i}" for i in range(len(self._job.key))]
-        equal = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}::{}").format(sql.Identifier("t", name), sql.Identifier("i", of), sql.SQL(type_.name))
-            for name, of in zip(self._job.key, names, strict=True)
-            for type_ in [self._found.columns[name]]
+        equal = self.operators.compare(
+            [sql.Identifier("t", name) for name in self._job.key], "=", [sql.Identifier("i", name) for name in names]
         )
         statement = sql.SQL(
-            "SELECT i.place - 1, t.{digest} FROM unnest({arrays}) WITH ORDINALITY AS i ({names}, place) "
+            "SELECT i.place, t.{digest} FROM {arrays} WITH ORDINALITY AS i ({names}, place) "
             "JOIN {table} AS t ON {equal} "
-            "WHERE t.{answer} IS NOT NULL AND (${model}::text IS NULL OR t.{of} = ${model})"
+            "WHERE t.{answer} IS NOT NULL AND (${model}::text IS NULL OR t.{of}::text OPERATOR(pg_catalog.=) ${model})"
         ).format(
             digest=sql.Identifier(DIGEST),
-            arrays=arrays,
+            arrays=arrays_of_texts(len(names)),
             names=identifiers(names),
             table=sql.SQL(self._found.name),
             equal=equal,
@@ -241,7 +242,8 @@ class TableWriting:
             model=sql.Literal(len(names) + 1),
         )
         keys: list[Any] = [list(column) for column in zip(*(item.key for item in items), strict=True)]
-        return dict(connection.execute(statement, [*keys, self.wanted_model]).fetchall())
+        found = connection.execute(statement, [*keys, self.wanted_model]).fetchall()
+        return {place - 1: digest for place, digest in found}
 
     def _write(self, connection: Connection, done: Sequence[Done], *, is_kept: bool) -> bool:
         """Write a part; whether that could be done, which it cannot on a new connection before that has the lock."""
@@ -263,7 +265,9 @@ class TableWriting:
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
             for name in (self._job.answer_column, DIGEST, ERROR, MODEL, ANSWERED_AT)
         )
-        upsert = sql.SQL("INSERT INTO {} ({}) SELECT {}, $1, now() FROM {} ON CONFLICT ({}) DO UPDATE SET {}").format(
+        upsert = sql.SQL(
+            "INSERT INTO {} ({}) SELECT {}, $1, pg_catalog.now() FROM {} ON CONFLICT ({}) DO UPDATE SET {}"
+        ).format(
             sql.SQL(self._found.name),
             identifiers([*columns, MODEL, ANSWERED_AT]),
             identifiers(columns),

@@ -53,7 +53,7 @@ def look(connection: Connection, name: str) -> Target | None:
     try:
         row = connection.execute(
             "SELECT c.oid, c.oid::regclass::text, c.relkind::text FROM pg_catalog.pg_class AS c "
-            "WHERE c.oid = to_regclass($1)",
+            "WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
             [name],
         ).fetchone()
     except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName, psycopg.errors.FeatureNotSupported):
@@ -64,7 +64,8 @@ def look(connection: Connection, name: str) -> Target | None:
     if kind not in ("r", "p"):
         raise TargetError(f"{shown} is no table", hint="Answers go into an ordinary or a partitioned table.")
     columns = connection.execute(
-        "SELECT attname::text, atttypid, atttypmod, format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute "
+        "SELECT attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, atttypmod) "
+        "FROM pg_catalog.pg_attribute "
         "WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped",
         [oid],
     )
@@ -181,7 +182,8 @@ def _check_rights(connection: Connection, target: Target, job: JobRecord) -> Non
     }
     for right, columns in rights.items():
         row = connection.execute(
-            "SELECT bool_and(has_column_privilege($1::oid, a.attnum, $2)) FROM pg_catalog.pg_attribute AS a "
+            "SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1::oid, a.attnum, $2)) "
+            "FROM pg_catalog.pg_attribute AS a "
             "WHERE a.attrelid = $1::oid AND a.attname = ANY ($3::text[])",
             [target.oid, right, columns],
         ).fetchone()
@@ -195,7 +197,9 @@ def _check_rights(connection: Connection, target: Target, job: JobRecord) -> Non
             "this connection to PostgreSQL is for reading only",
             hint="Name the primary server; answers of a standby's rows can be written into a file.",
         )
-    row = connection.execute("SELECT has_database_privilege(current_database(), 'TEMP')").fetchone()
+    row = connection.execute(
+        "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP')"
+    ).fetchone()
     if not (row and row[0]):
         raise NotPermitted(
             "permission denied to make temporary tables in this database",
@@ -206,7 +210,7 @@ def _check_rights(connection: Connection, target: Target, job: JobRecord) -> Non
 def _parts(connection: Connection, name: str) -> list[str]:
     """The parts of a name, as PostgreSQL reads it."""
     try:
-        row = connection.execute("SELECT parse_ident($1)", [name]).fetchone()
+        row = connection.execute("SELECT pg_catalog.parse_ident($1)", [name]).fetchone()
     except psycopg.errors.InvalidParameterValue:
         raise _no_name(name) from None
     parts = list(row[0]) if row else []
@@ -228,8 +232,8 @@ def _has_key(connection: Connection, table: int, key: Sequence[str]) -> bool:
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS x WHERE x.indrelid = $1::oid AND x.indisunique "
         "AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL AND ARRAY("
         "SELECT a.attname::text FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = x.indrelid "
-        "AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) ORDER BY 1) = "
-        "ARRAY(SELECT unnest($2::text[]) ORDER BY 1))",
+        "AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) ORDER BY 1) OPERATOR(pg_catalog.=) "
+        "ARRAY(SELECT pg_catalog.unnest($2::text[]) ORDER BY 1))",
         [table, list(key)],
     ).fetchone()
     return bool(row and row[0])

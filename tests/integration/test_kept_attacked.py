@@ -11,6 +11,7 @@ import pytest
 from psycopg import errors
 
 from tests.keeping import PROMPT, Shop, joe, kind_of, on_rented, schema, shop, until
+from tests.traps import set_traps
 
 __all__ = ["joe", "schema", "shop"]  # fixtures
 
@@ -130,3 +131,17 @@ def test_default_privileges_hand_out_no_notes(shop: Shop, joe: psycopg.Connectio
 def test_nothing_is_made_that_ends_with_the_session(shop: Shop, named: tuple[str, str]) -> None:
     with pytest.raises(errors.InvalidName):
         shop.keep_kind(**{named[0]: f"'{named[1]}'"})
+
+
+@on_rented
+def test_operators_that_others_made_are_not_a_column_s(shop: Shop, joe: psycopg.Connection[Any]) -> None:
+    shop.admin.execute("GRANT CREATE ON SCHEMA public TO joe")
+    set_traps(joe)
+    shop.conn.execute("CREATE TABLE named (name varchar PRIMARY KEY, review text)")
+    shop.conn.execute("INSERT INTO named SELECT i, 'review ' || i FROM generate_series(1, 60) AS i")
+    shop.keep("named", "name", "kind", PROMPT, at_most_every="'0'")
+    assert shop.work() == 60, shop.state("trouble")
+    shop.conn.execute("UPDATE named SET review = 'other' WHERE review IN ('review 1', 'review 2')")
+    shop.conn.execute("DELETE FROM named WHERE review = 'review 3'")
+    assert shop.work() == 2 - 1, shop.state("trouble")  # the same question twice
+    assert shop.one("SELECT count(*) FROM named_kind WHERE error IS NULL") == 59
