@@ -20,8 +20,9 @@
      │   └─ SourceDenied     28000  the user mapping does not lead to the source
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
+     ├─ ComparisonError      22000  the same of a comparison of rows
      ├─ AnswerError          22000  the same of a foreign table's column
-     │                       54000  these three, where the prompt is too long for the model
+     │                       54000  these four, where the prompt is too long for the model
      ├─ BudgetExceeded       53400  more would be asked than a budget allows
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
      ├─ VersionMismatch      55000  the extension is of another version than the package
@@ -252,6 +253,17 @@ class CallError(_Unanswered):
             "the engine could not answer one of the calls",
             reason,
             "Pass on_error => 'null' to get NULL for such calls instead.",
+        )
+
+
+class ComparisonError(_Unanswered):
+    """Some rows could not be compared, and `on_error` is `fail`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "the engine could not answer one of the comparisons",
+            reason,
+            "With on_error => 'null' its rows stand as if they had not been compared.",
         )
 
 

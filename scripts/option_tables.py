@@ -58,6 +58,9 @@ def _functions(option: Option) -> str:
     own = EVERY_CALL & option.places
     if own == EVERY_CALL:
         return "every call"
+    others = EVERY_CALL - own
+    if len(others) == 1:
+        return f"every call but `llm.{next(iter(others))}`"
     return ", ".join(f"`llm.{name}`" for name in get_args(Function) if name in own)
 
 

@@ -27,6 +27,14 @@ from pg_bridge.plpython import functions
 return functions.estimate_rows(plpy, rows, columns, prompt, options)
 $$;
 
+CREATE FUNCTION llm._rank(
+    rows refcursor, columns text[], criterion text, k integer, options text, is_estimate boolean
+) RETURNS TABLE (row_id bigint, input jsonb, found text, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import ranking
+return ranking.rank(plpy, rows, columns, criterion, k, options, is_estimate)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

@@ -58,6 +58,46 @@ BEGIN ATOMIC  -- as in llm.map
 END;
 COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model is asked anything';
 
+CREATE FUNCTION llm.rank(
+    query         text,
+    criterion     text,
+    k             integer,
+    @rank.arguments@
+) RETURNS TABLE (rank bigint, row_id bigint, input jsonb, ties bigint, agreement double precision)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.rank, f.row_id, f.input, r.ties, r.agreement
+    FROM (SELECT (llm._rank(o.rows, o.columns, llm._checked(criterion), k, pg_catalog.json_build_object(
+              @rank.values@)::pg_catalog.text, false)).*
+          FROM llm._open(pg_catalog.regexp_replace(rank.query, '[;\s]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (rank pg_catalog.int8, ties pg_catalog.int8, agreement pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.rank IS 'the k rows of a query that fit a criterion best, by comparing them in lists';
+
+CREATE FUNCTION llm.rank_estimate(
+    query         text,
+    criterion     text,
+    k             integer,
+    @rank.arguments@
+) RETURNS TABLE (
+    rows bigint, unique_rows bigint, list_size integer, questions bigint, rounds bigint, prompt_tokens bigint
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._rank(o.rows, o.columns, llm._checked(criterion), k, pg_catalog.json_build_object(
+              @rank.values@)::pg_catalog.text, true)).*
+          FROM llm._open(pg_catalog.regexp_replace(rank_estimate.query, '[;\s]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (
+             rows pg_catalog.int8, unique_rows pg_catalog.int8, list_size pg_catalog.int4, questions pg_catalog.int8,
+             rounds pg_catalog.int8, prompt_tokens pg_catalog.int8);
+END;
+COMMENT ON FUNCTION llm.rank_estimate IS 'what llm.rank would ask; no model is asked anything';
+
 -- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
 -- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
 

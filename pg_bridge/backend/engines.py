@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from pg_bridge.asking.reduction import DEFAULT_CONTEXT_TOKENS
 from pg_bridge.asking.seen import speed_shown
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running
 from pg_bridge.backend.waits import EngineWait
 from pg_bridge.engine import Acquaintance, Engine, Notice, Usage
+from pg_bridge.errors import EngineError
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
 from pg_bridge.ledger.salt import salt_of
 from pg_bridge.ledger.speed import Speed
-from pg_bridge.options import Server
+from pg_bridge.options import Call, Server
 
 _MOST_USAGES = 64
 _USAGES: dict[tuple[int, str, str, str | None], list[Usage]] = {}  # of the latest runs, by role and engine
@@ -79,6 +82,15 @@ def _key(server: Server) -> tuple[int, str, str, str | None]:
 def new_onlooker(server: Server) -> Engine:
     """A way to what the engine tells of itself; nothing is asked on it, so it is held to no limit."""
     return Engine(server, check_interrupts=Interrupts().check, waiting=EngineWait())
+
+
+def context_of(server: Server, call: Call) -> int:
+    """How long a prompt and its answer may be together: what the engine says, or less if the call says so."""
+    told = None
+    engine = new_engine(server)
+    with contextlib.closing(engine), contextlib.suppress(EngineError):
+        told = engine.find_model().context_tokens
+    return min(told or call.context_tokens or DEFAULT_CONTEXT_TOKENS, call.context_tokens or 1 << 62)
 
 
 def _gate(server: Server) -> ServerGate:

@@ -24,6 +24,7 @@ from pg_bridge.backend import postgres
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.ledger import open_account, reply
+from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, ServerOf, start_run
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
@@ -182,7 +183,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
 
     A scan from inside llm.map or llm.complete has the option `internal`: it gets errors as a last row without row_id,
     which SQL raises with its SQLSTATE, and its row set goes with it. With the option `estimate` its one answer is what
-    a run would ask and take.
+    a run would ask and take. With the option `rank` its rows are the best `k`, and their answers how they rank.
     """
     internal = False
     role = postgres.current_role_oid()
@@ -190,7 +191,8 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         arguments = _parse_options(options)
         internal = bool(arguments.pop("internal", False))
         is_estimate = bool(arguments.pop("estimate", False))
-        call = Call.from_arguments(arguments)
+        is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
+        call = rank_call(arguments) if is_ranking else Call.from_arguments(arguments)
         if (role, name) not in _STAGING.rowsets:
             raise OptionError(
                 f'row set "{name}" does not exist in this transaction',
@@ -202,6 +204,14 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         if columns is None:  # a NULL row has whatever columns the prompt names
             columns = list(parse_question(prompt).columns)
         account = open_account(server, warn)
+        if is_ranking and is_estimate:
+            found = foresee_ranking(_fetch(rowset), columns, prompt, k, call, server)
+            yield name, prompt, options, 1, None, found, None
+            return
+        if is_ranking:
+            for row in rank_rows(_fetch(rowset), columns, prompt, k, call, server, account, warn):
+                yield name, prompt, options, *row, None
+            return
         if is_estimate:
             found = foresee(_fetch(rowset), columns, prompt, call, server, every_row=False, account=account)
             yield name, prompt, options, 1, None, found, None
@@ -249,6 +259,12 @@ def _parse_options(options: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise OptionError("options is not a JSON object", hint="""For example: options = '{"server": "vllm"}'""")
     return value
+
+
+def _parse_k(k: object) -> int | None:
+    if k is not None and type(k) is not int:
+        raise OptionError("k is not a whole number", hint="0 gives no row, and null ranks all of them.")
+    return k
 
 
 def _equalities(quals: Sequence[Any]) -> dict[str, Any]:

@@ -70,6 +70,16 @@ def list_of(labels: Sequence[str]) -> str:
     return rf"\[({label}(, ?{label}){{0,{len(labels) - 1}}})?\]"
 
 
+def order_of(rows: int) -> str:
+    """A pattern for the numbers of some rows in an order, which may leave some of them out.
+
+    >>> order_of(10)
+    '([1-9]|10)(, ?([1-9]|10)){0,9}'
+    """
+    number = whole_numbers(1, rows)
+    return f"{number}(, ?{number}){{0,{rows - 1}}}"
+
+
 def fold(label: str) -> str:
     """The label without what a model is not to tell labels apart by: capitals, spaces, ways to write a character."""
     return " ".join(unicodedata.normalize("NFKC", label).split()).casefold()

@@ -26,6 +26,7 @@ Function = Literal[
     "sentiment",
     "redact",
     "fix_grammar",
+    "rank",
 ]
 Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
@@ -38,8 +39,12 @@ COLUMN: frozenset[Where] = frozenset({"column"})
 EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
 SCORES: frozenset[Where] = frozenset({"score"})
 LABELS: frozenset[Where] = frozenset({"classify", "classify_many"})
-EACH_ROW: frozenset[Where] = EVERY_CALL - {"map"}
+EACH_ROW: frozenset[Where] = EVERY_CALL - {"map", "rank"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
+RANK: frozenset[Where] = frozenset({"rank"})
+"""Of llm.rank and llm.rank_estimate, which ask about lists of rows."""
+EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK
+"""Those whose prompts hold rows as they are in the query."""
 AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
 """Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""
 NOWHERE: frozenset[Where] = frozenset()

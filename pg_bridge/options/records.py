@@ -17,12 +17,14 @@ from pg_bridge.options.option import (
     AGGREGATE,
     COLUMN,
     CONDITIONS,
+    EACH_PROMPT,
     EACH_ROW,
     EVERY_CALL,
     FREE_CALLS,
     LABELS,
     MAPPING,
     NOWHERE,
+    RANK,
     SCORES,
     SERVER,
     TABLE,
@@ -520,7 +522,7 @@ class Call:
     reorder: Reorder = option(
         "rows and columns",
         values.REORDERING,
-        EVERY_CALL | TABLE,
+        EACH_PROMPT | TABLE,
         "what the planner may move: `rows and columns`, `rows`, `none`",
     )
     placement: Place = option(
@@ -529,11 +531,11 @@ class Call:
         TABLE,
         "where the question stands, see below: `planned`, `question first`, `row first`",
     )
-    dedup: bool = option(True, values.TRUTH, EVERY_CALL | TABLE, "whether equal prompts are asked once")
+    dedup: bool = option(True, values.TRUTH, EACH_PROMPT | TABLE, "whether equal prompts are asked once")
     window_rows: int = option(
         1_000_000,
         values.ROWS,
-        EVERY_CALL | TABLE,
+        EACH_PROMPT | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
     )
     cache: Cache | None = option(
@@ -581,15 +583,23 @@ class Call:
         "row of one side about a list of the other's; `blocks`: several rows about a list; `auto`: by cost, "
         "[joins](joins.md)",
     )
+    list_rows: int = option(
+        10,
+        values.LIST_ROWS,
+        RANK,
+        "most rows that one question puts in order, 2 to 100: 2 is pair by pair; [rank](rank.md)",
+    )
     context_tokens: int | None = option(
         None,
         values.TOKENS,
-        AGGREGATE,
-        "most tokens that a prompt of an aggregate and its answer may have together; without it what the engine tells",
+        AGGREGATE | RANK,
+        "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
+        "tells",
     )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
+    ordered: int = option(0, values.COUNT, NOWHERE, "rows whose numbers the answer puts in order", is_listed=False)
     any_of: tuple[str, ...] = option(
         (), values.CHOICES, NOWHERE, "labels of which the answer lists those that fit", is_listed=False
     )
@@ -665,6 +675,8 @@ class Call:
             return forms.whole_numbers(self.low, self.high)
         if self.any_of:
             return forms.list_of(self.any_of)
+        if self.ordered:
+            return forms.order_of(self.ordered)
         return PATTERNS.get(self.kind, "")
 
     @property

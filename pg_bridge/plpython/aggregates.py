@@ -5,20 +5,19 @@ In: values, one a call, and states of groups. Out: states, and the answers about
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from pg_bridge.asking.groups import begin_reduction, reduce_all
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.reduction import DEFAULT_CONTEXT_TOKENS, SUMMARIZE, SYSTEM_PROMPT
+from pg_bridge.asking.reduction import SUMMARIZE, SYSTEM_PROMPT
 from pg_bridge.asking.together import Fails, Round
-from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.engines import context_of, new_engine
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.gathered import Gathered, gatherings
 from pg_bridge.backend.session import SESSION
-from pg_bridge.errors import EngineError, OptionError
+from pg_bridge.errors import OptionError
 from pg_bridge.options import AGGREGATE, OPTIONS, Call, Server
 from pg_bridge.plpython.functions import (
     find_server,
@@ -80,7 +79,7 @@ def _answer(
     answers: list[str | None] = [None] * len(states)
     for call, groups in places_of.items():
         server = find_server(plpy, call.server, statement)
-        context = _context_of(server, call)
+        context = context_of(server, call)
         trees = [begin_reduction(instruction, values, call, context) for _, instruction, values in groups]
         found = reduce_all(trees, call, memory, partial(_begin, plpy, statement, node, server, memory))
         for (place, _, _), answer in zip(groups, found, strict=True):
@@ -115,15 +114,6 @@ def _call_of(group: Gathered) -> Call:
             raise OptionError(f'invalid option "{name}"', hint=f"Valid options are: {', '.join(sorted(_OWN))}.")
     given = {name: value for name, value in given.items() if value is not None}
     return Call.from_arguments({"max_tokens": MAX_TOKENS, "system_prompt": SYSTEM_PROMPT} | given)
-
-
-def _context_of(server: Server, call: Call) -> int:
-    """How long a prompt and its answer may be together: what the engine says, or less if the call says so."""
-    told = None
-    engine = new_engine(server)
-    with contextlib.closing(engine), contextlib.suppress(EngineError):
-        told = engine.find_model().context_tokens
-    return min(told or call.context_tokens or DEFAULT_CONTEXT_TOKENS, call.context_tokens or 1 << 62)
 
 
 def _parse_state(state: str) -> int:

@@ -183,3 +183,18 @@ def test_the_joins_of_the_page(conn: Conn, batching: Database) -> None:
     assert asked is not None
     assert asked[0] in (6, *range(9, 25, 3))  # a list that the model did not answer in form is asked pair by pair
     assert conn.execute(sampled.encode()).fetchone()
+
+
+def test_the_ranking_of_the_page(conn: Conn) -> None:
+    page = (Path(__file__).parents[2] / "docs/rank.md").read_text()
+    example = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    make, fill, rank, estimate = (each.encode() for each in example[1].split(";")[:4])
+    conn.execute(make + b";" + fill)
+    told = conn.execute(estimate).fetchall()
+    ranked = conn.execute(rank).fetchall()
+    assert [row[0] for row in ranked] == sorted(row[0] for row in ranked)
+    assert {row[1] for row in ranked} < {"Heat", "Alien", "Clue", "Big"}
+    assert conn.execute("SELECT rows FROM llm.last_run()").fetchall() == [(told[0][3],)]
+    pairs = rank.replace(b", 3)", b", 3, list_rows => 2)")
+    assert len(conn.execute(pairs).fetchall()) == 3

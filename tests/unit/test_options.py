@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
 PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
-OTHERS = {"_classify_many", "_validate", "estimate", "submit", "keep", "extract_columns"}
+OTHERS = {"_classify_many", "_validate", "estimate", "rank_estimate", "submit", "keep", "extract_columns"}
+OVER_QUERIES = {"map", "rank"}  # FROM is where they stand, and they have no batches
 PUT_IN_PLACE = {"classify_many": "_classify_many"}  # by the planner: what is asked is a function of its own
 
 
@@ -39,12 +40,13 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
     script = extension_files(MORE)["pg_bridge--0.2.sql"]
     found = functions_with("top_p", script)
     calls = set(FUNCTIONS)
-    batches = {f"_{name}_batch" for name in calls - {"map"} - PROMPTS}
+    batches = {f"_{name}_batch" for name in calls - OVER_QUERIES - PROMPTS}
     assert found.keys() == calls | batches | OTHERS
-    assert len(found["estimate"]) == len(found["map"])
-    assert found["estimate"][0] == found["map"][0]
+    for name, estimate in (("map", "estimate"), ("rank", "rank_estimate")):
+        assert len(found[estimate]) == len(found[name])
+        assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"map", *PROMPTS} else 2
+        forms = 1 if name in OVER_QUERIES | PROMPTS else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]
@@ -85,7 +87,7 @@ def test_the_reference_pages_say_what_the_table_says() -> None:
 def test_every_function_has_all_its_marks() -> None:
     source = "".join((ROOT / "sql" / f"{name}.sql").read_text() for name in ("surface", "operators", "batching"))
     for name in FUNCTIONS:
-        forms = ["arguments", "values"] if name == "map" else ["arguments", "values", "arrays", "names"]
+        forms = ["arguments", "values"] if name in OVER_QUERIES else ["arguments", "values", "arrays", "names"]
         for form in ["arguments", "named"] if name in PROMPTS else forms:
             assert f"@{name}.{form}@" in source
     for wrong in ("@complet.names@", "@complete.nams@"):
