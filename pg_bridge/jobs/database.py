@@ -7,6 +7,7 @@ words; a connection string, which may hold a password, stands in none.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -143,6 +144,8 @@ class Database:
                     raise as_job_error(error) from None
                 self._say(f"waiting: {first_line(error)}")
                 self._pause(min(FIRST_PAUSE_S * 2**passing, LONGEST_PAUSE_S))
+            except UnicodeError as error:
+                raise JobError(f"a text is no UTF-8: {error}", sqlstate="22021") from None
             except psycopg.Error as error:
                 if self._is_cancelled and isinstance(error, psycopg.errors.QueryCanceled):
                     self._is_cancelled = False
@@ -238,6 +241,16 @@ def as_job_error(error: psycopg.Error) -> JobError | NotPermitted:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotPermitted(first_line(error), hint=hint)
     return JobError(first_line(error), sqlstate=error.sqlstate, hint=hint)
+
+
+def storable(connection: Connection, text: str) -> str:
+    """A text as this database takes it: an engine's words may be anything, and a database's encoding not have ours."""
+    of = (connection.info.parameter_status("server_encoding") or "UTF8").upper()
+    try:
+        encoding = codecs.lookup("UTF8" if of == "SQL_ASCII" else of.replace("WIN", "cp")).name
+    except LookupError:
+        encoding = "ascii"
+    return text.replace("\0", "").encode(encoding, errors="replace").decode(encoding)
 
 
 def identifiers(names: Sequence[str], of: str = "") -> sql.Composed:

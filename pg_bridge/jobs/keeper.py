@@ -22,6 +22,7 @@ from pg_bridge.jobs.database import Connection, Database, Session
 from pg_bridge.jobs.engines import Engines
 from pg_bridge.jobs.kept import (
     CHANNEL,
+    DueColumn,
     KeptColumn,
     drop_strays,
     due,
@@ -31,6 +32,7 @@ from pg_bridge.jobs.kept import (
     note_refusal,
     note_step,
     note_trouble,
+    read_column,
     record_of,
     whole_notes,
 )
@@ -38,7 +40,7 @@ from pg_bridge.jobs.noted import KeptWriting, NotedReading, SliceReading, Work, 
 from pg_bridge.jobs.opening import call_of
 from pg_bridge.jobs.query import QueryReading
 from pg_bridge.jobs.report import Report
-from pg_bridge.jobs.running import Running
+from pg_bridge.jobs.running import Running, Stopped
 from pg_bridge.jobs.table import TableWriting
 from pg_bridge.jobs.trust import refusal
 from pg_bridge.options import Call, Server
@@ -132,12 +134,12 @@ class Keeper:
         for _, desk in desks.values():
             desk.close()
 
-    def _is_worth_a_look(self, kept: KeptColumn) -> bool:
+    def _is_worth_a_look(self, kept: DueColumn) -> bool:
         """Whether it has something to do, by all that is known: each look takes a connection."""
         idle_since_s = self._idle_since_s.get(kept.id)
         return idle_since_s is None or str(kept.id) in self._told or time.monotonic() - idle_since_s >= LOOK_EVERY_S
 
-    def _step(self, kept: KeptColumn) -> bool:
+    def _step(self, kept: DueColumn) -> bool:
         """Take a step for a column, with its role's rights. What goes wrong stands in the catalog."""
         self._told.discard(str(kept.id))
         if self._is_refused(kept):
@@ -151,19 +153,25 @@ class Keeper:
         ) as database:
             try:
                 database.connect()
-                is_done = self._take_step(database, kept) is not None
+                column = self._database.run(lambda connection: read_column(connection, self._engines.schema, kept))
+                is_done = column is not None and self._take_step(database, column) is not None
             except JobRunning:
                 pass
+            except Stopped:
+                raise
             except PgBridgeError as error:
-                self._say(f'column "{kept.name}" of {kept.role}: {error.message}')
+                self._say(f"column {kept.id} of {kept.role}: {error.message}")
                 note_trouble(self._database, self._engines.schema, kept, error.message)
+            except Exception as error:  # whatever a column may hit, others go on
+                self._say(f"column {kept.id} of {kept.role}: internal error: {error!r}")
+                note_trouble(self._database, self._engines.schema, kept, f"internal error: {type(error).__name__}")
         if is_done:
             self._idle_since_s.pop(kept.id, None)
         else:
             self._idle_since_s[kept.id] = time.monotonic()
         return is_done
 
-    def _is_refused(self, kept: KeptColumn) -> bool:
+    def _is_refused(self, kept: DueColumn) -> bool:
         """Whether the login leaves a role's columns alone; another worker may take them."""
         known = self._refusals.get(kept.role_oid)
         if known is None or time.monotonic() - known[0] > TRUST_FOR_S:

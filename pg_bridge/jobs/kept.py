@@ -6,7 +6,6 @@ In: a connection, in a session of who logged in or of a column's role, and the s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,9 +14,9 @@ from psycopg import sql
 from pg_bridge.errors import JobError
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.jobs import target
-from pg_bridge.jobs.database import Connection, Database
+from pg_bridge.jobs.database import Connection, Database, storable
 from pg_bridge.jobs.noted import Work
-from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.record import JobRecord, options_of
 
 CHANNEL = "llm_kept"
 """Where triggers tell that something was noted; the text is the column's number."""
@@ -27,31 +26,44 @@ WINDOW_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class KeptColumn:
-    """A column as it was declared.
+class DueColumn:
+    """A column whose time has come: what PostgreSQL, and not its role, says of it. The rest may be anything.
 
     Attributes:
         id: Its number.
         role: Who declared it.
         role_oid: The oid of the role of this name. Another role of the name would find nothing of what was made: it
             is looked for by its owner.
-        name: The column's name.
-        key: The names of the key.
-        prompt: The question.
-        schema: The JSON schema of an answer; empty for none.
-        options: Those of a `Call`.
         failures: How many steps have gone wrong since the last one that has not.
     """
 
     id: int
     role: str
     role_oid: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptColumn:
+    """A column as it was declared.
+
+    Attributes:
+        id: Its number.
+        role: Who declared it.
+        name: The column's name.
+        key: The names of the key.
+        prompt: The question.
+        schema: The JSON schema of an answer; empty for none.
+        options: Those of a `Call`.
+    """
+
+    id: int
+    role: str
     name: str
     key: tuple[str, ...]
     prompt: str
     schema: str
     options: Mapping[str, object]
-    failures: int
 
     @property
     def server(self) -> str:
@@ -59,19 +71,29 @@ class KeptColumn:
         return str(self.options.get("server", "vllm"))
 
 
-def due(connection: Connection, schema: str) -> list[KeptColumn]:
+def due(connection: Connection, schema: str) -> list[DueColumn]:
     """The columns that a policy shows to this role, and whose time has come; the longest overdue first."""
     rows = connection.execute(
         sql.SQL(
-            "SELECT k.id, k.role, r.oid, k.name, k.key, k.prompt, k.schema, k.options::text, k.failures "
-            "FROM {}._kept AS k "
+            "SELECT k.id, k.role::text, r.oid, k.failures FROM {}._kept AS k "
             "JOIN pg_catalog.pg_roles AS r ON r.rolname = k.role WHERE k.next_at <= now() ORDER BY k.next_at"
         ).format(sql.Identifier(schema))
     )
-    return [
-        KeptColumn(id_, role, oid, name, tuple(key), prompt, of_answers, json.loads(options), failures)
-        for id_, role, oid, name, key, prompt, of_answers, options, failures in rows
-    ]
+    return [DueColumn(*row) for row in rows]
+
+
+def read_column(connection: Connection, schema: str, of: DueColumn) -> KeptColumn | None:
+    """A column as it was declared; None where it is kept no longer.
+
+    Raises:
+        OptionError: Its options are nothing that `llm.keep` writes.
+    """
+    statement = sql.SQL("SELECT name, key, prompt, schema, options::text FROM {}._kept WHERE id = $1")
+    row = connection.execute(statement.format(sql.Identifier(schema)), [of.id]).fetchone()
+    if row is None:
+        return None
+    name, key, prompt, of_answers, options = row
+    return KeptColumn(of.id, of.role, name, tuple(key), prompt, of_answers, options_of(options))
 
 
 def record_of(kept: KeptColumn, work: Work) -> JobRecord:
@@ -146,20 +168,20 @@ def note_step(database: Database, schema: str, kept: int, *, is_more: bool) -> N
     database.run(lambda connection: connection.execute(statement, [kept, is_more]))
 
 
-def note_trouble(database: Database, schema: str, kept: KeptColumn, trouble: str) -> None:
+def note_trouble(database: Database, schema: str, kept: DueColumn, trouble: str) -> None:
     """A step has gone wrong; the next one waits, twice as long each time."""
     pause_s = min(FIRST_BACKOFF_S * 2 ** min(kept.failures, 20), LONGEST_BACKOFF_S)
     statement = sql.SQL(
         "UPDATE {}._kept SET trouble = $2, failures = least(failures, 1000) + 1, "
         "next_at = now() + greatest(at_most_every, make_interval(secs => $3::float8)) WHERE id = $1"
     ).format(sql.Identifier(schema))
-    database.run(lambda connection: connection.execute(statement, [kept.id, trouble, pause_s]))
+    database.run(lambda c: c.execute(statement, [kept.id, storable(c, trouble), pause_s]))
 
 
-def note_refusal(database: Database, schema: str, kept: KeptColumn, why: str) -> None:
+def note_refusal(database: Database, schema: str, kept: DueColumn, why: str) -> None:
     """A worker leaves a column to others: say so if none takes it. It stays as due as it is."""
     statement = sql.SQL(
         "UPDATE {}._kept SET trouble = $2 WHERE id = $1 AND trouble IS DISTINCT FROM $2 "
         "AND (asked_at IS NULL OR asked_at < now() - interval '1 hour')"
     ).format(sql.Identifier(schema))
-    database.run(lambda connection: connection.execute(statement, [kept.id, why]))
+    database.run(lambda connection: connection.execute(statement, [kept.id, storable(connection, why)]))

@@ -8,7 +8,6 @@ is not, writes nothing that another one does not know of.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 from psycopg import sql
 
 from pg_bridge.errors import BrokenInstallation, OptionError
-from pg_bridge.jobs.database import Connection, Database, Session
+from pg_bridge.jobs.database import Connection, Database, Session, storable
 from pg_bridge.jobs.engines import EXTENSION_SCHEMA, RENTED_SCHEMA
-from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.record import JobRecord, options_of
 from pg_bridge.jobs.report import Report
 from pg_bridge.jobs.trust import refuse_owners
 from pg_bridge.ledger.prices import cost_of
@@ -38,58 +37,24 @@ SHORTEST_WAIT_S = 0.1
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 5.0, 600.0
 MOST_TRIES = 20  # two and a half hours
 WINDOW_ROWS = 100_000
-_DESCRIPTION = ("query", "prompt", "target", "key", "type", "schema", "answer_column", "options")
 _DEFAULTS: Mapping[str, object] = {"server": "vllm", "on_error": "null", "window_rows": WINDOW_ROWS}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A job that a worker has taken.
+    """A job that a worker has taken: what PostgreSQL, and not its role, says of it. The rest may be anything.
 
     Attributes:
         id: Its number.
         role: Who submitted it.
-        values: What is to be done, as the columns of `_DESCRIPTION`.
-        search_path: How the names in it are meant.
         tries: How often it has been tried in vain.
         is_cancelled: Whether it is to end, and nothing to be asked: its worker died before it was told.
     """
 
     id: int
     role: str
-    values: Mapping[str, Any]
-    search_path: str
     tries: int
     is_cancelled: bool
-
-    @property
-    def target(self) -> str:
-        """The table for the answers, in words."""
-        return str(self.values["target"])
-
-    def record(self) -> JobRecord:
-        """What is to be done.
-
-        Raises:
-            OptionError: Its options are nothing that `submit` writes.
-        """
-        values = self.values
-        try:
-            options = json.loads(values["options"])
-        except RecursionError:
-            options = None
-        if not isinstance(options, dict):
-            raise OptionError("the options of a job are an object of names and values")
-        return JobRecord(
-            source=values["query"],
-            prompt=values["prompt"],
-            target=self.target,
-            key=tuple(str(name) for name in values["key"]),
-            type=values["type"],
-            schema=values["schema"],
-            answer_column=values["answer_column"],
-            options={**_DEFAULTS, **options},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +120,41 @@ class Queue:
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
                     AND o.target = j.target AND o.search_path = j.search_path)
                 ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING t.id, t.role::text, t.search_path, t.tries, t.is_cancelled,
-                      t.query, t.prompt, t.target, t.key, t.type, t.schema, t.answer_column, t.options::text
+            RETURNING t.id, t.role::text, t.tries, t.is_cancelled
         """).format(table=self._table, due=_due())
         values = [[each.name for each in served], [each.oid for each in served], self._worker]
         row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
-        return _taken(row) if row else None
+        if row is None:
+            return None
+        number, role, tries, is_cancelled = row
+        return Taken(number, role, min(max(tries, 0), MOST_TRIES), is_cancelled)  # its role may write tries
+
+    def read(self, job: Taken) -> tuple[JobRecord, str]:
+        """What is to be done, and the path by which its names are meant.
+
+        Raises:
+            OptionError: It is nothing that `submit` writes.
+            JobError: It has characters that no connection can carry; the table of jobs takes them.
+        """
+        statement = sql.SQL(
+            "SELECT query, prompt, target, key, type, schema, answer_column, options::text, search_path "
+            "FROM {} WHERE id = $1"
+        ).format(self._table)
+        row = self._database.run(lambda connection: connection.execute(statement, [job.id]).fetchone())
+        if row is None:
+            raise OptionError("the job is gone")
+        query, prompt, target, key, type_, schema, answer_column, options, path = row
+        record = JobRecord(
+            source=query,
+            prompt=prompt,
+            target=target,
+            key=tuple(str(name) for name in key),
+            type=type_,
+            schema=schema,
+            answer_column=answer_column,
+            options={**_DEFAULTS, **options_of(options)},
+        )
+        return record, path
 
     def due_in_s(self) -> float | None:
         """Seconds until a job's time comes, or a worker may be found dead; None for no time.
@@ -201,8 +195,8 @@ class Queue:
         """End a job, and wake those who wait for its target."""
         self._close_with(
             job,
-            "state = $3, ended_at = pg_catalog.now(), error = $4, hint = $5",
-            [state, _storable(error), _storable(hint)],
+            "state = $3, ended_at = pg_catalog.now(), error = nullif($4, ''), hint = nullif($5, '')",
+            [state, *self._database.run(lambda connection: [storable(connection, each) for each in (error, hint)])],
         )
 
     def put_back(self, job: Taken, *, after_s: float = 0.0, note: str = "", tries: int = 0) -> None:
@@ -216,8 +210,9 @@ class Queue:
         """
         self._close_with(
             job,
-            "state = 'waiting', note = $3, tries = $4, next_at = pg_catalog.now() + $5 * interval '1 second'",
-            [_storable(note), tries, after_s],
+            "state = 'waiting', note = nullif($3, ''), tries = $4, "
+            "next_at = pg_catalog.now() + $5 * interval '1 second'",
+            [self._database.run(lambda connection: storable(connection, note)), tries, after_s],
         )
 
     def _close_with(self, job: Taken, set_: str, values: Sequence[Any]) -> None:
@@ -301,14 +296,3 @@ def figures_of(report: Report, server: Server) -> dict[str, Any]:
 def backoff_s(tries: int) -> float:
     """How long a job waits that has been tried so often in vain."""
     return float(min(FIRST_BACKOFF_S * 2 ** (tries - 1), LONGEST_BACKOFF_S))
-
-
-def _storable(text: str) -> str | None:
-    """A text as PostgreSQL takes it: an engine's words may be anything."""
-    return text.replace("\0", "").encode(errors="replace").decode() or None
-
-
-def _taken(row: Sequence[Any]) -> Taken:
-    number, role, path, tries, is_cancelled, *values = row
-    named = dict(zip(_DESCRIPTION, values, strict=True))
-    return Taken(number, role, named, path, min(max(tries, 0), MOST_TRIES), is_cancelled)  # its role may write tries

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from json import dumps
+from json import dumps, loads
 from typing import NamedTuple, Protocol
 
 from pg_bridge.asking.inquiry import context_of
 from pg_bridge.asking.prompt import Question
+from pg_bridge.errors import OptionError
 from pg_bridge.options import Call, Server
 
 DIGEST_BYTES = 16
@@ -49,6 +50,21 @@ class JobRecord:
     schema: str = ""
     answer_column: str = ANSWER
     options: Mapping[str, object] = field(default_factory=dict)
+
+
+def options_of(text: str) -> dict[str, object]:
+    """The options of a job, as a table has them: a role may have written them by hand.
+
+    Raises:
+        OptionError: They are no object, or none that Python reads.
+    """
+    try:
+        options = loads(text)
+    except (RecursionError, ValueError):  # nested too deep, or a number of more digits than it takes
+        options = None
+    if not isinstance(options, dict):
+        raise OptionError("the options of a job are an object of names and values")
+    return options
 
 
 class Item(NamedTuple):

@@ -165,7 +165,6 @@ class Worker:
         Raises:
             Stopped: `check` has raised it; the job is put back.
         """
-        self._say(f"job {job.id} of {job.role}: into {job.target}")
         if job.is_cancelled:
             self._queue.end(job, "cancelled")
             return
@@ -192,9 +191,9 @@ class Worker:
             self._say(f"job {job.id}: done")
 
     def _ask(self, job: Taken, heartbeat: Heartbeat) -> None:
-        record = job.record()
-        role = self._role(job)
-        session = Session(APPLICATION, role, job.search_path)
+        record, path = self._queue.read(job)
+        self._say(f"job {job.id} of {job.role}: into {record.target}")
+        session = Session(APPLICATION, self._role(job), path)
 
         def check() -> None:
             self._check()

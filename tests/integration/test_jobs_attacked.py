@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from pg_bridge.cli.worker import install
 from tests.integration.test_jobs_worker import Shop, bob, on_rented, schema, shop
 from tests.traps import set_traps
 
 __all__ = ["bob", "schema", "shop"]  # fixtures
 
 EXTENSION_IS_SLOW = True
+
+
+@contextmanager
+def another_database(shop: Shop, *settings: str, encoding: str = "UTF8") -> Iterator[Shop]:
+    """The same shop in a database that is set otherwise."""
+    name = f"{shop.admin.info.dbname}_other"
+    dsn = make_conninfo(shop.dsn, dbname=name)
+    how = f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    shop.admin.execute(f"CREATE DATABASE {name} OWNER boss {how}".encode())
+    try:
+        for setting in settings:
+            shop.admin.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+        with psycopg.connect(dsn, user="boss", autocommit=True, cursor_factory=psycopg.RawCursor) as boss:
+            install(boss)
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("GRANT CREATE ON SCHEMA public TO ana")
+            with psycopg.connect(dsn, user="ana", autocommit=True) as ana:
+                yield replace(shop, conn=ana, admin=admin, schema="llm_jobs", dsn=dsn)
+    finally:
+        shop.admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @on_rented
@@ -30,3 +55,26 @@ def test_operators_that_others_made_are_not_a_jobs(shop: Shop, bob: psycopg.Conn
         )
         assert shop.work() == asked, shop.job(job, "error")
         assert shop.state(job) == "done", shop.job(job, "error")
+
+
+@on_rented
+@pytest.mark.parametrize(
+    ("encoding", "character", "fails"),
+    [("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", True), ("LATIN1", "chr(233)", False)],
+)
+def test_a_job_that_no_connection_can_carry_stops_no_other(
+    shop: Shop, encoding: str, character: str, *, fails: bool
+) -> None:
+    """A database takes bytes that are nothing in UTF-8, and not every character that our own words have."""
+    with another_database(shop, encoding=encoding) as shop:  # noqa: PLR1704 - from here on it is this one
+        job = f"SELECT llm.submit('SELECT 1 AS id, ''x'' AS review', 'Is {{review}} kind?' || {character}, 'one', 'id')"
+        shop.rows(job)
+        shop.admin.execute(f"REVOKE TEMPORARY ON DATABASE {shop.admin.info.dbname} FROM PUBLIC".encode())
+        shop.submit("SELECT 2 AS id, 'x' AS review", into="two")  # the error's hint has an ellipsis
+        assert shop.work() == 0
+        shop.admin.execute(f"GRANT TEMPORARY ON DATABASE {shop.admin.info.dbname} TO PUBLIC".encode())
+        shop.rows(job)
+        shop.submit("SELECT 3 AS id, 'x' AS review", into="three")
+        assert shop.work() == (1 if fails else 2)
+        found = shop.rows("SELECT state::bytea FROM llm.jobs ORDER BY id")
+        assert found == [(b"failed",), (b"failed",), (b"failed" if fails else b"done",), (b"done",)]

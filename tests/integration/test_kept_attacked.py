@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from pg_bridge.options import Server
+from tests.hostile import HostileEngine, Request, completion, well
 from tests.keeping import PROMPT, Shop, joe, kind_of, on_rented, schema, shop, until
 from tests.traps import set_traps
 
@@ -61,8 +63,10 @@ def test_who_looks_is_not_made_to_read_what_takes_the_table_s_name_meanwhile(sho
     assert found == [(number,)]
 
 
+DEEP = f'{{"choices": {"[" * 3000}{"]" * 3000}}}'
 FORGED = {
-    "options": ["[]", "5", "null", '{"server": 5}', '{"choices": {}}', '{"max_tokens": "x"}', '{"nosuch": 1}'],
+    "options": ["[]", "5", "null", '{"server": 5}', '{"choices": {}}', '{"max_tokens": "x"}', '{"nosuch": 1}', DEEP,
+                '{"max_tokens": 1e5000}'],
     "at_most_every": ["-1 s", "178000000 years", "-178000000 years"],
     "next_at": ["infinity", "-infinity", "4713-01-01 BC", "9999-12-31"],
     "failures": ["2147483647", "-2147483648"],
@@ -145,3 +149,17 @@ def test_operators_that_others_made_are_not_a_column_s(shop: Shop, joe: psycopg.
     shop.conn.execute("DELETE FROM named WHERE review = 'review 3'")
     assert shop.work() == 2 - 1, shop.state("trouble")  # the same question twice
     assert shop.one("SELECT count(*) FROM named_kind WHERE error IS NULL") == 59
+
+
+@on_rented
+def test_an_engine_that_lies_about_its_name_stops_no_worker(shop: Shop) -> None:
+    def reply(request: Request) -> list[bytes]:
+        return [well({"data": [{"id": "a\ud800"}]}) if request.path.endswith("/models") else completion(request)]
+
+    shop.keep_kind(server="'lies'")
+    shop.conn.execute("CREATE TABLE more AS TABLE reviews; ALTER TABLE more ADD PRIMARY KEY (id)")
+    shop.keep("more", "id", "kind", PROMPT, choices="'{yes,no}'")
+    with HostileEngine(reply, everything=True) as engine:
+        shop.keeper._engines.own["lies"] = Server("lies", engine.url)  # type: ignore[index]
+        assert shop.work() == 60
+    assert shop.one(f"SELECT count(trouble) FROM {shop.schema}.kept") == 1
