@@ -39,9 +39,13 @@ _SETTINGS = (
     "SET tcp_keepalives_interval = 10",
     "SET tcp_keepalives_count = 3",
     f"SET lock_timeout = '{WAITED_FOR_LOCK}'",
+    # Keys go out and come back as texts, so each text is to be that of one value.
+    "SET datestyle = ISO",
+    "SELECT pg_catalog.set_config('extra_float_digits', '1', false) "
+    "WHERE pg_catalog.current_setting('extra_float_digits')::int OPERATOR(pg_catalog.<) 1",
     # A server that crashes has what was committed before: this process lives on, and asks no more about it.
     "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) "
-    "WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+    "WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'",
 )
 _PASSING = (
     psycopg.errors.LockNotAvailable,

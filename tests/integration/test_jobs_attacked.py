@@ -78,3 +78,18 @@ def test_a_job_that_no_connection_can_carry_stops_no_other(
         assert shop.work() == (1 if fails else 2)
         found = shop.rows("SELECT state::bytea FROM llm.jobs ORDER BY id")
         assert found == [(b"failed",), (b"failed",), (b"failed" if fails else b"done",), (b"done",)]
+
+
+@on_rented
+def test_keys_are_what_they_were_however_the_database_prints_them(shop: Shop) -> None:
+    settings = ("extra_float_digits = 0", "datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'")
+    with another_database(shop, *settings) as shop:  # noqa: PLR1704 - from here on it is this one
+        shop.conn.execute("CREATE TABLE reviews (share float8, at timestamptz, review text, PRIMARY KEY (share, at))")
+        shop.conn.execute(
+            "INSERT INTO reviews SELECT i / 7.0, '2020-01-01'::timestamptz + i * interval '1 hour', 'review ' || i "
+            "FROM generate_series(1, 1200) AS i"
+        )
+        shop.conn.execute("ANALYZE reviews")
+        job = shop.one("SELECT llm.submit('TABLE reviews', 'Is {review} kind?', 'kinds', 'share, at')")
+        assert shop.work() == 1200, shop.job(job, "error")
+        assert shop.one("SELECT count(*) FROM reviews JOIN kinds USING (share, at)") == 1200
