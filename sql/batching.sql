@@ -47,7 +47,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           WHERE f.oid = function AND lower(split_part(s, '=', 1)) = 'pg_bridge.' || place) AS said (name)
          CROSS JOIN LATERAL (
              -- parse_ident fails where this does not hold
-             SELECT CASE WHEN said.name ~ '^\s*("([^"]|"")+"|[[:alpha:]_][\w$]*)\s*\.\s*("([^"]|"")+"|[[:alpha:]_][\w$]*)\s*$'
+             SELECT CASE WHEN said.name ~ format('^[[:space:]]*%1$s[[:space:]]*[.][[:space:]]*%1$s[[:space:]]*$', '("([^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)')
                          THEN parse_ident(said.name) END::name[]
          ) AS parsed (parts)
          JOIN pg_namespace AS n ON n.nspname = parsed.parts[1]

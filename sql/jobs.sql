@@ -66,7 +66,7 @@ CREATE FUNCTION @schema@._submit(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    keys CONSTANT text[] := regexp_split_to_array(btrim(key), '\s*,\s*');
+    keys CONSTANT text[] := regexp_split_to_array(btrim(key), '[[:space:]]*,[[:space:]]*');
     parts text[];
     job bigint;
 BEGIN
@@ -88,7 +88,7 @@ BEGIN
     EXCEPTION WHEN invalid_parameter_value THEN
         parts := '{}';
     END;
-    IF cardinality(parts) NOT IN (1, 2) OR parts[1] LIKE 'pg\_temp%' THEN
+    IF cardinality(parts) NOT IN (1, 2) OR starts_with(parts[1], 'pg_temp') THEN
         RAISE EXCEPTION 'this is no name of a table that outlives a session: %', target USING ERRCODE = 'invalid_name',
             HINT = 'Write it as in SQL: review_kind, public.review_kind, "My Schema"."Kind".';
     END IF;

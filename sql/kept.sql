@@ -215,7 +215,7 @@ DECLARE
                                    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum);
     brace text[];
 BEGIN
-    FOR brace IN SELECT m FROM regexp_matches(prompt, '(\{\{|\}\}|\{([^{}]*)\}|[{}])', 'g') AS m LOOP
+    FOR brace IN SELECT m FROM regexp_matches(prompt, '([{][{]|[}][}]|[{]([^{}]*)[}]|[{}])', 'g') AS m LOOP
         IF brace[1] IN ('{', '}') THEN
             RAISE EXCEPTION 'unbalanced "%" in the prompt', brace[1] USING ERRCODE = 'syntax_error',
                 HINT = 'Write {column} to name a column; write {{ and }} where you mean the braces themselves.';
@@ -366,7 +366,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     relation CONSTANT oid := keep."table";
     is_column CONSTANT boolean := EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = keep.key);
-    keys CONSTANT text[] := CASE WHEN is_column THEN ARRAY[keep.key] ELSE regexp_split_to_array(btrim(keep.key), '\s*,\s*') END;
+    keys CONSTANT text[] := CASE WHEN is_column THEN ARRAY[keep.key] ELSE regexp_split_to_array(btrim(keep.key), '[[:space:]]*,[[:space:]]*') END;
     kind CONSTANT text := coalesce(type, CASE WHEN schema IS NULL THEN 'text' ELSE 'json' END);
     sql_type CONSTANT text := CASE kind
         WHEN 'text' THEN 'text' WHEN 'boolean' THEN 'boolean' WHEN 'number' THEN 'double precision' WHEN 'integer' THEN 'bigint'
@@ -477,7 +477,7 @@ DECLARE
 BEGIN
     IF parts IS NULL THEN
         RETURN NULL;
-    ELSIF cardinality(parts) > 2 OR cardinality(parts) = 2 AND parts[1] LIKE 'pg\_temp%' THEN
+    ELSIF cardinality(parts) > 2 OR cardinality(parts) = 2 AND starts_with(parts[1], 'pg_temp') THEN
         RAISE EXCEPTION 'this is no name of a table that outlives a session: %', given USING ERRCODE = 'invalid_name';
     END IF;
     RETURN format('%I.%I', CASE cardinality(parts) WHEN 2 THEN parts[1] ELSE of_table END, parts[cardinality(parts)]);

@@ -29,7 +29,7 @@ BEGIN ATOMIC
     FROM (SELECT (llm._map(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
               @map.values@)::pg_catalog.text,
               pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
-          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS o) AS m;
+          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;[:space:]]+$', '')) AS o) AS m;
 END;
 COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
 
@@ -47,7 +47,7 @@ BEGIN ATOMIC  -- as in llm.map
     SELECT r.*
     FROM (SELECT (llm._estimate(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
               @map.values@)::pg_catalog.text)).*
-          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;\s]+$', '')) AS o) AS e,
+          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;[:space:]]+$', '')) AS o) AS e,
          pg_catalog.json_to_record(
              CASE WHEN e.fault IS NULL THEN e.found ELSE llm._raise(e.fault) END::pg_catalog.json
          ) AS r (

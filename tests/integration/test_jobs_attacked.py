@@ -12,7 +12,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pg_bridge.cli.worker import install
-from tests.integration.test_jobs_worker import Shop, bob, on_rented, schema, shop
+from tests.conftest import create_server
+from tests.integration.test_jobs_worker import Shop, bob, on_rented, schema, shop, with_extension
 from tests.traps import set_traps
 
 __all__ = ["bob", "schema", "shop"]  # fixtures
@@ -93,3 +94,27 @@ def test_keys_are_what_they_were_however_the_database_prints_them(shop: Shop) ->
         job = shop.one("SELECT llm.submit('TABLE reviews', 'Is {review} kind?', 'kinds', 'share, at')")
         assert shop.work() == 1200, shop.job(job, "error")
         assert shop.one("SELECT count(*) FROM reviews JOIN kinds USING (share, at)") == 1200
+
+
+BACKSLASHES = ("standard_conforming_strings = off", "escape_string_warning = off")
+SHELVES = "CREATE TABLE shelves (titles int, id int, reviews text, PRIMARY KEY (titles, id))"
+
+
+@on_rented
+def test_names_are_whole_where_backslashes_escape(shop: Shop) -> None:
+    """There `\\s` in one of our patterns is an s, and would be cut off from the names that end with one."""
+    with another_database(shop, *BACKSLASHES) as shop:  # noqa: PLR1704 - from here on it is this one
+        shop.conn.execute(SHELVES)
+        shop.rows("SELECT llm.submit('TABLE shelves', 'Is {reviews} kind?', 'kinds', 'titles , id')")
+        shop.rows("SELECT llm.keep('shelves', 'titles , id', 'kind', 'Is {reviews} kind, {{really}}?')")
+        assert shop.rows("SELECT key FROM llm._job UNION ALL SELECT key FROM llm._kept") == [(["titles", "id"],)] * 2
+
+
+@with_extension
+def test_a_query_is_whole_where_backslashes_escape(shop: Shop) -> None:
+    with another_database(shop, *BACKSLASHES) as shop:  # noqa: PLR1704 - from here on it is this one
+        shop.admin.execute("CREATE EXTENSION pg_bridge CASCADE")
+        create_server(shop.admin, shop.engine.url)
+        shop.admin.execute(f"{SHELVES}; INSERT INTO shelves VALUES (1, 1, 'fine')")
+        asked = "SELECT input FROM llm.map('SELECT reviews FROM shelves ; ', 'Is {reviews} kind?')"
+        assert shop.admin.execute(asked).fetchall() == [({"reviews": "fine"},)]
