@@ -156,6 +156,27 @@ def test_comparisons_that_contradict_one_another_are_ties(conn: Conn, engine: En
     assert got == [(1, 2, None)] * 3
 
 
+def test_long_rows_make_short_lists(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.max_model_len = 1000
+    query = "SELECT worth, repeat('x', 400) AS text FROM films WHERE id <= 40"
+    told = conn.execute("SELECT list_size, questions FROM llm.rank_estimate(%s, 'worth', 2)", [query]).fetchone()
+    assert told is not None
+    assert 2 < told[0] < 6
+    got = conn.execute("SELECT input -> 'worth' FROM llm.rank(%s, 'worth', 2)", [query]).fetchall()
+    assert got == conn.execute("SELECT worth FROM films WHERE id <= 40 ORDER BY worth DESC LIMIT 2").fetchall()
+    assert max(map(len, engine.received.prompts)) < 3 * (1000 - 128)
+    # Pairs need room for two, and what fails in a savepoint leaves the rest of the transaction as it was.
+    with conn.transaction():
+        for context, fits in ((500, False), (700, True), (500, False)):
+            arguments = (query, context)
+            call = "SELECT count(*) FROM llm.rank(%s, 'worth', 1, context_tokens => %s)"
+            if fits:
+                assert conn.execute(call, arguments).fetchone() == (1,)
+                continue
+            with pytest.raises(psycopg.errors.InvalidParameterValue, match="no two like it fit"), conn.transaction():
+                conn.execute(call, arguments)
+
+
 def test_errors_are_clear(conn: Conn, engine: EngineDouble) -> None:
     for arguments, message in (
         ("'TABLE films', NULL, 3", "the prompt is NULL"),
