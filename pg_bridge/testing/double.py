@@ -37,7 +37,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from pg_bridge.asking.prefix_cache import PrefixCache
-from pg_bridge.testing import wire
+from pg_bridge.testing import aborting, wire
 from pg_bridge.testing.behaviour import Behaviour
 from pg_bridge.testing.fast_engine import FastEngine, Prompt
 from pg_bridge.testing.served import Served
@@ -176,12 +176,12 @@ class EngineDouble:
         """Listen, tell the URL, and answer until told to stop."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        runner = web.AppRunner(self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        runner = aborting.runner(self._application())
         await runner.setup()
         try:
             # Not aiohttp's TCPSite: it closes the listening sockets while connections that are accepted just now
             # wait for their transport, and asyncio (3.11) then loses those, open.
-            listener = await self._listen(self._loop, runner.server)  # type: ignore[arg-type]
+            listener = await self._listen(self._loop, aborting.protocol_of(runner, self._loop))
             with contextlib.closing(listener):
                 scheme = "http" if self._tls is None else "https"
                 self.url = f"{scheme}://{self._host}:{listener.sockets[0].getsockname()[1]}"
@@ -191,7 +191,7 @@ class EngineDouble:
                     self._loop.remove_reader(each)
                 await _last_rounds()
         finally:
-            await runner.cleanup()
+            await aborting.end(runner)
             await _last_rounds()
 
     async def _listen(
@@ -314,7 +314,10 @@ class EngineDouble:
         self.received.listed += 1
         if not self.behaviour.listed:
             return web.Response(text="Internal Server Error", status=500)
-        return self._denied(request) or web.json_response({"object": "list", "data": models})
+        # Not `or`: in aiohttp 3.8 a response is a mapping, and false where it is empty.
+        if (denied := self._denied(request)) is not None:
+            return denied
+        return web.json_response({"object": "list", "data": models})
 
     async def _no_page(self, _: web.Request) -> web.Response:
         status, detail = (405, "Method Not Allowed") if self.behaviour.batch_endpoint else (404, "Not Found")

@@ -145,7 +145,7 @@ def test_more_columns_than_python_calls_can_be_nested() -> None:
 
 def test_a_tree_as_deep_as_the_table_is_wide_needs_no_nested_calls() -> None:
     # Every column sets one row apart, so that every level of the tree takes one column.
-    k = 34
+    k = 50
     table = table_of({f"c{j}": ["other" if i == j else "the same" for i in range(k)] for j in range(k)})
     with calls_nested(k - 8):
         ordering = order_by("tree", table)
