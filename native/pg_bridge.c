@@ -14,8 +14,8 @@
 PG_MODULE_MAGIC;
 
 #ifdef SOURCE_DIGEST
-/* lets `pg-bridge install --check` tell whether an installed module is of these sources */
-static const char source_digest[] __attribute__((used)) = "pg_bridge source " SOURCE_DIGEST;
+/* lets `pg-bridge install --check` tell whether an installed module is of these sources, and made for that server */
+static const char source_digest[] __attribute__((used)) = "pg_bridge source " SOURCE_DIGEST " for " PG_MAJORVERSION;
 #endif
 
 /*

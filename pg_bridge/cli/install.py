@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pg_bridge import EXTENSION_VERSION
-from pg_bridge.cli import native, option_sql, upgrade_sql
+from pg_bridge.cli import FAILED, native, option_sql, print_error, upgrade_sql
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
@@ -57,6 +57,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Then set session_preload_libraries = 'pg_bridge' for the database or the server, and in the database: "
         "CREATE EXTENSION pg_bridge CASCADE; see docs/install.md for how the server's Python finds this package.",
     )
+    _add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pg-config",
         default="pg_config",
@@ -69,7 +74,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="only say whether the server's files are up to date; exit 1 if not",
     )
     parser.add_argument("--no-native", action="store_true", help="leave the native module out")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--destdir",
+        default="",
+        metavar="DIR",
+        help="put them below this folder instead, in the folders that the server has; for who makes packages",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         PgBridgeError: The server is too old, not there, or its folders cannot be written.
     """
-    folder = extension_folder(arguments.pg_config)
+    folder = extension_folder(arguments.pg_config, arguments.destdir)
     version = native.server_version(arguments.pg_config)
     if version < OLDEST:
         raise PgBridgeError(
@@ -91,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _install_module(arguments: argparse.Namespace) -> int:
-    if native.is_current(arguments.pg_config):
+    if native.is_current(arguments.pg_config, arguments.destdir):
         print("native module: up to date")
         return 0
     missing = native.what_is_missing(arguments.pg_config)
@@ -104,7 +114,7 @@ def _install_module(arguments: argparse.Namespace) -> int:
     if arguments.check:
         print("native module: missing or old")
         return 1
-    print(f"native module: installed {native.install(arguments.pg_config)}")
+    print(f"native module: installed {native.install(arguments.pg_config, arguments.destdir)}")
     return 0
 
 
@@ -114,6 +124,7 @@ def _install_extensions(folder: Path, arguments: argparse.Namespace) -> int:
         print(f"{folder}: " + (f"{len(stale)} files are missing or old" if stale else "up to date"))
         return 1 if stale else 0
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in stale.items():
             (folder / name).write_text(text)
     except OSError as error:
@@ -122,8 +133,8 @@ def _install_extensions(folder: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def extension_folder(pg_config: str) -> Path:
-    """The server's folder of extensions.
+def extension_folder(pg_config: str, destdir: str = "") -> Path:
+    """The server's folder of extensions, or what stands for it below `destdir`, which need not be there.
 
     Raises:
         PgBridgeError: There is no such pg_config, or it has no such folder.
@@ -136,6 +147,8 @@ def extension_folder(pg_config: str) -> Path:
         )
     printed = subprocess.run([program, "--sharedir"], check=True, capture_output=True, text=True)  # noqa: S603
     folder = Path(printed.stdout.strip()) / "extension"
+    if destdir:
+        return native.below(destdir, folder)
     if not folder.is_dir():
         raise PgBridgeError(
             f"{folder} does not exist",
@@ -182,3 +195,18 @@ def jobs_script(options: Sequence[Option] = OPTIONS) -> str:
 
 def _read(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
+
+
+def main() -> int:
+    """For a Python that has nothing of what answers need, as that of a packager or of PGXN's client may be."""
+    parser = argparse.ArgumentParser(prog="python3 -m pg_bridge.cli.install")
+    _add_arguments(parser)
+    try:
+        return run(parser.parse_args())
+    except PgBridgeError as error:
+        print_error(error)
+        return FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

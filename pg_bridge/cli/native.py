@@ -21,10 +21,11 @@ from pg_bridge.errors import PgBridgeError
 MODULE = "pg_bridge.so"
 
 
-def is_current(pg_config: str) -> bool:
-    """Whether the server has the module, and of these sources."""
-    module = install_folder(pg_config) / MODULE
-    return module.exists() and f"pg_bridge source {digest()}".encode() in module.read_bytes()
+def is_current(pg_config: str, destdir: str = "") -> bool:
+    """Whether the server has the module, of these sources and for its major version."""
+    module = below(destdir, install_folder(pg_config)) / MODULE
+    made_of = f"pg_bridge source {digest()} for {server_version(pg_config)}\0".encode()
+    return module.exists() and made_of in module.read_bytes()
 
 
 def install_folder(pg_config: str) -> Path:
@@ -51,13 +52,17 @@ def what_is_missing(pg_config: str) -> str:
     return ""
 
 
-def install(pg_config: str) -> Path:
+def install(pg_config: str, destdir: str = "") -> Path:
     """Build the module and put it into the server's library folder; returns where it is.
+
+    Args:
+        pg_config: The server's.
+        destdir: A folder that stands for the root of the file system.
 
     Raises:
         PgBridgeError: It does not compile, or the folder cannot be written.
     """
-    target = install_folder(pg_config) / MODULE
+    target = below(destdir, install_folder(pg_config)) / MODULE
     with tempfile.TemporaryDirectory(prefix="pg_bridge_native_") as name:
         folder = Path(name)
         for source in _sources():
@@ -72,6 +77,7 @@ def install(pg_config: str) -> Path:
             )
         try:
             # A running server has the old file mapped: it keeps that one, and new sessions get this one.
+            target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target.with_name(f".{MODULE}.new")
             shutil.copy(folder / MODULE, fresh)
             fresh.chmod(0o755)
@@ -79,6 +85,11 @@ def install(pg_config: str) -> Path:
         except OSError as error:
             raise cannot_write(target.parent, error) from error
     return target
+
+
+def below(destdir: str, folder: Path) -> Path:
+    """A folder of the server in the tree that begins at `destdir`, as `make install DESTDIR=…` has it."""
+    return Path(destdir, *folder.parts[1:]) if destdir else folder
 
 
 def cannot_write(folder: Path, error: OSError) -> PgBridgeError:
