@@ -7,6 +7,7 @@ numpy and aiohttp.
 `pg_bridge.asking.streamed` is the product in one function; `docs/decisions` says why each part is as it is.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,13 @@ __all__ = [
 
 __version__ = "0.2.0"
 EXTENSION_VERSION = "0.2"
+
+# Elsewhere pip sees to it; a server's Python is led here by PYTHONPATH, and may be any. What is above must parse in it.
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(
+        f"pg_bridge {__version__} needs Python 3.11 or later, and this is {sys.version.split()[0]}: "
+        "take a server whose PL/Python embeds a newer one, or pg-bridge map, beside the server (docs/install.md)"
+    )
 
 _HOMES = {
     "Engine": "pg_bridge.engine",
