@@ -8,7 +8,7 @@ PYTHON312 := python3.12
 DEVDB := $(PYTHON) -m pg_bridge.dev.devdb --engine $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-engines test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed bench-sembench gpu-kit devdb devdb-stop clean
+.PHONY: help setup demo test test-slow test-engines test-upgrade test-matrix lint bench bench-faults bench-planner bench-paper bench-feed bench-sembench gpu-kit devdb devdb-stop dist deb all install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -80,6 +80,21 @@ devdb-stop: ## end what `make devdb` started
 
 test-matrix: ## build and test on Debian 12, 13 and sid, in throw-away roots; needs root, takes an hour or two
 	@/usr/bin/python3 scripts/matrix.py $(MATRIX)
+
+dist: setup ## wheel, sdist, PGXN's archive and, as root with debootstrap, Debian packages into dist/, with checksums
+	@$(PYTHON) scripts/dist.py --if-possible
+
+deb: setup ## the Debian packages alone: built, linted, installed and tried on Debian 12 and 13; as root, with debootstrap
+	@$(PYTHON) scripts/dist.py --only debian
+
+# What `pgxn install pg_bridge` calls, with PG_CONFIG. Nothing but Python's own library is needed; the package itself is pip's.
+PG_CONFIG := pg_config
+
+all:
+	@:
+
+install: ## the extension's files and the native module into PG_CONFIG's server, without .venv
+	@python3 -m pg_bridge.cli.install --pg-config "$(PG_CONFIG)" --destdir "$(DESTDIR)"
 
 clean: devdb-stop ## remove what was made in this checkout, the environments included
 	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         from pg_bridge.jobs.queue import SESSION  # noqa: PLC0415 - as above
     except ImportError as error:
         raise BrokenInstallation(
-            "psycopg is needed to reach a database, and cannot be imported",
+            "psycopg 3.2 or later is needed to reach a database, and cannot be imported",
             detail=str(error),
             hint="Install it where this command is: pip install 'pg-bridge[jobs]'.",
         ) from error

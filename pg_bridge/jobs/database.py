@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import sql
+from psycopg import RawCursor, sql  # from 3.2 on
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pg_bridge.errors import DatabaseGone, JobError, NotPermitted, OptionError
@@ -182,9 +182,7 @@ class Database:
                 connection.close()
 
     def _open(self) -> Connection:
-        connection = psycopg.connect(
-            self._dsn, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor
-        )
+        connection = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor)
         for setting in _SETTINGS:
             with contextlib.suppress(psycopg.Error):
                 connection.execute(setting.encode())

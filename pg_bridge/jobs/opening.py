@@ -186,7 +186,7 @@ class OpenJob:
                 from pg_bridge.jobs.database import Database, Session  # noqa: PLC0415 - psycopg is an extra
             except ImportError as error:
                 raise BrokenInstallation(
-                    "psycopg is needed to reach a database, and cannot be imported",
+                    "psycopg 3.2 or later is needed to reach a database, and cannot be imported",
                     detail=str(error),
                     hint="Install it where this command is: pip install 'pg-bridge[jobs]'. Files need none.",
                 ) from error

@@ -30,7 +30,7 @@ def copy_python(target: Path) -> None:
     left_out = shutil.ignore_patterns("__pycache__", "native")
     shutil.copytree(Path(pg_bridge.__file__).parent, target / "pg_bridge", ignore=left_out, copy_function=copy_file)
     for name in sorted(runtime_distributions()):
-        _copy_distribution(metadata.distribution(name), target)
+        copy_distribution(name, target)
 
 
 def runtime_distributions() -> set[str]:
@@ -67,8 +67,9 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _copy_distribution(distribution: metadata.Distribution, target: Path) -> None:
-    made: set[PurePath] = set()
+def copy_distribution(name: str, target: Path) -> None:
+    """Copy what is installed under a name, but its scripts and its tests."""
+    distribution, made = metadata.distribution(name), set[PurePath]()
     for file in distribution.files or []:
         # Scripts lie outside site-packages ("../../../bin/x"); tests are half of numpy's files.
         if ".." in file.parts or "tests" in file.parts or "__pycache__" in file.parts:

@@ -1,14 +1,67 @@
 """What `pip install .` leaves out would be missed only on a user's machine."""
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import jsonschema
+import pytest
 from packaging.requirements import Requirement
+
+from pg_bridge import EXTENSION_VERSION, __version__
+from pg_bridge.cli.install import OLDEST
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+TERM = {"type": "string", "pattern": r"^[^\s/\\\x00-\x1f]{2,}$"}
+VERSION = {"type": "string", "pattern": r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-?[A-Za-z][0-9A-Za-z-]*)?$"}
+RANGE = {"anyOf": [{"const": 0}, {"type": "string", "pattern": r"^((==|!=|<=?|>=?)?\s*\d+\.\d+\.\d+(,\s*)?)+$"}]}
+PGXN: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "version", "abstract", "maintainer", "license", "provides", "meta-spec"],
+    "propertyNames": {
+        "pattern": "^([xX]_.*|name|version|abstract|maintainer|license|provides|meta-spec|description|generated_by"
+        "|no_index|prereqs|release_status|resources|tags)$"
+    },
+    "properties": {
+        "name": TERM,
+        "version": VERSION,
+        "abstract": {"type": "string", "minLength": 1},
+        "maintainer": {"type": "string", "minLength": 1},
+        "license": {"const": "postgresql"},
+        "release_status": {"enum": ["stable", "testing", "unstable"]},
+        "tags": {"type": "array", "items": {"type": "string", "pattern": "^[^/\\\\]{1,255}$"}, "uniqueItems": True},
+        "meta-spec": {
+            "type": "object",
+            "required": ["version"],
+            "properties": {"version": {"const": "1.0.0"}, "url": {"const": "https://pgxn.org/meta/spec.txt"}},
+        },
+        "provides": {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": TERM,
+            "additionalProperties": {
+                "type": "object",
+                "required": ["file", "version"],
+                "properties": {"version": VERSION, "file": {"type": "string"}, "docfile": {"type": "string"}},
+            },
+        },
+        "prereqs": {
+            "type": "object",
+            "propertyNames": {"enum": ["configure", "build", "test", "runtime", "develop"]},
+            "additionalProperties": {
+                "type": "object",
+                "propertyNames": {"enum": ["requires", "recommends", "suggests", "conflicts"]},
+                "additionalProperties": {"type": "object", "additionalProperties": RANGE},
+            },
+        },
+    },
+}
 
 
 def test_every_package_is_installed() -> None:
@@ -27,6 +80,46 @@ def test_the_wheel_holds_no_model() -> None:
     ]
     assert {file.suffix for file in files} == {".c", ".h", ".sql", ".control", ".typed", ""}
     assert sum(file.stat().st_size for file in files) < 1 << 20
+
+
+def test_all_versions_are_one() -> None:
+    assert re.fullmatch(rf"{re.escape(EXTENSION_VERSION)}\.\d+", __version__)
+    meta = json.loads((ROOT / "META.json").read_text())
+    assert meta["version"] == __version__
+    assert {provided["version"] for provided in meta["provides"].values()} == {__version__}
+    assert re.match(r"pg-bridge \(([^-]+)-\d+\)", (ROOT / "debian/changelog").read_text()).group(1) == __version__  # type: ignore[union-attr]
+    assert re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M).group(1) == __version__  # type: ignore[union-attr]
+    for control in (ROOT / "sql").glob("*.control"):
+        assert f"default_version = '{EXTENSION_VERSION}'" in control.read_text()
+
+
+def test_pgxn_is_told_what_its_specification_asks_for() -> None:
+    """https://pgxn.org/meta/spec.txt, version 1.0.0; `validate` knows more of JSON than we want to write."""
+    meta = json.loads((ROOT / "META.json").read_text())
+    jsonschema.validate(meta, PGXN)
+    assert set(meta["provides"]) == {file.stem for file in (ROOT / "sql").glob("*.control")}
+    for provided in meta["provides"].values():
+        assert (ROOT / provided["file"]).is_file()
+        assert (ROOT / provided["docfile"]).is_file()
+    assert meta["abstract"] == PROJECT["project"]["description"]
+    assert meta["prereqs"]["runtime"]["requires"]["PostgreSQL"] == f"{OLDEST}.0.0"
+
+
+def test_debians_dependencies_are_those_of_the_package() -> None:
+    """Debian 12's are the oldest that are taken: what is newer there than here wanted is not tried by anybody."""
+    wanted = {str(requirement) for requirement in PROJECT["project"]["dependencies"]}
+    assert wanted == {"numpy>=1.24", "aiohttp>=3.8.4"}
+    control = (ROOT / "debian/control.in").read_text()
+    assert all(f" python3-{Requirement(each).name}" in control for each in wanted)
+
+
+def test_nothing_of_the_checkout_is_forgotten_in_the_sdist() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    told = re.findall(r"^(?:graft|include) (.+)$", (ROOT / "MANIFEST.in").read_text(), re.M)
+    named = {word for line in told for word in line.split()}
+    by_itself = {"LICENSE", "README.md", "pyproject.toml", "MANIFEST.in", "pg_bridge"}
+    left_out = {".ci", ".dockerignore", ".gitignore", "debian"}
+    assert {file.split("/")[0] for file in listed} <= named | by_itself | left_out
 
 
 def test_what_is_locked_is_what_is_wanted() -> None:
@@ -49,11 +142,21 @@ def locked(name: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines if "==" in line)
 
 
-def run_without_psycopg(program: str) -> str:
-    """Run a program in a Python that has no psycopg, and return what it says."""
-    blocked = f"import sys\nsys.modules['psycopg'] = None\n{program}"
-    ended = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+NO_PSYCOPG = "import sys; sys.modules['psycopg'] = None"
+DEBIAN_12S_PSYCOPG = "import psycopg; del psycopg.RawCursor"  # 3.1, as far as it is not 3.2
+
+
+def run_without_psycopg(program: str, without: str = NO_PSYCOPG) -> str:
+    """Run a program in a Python that has no psycopg, or an old one, and return what it says."""
+    command = [sys.executable, "-c", f"{without}\n{program}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     return ended.stdout + ended.stderr
+
+
+def test_a_python_that_is_too_old_is_told_so() -> None:
+    old = "import sys; sys.version_info, sys.version = (3, 9, 2), '3.9.2 (default, …)'"
+    said = run_without_psycopg("try:\n    import pg_bridge\nexcept ImportError as error:\n    print(error)", old)
+    assert said.startswith(f"pg_bridge {__version__} needs Python 3.11 or later, and this is 3.9.2: ")
 
 
 def test_the_plpython_host_needs_no_psycopg() -> None:
@@ -95,10 +198,16 @@ with EngineDouble() as engine:
     assert "all is well" in said
 
 
-def test_map_says_which_extra_is_missing() -> None:
-    words = ["--query", "SELECT 1 AS a", "--key", "a", "--prompt", "Well?", "--into", "t", "--endpoint", "http://x"]
-    said = run_without_psycopg(f"from pg_bridge.cli import main\nprint(main(['map', *{words}]))")
-    assert "pg-bridge: psycopg is needed to reach a database" in said
+MAP = ["--query", "SELECT 1 AS a", "--key", "a", "--prompt", "Well?", "--into", "t", "--endpoint", "http://x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [(["map", *MAP], NO_PSYCOPG), (["map", *MAP], DEBIAN_12S_PSYCOPG), (["worker"], DEBIAN_12S_PSYCOPG)],
+)
+def test_jobs_say_which_extra_is_missing(words: list[str], without: str) -> None:
+    said = run_without_psycopg(f"from pg_bridge.cli import main\nprint(main({words}))", without)
+    assert "pg-bridge: psycopg 3.2 or later is needed to reach a database" in said
     assert "pip install 'pg-bridge[jobs]'" in said
     assert said.startswith("1\n")
 

@@ -11,6 +11,8 @@ from pg_bridge.serving.demo import find_model
 
 ROOT = Path(__file__).parents[2]
 
+needs_model = pytest.mark.skipif(not (ROOT / "models/demo").is_dir(), reason="the sdist has no model in the box")
+
 
 def test_a_missing_directory_is_named_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -29,6 +31,7 @@ def test_wrong_usage_ends_with_status_2(words: list[str], capsys: pytest.Capture
     assert words[0] in capsys.readouterr().err
 
 
+@needs_model
 def test_where_the_model_in_the_box_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_model() == ROOT / "models/demo"
     (tmp_path / "config.json").touch()
@@ -50,6 +53,7 @@ def test_an_installed_package_says_where_the_model_in_the_box_is_to_be_had(
     assert "the model in the box comes with a checkout of pg_bridge only" in capsys.readouterr().err
 
 
+@needs_model
 def test_its_size_is_the_same_wherever_it_is_named() -> None:
     with (ROOT / "models/demo/model.safetensors").open("rb") as weights:
         header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))

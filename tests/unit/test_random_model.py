@@ -7,6 +7,8 @@ from pg_bridge.dev import random_model as module
 from pg_bridge.dev.random_model import NAME, ModelSize, random_model
 
 pytest.importorskip("safetensors")
+if not (Path(__file__).parents[2] / "models/demo").is_dir():
+    pytest.skip("the sdist has no model in the box, whose tokenizer these take", allow_module_level=True)
 
 TINY = ModelSize(hidden=128, layers=1)
 
