@@ -59,8 +59,8 @@ def _functions(option: Option) -> str:
     if own == EVERY_CALL:
         return "every call"
     others = EVERY_CALL - own
-    if len(others) == 1:
-        return f"every call but `llm.{next(iter(others))}`"
+    if len(others) <= 2:
+        return f"every call but {' and '.join(f'`llm.{name}`' for name in sorted(others))}"
     return ", ".join(f"`llm.{name}`" for name in get_args(Function) if name in own)
 
 

@@ -187,6 +187,14 @@ LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
                         '{choices,@classify_many.names@}', ARRAY[labels, @classify_many.names@])
 $$;
 
+CREATE FUNCTION llm._embed_batch(
+    statement bigint, node integer, more boolean, input json[], @embed.arrays@
+) RETURNS text[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, array_fill('"{}"'::json, ARRAY[cardinality(input)]), input,
+                        '{"kind": "embedding", "on_null": "null"}', '{@embed.names@}', ARRAY[@embed.names@])
+$$;
+
 CREATE FUNCTION llm._score_batch(
     statement bigint, node integer, more boolean, prompt json[], input json[], @score.arrays@
 ) RETURNS double precision[]

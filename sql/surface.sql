@@ -270,6 +270,26 @@ $$;
 COMMENT ON FUNCTION llm.classify_many(text, text, text[], @classify_many.types@) IS
     'asks which of some labels fit one row, object or value';
 
+-- Embeddings: as llm.classify_many, for the same reason. There is no question, so one form does; nothing stands for a NULL.
+
+CREATE FUNCTION llm._embed(
+    input         text,
+    @embed.arguments@
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask('{}', pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'embedding', 'on_null', 'null', @embed.values@))
+$$;
+
+CREATE FUNCTION llm.embed(
+    input         text,
+    @embed.arguments@
+) RETURNS real[]
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._embed(input, @embed.named@)::pg_catalog.float4[]
+$$;
+COMMENT ON FUNCTION llm.embed IS 'the embedding of a text, by the model of a server; pgvector takes it for a vector';
+
 CREATE FUNCTION llm.score(
     prompt        text,
     input         anyelement,

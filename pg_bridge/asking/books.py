@@ -90,7 +90,7 @@ class Books:
         unknown = [key for key in keys if key not in inquiry.outcomes]
         if unknown:
             known = self._account.recall(context, unknown, inquiry.call.max_age)
-            inquiry.outcomes |= {key: (answer, None) for key, answer in known.items()}
+            inquiry.recall(known)
             self._run.from_cache += len(known)
 
     def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str]]) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import TypeVar
 
-from pg_bridge.asking.inquiry import Ask, NotAsked
+from pg_bridge.asking.inquiry import Ask, NotAsked, shown
 from pg_bridge.asking.joint import Joint, call_about, put_together, read_answer, ways_of
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.pairs import find_pairs
@@ -32,11 +33,22 @@ _CHARS_BESIDES = 16  # what an answer takes in it besides its text
 
 @dataclass(slots=True, eq=False)
 class _Alike:
-    """Calls that have the same options: the place of each in the window, its prompt and its row."""
+    """Calls that have the same options: the place of each in the window, its prompt and its row; how many are asked."""
 
+    call: Call
     places: list[int] = field(default_factory=list)
     prompts: list[str | None] = field(default_factory=list)
     rows: list[str | None] = field(default_factory=list)
+    asked: int = 0
+
+    @property
+    def next_place(self) -> int:
+        """Where its first call stands that was not asked."""
+        return self.places[self.asked]
+
+    def __lt__(self, other: _Alike) -> bool:
+        """Whether it is its turn before the other's."""
+        return self.next_place < other.next_place
 
 
 class Calls:
@@ -58,7 +70,8 @@ class Calls:
         self._prompts: dict[str | None, str | None] = {}  # each once: they may be long
         self._lookout = Lookout()
         self._ahead: Round | None = None  # of the first options
-        self._answers: list[str | None] | None = None
+        self._left: list[_Alike] | None = None  # a heap of those that were not all asked
+        self._answers: list[str | None] = []
         self._taken = 0
         self.is_closed = False
 
@@ -77,7 +90,7 @@ class Calls:
             places = of_call if call.on_null == "ask" else [i for i in of_call if rows[i] is not None]
             if not places:
                 continue
-            alike = self._alike.setdefault(call, _Alike())
+            alike = self._alike.setdefault(call, _Alike(call))
             alike.places += [self._count + i for i in places]
             alike.prompts += [self._prompts.setdefault(prompts[i], prompts[i]) for i in places]
             alike.rows += [as_row(rows[i]) for i in places]
@@ -96,7 +109,7 @@ class Calls:
         """
         if self._ahead is not None:
             self._ahead.work()
-        call, alike = next(iter(self._alike.items()), (Call(), _Alike()))
+        call, alike = next(iter(self._alike.items()), (Call(), _Alike(Call())))
         read = len(alike.rows)
         if call.asks_jointly:  # which pairs there are is known when all have come
             return
@@ -112,7 +125,9 @@ class Calls:
             raise CallError(failed.reason) from None
 
     def take(self) -> list[str | None]:
-        """Ask, at the first time, and take some answers: those of the first calls of which none have been taken.
+        """Ask what comes next, and take some answers: those of the first calls of which none have been taken.
+
+        Calls that have the same options are asked some at a time, `window_rows`, so that no more answers are held.
 
         Returns:
             At least one, if any is left; None for a row that failed, if its call's `on_error` is `null`.
@@ -121,18 +136,25 @@ class Calls:
             CallError: A row failed, and its call's `on_error` is `fail`; the other errors as for `ask_ahead`.
             BudgetExceeded: More would have to be asked than a budget allows, and its call's `on_budget` is `fail`.
         """
-        if self._answers is None:
-            self._answers = self._ask_all()
-        start, chars = self._taken, 0
+        if self._left is None:
+            self._answers = [None] * self._count
+            self._left = list(self._alike.values())
+            heapify(self._left)
+        taken: list[str | None] = []
+        chars = 0
         while self._taken < self._count and chars < ANSWER_CHARS:
-            chars += _CHARS_BESIDES + len(self._answers[self._taken] or "")
+            while self._left and self._left[0].next_place == self._taken:
+                self._ask_part(self._left)
+            answer, self._answers[self._taken] = self._answers[self._taken], None
+            taken.append(answer)
+            chars += _CHARS_BESIDES + len(answer or "")
             self._taken += 1
-        return self._answers[start : self._taken]
+        return taken
 
     @property
     def are_taken(self) -> bool:
         """Whether all answers have been taken."""
-        return self._answers is not None and self._taken == self._count
+        return self._left is not None and self._taken == self._count
 
     def close(self) -> None:
         """Abort what is in flight and forget the calls; may be called at any time, also twice."""
@@ -142,22 +164,27 @@ class Calls:
             ahead.close()
         self._alike.clear()
         self._prompts.clear()
-        self._answers = []
+        self._left, self._answers = [], []
 
-    def _ask_all(self) -> list[str | None]:
-        answers: list[str | None] = [None] * self._count
-        for call, alike in self._alike.items():
-            for start in range(0, len(alike.rows), call.window_rows):
-                part = slice(start, start + call.window_rows)
-                asking, self._ahead = self._ahead or self._begin(call), None
-                prompts, rows = alike.prompts[part], alike.rows[part]
-                if call.asks_jointly:
-                    found = self._answer_pairs(prompts, rows, call, asking)
-                else:
-                    found = self._answer(prompts, rows, call, asking, len(rows))
-                for place, text in zip(alike.places[part], found, strict=True):
-                    answers[place] = text
-        return answers
+    def _ask_part(self, left: list[_Alike]) -> None:
+        """Ask some of the calls of which the first was not asked."""
+        alike = left[0]
+        call, part = alike.call, slice(alike.asked, alike.asked + alike.call.window_rows)
+        asking, self._ahead = self._ahead, None
+        if asking is None or alike is not next(iter(self._alike.values())):
+            asking, self._ahead = self._begin(call), asking
+        prompts, rows = alike.prompts[part], alike.rows[part]
+        if call.asks_jointly:
+            found = self._answer_pairs(prompts, rows, call, asking)
+        else:
+            found = self._answer(prompts, rows, call, asking, len(rows))
+        for place, text in zip(alike.places[part], shown(call, found), strict=True):
+            self._answers[place] = text
+        alike.asked += len(found)
+        if alike.asked < len(alike.places):
+            heapreplace(left, alike)
+        else:
+            heappop(left)
 
     def _answer_pairs(
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, first: Round

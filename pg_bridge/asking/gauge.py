@@ -107,7 +107,9 @@ class Pieces:
 
 
 def gauge_by_characters(question: Question, columns: Sequence[str], sampling: Sampling, api: Api) -> Gauge:
-    """Take every four characters for a token, and a usual chat template."""
+    """Take every four characters for a token, and a usual chat template; what is embedded has none."""
+    if sampling.embeds:
+        return Gauge(1.0, 1.0, np.full(len(columns), 1 / CHARS_PER_TOKEN), "by_characters")
     chars = len(sampling.system_prompt) + len(head_of(question, columns))
     head, tail = chars / CHARS_PER_TOKEN, 1.0
     if api == "chat":

@@ -7,16 +7,20 @@ order, so that what is held is answers and no rows.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 
-from pg_bridge.asking.prompt import Question, parse_question
-from pg_bridge.engine import Completion, Sampling
+from pg_bridge.asking.prompt import EMBEDDED, Question, parse_question
+from pg_bridge.engine import Completion, Sampling, array_text, dimensions_of
 from pg_bridge.options import Call, Server
+from pg_bridge.options.further import merge
 from pg_bridge.rows.table import Table
 
 REMEMBERED_ANSWERS = 100_000
+REMEMBERED_NUMBERS = 1 << 24
+"""Of embeddings, 90 MB."""
 
 Outcome = tuple[str | None, str | None]
 """The answer's text, and why there is none: one of the two is None."""
@@ -52,6 +56,7 @@ class Inquiry:
         outcomes: By the row's digest, the oldest first.
         failed: The digests of the prompts that failed, by the row's digest.
         context: A digest of all that its answers depend on, but for the row, if they are kept in the ledger.
+        dimensions: How many numbers each embedding has; None while nobody has said and none has come.
     """
 
     question: Question
@@ -60,13 +65,31 @@ class Inquiry:
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
     failed: dict[bytes, str] = field(default_factory=dict)
     context: bytes | None = None
+    dimensions: int | None = None
 
     def forget(self) -> None:
         """Keep the latest outcomes only."""
-        while len(self.outcomes) > REMEMBERED_ANSWERS:
+        most = REMEMBERED_NUMBERS // (self.dimensions or 1) if self.call.embeds else REMEMBERED_ANSWERS
+        while len(self.outcomes) > most:
             oldest = next(iter(self.outcomes))
             del self.outcomes[oldest]
             self.failed.pop(oldest, None)
+
+    def recall(self, answers: Mapping[bytes, str]) -> None:
+        """Learn earlier answers, by the row's digest."""
+        self.outcomes |= {key: (answer, None) for key, answer in answers.items()}
+        if self.call.embeds and answers:
+            self.dimensions = self.dimensions or dimensions_of(next(iter(answers.values())))
+
+    def judge(self, completion: Completion) -> Outcome:
+        """What an answer says; an embedding of other dimensions than those before could not be compared with them."""
+        text, error = outcome_of(completion)
+        if self.call.embeds and text is not None:
+            found = dimensions_of(text)
+            self.dimensions = self.dimensions or found
+            if found != self.dimensions:
+                return None, f"the engine's embedding has {found} dimensions and not {self.dimensions}"
+        return text, error
 
 
 def digest_rows(table: Table, *, remembered: bool = True) -> list[bytes]:
@@ -93,6 +116,8 @@ def question_of(ask: Ask) -> Question:
     Raises:
         TemplateError: The prompt does not parse.
     """
+    if ask.call.embeds:
+        return EMBEDDED
     question, told = parse_question(ask.prompt), ask.call.told
     return replace(question, text=f"{question.text}\n{told}") if told else question
 
@@ -105,8 +130,18 @@ def outcome_of(completion: Completion) -> Outcome:
     return None, "the answer holds a character that PostgreSQL's text type cannot"
 
 
+def shown(call: Call, answers: Sequence[str | None]) -> Sequence[str | None]:
+    """Answers as SQL has them; equal ones are one text."""
+    if not call.embeds:
+        return answers
+    arrays = {answer: array_text(answer) for answer in set(answers) if answer is not None}
+    return [None if answer is None else arrays[answer] for answer in answers]
+
+
 def context_of(question: Question, call: Call, server: Server) -> list[object]:
     """What the answers to a question depend on besides who answers and the row."""
+    if call.embeds:
+        return ["embedding", call.dimensions, merge(server.request_options, call.request_options)]
     further = call.further_at(server)
     return [
         question.text,
@@ -134,4 +169,6 @@ def sampling_of(call: Call) -> Sampling:
         call.reasoning,
         call.max_reasoning_tokens,
         call.request_options,
+        call.embeds,
+        call.dimensions,
     )

@@ -40,5 +40,5 @@ class Memory:
         if ask not in self._inquiries:
             # Prompts of one and the same sampling can share a request.
             sampling = self._samplings.setdefault(ask.call, sampling_of(ask.call))
-            self._inquiries[ask] = Inquiry(question_of(ask), ask.call, sampling)
+            self._inquiries[ask] = Inquiry(question_of(ask), ask.call, sampling, dimensions=ask.call.dimensions)
         return self._inquiries[ask]

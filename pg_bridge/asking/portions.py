@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.budget import Asked, Budget
 from pg_bridge.asking.failures import digest_prompt
-from pg_bridge.asking.inquiry import Inquiry, NotAsked, Outcome, digest_rows, outcome_of
+from pg_bridge.asking.inquiry import Inquiry, NotAsked, Outcome, digest_rows
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import render_questions
 from pg_bridge.asking.run import Run
@@ -105,7 +105,7 @@ class Portions:
         """Remember what an answer says; returns whose it is, too."""
         inquiry, key, prompt = self._expected.pop(completion.index)
         self._ahead.discard((inquiry, key))
-        outcome = inquiry.outcomes.setdefault(key, outcome_of(completion))  # the first one holds for the statement
+        outcome = inquiry.outcomes.setdefault(key, inquiry.judge(completion))  # the first one holds for the statement
         if outcome[1] is not None:
             inquiry.failed[key] = digest_prompt(prompt)
         return inquiry, key, outcome
@@ -115,7 +115,7 @@ class Portions:
         self.budget.land(completions)
         expected = [self._expected[completion.index] for completion in completions]
         self.books.land(
-            (inquiry, key, outcome_of(completion), prompt)
+            (inquiry, key, inquiry.judge(completion), prompt)
             for (inquiry, key, prompt), completion in zip(expected, completions, strict=True)
         )
 

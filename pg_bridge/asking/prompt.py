@@ -11,10 +11,11 @@ It never puts a cell into the question, never counts tokens and holds no system 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from os.path import commonprefix
 from typing import Literal
@@ -46,11 +47,17 @@ class Question:
         text: What is sent: `{review}` has become `review`, `{{` a brace.
         columns: The named columns, in order of first mention, each once; empty where none is named.
         names_value: Whether `{}` stands in it, for an input that is a single value.
+        is_bare: Whether that value is all that is sent, as it is.
     """
 
     text: str
     columns: tuple[str, ...]
     names_value: bool = False
+    is_bare: bool = field(default=False, repr=False)
+
+
+EMBEDDED = Question("", (VALUE,), names_value=True, is_bare=True)
+"""In the place of a question where there is none, and texts are embedded."""
 
 
 def parse_question(prompt: str | None) -> Question:
@@ -224,7 +231,7 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
 
     Yields:
         The question, a newline and the row as a JSON object, or the other way round; for rows without columns the
-        question alone.
+        question alone, and of a bare question the value alone.
 
     >>> from pg_bridge.ordering import plan
     >>> table = Table.from_json(['{"a":1,"b":"x"}'], ["a", "b"])
@@ -234,6 +241,10 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
     if not table.columns:
         for _ in range(table.rows):
             yield question.text
+        return
+    if question.is_bare:
+        for row in ordering.row_order.tolist():
+            yield _bare(table.values[0][table.codes[row, 0]])
         return
     pieces: list[str] = []  # '"name": value' of every distinct cell, column after column
     offsets = np.zeros(len(table.columns), np.intp)
@@ -247,6 +258,11 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
         columns = ordering.column_order[start : start + _CHUNK_ROWS]
         for chosen in (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist():
             yield f"{head}{', '.join(map(piece_of, chosen))}{tail}"
+
+
+def _bare(cell: str) -> str:
+    """A cell as the text that it is; of what is no text its JSON."""
+    return str(json.loads(cell, strict=False)) if cell.startswith('"') else cell
 
 
 def columns_hint(name: str, available: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pg_bridge.asking.books import Books, reading
 from pg_bridge.asking.budget import Budget
-from pg_bridge.asking.inquiry import Ask, Inquiry, NotAsked, Outcome
+from pg_bridge.asking.inquiry import Ask, Inquiry, NotAsked, Outcome, shown
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import resolve_columns
@@ -157,7 +157,7 @@ class _Stream:
         self._portions.run.return_s += time.perf_counter() - returned
 
     def _of_rows(self, rows: _Rows, u: int, outcome: Outcome) -> Iterator[Answer]:
-        text, error = outcome
+        (text,), error = shown(self._inquiry.call, outcome[:1]), outcome[1]
         for i in rows.members[rows.offsets[u] : rows.offsets[u + 1]]:
             row_id = rows.window.first_row_id + i
             if error is not None and not isinstance(error, NotAsked):

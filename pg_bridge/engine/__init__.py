@@ -1,5 +1,6 @@
 """The engine room's last door: prompts go to vLLM over HTTP, completions and its own figures come back."""
 
+from pg_bridge.engine.embeddings import array_text, dimensions_of
 from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.failures import Notice
 from pg_bridge.engine.payload import UNFIT
@@ -20,5 +21,7 @@ __all__ = [
     "Portion",
     "Sampling",
     "Usage",
+    "array_text",
+    "dimensions_of",
     "survey",
 ]

@@ -17,6 +17,8 @@ from functools import partial
 
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.dialects import UNTOLD
+from pg_bridge.engine.embeddings import PATH as EMBEDDINGS_PATH
+from pg_bridge.engine.embeddings import is_about_embeddings, no_embeddings
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     Unreadable,
@@ -247,7 +249,11 @@ class Flight:
 
     def _goes_alone(self, sampling: Sampling) -> bool:
         """Whether each prompt has a request of its own."""
-        return not self.has_batch_endpoint or self._trial_of(sampling).goes_alone
+        return not self._takes_several(sampling) or self._trial_of(sampling).goes_alone
+
+    def _takes_several(self, sampling: Sampling) -> bool:
+        """Whether a request may have several prompts."""
+        return self.has_batch_endpoint or sampling.embeds
 
     def _start(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
         is_alone = len(prompts) > 1 and self._goes_alone(self._sampling_of(prompts[0][0]))
@@ -280,7 +286,7 @@ class Flight:
         await trial.admit()
         payload = self._speech.payload(sampling)  # not before: what earlier ones were refused for is not said again
         path = payload.path(size)
-        if size > 1 and not self.has_batch_endpoint:  # that came out meanwhile
+        if size > 1 and not self._takes_several(sampling):  # that came out meanwhile
             trial.withdraw()
             self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
             return
@@ -406,6 +412,8 @@ class Flight:
         texts = [prompt for _, prompt in prompts]
         if is_used_up(refused.status, refused.body, texts):
             raise refused_run(self._server, refused)
+        if sampling.embeds and is_about_embeddings(refused, texts):
+            raise no_embeddings(self._server)
         if refused.status in OWN_MERITS_STATUSES:
             if sampling.priority is not None and is_about_priority(refused, texts):
                 raise no_priorities(self._server)
@@ -421,18 +429,23 @@ class Flight:
                 pieces = trial.pieces(len(prompts), was_cut=is_piece)
                 self._again([prompts[piece] for piece in pieces], tokens_each, is_piece=True)
         elif refused.status in NO_ENDPOINT_STATUSES:
-            # Either the model or the path is missing; the list of models tells which.
-            if self.has_batch_endpoint or not path.endswith("/batch"):
-                served = [model.name for model in await list_models(self._server, self._client, self._acquaintance)]
-                if self._server.model is not None and self._server.model not in served:
-                    raise unknown_model(self._server, served)
-            if not path.endswith("/batch"):
-                raise refused_run(self._server, refused)
-            self.has_batch_endpoint = False
+            await self._see_what_is_missing(path, refused)
             trial.withdraw()
             self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
         else:
             raise refused_run(self._server, refused)
+
+    async def _see_what_is_missing(self, path: str, refused: Refused) -> None:
+        """Either the model or the path, as the list of models tells; of the paths only that for batches need not be."""
+        if self.has_batch_endpoint or not path.endswith("/batch"):
+            served = [model.name for model in await list_models(self._server, self._client, self._acquaintance)]
+            if self._server.model is not None and self._server.model not in served:
+                raise unknown_model(self._server, served)
+        if path == EMBEDDINGS_PATH:
+            raise no_embeddings(self._server)
+        if not path.endswith("/batch"):
+            raise refused_run(self._server, refused)
+        self.has_batch_endpoint = False
 
     async def _clear_doubts(self, payload: Payload) -> None:
         """Learn whether texts begin within thoughts, of which one that was cut off tells nothing."""

@@ -67,6 +67,8 @@ class Further:
 
 def thought_tokens(server: Server, sampling: Sampling) -> int:
     """Most tokens of thoughts before one answer; 0 where there shall be none."""
+    if sampling.embeds:
+        return 0
     most = sampling.max_reasoning_tokens or server.max_reasoning_tokens
     return most or (THOUGHT_TOKENS if _reasoning(server, sampling) not in (None, "off") else 0)
 
@@ -103,7 +105,7 @@ def further(
     if most and budget and budget not in untaken:
         arguments[budget] = most
         dispensable[budget] = _any_of([budget])
-    arguments |= _salt(server, dialect)
+    arguments |= salt_of(server, dialect)
     return Further(
         dict(_merged(arguments, merge(server.request_options, sampling.request_options))),
         most,
@@ -143,7 +145,12 @@ def _ways(server: Server, reasoning: Reasoning | None, dialect: Dialect, model: 
     )
 
 
-def _salt(server: Server, dialect: Dialect) -> dict[str, str]:
+def salt_of(server: Server, dialect: Dialect) -> dict[str, str]:
+    """What keeps a role's prompts apart in the engine's prefix cache.
+
+    Raises:
+        OptionError: They shall be, and the engine cannot do so.
+    """
     if server.cache_salt == "off":
         return {}
     if not dialect.takes_salt:

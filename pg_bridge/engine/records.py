@@ -31,6 +31,8 @@ class Sampling:
         reasoning: Whether the model reasons before it answers; None leaves it to the server.
         max_reasoning_tokens: Most tokens of thoughts before one answer; None leaves it to the server.
         request_options: Further keys of the body, as JSON text, over those of the server; None for none.
+        embeds: Whether prompts are texts to embed, to which nothing is answered.
+        dimensions: How many numbers an embedding shall have; None leaves it to the model.
     """
 
     max_tokens: int
@@ -43,6 +45,8 @@ class Sampling:
     reasoning: Reasoning | None = None
     max_reasoning_tokens: int | None = None
     request_options: str | None = None
+    embeds: bool = False
+    dimensions: int | None = None
 
 
 class Model(NamedTuple):

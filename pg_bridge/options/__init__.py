@@ -11,6 +11,7 @@ written from it when the extension is installed (`pg_bridge.cli.option_sql`), an
 from pg_bridge.options.option import (
     AGGREGATE,
     EVERY_CALL,
+    QUESTIONS,
     REQUIRED,
     Catalog,
     Function,
@@ -40,6 +41,7 @@ __all__ = [
     "EVERY_CALL",
     "MULTICORN_WRAPPER",
     "OPTIONS",
+    "QUESTIONS",
     "REORDER",
     "REQUIRED",
     "YES_OR_NO",

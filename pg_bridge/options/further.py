@@ -23,6 +23,7 @@ Headers = tuple[tuple[str, str | None], ...]
 _FORM = "the form of an answer is said by llm.is_true, llm.classify, llm.score or llm.extract, or by choices"
 _ONE_ANSWER = "each row has one answer, which is read when it is whole"
 _PROMPT = "the prompt and system_prompt say what is asked"
+_EMBEDDING = "the option dimensions says how long an embedding is, and llm.embed reads the form that it asks for"
 _OWNED: Mapping[str, str] = {
     "model": "the server's option model says it",
     "messages": _PROMPT,
@@ -32,6 +33,10 @@ _OWNED: Mapping[str, str] = {
     "prompt_token_ids": _PROMPT,
     "input_ids": _PROMPT,
     "input": _PROMPT,
+    "dimensions": _EMBEDDING,
+    "encoding_format": _EMBEDDING,
+    "embed_dtype": _EMBEDDING,
+    "endianness": _EMBEDDING,
     "echo": _PROMPT,
     "suffix": _PROMPT,
     "stream": _ONE_ANSWER,

@@ -22,6 +22,7 @@ Function = Literal[
     "classify_many",
     "score",
     "extract",
+    "embed",
     "translate",
     "sentiment",
     "redact",
@@ -39,7 +40,10 @@ COLUMN: frozenset[Where] = frozenset({"column"})
 EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
 SCORES: frozenset[Where] = frozenset({"score"})
 LABELS: frozenset[Where] = frozenset({"classify", "classify_many"})
-EACH_ROW: frozenset[Where] = EVERY_CALL - {"map", "rank"}
+EMBEDS: frozenset[Where] = frozenset({"embed"})
+QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS
+"""Those that a model answers in words."""
+EACH_ROW: frozenset[Where] = QUESTIONS - {"map", "rank"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
 RANK: frozenset[Where] = frozenset({"rank"})
 """Of llm.rank and llm.rank_estimate, which ask about lists of rows."""

@@ -19,11 +19,13 @@ from pg_bridge.options.option import (
     CONDITIONS,
     EACH_PROMPT,
     EACH_ROW,
+    EMBEDS,
     EVERY_CALL,
     FREE_CALLS,
     LABELS,
     MAPPING,
     NOWHERE,
+    QUESTIONS,
     RANK,
     SCORES,
     SERVER,
@@ -478,18 +480,18 @@ class Call:
     max_tokens: int = option(
         128,
         values.TOKENS,
-        EVERY_CALL | COLUMN,
+        QUESTIONS | COLUMN,
         "most tokens of one answer, 1 to 1,000,000; a longer text is cut off there and is no error, but a yes or no, a "
         "label, a number, a date or JSON that was cut off is",
         defaults=dict.fromkeys(("extract", "translate", "redact", "fix_grammar"), 1024),
     )
     temperature: float = option(
-        0.0, values.TEMPERATURE, EVERY_CALL | COLUMN, "0 to 2; 0 picks the likeliest token every time"
+        0.0, values.TEMPERATURE, QUESTIONS | COLUMN, "0 to 2; 0 picks the likeliest token every time"
     )
     system_prompt: str = option(
         DEFAULT_SYSTEM_PROMPT,
         values.INSTRUCTION,
-        EVERY_CALL | COLUMN,
+        QUESTIONS | COLUMN,
         "the instruction before each question; `''` is none, without it the built-in one is taken",
         is_built_in=True,
     )
@@ -522,7 +524,7 @@ class Call:
     reorder: Reorder = option(
         "rows and columns",
         values.REORDERING,
-        EACH_PROMPT | TABLE,
+        (EACH_PROMPT & QUESTIONS) | TABLE,
         "what the planner may move: `rows and columns`, `rows`, `none`",
     )
     placement: Place = option(
@@ -537,6 +539,7 @@ class Call:
         values.ROWS,
         EACH_PROMPT | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
+        defaults={"embed": 10_000},  # embeddings are long, and their order is nothing to an engine
     )
     cache: Cache | None = option(
         None,
@@ -558,14 +561,14 @@ class Call:
     reasoning: Reasoning | None = option(
         None,
         values.REASONING,
-        EVERY_CALL | COLUMN,
+        QUESTIONS | COLUMN,
         "whether a model that can [reason](engines.md#models-that-reason) does so before it answers: `off`, `low`, "
         "`medium`, `high`, or `model` to leave it to the model; without it the server's, else `off`",
     )
     max_reasoning_tokens: int | None = option(
         None,
         values.TOKENS,
-        EVERY_CALL | COLUMN,
+        QUESTIONS | COLUMN,
         "most tokens of thoughts before one answer, besides `max_tokens`; without it the server's, else 4096 where it "
         "reasons",
     )
@@ -574,6 +577,12 @@ class Call:
         values.REQUEST_OPTIONS,
         EVERY_CALL | COLUMN,
         "a JSON object: [further keys](engines.md#whatever-else-an-engine-takes) of each request, `seed` for one",
+    )
+    dimensions: int | None = option(
+        None,
+        values.DIMENSIONS,
+        EMBEDS,
+        "how many numbers an embedding shall have, of a model that can give fewer than it has; without it all",
     )
     pairs: Pairs = option(
         "each",
@@ -613,7 +622,7 @@ class Call:
         None, values.COUNT, EVERY_CALL | COLUMN, "as `max_requests`: tokens of prompts"
     )
     max_completion_tokens: int | None = option(
-        None, values.COUNT, EVERY_CALL | COLUMN, "as `max_requests`: tokens of answers"
+        None, values.COUNT, QUESTIONS | COLUMN, "as `max_requests`: tokens of answers"
     )
     max_seconds: float | None = option(
         None, values.DURATION, EVERY_CALL | COLUMN, "as `max_requests`: seconds since its first prompt"
@@ -648,6 +657,11 @@ class Call:
             "max_reasoning_tokens": most,
         }
         return {name: value for name, value in further.items() if value}
+
+    @property
+    def embeds(self) -> bool:
+        """Whether nothing is asked, and texts become embeddings."""
+        return self.kind == "embedding"
 
     @property
     def asks_jointly(self) -> bool:
@@ -715,6 +729,8 @@ class Call:
             call = replace(call, choices=YES_OR_NO)
         if call.kind in ("label", "labels"):
             call = _with_labels(call)
+        if call.embeds:  # with nothing around a text, nothing behind it, and in whatever order
+            call = replace(call, system_prompt="", max_tokens=0, reorder="none")
         if call.kind == "json" and not call.schema:
             raise invalid_value("schema", own["schema"].value.expects)
         return call

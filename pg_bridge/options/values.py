@@ -39,7 +39,9 @@ Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
 CacheSalt = Literal["off", "role"]
 Reasoning = Literal["off", "low", "medium", "high", "model"]
-Kind = Literal["text", "label", "labels", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"]
+Kind = Literal[
+    "text", "label", "labels", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json", "embedding"
+]
 
 REORDER: tuple[Reorder, ...] = get_args(Reorder)
 CACHES: tuple[Cache, ...] = get_args(Cache)
@@ -222,6 +224,7 @@ INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
 ROWS = TOKENS
 LIST_ROWS = Value(r"[2-9]|[1-9][0-9]|100", "between 2 and 100", int, "integer", (int,))
+DIMENSIONS = Value(r"[1-9][0-9]{0,4}", "between 1 and 99999", int, "integer", (int,))
 PRIORITY = Value(r"-?[0-9]{1,9}", "an integer of at most nine digits", int, "integer", (int,))
 WHOLE = Value(r"-?[0-9]{1,10}", "a whole number", int, "integer", (int,))
 # The last is how PostgreSQL and Python write what is less than 0.0001. JSON has no NaN, so SQL hands over a text.

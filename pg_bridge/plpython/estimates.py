@@ -17,7 +17,7 @@ from typing import Any
 from pg_bridge.asking.distinct import SourceColumn, SourceRows, count_distinct
 from pg_bridge.asking.inquiry import Ask, question_of
 from pg_bridge.asking.outline import Outline, Rows, chars_of
-from pg_bridge.asking.prompt import Question
+from pg_bridge.asking.prompt import EMBEDDED, Question
 from pg_bridge.asking.seen import Seen
 from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import Fault
@@ -32,6 +32,7 @@ _KINDS: Mapping[str, Kind] = {
     "_classify_many": "labels",
     "score": "number",
     "extract": "json",
+    "_embed": "embedding",
 }
 _NOT_OPTIONS = {"prompt", "input"}
 _Columns = frozenset[SourceColumn] | None
@@ -169,6 +170,8 @@ def _options_of(call: _Asked) -> Call:
 
 def _question(call: _Asked, asked: Call) -> Question | None:
     """The question; None where it is not known before the statement runs, or does not parse."""
+    if asked.embeds:
+        return EMBEDDED
     with suppress(TemplateError):
         return question_of(Ask(call.constants["prompt"], asked)) if "prompt" in call.constants else None
     return None

@@ -28,6 +28,9 @@ class Behaviour:
         models: The models it serves; a request for another gets 404.
         owned_by: Whose its list says that they are, by which engines give themselves away; empty for nobody's.
         listed: Whether it lists its models; else 500, as `transformers serve` answers without a cache of the hub.
+        embedding: From a text to its embedding, or whatever else is said instead; None for `default_embedding`.
+        embedded: From the data of an answer to what is told instead; None for the same.
+        embeddings: Whether `/v1/embeddings` exists.
         api_key: If set, requests without it get 401.
         batch_endpoint: Whether `/v1/chat/completions/batch` exists.
         metrics: Whether `/metrics` exists.
@@ -70,6 +73,9 @@ class Behaviour:
     models: Sequence[str] = ("double",)
     owned_by: str = "vllm"
     listed: bool = True
+    embedding: Callable[[str], object] | None = None
+    embedded: Callable[[list[dict[str, Any]]], object] | None = None
+    embeddings: bool = True
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True
@@ -112,7 +118,7 @@ class Behaviour:
         Raises:
             ValueError: There is no such field, or it cannot be set this way.
         """
-        names = {each.name for each in fields(self)} - {"answer", "tokenizer"}
+        names = {each.name for each in fields(self)} - {"answer", "embedding", "embedded", "tokenizer"}
         unknown = sorted(changes.keys() - names)
         if unknown:
             raise ValueError(f"no setting {unknown[0]!r}; there are: {', '.join(sorted(names))}")
@@ -134,6 +140,16 @@ def default_answer(prompt: str) -> str:
     False
     """
     return f"answer {digest(prompt):08x}"
+
+
+def default_embedding(text: str, dimensions: int = 8) -> list[float]:
+    """Numbers from -1 to 1 that depend on the text alone; of fewer dimensions the same ones, as models have it.
+
+    >>> default_embedding("a", 2) == default_embedding("a")[:2], default_embedding("a") == default_embedding("b")
+    (True, False)
+    """
+    digest = b"".join(blake2b(text.encode(), salt=bytes([part])).digest() for part in range(-(-dimensions // 64)))
+    return [byte / 127.5 - 1 for byte in digest[:dimensions]]
 
 
 def digest(prompt: str) -> int:

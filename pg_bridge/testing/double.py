@@ -1,8 +1,8 @@
 """An engine double: a small HTTP server that speaks vLLM's interface, for tests, demos and benchmarks.
 
 In: requests to `/v1/models`, `/v1/chat/completions`, `/v1/chat/completions/batch`, `/v1/completions`,
-`/health` and `/metrics`. Out: answers that depend on the prompt alone, prefix cache figures counted as vLLM
-counts them, and any of the faults of `Behaviour`. There is no model in it: an answer is a digest, or what
+`/v1/embeddings`, `/health` and `/metrics`. Out: answers that depend on the prompt alone, prefix cache figures counted
+as vLLM counts them, and any of the faults of `Behaviour`. There is no model in it: an answer is a digest, or what
 your function says.
 
 In a test, in a thread of its own:
@@ -217,7 +217,7 @@ class EngineDouble:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY_BYTES)
-        for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS):
+        for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS, wire.EMBEDDINGS):
             application.router.add_post(path, self._complete)
         application.router.add_get(wire.BATCH, self._no_page)
         application.router.add_post("/tokenize", self._tokenize)
@@ -232,6 +232,8 @@ class EngineDouble:
         behaviour = self.behaviour
         if request.path == wire.BATCH and not behaviour.batch_endpoint:
             return web.json_response({"detail": "Not Found"}, status=404)
+        if request.path == wire.EMBEDDINGS and not behaviour.embeddings:
+            return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json(loads=json.loads)
         prompts, conversations = wire.read(request.path, body)
         received = self.received
@@ -239,7 +241,7 @@ class EngineDouble:
         if behaviour.record:
             received.prompts += prompts
             received.conversations += conversations
-            received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt"}})
+            received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt", "input"}})
             received.headers.append({name.lower(): value for name, value in request.headers.items()})
         received.in_flight += 1
         received.prompts_in_flight += len(prompts)

@@ -5,6 +5,7 @@ In: a request's parsed body. Out: its prompts, the body of the answer in vLLM's 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, characters
-from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer, demanded_of
+from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer, default_embedding, demanded_of
 from pg_bridge.testing.fast_engine import FastEngine, Request
 from pg_bridge.testing.scheduler import Rank
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 
 def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Read a request; returns each prompt's own text and each prompt's whole rendered text."""
     if path == COMPLETIONS:
         prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+        return prompts, prompts
+    if path == EMBEDDINGS:
+        prompts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         return prompts, prompts
     conversations = [body["messages"]] if path == CHAT else body["messages"]
     prompts = [conversation[-1]["content"] for conversation in conversations]
@@ -93,7 +98,7 @@ class Draft:
     """An answer's body but for the prompts' tokens.
 
     Attributes:
-        choices: The answers as JSON.
+        choices: The answers as JSON, or the embeddings.
         completion_tokens: Their tokens.
         reasoning_tokens: Those of them that are thoughts; None where that is not told.
     """
@@ -105,6 +110,8 @@ class Draft:
 
 def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequence[str]) -> Draft:
     """Answer prompts."""
+    if path == EMBEDDINGS:
+        return Draft(json.dumps(_embedded(behaviour, body, prompts)), 0)
     demanded = {} if behaviour.ignore_choices else demanded_of(body)
     from_prompt = behaviour.answer or default_answer
     most_chars = (body.get("max_tokens") or body.get("max_completion_tokens") or 1_000_000) * CHARS_PER_TOKEN
@@ -131,6 +138,20 @@ def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequen
     return Draft(json.dumps(choices), completion_tokens + reasoning_tokens, told)
 
 
+def _embedded(behaviour: Behaviour, body: dict[str, Any], texts: Sequence[str]) -> object:
+    data: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        found = (
+            default_embedding(text, body.get("dimensions", 8))
+            if behaviour.embedding is None
+            else behaviour.embedding(text)
+        )
+        if body.get("encoding_format") == "base64" and behaviour.embedding is None:
+            found = base64.b64encode(np.array(found, "<f4").tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": found})
+    return data if behaviour.embedded is None else behaviour.embedded(data)
+
+
 def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request: Request) -> str:
     """The answer's body."""
     if behaviour.malformed:
@@ -147,7 +168,7 @@ def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request:
     if drafted.reasoning_tokens is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": drafted.reasoning_tokens}
     told = json.dumps({"id": "double", "model": model, "usage": usage})
-    return f'{told[:-1]}, "choices": {drafted.choices}}}'
+    return f'{told[:-1]}, "{"data" if path == EMBEDDINGS else "choices"}": {drafted.choices}}}'
 
 
 def metrics(behaviour: Behaviour, engine: FastEngine) -> str:

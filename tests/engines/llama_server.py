@@ -1,6 +1,6 @@
 """Starts llama.cpp's own server, which xllamacpp brings as a library. It runs in llama.cpp's environment, not in ours.
 
-.venv-engines/llama-cpp/bin/python tests/engines/llama_server.py demo.gguf 8080
+.venv-engines/llama-cpp/bin/python tests/engines/llama_server.py demo.gguf 8080 [embeddings]
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SLOTS = 4
 CONTEXT_TOKENS = 2048  # of a slot
 
 
-def main(file: str, port: int) -> None:
-    """Serve until a signal comes."""
+def main(file: str, port: int, *, embeddings: bool = False) -> None:
+    """Serve until a signal comes; whoever embeds answers nothing."""
     settings = xllamacpp.CommonParams()
     settings.model.path = file
     settings.model_alias = {NAME}
@@ -26,6 +26,9 @@ def main(file: str, port: int) -> None:
     settings.cpuparams.n_threads = 2
     settings.use_jinja = True
     settings.endpoint_metrics = True
+    if embeddings:
+        settings.embedding = True
+        settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     server = xllamacpp.Server(settings)
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
@@ -34,4 +37,4 @@ def main(file: str, port: int) -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), embeddings="embeddings" in sys.argv[3:])

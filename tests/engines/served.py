@@ -67,6 +67,14 @@ def one_vllm() -> Iterator[VllmEngine]:
 
 
 @contextmanager
+def embedding_vllm() -> Iterator[VllmEngine]:
+    """The model in the box, of which the last token's state is taken for an embedding."""
+    _need_vllm()
+    with demo_engine(kv_cache_gib=1, extra=["--runner", "pooling"]) as running:
+        yield running
+
+
+@contextmanager
 def ranked_vllm() -> Iterator[VllmEngine]:
     """One address, two engines behind it: vLLM's data parallelism."""
     _need_vllm()
@@ -124,13 +132,13 @@ def sglang_router(*behind: VllmEngine) -> Iterator[Served]:
 
 
 @contextmanager
-def llama_cpp(folder: Path) -> Iterator[Served]:
+def llama_cpp(folder: Path, *more: str) -> Iterator[Served]:
     environment, port = environment_of("llama-cpp"), str(free_port())
     python, here = environment / "bin/python", Path(__file__).parent
     file = folder / "demo.gguf"
     subprocess.run([python, here / "model_file.py", find_model(), file], check=True, cwd="/")
     url = f"http://127.0.0.1:{port}"
-    with started([python, here / "llama_server.py", file, port], url, "/health"):
+    with started([python, here / "llama_server.py", file, port, *more], url, "/health"):
         yield Served(f"llama.cpp of {_version(environment, 'xllamacpp')}", url)
 
 

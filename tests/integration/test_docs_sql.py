@@ -12,7 +12,16 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, Database, create_server
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("aggregates.md", "budgets.md", "estimate.md", "inputs.md", "ledger.md", "operators.md", "rank.md")
+PAGES = (
+    "aggregates.md",
+    "budgets.md",
+    "embeddings.md",
+    "estimate.md",
+    "inputs.md",
+    "ledger.md",
+    "operators.md",
+    "rank.md",
+)
 _EXAMPLE = re.compile(r"```sql\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 
 

@@ -30,6 +30,7 @@ OWN_PATH = {
     "_foreign_import": "one call of Python; the names of its commands are read by the path of IMPORT FOREIGN SCHEMA",
     "submit": "keeps the caller's path beside his query, whose names are meant as that has them",
     "classify_many": "the planner puts its body in its place, which a path would forbid",
+    "embed": "as classify_many",
     "translate": "as classify_many",
     "sentiment": "as classify_many",
     "redact": "as classify_many",
@@ -73,6 +74,7 @@ EXECUTED_BY_ALL = {
     "_complete": "_ask calls it; it asks as the caller",
     "_ask": "llm.complete and its kin call it; it asks as the caller",
     "_classify_many": "llm.classify_many calls it; it asks as the caller",
+    "_embed": "llm.embed calls it; it asks as the caller",
     "_label_array": "llm.classify_many calls it; it looks at its argument only",
     "_ledger": "llm.cache_stats and its kin call it; behind it stand checks by the current role",
     "_reply": "as _ledger, which raises what it replies",
@@ -116,7 +118,7 @@ EXECUTED_BY_ALL = {
 }
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
-OWN_BATCHES = "_(complete|is_true|classify(_many)?|score|extract|aggregate|summarize)_batch"
+OWN_BATCHES = "_(complete|is_true|classify(_many)?|embed|score|extract|aggregate|summarize)_batch"
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {

@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
 PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
-OTHERS = {"_classify_many", "_validate", "estimate", "rank_estimate", "submit", "keep", "extract_columns"}
+OTHERS = {"_classify_many", "_embed", "_validate", "estimate", "rank_estimate", "submit", "keep", "extract_columns"}
 OVER_QUERIES = {"map", "rank"}  # FROM is where they stand, and they have no batches
-PUT_IN_PLACE = {"classify_many": "_classify_many"}  # by the planner: what is asked is a function of its own
+# By the planner: what is asked is a function of its own.
+PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed"}
 
 
 def functions_with(name: str, script: str) -> dict[str, list[str]]:
@@ -46,7 +47,7 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in OVER_QUERIES | PROMPTS else 2
+        forms = 1 if name in {"embed", *OVER_QUERIES, *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]

@@ -59,3 +59,13 @@ SELECT llm.translate('Heat', 'French', server => 'nowhere');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT llm.fix_grammar('reject me');
 SELECT llm.fix_grammar('reject me', on_error => 'null') IS NULL;
+-- embeddings
+SELECT id, cardinality(llm.embed(review)) AS dimensions, pg_typeof(llm.embed(review)), llm.embed(review) = llm.embed(review) AS same
+FROM reviews AS r ORDER BY id;
+SELECT llm.embed('Heat', dimensions => 2) = (llm.embed('Heat'))[1:2] AS prefix, llm.embed(NULL) IS NULL AS "null", llm.embed('') IS NULL AS empty;
+SELECT llm.embed('Heat', dimensions => 0);
+SELECT llm.embed('Heat', request_options => '{"encoding_format": "float"}');
+SELECT llm.embed('Heat', server => 'nowhere');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.embed('reject me');
+SELECT llm.embed('reject me', on_error => 'null') IS NULL AS "null";
