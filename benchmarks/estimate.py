@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from benchmarks.report import Report, parser_of
 from pg_bridge.analysis.tokenizer import load_tokenizer
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, Estimate, estimate
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Fetch, ask
-from pg_bridge.engine import Engine, EngineTokenizer, Sampling, survey
+from pg_bridge.engine import Engine, EngineTokenizer, survey
 from pg_bridge.options import Call, Server
 from pg_bridge.testing.double import EngineDouble
 
@@ -56,13 +58,12 @@ def fetch_from(rows: Sequence[str]) -> Fetch:
 def foretell(table: PaperTable, rows: Sequence[str], call: Call, server: Server, *, by_tokenizer: bool) -> Estimate:
     """Estimate."""
     with Engine(server) as engine:
-        tokenizer = EngineTokenizer(engine, server, Sampling(call.max_tokens, call.temperature, call.system_prompt))
-        facts = Engineering(server, lambda: survey(engine, server), tokenizer if by_tokenizer else NoTokenizer())
+        tokenizer = partial(EngineTokenizer, engine, server) if by_tokenizer else lambda _: NoTokenizer()
+        facts = Engineering(server, lambda: survey(engine, server), tokenizer)
         return estimate(
             fetch_from(rows),
             table.columns,
-            table.question,
-            call,
+            [Ask(table.question, call)],
             facts,
             Books(None, engine, Run()),
             every_row=True,

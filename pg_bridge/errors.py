@@ -236,9 +236,11 @@ class RowError(_Unanswered):
         row_id: The row's place in the query, from 1.
     """
 
-    def __init__(self, row_id: int, reason: str) -> None:
+    def __init__(self, row_id: int, reason: str, question: str | None = None) -> None:
         super().__init__(
-            f"the engine could not answer row {row_id}",
+            f"the engine could not answer row {row_id}"
+            if question is None
+            else f'the engine could not answer "{question}" about row {row_id}',
             reason,
             "Pass on_error => 'null' to get NULL and the reason for such rows instead.",
         )

@@ -31,7 +31,26 @@ BEGIN ATOMIC
               pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
           FROM llm._open(pg_catalog.regexp_replace(map.query, '[;[:space:]]+$', '')) AS o) AS m;
 END;
-COMMENT ON FUNCTION llm.map IS 'asks a prompt about each row of a query; one row back per row, as answers arrive';
+COMMENT ON FUNCTION llm.map(text, text, @map.types@) IS
+    'asks a prompt about each row of a query; one row back per row, as answers arrive';
+
+-- Several questions in one pass. Their answers are an object, and so are the reasons of those that have none.
+CREATE FUNCTION llm.map(
+    query         text,
+    prompts       jsonb,
+    @map.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, outputs jsonb, errors jsonb)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in the other
+    SELECT m.row_id, m.input, m.output::pg_catalog.jsonb,
+           CASE WHEN m.fault IS NULL THEN m.error ELSE llm._raise(m.fault) END::pg_catalog.jsonb
+    FROM (SELECT (llm._map(o.rows, o.columns, llm._checked(prompts::pg_catalog.text), pg_catalog.json_build_object(
+              'prompts', prompts, @map.values@)::pg_catalog.text,
+              pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
+          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS o) AS m;
+END;
+COMMENT ON FUNCTION llm.map(text, jsonb, @map.types@) IS
+    'asks several questions about each row of a query, each of a type of its own; one row back per row';
 
 CREATE FUNCTION llm.estimate(
     query         text,
@@ -56,7 +75,32 @@ BEGIN ATOMIC  -- as in llm.map
              completion_tokens pg_catalog.int8, seconds pg_catalog.float8, cost pg_catalog.float8,
              counted_by pg_catalog.text, answers_by pg_catalog.text);
 END;
-COMMENT ON FUNCTION llm.estimate IS 'what llm.map would ask and take; no model is asked anything';
+COMMENT ON FUNCTION llm.estimate(text, text, @map.types@) IS 'what llm.map would ask and take; no model is asked anything';
+
+CREATE FUNCTION llm.estimate(
+    query         text,
+    prompts       jsonb,
+    @map.arguments@
+) RETURNS TABLE (
+    rows bigint, unique_prompts bigint, already_answered bigint, requests bigint, prompt_tokens bigint,
+    cached_tokens bigint, completion_tokens bigint, seconds double precision, cost double precision, counted_by text,
+    answers_by text
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._estimate(o.rows, o.columns, llm._checked(prompts::pg_catalog.text), pg_catalog.json_build_object(
+              'prompts', prompts, @map.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;\s]+$', '')) AS o) AS e,
+         pg_catalog.json_to_record(
+             CASE WHEN e.fault IS NULL THEN e.found ELSE llm._raise(e.fault) END::pg_catalog.json
+         ) AS r (
+             rows pg_catalog.int8, unique_prompts pg_catalog.int8, already_answered pg_catalog.int8,
+             requests pg_catalog.int8, prompt_tokens pg_catalog.int8, cached_tokens pg_catalog.int8,
+             completion_tokens pg_catalog.int8, seconds pg_catalog.float8, cost pg_catalog.float8,
+             counted_by pg_catalog.text, answers_by pg_catalog.text);
+END;
+COMMENT ON FUNCTION llm.estimate(text, jsonb, @map.types@) IS 'the same of several questions in one pass';
 
 CREATE FUNCTION llm.rank(
     query         text,

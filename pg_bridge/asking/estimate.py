@@ -34,15 +34,16 @@ from pg_bridge.asking.inquiry import Ask, Inquiry
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prefix_cache import PrefixCache
-from pg_bridge.asking.prompt import render, resolve_columns
+from pg_bridge.asking.prompt import First, Question, place_questions, render, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.seen import NOTHING_SEEN, AnswersBy, Seen, answer_tokens
 from pg_bridge.asking.streamed import RECALLED_ROWS, Fetch
+from pg_bridge.asking.together import groups_of
 from pg_bridge.asking.windows import read_windows
-from pg_bridge.engine import EngineFacts
+from pg_bridge.engine import EngineFacts, Sampling
 from pg_bridge.engine.further import thought_tokens
 from pg_bridge.ledger.prices import cost_of
-from pg_bridge.options import Call, Server
+from pg_bridge.options import Server
 from pg_bridge.ordering import Ordering
 from pg_bridge.rows.table import Table
 
@@ -57,13 +58,13 @@ class Engineering:
     Attributes:
         server: Its options.
         survey: Asks the engine what it is like; called at the first prompt, and not without one.
-        tokenizer: Counts tokens.
+        tokenizer: From how prompts are answered to what counts their tokens.
         seen: What it did lately.
     """
 
     server: Server
     survey: Callable[[], EngineFacts]
-    tokenizer: Tokenizer
+    tokenizer: Callable[[Sampling], Tokenizer]
     seen: Seen = NOTHING_SEEN
 
 
@@ -101,8 +102,7 @@ class Estimate:
 def estimate(
     fetch: Fetch,
     columns: Sequence[str | None],
-    prompt: str | None,
-    call: Call,
+    asks: Sequence[Ask],
     engine: Engineering,
     books: Books,
     *,
@@ -114,37 +114,64 @@ def estimate(
     Args:
         fetch: Gives the rows.
         columns: Their columns.
-        prompt: The question as the user wrote it.
-        call: How it would be asked.
+        asks: What is asked about each of them, and how.
         engine: Who would be asked.
         books: Know what is answered already; nothing is written into them.
         every_row: Whether the run would know that all its answers are taken; planning differs a little.
         work: Called often; what it raises ends the estimate.
 
     Raises:
-        TemplateError: The prompt does not parse or names an unknown column.
+        TemplateError: A prompt does not parse or names an unknown column.
         EngineError: The engine cannot be reached or refuses the key.
     """
-    found = Estimate()
-    inquiry = Memory().inquiry(Ask(prompt, call))
-    names = resolve_columns(inquiry.question, columns)
-    counting = _Counting(inquiry, names, engine, work)
-    waiting: list[Planned] = []
-    for planned in _plan(fetch, names, inquiry, books, found, every_row=every_row, work=work):
+    found, memory = Estimate(), Memory()
+    several = [_Several(inquiries, names, set()) for names, inquiries in _together(memory, asks, columns)]
+    counting = _Counting(engine, work)
+    waiting: list[_Waiting] = []
+    for planned in _plan(fetch, several, books, found, every_row=every_row, work=work):
         waiting.append(planned)
-        if sum(len(each.ordering.row_order) for each in waiting) >= GAUGED_ROWS:
+        if sum(each.planned.table.rows for each in waiting) >= GAUGED_ROWS:
             counting.add(waiting)
             waiting.clear()
     if waiting:
         counting.add(waiting)
     counting.fill(found)
-    asked = found.unique_prompts - found.already_answered
-    found.completion_tokens, found.answers_by = answer_tokens(
-        asked, inquiry.sampling, engine.seen, thought_tokens(engine.server, inquiry.sampling)
-    )
     found.seconds = engine.seen.seconds_for(found.prompt_tokens - found.cached_tokens)
     found.cost = cost_of(found, engine.server)
     return found
+
+
+@dataclass(slots=True, eq=False)
+class _Several:
+    """Questions that are asked together.
+
+    Attributes:
+        inquiries: The questions.
+        names: The columns that each of them needs.
+        seen: The rows, by their digests, with each question that has been counted about them.
+    """
+
+    inquiries: list[Inquiry]
+    names: tuple[str, ...]
+    seen: set[tuple[Inquiry, bytes]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """Rows that are planned, and what is asked about them."""
+
+    inquiries: Sequence[Inquiry]
+    planned: Planned
+
+
+def _together(
+    memory: Memory, asks: Sequence[Ask], columns: Sequence[str | None]
+) -> Iterator[tuple[tuple[str, ...], list[Inquiry]]]:
+    """The columns that questions need, and those that are asked together."""
+    numbers = groups_of(memory, asks, columns)
+    for together in numbers:
+        inquiries = list(dict.fromkeys(memory.inquiry(asks[number]) for number in together))
+        yield resolve_columns(inquiries[0].question, columns), inquiries
 
 
 class _Planning(Portions):
@@ -164,42 +191,52 @@ class _Planning(Portions):
 
 def _plan(
     fetch: Fetch,
-    names: Sequence[str],
-    inquiry: Inquiry,
+    several: Sequence[_Several],
     books: Books,
     found: Estimate,
     *,
     every_row: bool,
     work: Callable[[], None],
-) -> Iterator[Planned]:
+) -> Iterator[_Waiting]:
     """Read all rows and plan those that would be asked about, window by window, counting them."""
     planning = _Planning(books, work)
-    remembered = books.remembers(inquiry.call)
-    seen: set[bytes] = set()
+    names = tuple(dict.fromkeys(name for each in several for name in each.names))
     windows = read_windows(
         fetch,
         lambda row: len(row or ""),
         planning.run,
         every_row=every_row,
-        most_rows=inquiry.call.window_rows,
+        most_rows=several[0].inquiries[0].call.window_rows,
         work=work,
         ahead=False,
     )
     for window in windows:
-        group = Group([inquiry], Table.from_json(window.rows, names, work), remembered=remembered)
+        table = Table.from_json(window.rows, names, work)
         found.rows += len(window.rows)
-        fresh = [u for u, key in enumerate(group.keys) if key not in seen]
+        for each in several:
+            remembered = books.remembers(each.inquiries[0].call)
+            group = Group(each.inquiries, table.select(each.names), remembered=remembered)
+            for rows, inquiries in _asked(each, group, books, found).items():
+                chosen = np.array(rows, np.intp)
+                for portion in planning.of_rows(group, inquiries, chosen, quick=window.is_small):
+                    assert planning.planned is not None  # noqa: S101 - each portion is planned; for the type checker
+                    yield _Waiting(inquiries, Planned(*planning.planned, portion.is_ahead))
+
+
+def _asked(each: _Several, group: Group, books: Books, found: Estimate) -> dict[tuple[int, ...], list[Inquiry]]:
+    """Rows, and the questions that would be asked about just them; counts what is known."""
+    asked: dict[tuple[int, ...], list[Inquiry]] = {}
+    for inquiry in each.inquiries:
+        fresh = [u for u, key in enumerate(group.keys) if (inquiry, key) not in each.seen]
         keys = [group.keys[u] for u in fresh]
-        seen.update(keys)
+        each.seen.update((inquiry, key) for key in keys)
         answered = _find_answered(inquiry, keys, books)
         found.unique_prompts += len(fresh)
         found.already_answered += len(answered)
-        asked = [u for u, key in zip(fresh, keys, strict=True) if key not in answered]
-        if asked:
-            rows = np.array(asked, np.intp)
-            for portion in planning.of_rows(group, [inquiry], rows, quick=window.is_small):
-                assert planning.planned is not None  # noqa: S101 - each portion is planned; for the type checker
-                yield Planned(*planning.planned, portion.is_ahead)
+        rows = tuple(u for u, key in zip(fresh, keys, strict=True) if key not in answered)
+        if rows:
+            asked.setdefault(rows, []).append(inquiry)
+    return asked
 
 
 def _find_answered(inquiry: Inquiry, keys: Sequence[bytes], books: Books) -> set[bytes]:
@@ -215,67 +252,99 @@ def _find_answered(inquiry: Inquiry, keys: Sequence[bytes], books: Books) -> set
 class _Counting:
     """Counts the tokens of planned rows, and what of them a prefix cache holds."""
 
-    def __init__(self, inquiry: Inquiry, columns: Sequence[str], engine: Engineering, work: Callable[[], None]) -> None:
-        self._inquiry = inquiry
-        self._columns = columns
+    def __init__(self, engine: Engineering, work: Callable[[], None]) -> None:
         self._engine = engine
         self._work = work
-        self._facts = EngineFacts()
-        self._gauge: Gauge | None = None
+        self._facts: EngineFacts | None = None
+        self._gauges: dict[tuple[Inquiry, First], Gauge] = {}
         self._cache: PrefixCache | None = None
         self._requests = 0
         self._tokens = 0.0
+        self._asked: dict[Inquiry, int] = {}
 
-    def add(self, planned: Sequence[Planned]) -> None:
+    def add(self, waiting: Sequence[_Waiting]) -> None:
         """Count rows; the first ones tell how long prompts are."""
-        if self._gauge is None:
-            self._begin(planned)
-        for each in planned:
-            self._requests += -(-len(each.ordering.row_order) // self._facts.prompts_per_request)
-            self._count(each)
+        for each in waiting:
+            for inquiry in each.inquiries:
+                self._asked[inquiry] = self._asked.get(inquiry, 0) + each.planned.table.rows
+            questions = [inquiry.question for inquiry in each.inquiries]
+            first = place_questions(questions, each.planned.ordering, each.inquiries[0].call.placement).first
+            alike = [other.planned for other in waiting if other.inquiries == each.inquiries]
+            gauges = [self._gauge(inquiry, first, alike) for inquiry in each.inquiries]
+            facts = self._facts
+            assert facts is not None  # noqa: S101 - a gauge comes after a look at the engine; for the type checker
+            self._requests += -(-each.planned.table.rows * len(questions) // facts.prompts_per_request)
+            if first == "row":
+                self._count(each.planned, questions, gauges, first)
+            else:
+                for question, gauge in zip(questions, gauges, strict=True):
+                    self._count(each.planned, [question], [gauge], first)
 
     def fill(self, found: Estimate) -> None:
         """Put what was counted into an estimate."""
+        server, seen = self._engine.server, self._engine.seen
         found.requests = self._requests
         found.prompt_tokens = round(self._tokens)
         if self._cache is not None:
             found.cached_tokens = min(self._cache.hit_tokens, found.prompt_tokens)
-        found.counted_by = self._gauge.counted_by if self._gauge else None
+        counted_by = {gauge.counted_by for gauge in self._gauges.values()}
+        found.counted_by = "by_characters" if "by_characters" in counted_by else next(iter(counted_by), None)
+        answers_by: set[AnswersBy | None] = set()
+        for inquiry, asked in self._asked.items():
+            tokens, by = answer_tokens(asked, inquiry.sampling, seen, thought_tokens(server, inquiry.sampling))
+            found.completion_tokens += tokens
+            answers_by.add(by)
+        found.answers_by = "at_most" if "at_most" in answers_by else next(iter(answers_by), None)
 
-    def _begin(self, planned: Sequence[Planned]) -> None:
-        question, server = self._inquiry.question, self._engine.server
-        self._facts = facts = self._engine.survey()
-        self._gauge = gauge_by_tokenizer(self._engine.tokenizer, question, planned) or gauge_by_characters(
-            question, self._columns, self._inquiry.sampling, server.api
-        )
-        if facts.cache_blocks:
-            self._cache = PrefixCache(facts.block_size, self._room(planned[-1], self._gauge))
+    def _gauge(self, inquiry: Inquiry, first: First, planned: Sequence[Planned]) -> Gauge:
+        if (inquiry, first) not in self._gauges:
+            columns, sampling = planned[0].table.columns, inquiry.sampling
+            facts = self._facts or self._engine.survey()
+            gauge = gauge_by_tokenizer(
+                self._engine.tokenizer(sampling), inquiry.question, planned, first
+            ) or gauge_by_characters(inquiry.question, columns, sampling, self._engine.server.api, first)
+            if self._facts is None and facts.cache_blocks:
+                self._cache = PrefixCache(facts.block_size, self._room(facts, planned[-1], gauge))
+            self._facts = facts
+            self._gauges[inquiry, first] = gauge
+        return self._gauges[inquiry, first]
 
-    def _room(self, planned: Planned, gauge: Gauge) -> int:
+    def _room(self, facts: EngineFacts, planned: Planned, gauge: Gauge) -> int:
         """Blocks that stay: each prompt in flight holds one for its answer, as long as there is room for it at all."""
-        facts, columns = self._facts, planned.ordering.column_order[:_CHUNK_ROWS]
+        columns = planned.ordering.column_order[:_CHUNK_ROWS]
         rows = (Pieces(planned).chars(0, _CHUNK_ROWS) * gauge.tokens_per_char[columns]).sum(axis=1)
         of_prompt = gauge.head_tokens + float(rows.mean()) + gauge.tail_tokens
         in_flight = int(facts.cache_blocks * facts.block_size / max(of_prompt, 1.0))
         return max(facts.cache_blocks - 1 - min(in_flight, self._engine.server.most_in_flight), 1)
 
-    def _count(self, planned: Planned) -> None:
-        gauge, question = self._gauge, self._inquiry.question
-        assert gauge is not None  # noqa: S101 - _begin() comes first; for the type checker
-        pieces, prompts = Pieces(planned), render(question, planned.table, planned.ordering)
-        for start in range(0, planned.table.rows, _CHUNK_ROWS):
+    def _count(self, planned: Planned, questions: Sequence[Question], gauges: Sequence[Gauge], first: First) -> None:
+        """Count prompts whose questions follow one another about each row."""
+        pieces, table, ordering = Pieces(planned), planned.table, planned.ordering
+        prompts = [render(question, table, ordering, first=first) for question in questions]
+        for start in range(0, table.rows, _CHUNK_ROWS):
             self._work()
-            columns = planned.ordering.column_order[start : start + _CHUNK_ROWS]
-            laid_out = lay_out(pieces.chars(start, _CHUNK_ROWS), columns, len(head_of(question, self._columns)), gauge)
-            totals = laid_out.tokens[:, -1] + gauge.tail_tokens
-            self._tokens += float(totals.sum())
-            if self._cache is not None:
-                lengths = np.maximum(np.rint(totals).astype(np.int64), 1)
-                self._look_up(list(islice(prompts, _CHUNK_ROWS)), laid_out, lengths)
+            columns, chars = ordering.column_order[start : start + _CHUNK_ROWS], pieces.chars(start, _CHUNK_ROWS)
+            looked_up = []
+            for question, gauge, texts in zip(questions, gauges, prompts, strict=True):
+                laid_out = lay_out(chars, columns, len(head_of(question, table.columns, first)), gauge)
+                totals = laid_out.tokens[:, -1] + gauge.tail_tokens
+                self._tokens += float(totals.sum())
+                if self._cache is not None:
+                    lengths = np.maximum(np.rint(totals).astype(np.int64), 1)
+                    looked_up.append(self._cut(list(islice(texts, _CHUNK_ROWS)), laid_out, lengths))
+            for of_row in zip(*looked_up, strict=True):
+                for keys, length in of_row:
+                    assert self._cache is not None  # noqa: S101 - else nothing is looked up; for the type checker
+                    self._cache.look_up(keys, length)
 
-    def _look_up(self, prompts: Sequence[str], laid_out: LaidOut, lengths: NDArray[np.int64]) -> None:
+    def _cut(
+        self, prompts: Sequence[str], laid_out: LaidOut, lengths: NDArray[np.int64]
+    ) -> list[tuple[list[int], int]]:
+        """The keys of each prompt's blocks, and its tokens."""
         assert self._cache is not None  # noqa: S101 - as above
         size = self._cache.block_size
         cuts = cut_blocks(laid_out, size, int(lengths.max()) // size)
-        for text, length, ends in zip(prompts, lengths.tolist(), cuts.tolist(), strict=True):
-            self._cache.look_up(block_keys(text, ends[: length // size]), length)
+        return [
+            (block_keys(text, ends[: length // size]), length)
+            for text, length, ends in zip(prompts, lengths.tolist(), cuts.tolist(), strict=True)
+        ]

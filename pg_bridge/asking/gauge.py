@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
-from pg_bridge.asking.prompt import Question, render
+from pg_bridge.asking.prompt import First, Question, render
 from pg_bridge.engine import Sampling
 from pg_bridge.options import Api
 from pg_bridge.ordering import Ordering
@@ -78,9 +78,16 @@ class Gauge:
     counted_by: CountedBy
 
 
-def head_of(question: Question, columns: Sequence[str]) -> str:
+def head_of(question: Question, columns: Sequence[str], first: First = "question") -> str:
     """The text that all user messages of a question begin with."""
-    return question.text + "\n{" if columns else question.text
+    if not columns or question.is_bare:
+        return question.text
+    return "{" if first == "row" else question.text + "\n{"
+
+
+def _tail_of(question: Question, columns: Sequence[str], first: First) -> str:
+    """The text that they end with, where it is more than a brace."""
+    return "}\n" + question.text if columns and first == "row" else ""
 
 
 class Pieces:
@@ -106,38 +113,45 @@ class Pieces:
         return chars
 
 
-def gauge_by_characters(question: Question, columns: Sequence[str], sampling: Sampling, api: Api) -> Gauge:
+def gauge_by_characters(
+    question: Question, columns: Sequence[str], sampling: Sampling, api: Api, first: First = "question"
+) -> Gauge:
     """Take every four characters for a token, and a usual chat template; what is embedded has none."""
     if sampling.embeds:
         return Gauge(1.0, 1.0, np.full(len(columns), 1 / CHARS_PER_TOKEN), "by_characters")
-    chars = len(sampling.system_prompt) + len(head_of(question, columns))
-    head, tail = chars / CHARS_PER_TOKEN, 1.0
+    chars = len(sampling.system_prompt) + len(head_of(question, columns, first))
+    head, tail = chars / CHARS_PER_TOKEN, 1.0 + len(_tail_of(question, columns, first)) / CHARS_PER_TOKEN
     if api == "chat":
         head += MESSAGE_TOKENS * (2 if sampling.system_prompt else 1)
         tail += ANSWER_TOKENS
     return Gauge(head, tail, np.full(len(columns), 1 / CHARS_PER_TOKEN), "by_characters")
 
 
-def gauge_by_tokenizer(tokenizer: Tokenizer, question: Question, planned: Sequence[Planned]) -> Gauge | None:
+def gauge_by_tokenizer(
+    tokenizer: Tokenizer, question: Question, planned: Sequence[Planned], first: First = "question"
+) -> Gauge | None:
     """Count some of the planned rows' prompts.
 
     Args:
         tokenizer: Counts.
         question: Of the prompts.
         planned: At least one row.
+        first: What they begin with.
 
     Returns:
         None where the tokenizer cannot tell.
     """
     columns = planned[0].table.columns
-    head = head_of(question, columns)
-    around = tokenizer.prompts([head + "a", head + "7"])
+    head, tail = head_of(question, columns, first), _tail_of(question, columns, first)
+    around = tokenizer.prompts([head + "a" + tail, head + "7" + tail])
     if around is None:
         return None
     head_tokens, tail_tokens = _shared(*around), _shared(*(tokens[::-1] for tokens in around))
     sample = list(_sample(planned))
     rates = _rate_columns(tokenizer, sample)
-    prompts = tokenizer.prompts([text for each in sample for text in render(question, each.table, each.ordering)])
+    prompts = tokenizer.prompts(
+        [text for each in sample for text in render(question, each.table, each.ordering, first=first)]
+    )
     if rates is None or prompts is None:
         return None
     expected = sum(float((Pieces(each).chars() * rates[each.ordering.column_order]).sum()) for each in sample)

@@ -236,17 +236,26 @@ def group_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Rou
     Raises:
         TemplateError: A prompt does not parse or names an unknown column.
     """
-    numbers: dict[tuple[object, ...], list[int]] = {}  # of the questions that go together
-    for number, ask in enumerate(asks):
-        needed = resolve_columns(memory.inquiry(ask).question, table.columns)
-        call = ask.call
-        numbers.setdefault((needed, call.reorder, call.dedup, call.cache), []).append(number)
     groups = []
-    for together in numbers.values():
+    for together in groups_of(memory, asks, table.columns):
         inquiries = [memory.inquiry(asks[number]) for number in together]
         needed = resolve_columns(inquiries[0].question, table.columns)
         groups.append((together, asking.group(inquiries, table.select(needed))))
     return groups
+
+
+def groups_of(memory: Memory, asks: Sequence[Ask], columns: Sequence[str | None]) -> list[list[int]]:
+    """The numbers of the questions that go together: rows behind the same beginning, of the same columns.
+
+    Raises:
+        TemplateError: A prompt does not parse or names an unknown column.
+    """
+    numbers: dict[tuple[object, ...], list[int]] = {}
+    for number, ask in enumerate(asks):
+        needed, call = resolve_columns(memory.inquiry(ask).question, columns), ask.call
+        alike = (needed, call.reorder, call.dedup, call.cache, call.system_prompt)
+        numbers.setdefault(alike, []).append(number)
+    return list(numbers.values())
 
 
 def answer_columns(memory: Memory, asks: Sequence[Ask], table: Table, asking: Round) -> list[list[Outcome]]:

@@ -7,12 +7,13 @@ lately, and how many answers are kept. Nothing is asked of a model, nothing is r
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, estimate
-from pg_bridge.asking.inquiry import context_of, sampling_of
+from pg_bridge.asking.inquiry import Ask, context_of
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.seen import Seen
@@ -57,8 +58,7 @@ def count_kept(server: Server, question: Question, call: Call) -> int | None:
 def foresee(
     fetch: Fetch,
     columns: Sequence[str | None],
-    prompt: str | None,
-    call: Call,
+    asked: Ask | Mapping[str, Ask],
     server: Server,
     *,
     every_row: bool,
@@ -69,12 +69,11 @@ def foresee(
         found = estimate(
             fetch,
             columns,
-            prompt,
-            call,
+            [asked] if isinstance(asked, Ask) else list(asked.values()),
             Engineering(
                 server,
                 lambda: survey(engine, server),
-                EngineTokenizer(engine, server, sampling_of(call)),
+                partial(EngineTokenizer, engine, server),
                 lately(server),
             ),
             Books(account, engine, Run()),

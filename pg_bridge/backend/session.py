@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
 from pg_bridge import EXTENSION_VERSION
 from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.failures import Failures
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.run import Run
+from pg_bridge.asking.several import ask_several, parse_questions
 from pg_bridge.asking.streamed import Answer, Fetch, ask
 from pg_bridge.backend import postgres
 from pg_bridge.backend.engines import new_engine
@@ -255,18 +259,36 @@ SESSION = Session()
 def start_run(
     fetch: Fetch,
     columns: Sequence[str | None],
-    prompt: str | None,
-    call: Call,
+    asked: Ask | Mapping[str, Ask],
     server: Server,
     *,
     every_row: bool = False,
     account: Account | None = None,
 ) -> Iterator[Answer]:
-    """Ask, and make it the role's latest run, which ends with its transaction; arguments as for `streamed.ask`."""
-    run = Run()
-    SESSION.begin_run(run)
-    answers = ask(fetch, columns, prompt, call, new_engine(server), run, every_row=every_row, account=account)
-    return until_its_end(answers)
+    """Ask one question about each row, or several by name, and make it the role's latest run.
+
+    It ends with its transaction; other arguments as for `streamed.ask` and `several.ask_several`.
+    """
+    memory = Memory()
+    SESSION.begin_run(memory.run)
+    if isinstance(asked, Ask):
+        prompt, call, run, engine = asked.prompt, asked.call, memory.run, new_engine(server)
+        return until_its_end(ask(fetch, columns, prompt, call, engine, run, every_row=every_row, account=account))
+    engines = partial(new_engine, server)
+    return until_its_end(ask_several(fetch, columns, asked, engines, memory, every_row=every_row, account=account))
+
+
+def read_asked(prompt: str | None, arguments: Mapping[str, Any]) -> tuple[Call, Ask | dict[str, Ask]]:
+    """What is asked about each row by `llm.map`: its options, and the prompt with them, or the questions of `prompts`.
+
+    Raises:
+        OptionError: The arguments are no options, or no questions.
+    """
+    if not isinstance(arguments, Mapping) or "prompts" not in arguments:
+        call = Call.from_arguments(arguments)
+        return call, Ask(prompt, call)
+    common = {name: value for name, value in arguments.items() if name != "prompts"}
+    return Call.from_arguments(common), parse_questions(arguments["prompts"], common)
 
 
 def one_row(prompt: str | None, value: str | None) -> tuple[Fetch, Sequence[str | None]]:

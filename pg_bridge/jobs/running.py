@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 from pg_bridge.asking import streamed
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, Estimate, estimate
-from pg_bridge.asking.inquiry import NotAsked, sampling_of
+from pg_bridge.asking.inquiry import Ask, NotAsked
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import EngineTokenizer, survey
@@ -135,11 +136,8 @@ class Running:
             found = estimate(
                 lambda count: [item.text for item in fetch(count)],
                 self._sent,
-                self._job.prompt,
-                self._call,
-                Engineering(
-                    server, lambda: survey(engine, server), EngineTokenizer(engine, server, sampling_of(self._call))
-                ),
+                [Ask(self._job.prompt, self._call)],
+                Engineering(server, lambda: survey(engine, server), partial(EngineTokenizer, engine, server)),
                 Books(self._desk.account, engine, Run()),
                 every_row=True,
                 work=engine.work,

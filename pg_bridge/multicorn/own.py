@@ -26,12 +26,11 @@ from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
 from pg_bridge.backend.rowsets import RowSet
-from pg_bridge.backend.session import SESSION, ServerOf, start_run
+from pg_bridge.backend.session import SESSION, ServerOf, read_asked, start_run
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.foreign.answers import array_literal
 from pg_bridge.multicorn.errors import refuse, warn
 from pg_bridge.multicorn.staging import Staging
-from pg_bridge.options import Call
 from pg_bridge.rows.cutting import as_row
 
 _STAGING = Staging()
@@ -192,7 +191,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
         internal = bool(arguments.pop("internal", False))
         is_estimate = bool(arguments.pop("estimate", False))
         is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
-        call = rank_call(arguments) if is_ranking else Call.from_arguments(arguments)
+        call, asked = (rank_call(arguments), {}) if is_ranking else read_asked(prompt, arguments)
         if (role, name) not in _STAGING.rowsets:
             raise OptionError(
                 f'row set "{name}" does not exist in this transaction',
@@ -213,10 +212,10 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
                 yield name, prompt, options, *row, None
             return
         if is_estimate:
-            found = foresee(_fetch(rowset), columns, prompt, call, server, every_row=False, account=account)
+            found = foresee(_fetch(rowset), columns, asked, server, every_row=False, account=account)
             yield name, prompt, options, 1, None, found, None
             return
-        for answer in start_run(_fetch(rowset), columns, prompt, call, server, account=account):
+        for answer in start_run(_fetch(rowset), columns, asked, server, account=account):
             yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches

@@ -612,6 +612,9 @@ class Call:
     any_of: tuple[str, ...] = option(
         (), values.CHOICES, NOWHERE, "labels of which the answer lists those that fit", is_listed=False
     )
+    shares_limits: bool = option(
+        False, values.TRUTH, NOWHERE, "whether questions of other forms count for its limits, too", is_listed=False
+    )
     max_requests: int | None = option(
         None,
         values.COUNT,
@@ -670,8 +673,11 @@ class Call:
 
     @property
     def purse(self) -> Hashable:
-        """What is equal for calls that share their limits: those about many and about few pairs of one condition do."""
-        if self.pairs == "each":
+        """What is equal for calls that share their limits: those about many and about few pairs of one condition do.
+
+        So do the questions that `llm.map` asks together.
+        """
+        if self.pairs == "each" and not self.shares_limits:
             return self
         limits = (
             self.max_requests,

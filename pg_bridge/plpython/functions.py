@@ -14,12 +14,13 @@ from typing import Any
 
 from pg_bridge import __version__
 from pg_bridge.asking.calls import Calls
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.together import Round
 from pg_bridge.backend import ledger, postgres
 from pg_bridge.backend.engines import new_engine
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import Fault, check_installation
-from pg_bridge.backend.session import SESSION, ServerOf, one_row, start_run
+from pg_bridge.backend.session import SESSION, ServerOf, one_row, read_asked, start_run
 from pg_bridge.errors import BrokenInstallation, OptionError
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
@@ -49,17 +50,17 @@ def connect(plpy: Any, role: str, extension: str) -> None:
 def map_rows(
     plpy: Any, cursor: str, columns: list[str], prompt: str | None, options: str, every_row: bool | None
 ) -> Iterator[ResultRow]:
-    """Ask a prompt about each row of a cursor that `llm._open` has opened; the body of `llm._map`.
+    """Ask a prompt about each row of a cursor that `llm._open` has opened, or several; the body of `llm._map`.
 
     Yields:
         (row_id, input, output, error, fault). A row with a fault is the last, and has nothing else.
     """
     try:
-        call = Call.from_arguments(parse_json(options))
+        call, asked = read_asked(prompt, parse_json(options))
         require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         account = open_account(plpy, server)
-        for answer in start_run(fetch, columns, prompt, call, server, every_row=bool(every_row), account=account):
+        for answer in start_run(fetch, columns, asked, server, every_row=bool(every_row), account=account):
             yield *answer, None
     except Exception as error:
         yield None, None, None, None, describe_failure(plpy, error)
@@ -74,12 +75,12 @@ def estimate_rows(
         One (estimate as JSON, fault).
     """
     try:
-        call = Call.from_arguments(parse_json(options))
+        call, asked = read_asked(prompt, parse_json(options))
         require(cursor is not None and is_flat(columns) and None not in columns)
         fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
         account = open_account(plpy, server)
         every_row = bool(postgres.setting("pg_bridge.batching"))  # with the module a run knows when it has all rows
-        found = foresee(fetch, columns, prompt, call, server, every_row=every_row, account=account)
+        found = foresee(fetch, columns, asked, server, every_row=every_row, account=account)
         return [(found, None)]
     except Exception as error:
         return [(None, describe_failure(plpy, error))]
@@ -95,7 +96,7 @@ def complete(plpy: Any, prompt: str | None, row: str | None, options: str) -> li
         call = Call.from_arguments(parse_json(options))
         server = find_server(plpy, call.server)
         say_that_it_is_alone(plpy)
-        run = start_run(*one_row(prompt, row), prompt, call, server, account=open_account(plpy, server))
+        run = start_run(*one_row(prompt, row), Ask(prompt, call), server, account=open_account(plpy, server))
         return [(answer.output, answer.error, None) for answer in run]
     except Exception as error:
         return [(None, None, describe_failure(plpy, error))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import pytest
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, Estimate, estimate
 from pg_bridge.asking.gauge import SAMPLED_PROMPTS
-from pg_bridge.asking.inquiry import Inquiry
+from pg_bridge.asking.inquiry import Ask, Inquiry
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.seen import Seen
 from pg_bridge.asking.streamed import Fetch, ask
-from pg_bridge.engine import Engine, EngineFacts, EngineTokenizer, Sampling, survey
+from pg_bridge.engine import Engine, EngineFacts, EngineTokenizer, survey
 from pg_bridge.errors import EngineDenied, EngineUnreachable, UnknownColumn
 from pg_bridge.options import Call, Server
 from pg_bridge.testing.double import EngineDouble
@@ -79,12 +80,11 @@ def foresee(
 ) -> Estimate:
     call = call or Call()
     with Engine(server) as engine:
-        sampling = Sampling(call.max_tokens, call.temperature, call.system_prompt)
         facts = Engineering(
-            server, lambda: survey(engine, server), EngineTokenizer(engine, server, sampling), seen or Seen()
+            server, lambda: survey(engine, server), partial(EngineTokenizer, engine, server), seen or Seen()
         )
         return estimate(
-            fetch_from(rows), COLUMNS, prompt, call, facts, Known(engine, knows), every_row=every_row, work=work
+            fetch_from(rows), COLUMNS, [Ask(prompt, call)], facts, Known(engine, knows), every_row=every_row, work=work
         )
 
 
@@ -213,9 +213,9 @@ def test_null_rows_and_no_columns() -> None:
     with EngineDouble() as double:
         assert foresee([None, None], of(double)).unique_prompts == 1
         with Engine(of(double)) as engine:
-            facts = Engineering(of(double), EngineFacts, EngineTokenizer(engine, of(double), Sampling(1, 0, "")))
+            facts = Engineering(of(double), EngineFacts, partial(EngineTokenizer, engine, of(double)))
             rows: Fetch = fetch_from(["{}", "{}"])
-            one = estimate(rows, (), "Well?", Call(), facts, Known(engine), every_row=True, work=lambda: None)
+            one = estimate(rows, (), [Ask("Well?", Call())], facts, Known(engine), every_row=True, work=lambda: None)
     assert (one.unique_prompts, one.requests, one.counted_by) == (1, 1, "by_tokenizer")
     assert one.prompt_tokens > 0
 

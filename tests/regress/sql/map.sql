@@ -58,3 +58,16 @@ SELECT count(*) FROM review;
 SELECT * FROM llm.map('SELECT i, CASE i WHEN 2 THEN ''reject me'' ELSE ''fine'' END AS t FROM generate_series(1, 3) AS i', '{t}');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT row_id, output, error FROM llm.map('SELECT i, CASE i WHEN 2 THEN ''reject me'' ELSE ''fine'' END AS t FROM generate_series(1, 3) AS i', '{t}', on_error => 'null') ORDER BY row_id;
+-- several questions in one pass
+SELECT m.row_id, m.input, m.outputs ->> 'what' LIKE 'answer %' AS what, m.outputs -> 'kind' IN ('true', 'false') AS kind,
+       (m.outputs -> 'stars')::int BETWEEN 1 AND 5 AS stars, m.errors
+FROM llm.map('SELECT i FROM generate_series(1, 3) AS i', prompts =>
+             '{"what": "What is {i}?", "kind": {"prompt": "Is {i}?", "type": "boolean"}, "stars": {"prompt": "{i}?", "low": 1, "high": 5}}') AS m
+ORDER BY row_id;
+SELECT outputs, errors FROM llm.map('SELECT ''reject me'' AS a', '{"a": "{a}?", "b": "{a}!"}'::jsonb, on_error => 'null');
+SELECT outputs FROM llm.map('SELECT 1 AS a UNION ALL SELECT 2', prompts => '{"a": "{a}?", "b": "{c}!"}');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT outputs FROM llm.map('SELECT 1 AS a', prompts => '{"a": {"prompt": "{a}?", "colour": "red"}}');
+SELECT outputs FROM llm.map('SELECT 1 AS a', prompts => '["{a}?"]');
+SELECT outputs FROM llm.map('SELECT 1 AS a', prompts => NULL);
+SELECT rows, unique_prompts, already_answered FROM llm.estimate('SELECT 1 AS a', prompts => '{"a": "{a}?", "b": "{a}!"}');
