@@ -31,6 +31,7 @@ from pg_bridge.options.further import merge
 PATH = "/v1/embeddings"
 MOST_DIMENSIONS = 1 << 16
 
+TEXT_TOO_LONG = "Embed a shorter text, or have the engine cut it: docs/embeddings.md has how."
 NOT_FINITE = "the engine's embedding holds a number that is not finite"
 NO_NUMBERS = "the engine's answer holds no embedding"
 WRONG_COUNT = "the engine's answer has not one embedding for each text"

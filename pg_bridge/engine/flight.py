@@ -18,9 +18,10 @@ from functools import partial
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.dialects import UNTOLD
 from pg_bridge.engine.embeddings import PATH as EMBEDDINGS_PATH
-from pg_bridge.engine.embeddings import is_about_embeddings, no_embeddings
+from pg_bridge.engine.embeddings import TEXT_TOO_LONG, is_about_embeddings, no_embeddings
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
+    OfTheStatement,
     Unreadable,
     is_about_priority,
     is_about_rank,
@@ -39,7 +40,7 @@ from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, Answer, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
-from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
+from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, TOO_LONG, Refused, explained, is_used_up
 from pg_bridge.engine.speech import Speech
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.template import leaves_thoughts_open
@@ -412,8 +413,6 @@ class Flight:
         texts = [prompt for _, prompt in prompts]
         if is_used_up(refused.status, refused.body, texts):
             raise refused_run(self._server, refused)
-        if sampling.embeds and is_about_embeddings(refused, texts):
-            raise no_embeddings(self._server)
         if refused.status in OWN_MERITS_STATUSES:
             if sampling.priority is not None and is_about_priority(refused, texts):
                 raise no_priorities(self._server)
@@ -421,10 +420,16 @@ class Flight:
                 raise no_such_rank(self._server)
             if not is_piece:
                 self._suspect(prompts)
-            await trial.refused(texts, refused)
+            try:
+                await trial.refused(texts, refused)
+            except OfTheStatement:
+                if sampling.embeds and is_about_embeddings(refused, texts):
+                    raise no_embeddings(self._server) from None
+                raise
             if len(prompts) == 1:
                 reason = safe_reason(refused.status, refused.body, texts[0], self._server)
-                self._fail_alone(prompts[0], explained(reason, refused, texts[0]), tokens_each)
+                too_long = TEXT_TOO_LONG if sampling.embeds else TOO_LONG
+                self._fail_alone(prompts[0], explained(reason, refused, texts[0], too_long), tokens_each)
             else:
                 pieces = trial.pieces(len(prompts), was_cut=is_piece)
                 self._again([prompts[piece] for piece in pieces], tokens_each, is_piece=True)

@@ -94,17 +94,18 @@ def has_expired(refused: Refused) -> bool:
     return any(map(_EXPIRED.search, (message_of(refused.body), *_codes(refused.body))))
 
 
-def explained(reason: str, refused: Refused, prompt: str) -> str:
+def explained(reason: str, refused: Refused, prompt: str, too_long: str = TOO_LONG) -> str:
     """The reason for refusing one prompt, with what can be done about it where that is known.
 
     Args:
         reason: In words that are fit to be shown.
         refused: The refusal.
         prompt: The prompt: words that stand in it tell nothing.
+        too_long: What can be done about one that is too long.
     """
     codes, said = set(_codes(refused.body)), message_of(refused.body)
     if codes & _TOO_LONG_CODES or (_TOO_LONG.search(said) and not _TOO_LONG.search(prompt)):
-        return Reason(reason, TOO_LONG, "54000")
+        return Reason(reason, too_long, "54000")
     if codes & _FILTERED_CODES or (_FILTERED.search(said) and not _FILTERED.search(prompt)):
         return Reason(reason, FILTERED)
     return reason

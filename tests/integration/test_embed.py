@@ -157,7 +157,7 @@ def test_an_engine_without_embeddings_says_so_at_once(conn: Conn, used_engine: E
             'the engine of server "vllm" makes no embeddings',
         )
         assert "CREATE SERVER" in str(error.diag.message_hint)
-        assert len(used_engine.received.requests) <= 4, change
+        assert len(used_engine.received.requests) <= 5, change
     used_engine.behaviour.change({"refuse_every": "I do not like you", "fail_first": 0})
     used_engine.reset()
     assert fails(conn, query).sqlstate == "58000"
@@ -200,6 +200,16 @@ def test_embeddings_are_kept_by_text_and_dimensions(conn: Conn, used_engine: Eng
             new = f"SELECT llm.embed(x) FROM (SELECT {text} FROM reviews UNION ALL VALUES ('{uuid4()}')) AS r (x)"
             error = fails(conn, new)
             assert (error.sqlstate, "2 dimensions and not 8" in str(error)) == ("22000", True)
+
+
+def test_a_text_that_is_too_long_is_its_rows_error(conn: Conn, used_engine: EngineDouble) -> None:
+    used_engine.behaviour.max_prompt_chars = 60
+    used_engine.behaviour.refuse_marked = {"odd": "This model does not support embedding such inputs"}
+    query = "SELECT t, llm.embed(t, cache => 'off'{}) IS NULL FROM (VALUES ('{}'), ('a'), ('b')) AS v (t)"
+    for text, state, hint in (("x" * 61, "54000", "shorter text"), ("odd", "22000", "on_error")):
+        assert rows_of(conn, query.format(", on_error => 'null'", text)) == [(text, True), ("a", False), ("b", False)]
+        error = fails(conn, query.format("", text))
+        assert (error.sqlstate, hint in str(error.diag.message_hint)) == (state, True)
 
 
 PLACES = (
