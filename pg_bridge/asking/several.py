@@ -176,18 +176,19 @@ def ask_several(
                 try:
                     outcomes = answer_columns(memory, list(asks.values()), table, asking)
                 except Failed as failed:
-                    raise _row_error(failed, asks, window, table, memory) from None
+                    raise _error_of(failed, asks, window, table, memory, engine.server_name) from None
             yield from _answers(window, asks, outcomes, memory, table, engine.server_name)
 
 
-def _row_error(
-    failed: Failed, asks: Mapping[str, Ask], window: Window[str | None], table: Table, memory: Memory
+def _error_of(
+    failed: Failed, asks: Mapping[str, Ask], window: Window[str | None], table: Table, memory: Memory, server: str
 ) -> PgBridgeError:
     name = next(name for name, ask in asks.items() if memory.inquiry(ask) is failed.inquiry)
     digests = find_failed(memory, [asks[name]], table)
-    if failed.prompt not in digests:  # equal rows are asked about each by itself, and none can be found again
-        return CallError(failed.reason)
-    return RowError(window.first_row_id + digests.index(failed.prompt), failed.reason, name)
+    is_found = failed.prompt in digests  # not where equal rows are asked about each by itself
+    row_id = window.first_row_id + digests.index(failed.prompt) if is_found else None
+    memory.run.failures.add(server, failed.prompt, failed.reason, row_id=row_id)
+    return CallError(failed.reason) if row_id is None else RowError(row_id, failed.reason, name)
 
 
 def _answers(

@@ -145,7 +145,7 @@ def test_what_fails_is_told_by_row_and_question(conn: Conn, used_engine: EngineD
         str(({"kind": "fine", "stars": None}, {"stars": "the engine's answer is not of the form that was asked for"}))
     }
     told = rows_of(conn, "SELECT count(*), count(row_id) FROM llm.last_errors()")
-    assert told[0][0] == told[0][1] > 0
+    assert told[0][0] - 1 == told[0][1] > 0  # without deduplication nobody knows which row it was
 
 
 def test_equal_questions_and_rows_are_asked_once_and_rows_may_be_few(conn: Conn, used_engine: EngineDouble) -> None:
@@ -153,13 +153,12 @@ def test_equal_questions_and_rows_are_asked_once_and_rows_may_be_few(conn: Conn,
     found = ask(conn, prompts)
     assert all(outputs["a"] == outputs["b"] != outputs["c"] for outputs, _ in found.values())
     assert len(used_engine.received.prompts) == 6
-    rows_of(conn, "SELECT FROM llm.last_run() WHERE rows = %s AND unique_prompts = 6", ROWS)
+    assert rows_of(conn, "SELECT rows, unique_prompts FROM llm.last_run()") == [(ROWS, 6)]
     assert ask(conn, prompts, query="SELECT * FROM reviews WHERE false") == {}
     used_engine.reset()
-    few = "SELECT outputs FROM llm.map('SELECT i FROM generate_series(1, 5000) AS i', prompts => %s) LIMIT 3"
+    few = "SELECT (llm.map('SELECT i FROM generate_series(1, 5000) AS i', prompts => %s)).outputs LIMIT 3"
     assert len(rows_of(conn, few, '{"a": "{i}?", "b": "{i}!"}')) == 3
-    if used_engine.received.prompts:
-        assert len(used_engine.received.prompts) <= 10_000
+    assert len(used_engine.received.prompts) <= 200
 
 
 @pytest.mark.parametrize(
