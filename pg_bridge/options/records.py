@@ -608,7 +608,7 @@ class Call:
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
-    ordered: int = option(0, values.COUNT, NOWHERE, "rows whose numbers the answer puts in order", is_listed=False)
+    ordered: int = option(0, values.LIST_ROWS, NOWHERE, "rows whose numbers the answer puts in order", is_listed=False)
     any_of: tuple[str, ...] = option(
         (), values.CHOICES, NOWHERE, "labels of which the answer lists those that fit", is_listed=False
     )

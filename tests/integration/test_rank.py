@@ -199,6 +199,13 @@ def test_errors_are_clear(conn: Conn, engine: EngineDouble) -> None:
     assert engine.received.prompts == []
 
 
+def test_no_form_of_an_answer_is_forged(conn: Conn, engine: EngineDouble) -> None:
+    """Anybody may call what the functions call: a list of a billion numbers would be the engine's end, or Python's."""
+    with pytest.raises(psycopg.Error, match="ordered"):
+        conn.execute("""SELECT llm._ask('x', '1', '{"ordered": 999999999}')""")
+    assert engine.received.prompts == []
+
+
 def test_a_comparison_without_an_answer(conn: Conn, engine: EngineDouble) -> None:
     query = "SELECT * FROM llm.rank('SELECT worth FROM films', 'worth', 5%s)"
     for answer in ("so what", "0", "11", "1, 2 and 3"):
