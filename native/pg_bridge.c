@@ -69,7 +69,7 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	PlannedStmt *stmt;
 
 	if (mentions_own)
-		query = extract_columns(query);
+		query = ask_sure_calls_once(extract_columns(query));
 
 	/*
 	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. In a worker of

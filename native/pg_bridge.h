@@ -8,6 +8,7 @@
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
  *	  before planning	extract_columns.c	a list of columns becomes a schema
+ *						sure_calls.c	an answer and its confidence become one question
  *						aggregates.c	an aggregate's batchable final function becomes a call over its state
  *						bare_selects.c	(SELECT call) becomes the call
  *						constants.c		a call that depends on no row becomes an InitPlan: it is made once
@@ -77,6 +78,9 @@ extern void registry_init(void);
 
 /* extract_columns.c */
 extern Query *extract_columns(Query *query);
+
+/* sure_calls.c */
+extern Query *ask_sure_calls_once(Query *query);
 
 /* aggregates.c */
 extern Query *call_final_functions(Query *query, Registry *registry);

@@ -203,6 +203,30 @@ LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
                         '{@score.names@}', ARRAY[@score.names@])::double precision[]
 $$;
 
+CREATE FUNCTION llm._is_true_confidence_batch(
+    statement bigint, node integer, more boolean, prompt json[], input json[], @is_true_confidence.arrays@
+) RETURNS double precision[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "boolean", "gives": "confidence"}',
+                        '{@is_true_confidence.names@}', ARRAY[@is_true_confidence.names@])::double precision[]
+$$;
+
+CREATE FUNCTION llm._classify_confidence_batch(
+    statement bigint, node integer, more boolean, prompt json[], input json[], labels json[], @classify_confidence.arrays@
+) RETURNS double precision[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "label", "gives": "confidence"}',
+                        '{choices,@classify_confidence.names@}', ARRAY[labels, @classify_confidence.names@])::double precision[]
+$$;
+
+CREATE FUNCTION llm._score_confidence_batch(
+    statement bigint, node integer, more boolean, prompt json[], input json[], @score_confidence.arrays@
+) RETURNS double precision[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, prompt, input, '{"kind": "number", "gives": "confidence"}',
+                        '{@score_confidence.names@}', ARRAY[@score_confidence.names@])::double precision[]
+$$;
+
 CREATE FUNCTION llm._extract_batch(
     statement bigint, node integer, more boolean, prompt json[], input json[], schema json[], @extract.arrays@
 ) RETURNS jsonb[]

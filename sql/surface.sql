@@ -358,6 +358,83 @@ $$;
 COMMENT ON FUNCTION llm.score(text, text, @score.types@) IS
     'asks for a number about one row, object or value';
 
+-- How sure the model is of the answer that a function gives: called as that function is. One question gives both, where the
+-- other call has confidence => true, which the native module says where it finds both in a statement.
+
+CREATE FUNCTION llm.is_true_confidence(
+    prompt        text,
+    input         anyelement,
+    @is_true_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'boolean', 'gives', 'confidence', @is_true_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.is_true_confidence(text, anyelement, @is_true_confidence.types@) IS
+    'how sure the model is of the answer that llm.is_true gives, 0 to 1; NULL where the engine does not tell';
+
+CREATE FUNCTION llm.is_true_confidence(
+    prompt        text,
+    input         text,
+    @is_true_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'boolean', 'gives', 'confidence', @is_true_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.is_true_confidence(text, text, @is_true_confidence.types@) IS
+    'how sure the model is of the answer that llm.is_true gives, 0 to 1; NULL where the engine does not tell';
+
+CREATE FUNCTION llm.classify_confidence(
+    prompt        text,
+    input         anyelement,
+    labels        text[] DEFAULT NULL,
+    @classify_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'label', 'gives', 'confidence', 'choices', labels, @classify_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.classify_confidence(text, anyelement, text[], @classify_confidence.types@) IS
+    'how sure the model is of the answer that llm.classify gives, 0 to 1; NULL where the engine does not tell';
+
+CREATE FUNCTION llm.classify_confidence(
+    prompt        text,
+    input         text,
+    labels        text[] DEFAULT NULL,
+    @classify_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'label', 'gives', 'confidence', 'choices', labels, @classify_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.classify_confidence(text, text, text[], @classify_confidence.types@) IS
+    'how sure the model is of the answer that llm.classify gives, 0 to 1; NULL where the engine does not tell';
+
+CREATE FUNCTION llm.score_confidence(
+    prompt        text,
+    input         anyelement,
+    @score_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'number', 'gives', 'confidence', @score_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.score_confidence(text, anyelement, @score_confidence.types@) IS
+    'how sure the model is of the answer that llm.score gives, 0 to 1; NULL where the engine does not tell';
+
+CREATE FUNCTION llm.score_confidence(
+    prompt        text,
+    input         text,
+    @score_confidence.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask(prompt, pg_catalog.to_json(input), pg_catalog.json_build_object(
+        'kind', 'number', 'gives', 'confidence', @score_confidence.values@))::double precision
+$$;
+COMMENT ON FUNCTION llm.score_confidence(text, text, @score_confidence.types@) IS
+    'how sure the model is of the answer that llm.score gives, 0 to 1; NULL where the engine does not tell';
+
 CREATE FUNCTION llm.extract(
     prompt        text,
     input         anyelement,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from pg_bridge.asking.confidence import part_of
 from pg_bridge.asking.inquiry import Inquiry, Outcome, context_of
 from pg_bridge.asking.run import Run, shares_of
 from pg_bridge.asking.seen import speed_shown
@@ -85,13 +87,16 @@ class Books:
             EngineError: The engine does not tell which model answers.
         """
         context = self._context(inquiry)
-        if context is None or self._account is None:
-            return
         unknown = [key for key in keys if key not in inquiry.outcomes]
-        if unknown:
+        if unknown and context is not None and self._account is not None:
             known = self._account.recall(context, unknown, inquiry.call.max_age)
             inquiry.recall(known)
             self._run.from_cache += len(known)
+        if inquiry.surer is not None:
+            for key in unknown:
+                answer, error = inquiry.surer.outcomes.get(key, (None, None))
+                if answer is not None and error is None:
+                    inquiry.outcomes.setdefault(key, (part_of(answer, inquiry.surer.call), None))
 
     def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str]]) -> None:
         """Write what has landed: (question, row, outcome, prompt)."""
@@ -104,6 +109,8 @@ class Books:
                 self._failures += 1
             elif inquiry.context is not None:
                 kept.append((inquiry.context, key, answer, prompt))
+                if inquiry.alone is not None:
+                    kept.append((inquiry.alone, key, part_of(answer, inquiry.call) or "", prompt))
         self._account.keep(kept)
         self._write()
 
@@ -160,4 +167,7 @@ class Books:
         if inquiry.context is None:
             scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))
             inquiry.context = account.context(scope, context_of(inquiry.question, call, account.server))
+            if call.confidence:  # whoever wants the answer alone looks for it there
+                alone = replace(call, confidence=False)
+                inquiry.alone = account.context(scope, context_of(inquiry.question, alone, account.server))
         return inquiry.context

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 
+from pg_bridge.asking.confidence import part_of, with_confidence
 from pg_bridge.asking.prompt import EMBEDDED, Question, parse_question
 from pg_bridge.engine import Completion, Sampling, array_text, dimensions_of
 from pg_bridge.options import Call, Server
@@ -57,6 +58,8 @@ class Inquiry:
         failed: The digests of the prompts that failed, by the row's digest.
         context: A digest of all that its answers depend on, but for the row, if they are kept in the ledger.
         dimensions: How many numbers each embedding has; None while nobody has said and none has come.
+        alone: That of the answers alone, of a question that is asked together with their confidence.
+        surer: The same question as asked together with its confidence, in the same statement: its answers do, too.
     """
 
     question: Question
@@ -66,6 +69,8 @@ class Inquiry:
     failed: dict[bytes, str] = field(default_factory=dict)
     context: bytes | None = None
     dimensions: int | None = None
+    alone: bytes | None = None
+    surer: Inquiry | None = None
 
     def forget(self) -> None:
         """Keep the latest outcomes only."""
@@ -83,7 +88,7 @@ class Inquiry:
 
     def judge(self, completion: Completion) -> Outcome:
         """What an answer says; an embedding of other dimensions than those before could not be compared with them."""
-        text, error = outcome_of(completion)
+        text, error = outcome_of(completion, self.call)
         if self.call.embeds and text is not None:
             found = dimensions_of(text)
             self.dimensions = self.dimensions or found
@@ -122,16 +127,19 @@ def question_of(ask: Ask) -> Question:
     return replace(question, text=f"{question.text}\n{told}") if told else question
 
 
-def outcome_of(completion: Completion) -> Outcome:
+def outcome_of(completion: Completion, call: Call) -> Outcome:
     """What an answer says; one that PostgreSQL could not hold is its row's failure."""
     text = completion.text or ""
     if "\0" not in text and (text.isascii() or not _HALF_CHARACTER.search(text)):
-        return completion.text, completion.error
+        whole = completion.text is not None and call.confidence
+        return with_confidence(completion.text) if whole else completion.text, completion.error
     return None, "the answer holds a character that PostgreSQL's text type cannot"
 
 
 def shown(call: Call, answers: Sequence[str | None]) -> Sequence[str | None]:
-    """Answers as SQL has them; equal ones are one text."""
+    """Answers as SQL has them, of each what the call wants; equal ones are one text."""
+    if call.confidence:
+        return [part_of(answer, call) for answer in answers]
     if not call.embeds:
         return answers
     arrays = {answer: array_text(answer) for answer in set(answers) if answer is not None}
@@ -153,6 +161,7 @@ def context_of(question: Question, call: Call, server: Server) -> list[object]:
         call.pattern,
         call.schema,
         *([further] if further else []),
+        *(["confidence"] if call.confidence else []),
     ]
 
 
@@ -171,4 +180,7 @@ def sampling_of(call: Call) -> Sampling:
         call.request_options,
         call.embeds,
         call.dimensions,
+        call.low,
+        call.high,
+        call.confidence,
     )

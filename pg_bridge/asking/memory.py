@@ -6,7 +6,7 @@ first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pg_bridge.asking.inquiry import Ask, Inquiry, question_of, sampling_of
 from pg_bridge.asking.run import Run
@@ -30,6 +30,7 @@ class Memory:
     sent: dict[tuple[tuple[int, ...], tuple[str, ...]], Sent] = field(default_factory=dict)
     _inquiries: dict[Ask, Inquiry] = field(default_factory=dict)
     _samplings: dict[Call, Sampling] = field(default_factory=dict)
+    _counterparts: dict[Call, Call] = field(default_factory=dict)
 
     def inquiry(self, ask: Ask) -> Inquiry:
         """What is known of a question.
@@ -37,8 +38,28 @@ class Memory:
         Raises:
             TemplateError: Its prompt does not parse.
         """
-        if ask not in self._inquiries:
-            # Prompts of one and the same sampling can share a request.
-            sampling = self._samplings.setdefault(ask.call, sampling_of(ask.call))
-            self._inquiries[ask] = Inquiry(question_of(ask), ask.call, sampling, dimensions=ask.call.dimensions)
-        return self._inquiries[ask]
+        found = self._inquiries.get(ask)
+        if found is None:
+            found = self._inquiries[ask] = self._new(ask)
+        return found
+
+    def _new(self, ask: Ask) -> Inquiry:
+        call = ask.call.asked
+        if call is not ask.call:  # another part of the same answers
+            return self.inquiry(Ask(ask.prompt, call))
+        inquiry = Inquiry(question_of(ask), call, self._sampling(call), dimensions=call.dimensions)
+        other = self._inquiries.get(Ask(ask.prompt, self._counterpart(call)))
+        if other is not None:
+            surer, plain = (inquiry, other) if call.confidence else (other, inquiry)
+            plain.surer = surer
+        return inquiry
+
+    def _counterpart(self, call: Call) -> Call:
+        """The call that asks the same with its confidence, or without."""
+        if call not in self._counterparts:
+            self._counterparts[call] = replace(call, confidence=not call.confidence)
+        return self._counterparts[call]
+
+    def _sampling(self, call: Call) -> Sampling:
+        """One for all questions of a call: prompts of one and the same sampling can share a request."""
+        return self._samplings.setdefault(call, sampling_of(call))

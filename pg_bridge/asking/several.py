@@ -83,7 +83,8 @@ def _parse_question(said: object, common: Mapping[str, Any]) -> Ask:
     if kind == "json":
         own.setdefault("schema", {"type": "object"})
     _see_that_it_fits(kind, own)
-    return Ask(said["prompt"], Call.from_arguments({**common, **own, "shares_limits": True}))
+    alone = {"confidence": None, "gives": None}  # an answer has one value here
+    return Ask(said["prompt"], Call.from_arguments({**common, **own, **alone, "shares_limits": True}))
 
 
 def _kind_of(named: object, own: Mapping[str, Any]) -> Kind | None:

@@ -91,7 +91,7 @@ def ask(
     memory = Memory(run)
     inquiry = memory.inquiry(Ask(prompt, call))
     portions = Portions(memory, run, Books(account, engine, run), Budget(account, run), engine.work)
-    stream = _Stream(inquiry, resolve_columns(inquiry.question, columns), portions, every_row)
+    stream = _Stream(inquiry, call, resolve_columns(inquiry.question, columns), portions, every_row)
     return stream.answers(fetch, engine, account)
 
 
@@ -112,8 +112,11 @@ class _Rows:
 class _Stream:
     """Asks one question window by window, and knows which rows wait for which answer."""
 
-    def __init__(self, inquiry: Inquiry, columns: tuple[str, ...], portions: Portions, every_row: bool) -> None:
+    def __init__(
+        self, inquiry: Inquiry, call: Call, columns: tuple[str, ...], portions: Portions, every_row: bool
+    ) -> None:
         self._inquiry = inquiry
+        self._call = call
         self._columns = columns
         self._portions = portions
         self._every_row = every_row
@@ -157,7 +160,7 @@ class _Stream:
         self._portions.run.return_s += time.perf_counter() - returned
 
     def _of_rows(self, rows: _Rows, u: int, outcome: Outcome) -> Iterator[Answer]:
-        (text,), error = shown(self._inquiry.call, outcome[:1]), outcome[1]
+        (text,), error = shown(self._call, outcome[:1]), outcome[1]
         for i in rows.members[rows.offsets[u] : rows.offsets[u + 1]]:
             row_id = rows.window.first_row_id + i
             if error is not None and not isinstance(error, NotAsked):

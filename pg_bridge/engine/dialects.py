@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from pg_bridge.engine.confidence import FEW_ALTERNATIVES
 from pg_bridge.engine.forms import (
     Form,
     grammar,
@@ -105,6 +106,8 @@ class Dialect:
         thought_budget: The argument that bounds thoughts alone; empty where `max_tokens` bounds both together only.
         thinks_aloud: Whether thoughts may stand in the text of an answer.
         template_page: The page that shows what a template makes of a conversation; empty for none.
+        alternatives: How many tokens it tells at most that it could have chosen instead of one, with their
+            log-probabilities; 0 where it tells none.
         takes_salt: Whether `cache_salt` keeps prompts apart in its prefix cache.
         speaks: Whose interface it has: OpenAI's, or Anthropic's messages.
     """
@@ -120,6 +123,7 @@ class Dialect:
     thought_budget: str = ""
     thinks_aloud: bool = True
     template_page: str = ""
+    alternatives: int = FEW_ALTERNATIVES
     takes_salt: bool = False
     speaks: Literal["openai", "anthropic"] = "openai"
 
@@ -131,21 +135,28 @@ VLLM = Dialect(
     reasons=_by_template,
     thought_budget="thinking_token_budget",
     template_page="/tokenize",
+    alternatives=20,
     takes_salt=True,
 )
-SGLANG = Dialect("sglang", forms=(regex, response_format, json_object), reasons=_by_template, takes_salt=True)
+SGLANG = Dialect(
+    "sglang", forms=(regex, response_format, json_object), reasons=_by_template, alternatives=20, takes_salt=True
+)
 LLAMA_CPP = Dialect(
     "llama.cpp",
     forms=(grammar, response_format, json_object),
     has_lists=False,
     reasons=_by_template,
     template_page="/apply-template",
+    alternatives=20,
 )
-OLLAMA = Dialect("ollama", has_lists=False, reasons=_by_effort_unless_said)
+OLLAMA = Dialect("ollama", has_lists=False, reasons=_by_effort_unless_said, alternatives=20)
 TGI = Dialect("tgi", forms=(value_of_type,), reasons=_by_template_if_said)
-TRANSFORMERS = Dialect("transformers", forms=(), has_lists=False, reasons=_by_template)
+TRANSFORMERS = Dialect("transformers", forms=(), has_lists=False, reasons=_by_template, alternatives=0)
 LITELLM = Dialect(  # what is behind it is a vLLM as often as not, and others refuse what they do not know
-    "litellm", forms=(structured_outputs, response_format, json_object), other_max_tokens="max_completion_tokens"
+    "litellm",
+    forms=(structured_outputs, response_format, json_object),
+    other_max_tokens="max_completion_tokens",
+    alternatives=20,
 )
 OPENAI = Dialect(
     "openai",
@@ -153,6 +164,7 @@ OPENAI = Dialect(
     fixed_temperature=_REASONS_AT_OPENAI,
     reasons=_by_effort_of_openai,
     thinks_aloud=False,
+    alternatives=20,
 )
 ANTHROPIC = Dialect(
     "anthropic",
@@ -160,6 +172,7 @@ ANTHROPIC = Dialect(
     has_lists=False,
     reasons=_by_thinking,
     thinks_aloud=False,
+    alternatives=0,
     speaks="anthropic",
 )
 COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens")

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pg_bridge.engine.confidence import FEW_ALTERNATIVES, alternatives
 from pg_bridge.engine.dialects import Dialect, Ways
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.refusal import Refused
@@ -24,6 +25,7 @@ THOUGHT_TOKENS = 4096
 """Most of them before one answer of a model that shall reason, where nobody says another number."""
 
 OF_TEMPLATES = "chat_template_kwargs"
+_LOGPROBS = re.compile("logprob|log prob", re.I)
 _OTHER_LIMIT = "the other limit"
 _TEMPERATURE = "temperature"
 _FIXED_TEMPERATURE = re.compile(
@@ -91,7 +93,7 @@ def further(
     reasoning, most = _reasoning(server, sampling), thought_tokens(server, sampling)
     ways = _ways(server, reasoning, dialect, model)
     left = {name: way for way in ways if (name := json.dumps([model, way])) not in untaken}
-    if not left and ways and reasoning not in (None, "off"):
+    if not left and ways and _thinks(reasoning):
         raise _cannot_be_told(server, reasoning)
     name, way = next(iter(left.items()), ("", {}))
     limit, has_temperature = _limit(dialect, untaken), _has_temperature(dialect, model, untaken)
@@ -106,14 +108,35 @@ def further(
         arguments[budget] = most
         dispensable[budget] = _any_of([budget])
     arguments |= salt_of(server, dialect)
+    told = _alternatives(sampling, dialect, untaken) if not _thinks(reasoning) else 0
+    if told:
+        arguments |= {"logprobs": True, "top_logprobs": told} if server.api == "chat" else {"logprobs": told}
+        dispensable[_told_as(told)] = _LOGPROBS
     return Further(
         dict(_merged(arguments, merge(server.request_options, sampling.request_options))),
         most,
-        reasoning not in (None, "off"),
+        _thinks(reasoning),
         dispensable,
         limit,
         has_temperature,
     )
+
+
+def _thinks(reasoning: Reasoning | None) -> bool:
+    """Whether a model is told to reason, or left to do so."""
+    return reasoning not in (None, "off")
+
+
+def _alternatives(sampling: Sampling, dialect: Dialect, untaken: Container[str]) -> int:
+    """How many tokens an engine is to tell in the place of each; 0 where it tells none, or need not."""
+    if not sampling.confidence:
+        return 0
+    most = alternatives(sampling, dialect.alternatives)
+    return next((n for n in (most, min(most, FEW_ALTERNATIVES)) if n and _told_as(n) not in untaken), 0)
+
+
+def _told_as(count: int) -> str:
+    return f"logprobs of {count}"
 
 
 def _limit(dialect: Dialect, untaken: Container[str]) -> str:

@@ -132,6 +132,9 @@ def _dialect(server: Server, known: Acquaintance) -> Iterator[Finding]:
     elif dialect is UNHEARD:
         why = "taken for it until it tells its models"
     yield Finding("dialect", dialect.name, why)
+    # By its dialect: vLLM works on the first question of that kind for seconds, or a minute on a CPU.
+    is_asked = dialect.alternatives > 0
+    yield Finding("confidence", "asked for" if is_asked else "none", "log-probabilities of answers, by its dialect")
 
 
 def _spoken(server: Server, known: Acquaintance) -> Dialect:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
+from pg_bridge.engine.confidence import Certainty
 from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
 from pg_bridge.engine.further import OF_TEMPLATES, Further
-from pg_bridge.engine.records import Sampling, Stages
+from pg_bridge.engine.records import Sampling, Stages, Sure
 from pg_bridge.engine.refusal import FILTERED
 from pg_bridge.engine.shape import is_of
 from pg_bridge.engine.thoughts import without_thoughts
@@ -128,6 +129,7 @@ class Payload:
         self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
         self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
         self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
+        self._certainty = Certainty(sampling, self.asked) if sampling.confidence else None
         constant: dict[str, Any] = {
             "model": model,
             further.limit or dialect.max_tokens: sampling.max_tokens + further.thought_tokens,
@@ -216,6 +218,8 @@ class Payload:
             has_thought = bool(tokens.thoughts) and prompt_count == 1
             is_aloud = b"think" in body or b"THINK" in body  # however the rest of a tag is escaped
             answers = [self._read(choice, has_thought, is_aloud) for choice in choices]
+            if self._certainty is not None:
+                answers = [self._with_confidence(*read) for read in zip(choices, answers, strict=True)]
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if isinstance(error, MalformedAnswer):
                 raise
@@ -249,6 +253,14 @@ class Payload:
             if reason is not None:
                 return None, reason
         return self._check(text)
+
+    def _with_confidence(self, choice: dict[str, Any], answer: Answer) -> Answer:
+        text, error = answer
+        if text is None or self._certainty is None:
+            return answer
+        content = choice["message"]["content"] if self._chat else choice["text"]
+        confidence = self._certainty.of(choice, content, text)
+        return (text if confidence is None else Sure(text, confidence)), error
 
     def _why_none(self, has_text: bool, has_thought: bool, is_cut: bool) -> Reason | None:
         """Why what has no text, or no end, is no answer; None if it is one for all that."""

@@ -33,6 +33,9 @@ class Sampling:
         request_options: Further keys of the body, as JSON text, over those of the server; None for none.
         embeds: Whether prompts are texts to embed, to which nothing is answered.
         dimensions: How many numbers an embedding shall have; None leaves it to the model.
+        low: The least number allowed, if there are a least and a greatest.
+        high: The greatest.
+        confidence: Whether the engine is to tell how sure the model was of an answer.
     """
 
     max_tokens: int
@@ -47,6 +50,26 @@ class Sampling:
     request_options: str | None = None
     embeds: bool = False
     dimensions: int | None = None
+    low: int | None = None
+    high: int | None = None
+    confidence: bool = False
+
+
+class Sure(str):
+    """An answer of which the engine told how sure the model was.
+
+    Attributes:
+        confidence: The probability of this answer among those that were allowed, 0 to 1.
+    """
+
+    __slots__ = ("confidence",)
+    confidence: float
+
+    def __new__(cls, text: str, confidence: float) -> Sure:
+        """Make one."""
+        sure = super().__new__(cls, text)
+        sure.confidence = confidence
+        return sure
 
 
 class Model(NamedTuple):
@@ -84,7 +107,7 @@ class Completion:
 
     Attributes:
         index: 0-based place of its prompt in the iterator handed to `Engine.complete`.
-        text: The answer; None where `error` is set.
+        text: The answer, a `Sure` where it was asked for with its confidence and has one; None where `error` is set.
         error: Why this prompt failed on its own merits; holds no prompt text and no key.
     """
 

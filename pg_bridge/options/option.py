@@ -18,9 +18,12 @@ Function = Literal[
     "map",
     "complete",
     "is_true",
+    "is_true_confidence",
     "classify",
+    "classify_confidence",
     "classify_many",
     "score",
+    "score_confidence",
     "extract",
     "embed",
     "translate",
@@ -38,8 +41,8 @@ MAPPING: frozenset[Where] = frozenset({"user mapping"})
 TABLE: frozenset[Where] = frozenset({"table"})
 COLUMN: frozenset[Where] = frozenset({"column"})
 EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
-SCORES: frozenset[Where] = frozenset({"score"})
-LABELS: frozenset[Where] = frozenset({"classify", "classify_many"})
+SCORES: frozenset[Where] = frozenset({"score", "score_confidence"})
+LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classify_many"})
 EMBEDS: frozenset[Where] = frozenset({"embed"})
 QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS
 """Those that a model answers in words."""
@@ -53,6 +56,8 @@ AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
 """Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""
 NOWHERE: frozenset[Where] = frozenset()
 CONDITIONS: frozenset[Where] = frozenset({"is_true"})
+SURE_CALLS: frozenset[Where] = frozenset({"is_true", "classify", "score"})
+"""Those of whose answers another function tells how sure the model was."""
 FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})
 """Those whose answers have no form yet."""
 

@@ -29,6 +29,7 @@ from pg_bridge.options.option import (
     RANK,
     SCORES,
     SERVER,
+    SURE_CALLS,
     TABLE,
     Needs,
     Option,
@@ -49,6 +50,7 @@ from pg_bridge.options.values import (
     CacheSalt,
     CacheScope,
     DialectName,
+    Gives,
     Kind,
     OnBudget,
     OnError,
@@ -63,6 +65,9 @@ IN_FLIGHT_OF_EACH = 1024
 """Prompts that may await an answer at an engine, or at one of its ranks, where the server does not say."""
 
 MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
+
+_SURE: frozenset[Kind] = frozenset({"boolean", "label", "number"})
+"""What is one of a few answers, of which a model can be more or less sure."""
 
 DEFAULT_SYSTEM_PROMPT = (
     "You answer a question about one row of a table. The row is a JSON object. Reply with the answer alone."
@@ -605,8 +610,18 @@ class Call:
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
     )
+    confidence: bool = option(
+        False,
+        values.TRUTH,
+        SURE_CALLS,
+        "whether the answer is asked for together with [how sure the model is of it](confidence.md), so that one "
+        "question gives both; the native module says so where it finds both in a statement",
+    )
     # Said by the function that is called, or by a column's type; dates and times are those of ISO 8601.
     kind: Kind = option("text", values.KIND, NOWHERE, "the form of an answer", is_listed=False)
+    gives: Gives = option(
+        "answer", values.GIVES, NOWHERE, "what the function returns: the answer, or how sure it is", is_listed=False
+    )
     schema: str = option("", values.SCHEMA_TEXT, NOWHERE, "a JSON schema, if it is JSON", is_listed=False)
     ordered: int = option(0, values.LIST_ROWS, NOWHERE, "rows whose numbers the answer puts in order", is_listed=False)
     any_of: tuple[str, ...] = option(
@@ -669,7 +684,12 @@ class Call:
     @property
     def asks_jointly(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
-        return self.pairs != "each" and self.dedup
+        return self.pairs != "each" and self.dedup and not self.confidence
+
+    @property
+    def asked(self) -> Call:
+        """What is asked, whichever part of the answer is wanted: equal for calls that have one question."""
+        return self if self.gives == "answer" else replace(self, gives="answer")
 
     @property
     def purse(self) -> Hashable:
@@ -737,6 +757,10 @@ class Call:
             call = _with_labels(call)
         if call.embeds:  # with nothing around a text, nothing behind it, and in whatever order
             call = replace(call, system_prompt="", max_tokens=0, reorder="none")
+        if call.kind not in _SURE:
+            call = replace(call, confidence=False, gives="answer")
+        elif call.gives == "confidence":
+            call = replace(call, confidence=True)
         if call.kind == "json" and not call.schema:
             raise invalid_value("schema", own["schema"].value.expects)
         return call

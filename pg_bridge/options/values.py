@@ -39,6 +39,7 @@ Cache = Literal["off", "transaction", "persistent"]
 CacheScope = Literal["server", "role"]
 CacheSalt = Literal["off", "role"]
 Reasoning = Literal["off", "low", "medium", "high", "model"]
+Gives = Literal["answer", "confidence"]
 Kind = Literal[
     "text", "label", "labels", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json", "embedding"
 ]
@@ -261,6 +262,7 @@ HEADERS = Value(
 )
 SECRET_HEADERS = Value(SECRET_HEADERS_PATTERN, "a JSON object of header names with plain ASCII texts", read_headers)
 KIND = _one_of(get_args(Kind))
+GIVES = _one_of(get_args(Gives))
 
 
 def exactly(text: str, expects: str) -> Value:

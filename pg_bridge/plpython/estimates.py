@@ -34,6 +34,7 @@ _KINDS: Mapping[str, Kind] = {
     "extract": "json",
     "_embed": "embedding",
 }
+_SURE = "_confidence"
 _NOT_OPTIONS = {"prompt", "input"}
 _Columns = frozenset[SourceColumn] | None
 """What values are made of; None where that is not known."""
@@ -161,8 +162,11 @@ def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Seen, Outlin
 def _options_of(call: _Asked) -> Call:
     """The options, as `llm._batch` gets them; those that differ from row to row have their defaults."""
     given = {name: value for name, value in call.constants.items() if name not in _NOT_OPTIONS}
-    if call.function in _KINDS:
-        given["kind"] = _KINDS[call.function]
+    function = call.function.removesuffix(_SURE)
+    if function in _KINDS:
+        given["kind"] = _KINDS[function]
+    if function != call.function:
+        given["gives"] = "confidence"
     if "labels" in given:
         given["choices"] = given.pop("labels")
     return Call.from_arguments(given)

@@ -65,6 +65,11 @@ class Behaviour:
         no_text: Answer with null instead of text.
         reasoning: Thoughts that stand beside every answer of a chat, as vLLM's reasoning parsers put them; their tokens
             come before the answer's under the limit, which may leave it nothing.
+        confidence: How sure it is of its answers, 0 to 1, or of that to a prompt; None for `default_confidence`. What
+            it tells of that: `pg_bridge.testing.logprobs`.
+        free_share: What of each token's probability is that of one which is not allowed: more than 0 as with engines
+            that tell how likely tokens are before they are held to a form.
+        tell_logprobs: From a choice's `logprobs` to what stands in its place.
         template_end: What its chat template ends prompts with, shown by `/tokenize` as vLLM does; empty for not at all.
         record: Keep every prompt; turn it off for millions of them.
     """
@@ -109,6 +114,9 @@ class Behaviour:
     refusal: str = ""
     no_text: bool = False
     reasoning: str = ""
+    confidence: float | Callable[[str], float] | None = None
+    free_share: float = 0.0
+    tell_logprobs: Callable[[Any], Any] | None = None
     template_end: str = ""
     record: bool = True
 
@@ -150,6 +158,11 @@ def default_embedding(text: str, dimensions: int = 8) -> list[float]:
     """
     digest = b"".join(blake2b(text.encode(), salt=bytes([part])).digest() for part in range(-(-dimensions // 64)))
     return [byte / 127.5 - 1 for byte in digest[:dimensions]]
+
+
+def default_confidence(prompt: str) -> float:
+    """From 0.5 to 0.99; depends on the prompt as `default_answer` does."""
+    return 0.5 + digest(prompt) // 5 % 50 / 100
 
 
 def digest(prompt: str) -> int:

@@ -16,8 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, characters
-from pg_bridge.testing.behaviour import Behaviour, answer_as_demanded, default_answer, default_embedding, demanded_of
+from pg_bridge.testing.behaviour import (
+    Behaviour,
+    answer_as_demanded,
+    default_answer,
+    default_confidence,
+    default_embedding,
+    demanded_of,
+)
 from pg_bridge.testing.fast_engine import FastEngine, Request
+from pg_bridge.testing.logprobs import allowed_texts, logprobs_of
 from pg_bridge.testing.scheduler import Rank
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
@@ -130,7 +138,9 @@ def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequen
         message = {"role": "assistant", "content": said, "refusal": behaviour.refusal or None}
         if thoughts:
             message |= {"reasoning": thoughts, "content": said or None}
-        content = {"text": said} if path == COMPLETIONS else {"message": message}
+        content: dict[str, Any] = {"text": said} if path == COMPLETIONS else {"message": message}
+        if body.get("logprobs"):
+            content["logprobs"] = _logprobs(behaviour, path, body, prompt, text)
         choices.append({"index": index, **content, "finish_reason": behaviour.finish_reason or finish})
     if not behaviour.reasoning:
         return Draft(json.dumps(choices), completion_tokens)
@@ -150,6 +160,21 @@ def _embedded(behaviour: Behaviour, body: dict[str, Any], texts: Sequence[str]) 
             found = base64.b64encode(np.array(found, "<f4").tobytes()).decode()
         data.append({"object": "embedding", "index": index, "embedding": found})
     return data if behaviour.embedded is None else behaviour.embedded(data)
+
+
+def _logprobs(behaviour: Behaviour, path: str, body: dict[str, Any], prompt: str, text: str) -> object:
+    sure, chat = behaviour.confidence, path != COMPLETIONS
+    sure = default_confidence if sure is None else sure
+    top = body.get("top_logprobs", 0) if chat else body["logprobs"]
+    told = logprobs_of(
+        text,
+        allowed_texts(demanded_of(body)),
+        sure(prompt) if callable(sure) else sure,
+        top,
+        free=behaviour.free_share,
+        chat=chat,
+    )
+    return behaviour.tell_logprobs(told) if behaviour.tell_logprobs else told
 
 
 def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request: Request) -> str:

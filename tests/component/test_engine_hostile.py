@@ -21,7 +21,7 @@ from pg_bridge.engine.metrics import Counters, read_counters
 from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
 from pg_bridge.engine.untrusted import MOST_TOKENS, hide_key, parse_jsonb, token_count
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, PgBridgeError, UnknownModel
-from pg_bridge.options import Server
+from pg_bridge.options import Call, Server
 from tests.component.test_engine_faults import everything_said
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 
@@ -316,7 +316,7 @@ def test_an_answer_that_is_none_ends_the_run_in_plain_words(body: bytes) -> None
 @pytest.mark.parametrize("text", [None, 5, ["x"], {"a": "x"}, True, "a\0b", "half \ud83d"])
 def test_an_answer_that_is_no_text_fails_its_own_row(text: object) -> None:
     with HostileEngine(lambda request: [completion(request, text)]) as engine:
-        found = [outcome_of(each) for each in ask(Engine(server(engine)))]
+        found = [outcome_of(each, Call()) for each in ask(Engine(server(engine)))]
     assert len(found) == 3
     assert all(answer is None and error for answer, error in found)
 

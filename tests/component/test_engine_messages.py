@@ -210,4 +210,5 @@ def test_health_tells_how_it_is_held() -> None:
     assert found["choices"] == ("choices", "held", "by output_config")
     assert found["dialect"].state == "anthropic"
     assert found["batches"].state == "no"
+    assert found["confidence"].state == "none"
     assert found["cached tokens"].state == "told"

@@ -15,6 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "aggregates.md",
     "budgets.md",
+    "confidence.md",
     "embeddings.md",
     "estimate.md",
     "inputs.md",

@@ -118,7 +118,7 @@ EXECUTED_BY_ALL = {
 }
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
-OWN_BATCHES = "_(complete|is_true|classify(_many)?|embed|score|extract|aggregate|summarize)_batch"
+OWN_BATCHES = "_(complete|(is_true|classify|score)(_confidence)?|classify_many|embed|extract|aggregate|summarize)_batch"
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {

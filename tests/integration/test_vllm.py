@@ -198,3 +198,39 @@ def test_the_ranking_of_the_page(conn: Conn) -> None:
     assert conn.execute("SELECT rows FROM llm.last_run()").fetchall() == [(told[0][3],)]
     pairs = rank.replace(b", 3)", b", 3, list_rows => 2)")
     assert len(conn.execute(pairs).fetchall()) == 3
+
+
+SAMPLED = 150  # the share of an answer among them is within 0.17 of its probability, but for one time in ten thousand
+
+
+@pytest.mark.slow  # vLLM compiles what it needs to tell log-probabilities
+@pytest.mark.parametrize("api", ["chat", "completions"])
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+def test_confidence_is_how_often_the_model_says_so(conn: Conn, batching: Database, api: str) -> None:
+    """The model is asked often, at temperature 1, about the row of which it is least sure."""
+    conn.execute(f"ALTER SERVER vllm OPTIONS (ADD api '{api}')")
+    conn.execute(
+        "CREATE TEMP TABLE reviews AS SELECT i AS id, format('The %s is %s%s.', ('{music,story}'::text[])[1 + i % 2],"
+        " ('{great,weak}'::text[])[1 + i / 2 % 2], repeat(' and far too long', i / 4)) AS review"
+        " FROM generate_series(0, 7) AS i"
+    )
+    for name, options in {
+        "is_true": "",
+        "classify": ", '{positive,negative,mixed,not told,not}'",
+        "score": ", low => 1, high => 12",
+    }.items():
+        about = f"('What of {{review}}?', r{options}"
+        query = f"SELECT id, llm.{name}{about})::text, llm.{name}_confidence{about}) FROM reviews AS r ORDER BY id"
+        rows = conn.execute(query.encode()).fetchall()
+        asked = conn.execute("SELECT rows, unique_prompts FROM llm.last_run()").fetchone()
+        assert asked is not None
+        assert asked == (2 * len(rows), len(rows))
+        assert all(0 < row[2] <= 1 for row in rows)
+        least, answer, confidence = min(rows, key=lambda row: row[2])
+        often = conn.execute(
+            f"SELECT count(*) FILTER (WHERE llm.{name}{about}, temperature => 1, dedup => false)::text = %s)"
+            f" FROM reviews AS r, generate_series(1, {SAMPLED}) WHERE id = {least}".encode(),
+            [answer],
+        ).fetchone()
+        assert often is not None
+        assert often[0] / SAMPLED == pytest.approx(confidence, abs=0.17)

@@ -69,3 +69,28 @@ SELECT llm.embed('Heat', server => 'nowhere');
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT llm.embed('reject me');
 SELECT llm.embed('reject me', on_error => 'null') IS NULL AS "null";
+-- how sure the model is
+SELECT id, llm.is_true_confidence('Is {review} praise?', r) BETWEEN 0 AND 1 AS is_true,
+       llm.classify_confidence('What is {review}?', r, '{a,b,c}') BETWEEN 0 AND 1 AS classify,
+       llm.score_confidence('How good is {review}?', r, low => 1, high => 5) BETWEEN 0 AND 1 AS score,
+       llm.score_confidence('How good is {review}?', r) BETWEEN 0 AND 1 AS number
+FROM reviews AS r ORDER BY id;
+SELECT llm.classify_confidence('What is {}?', 'x', '{only}') AS only, llm.score_confidence('How is {}?', 'x', low => 3, high => 3) AS one,
+       pg_typeof(llm.is_true_confidence('Is {}?', 7));
+SELECT llm.is_true_confidence('Is {}?', NULL, on_null => 'null') AS is_true, llm.classify_confidence('What is {}?', NULL, '{a}', on_null => 'null') AS classify,
+       llm.score_confidence('How is {}?', NULL, on_null => 'null') AS score, llm.is_true_confidence('Is {}?', 'reject me', on_error => 'null') AS failed;
+SELECT llm.is_true_confidence(NULL, 'x');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.is_true_confidence('Is {}?', 'reject me');
+SELECT llm.classify_confidence('What is {}?', 'x', NULL);
+SELECT llm.score_confidence('How is {}?', 'x', low => 5, high => 1);
+SELECT llm.is_true_confidence('Is {}?', 'x', pairs => 'listed');
+SELECT llm.complete('Is {}?', 'x', confidence => true);
+SELECT llm.is_true('Is {}?', 'x', confidence => NULL) = llm.is_true('Is {}?', 'x') AS same,
+       llm.is_true('Is {}?', 'y', confidence => true) IS NOT NULL AS with;
+-- the function underneath, with what nobody is meant to say
+SELECT output IN ('yes', 'no') AS answer FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "confidence": true}');
+SELECT output::float BETWEEN 0 AND 1 AS confidence FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "gives": "confidence"}');
+SELECT output LIKE 'answer %' AS text FROM llm._complete('Is {}?', '"x"', '{"gives": "confidence", "confidence": true}');
+SELECT (fault)[2] FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "gives": "all"}');
+SELECT (fault)[2] FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "confidence": "yes"}');
