@@ -18,6 +18,7 @@ USE_VLLM = (
     "test_demo_model.py",
     "test_reasoning_vllm.py",
     "test_bench_feed.py",
+    "test_docs_vllm.py",
 )
 
 
