@@ -104,9 +104,9 @@ class Keeper:
         self._check = check
         self._sweeps: dict[int, _Sweep] = {}
         self._desks: dict[tuple[str, str], tuple[Server, Desk]] = {}
-        self._told: set[str] = set()  # numbers of columns of which something was noted
+        self._idle_since_s: dict[str, float] = {}  # by a column's number
+        self._told: set[str] = set()  # the same of which something was noted meanwhile; anybody may send a notice
         self._told_by = 0  # the generation of the connection that tells
-        self._idle_since_s: dict[int, float] = {}
         self._refusals: dict[int, tuple[float, str | None]] = {}
 
     def work(self) -> bool:
@@ -118,6 +118,9 @@ class Keeper:
         """
         self._database.run(self._hear)
         columns = self._database.run(lambda connection: due(connection, self._engines.schema))
+        numbers = {str(column.id) for column in columns}
+        self._idle_since_s = {number: at for number, at in self._idle_since_s.items() if number in numbers}
+        self._told &= numbers
         return any(self._step(column) for column in columns if self._is_worth_a_look(column))
 
     def due_in_s(self) -> float | None:
@@ -136,12 +139,14 @@ class Keeper:
 
     def _is_worth_a_look(self, kept: DueColumn) -> bool:
         """Whether it has something to do, by all that is known: each look takes a connection."""
-        idle_since_s = self._idle_since_s.get(kept.id)
+        idle_since_s = self._idle_since_s.get(str(kept.id))
         return idle_since_s is None or str(kept.id) in self._told or time.monotonic() - idle_since_s >= LOOK_EVERY_S
 
     def _step(self, kept: DueColumn) -> bool:
         """Take a step for a column, with its role's rights. What goes wrong stands in the catalog."""
-        self._told.discard(str(kept.id))
+        number = str(kept.id)
+        self._told.discard(number)
+        self._idle_since_s[number] = time.monotonic()
         if self._is_refused(kept):
             return False
         login = self._database.run(lambda connection: connection.execute("SELECT session_user::text").fetchone())
@@ -166,9 +171,7 @@ class Keeper:
                 self._say(f"column {kept.id} of {kept.role}: internal error: {error!r}")
                 note_trouble(self._database, self._engines.schema, kept, f"internal error: {type(error).__name__}")
         if is_done:
-            self._idle_since_s.pop(kept.id, None)
-        else:
-            self._idle_since_s[kept.id] = time.monotonic()
+            self._idle_since_s.pop(number)
         return is_done
 
     def _is_refused(self, kept: DueColumn) -> bool:
@@ -228,7 +231,7 @@ class Keeper:
             self._idle_since_s.clear()
 
     def _take_note(self, notify: psycopg.Notify) -> None:
-        if notify.channel == CHANNEL:
+        if notify.channel == CHANNEL and notify.payload in self._idle_since_s:
             self._told.add(notify.payload)
 
     def _noted(self, database: Database, kept: KeptColumn, work: Work, desk: Desk) -> Report | None:

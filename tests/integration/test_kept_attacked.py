@@ -163,3 +163,15 @@ def test_an_engine_that_lies_about_its_name_stops_no_worker(shop: Shop) -> None:
         shop.keeper._engines.own["lies"] = Server("lies", engine.url)  # type: ignore[index]
         assert shop.work() == 60
     assert shop.one(f"SELECT count(trouble) FROM {shop.schema}.kept") == 1
+
+
+@on_rented
+def test_notices_of_nothing_take_no_memory(shop: Shop, joe: psycopg.Connection[Any]) -> None:
+    number = shop.keep_kind()
+    shop.work()
+    joe.execute("SELECT pg_notify('llm_kept', repeat('x', 7000) || i) FROM generate_series(1, 100) AS i")
+    joe.execute(f"SELECT pg_notify('llm_kept', '{number}'), pg_notify('llm_kept', '{number + 1}')".encode())
+    shop.keeper._database.run(lambda connection: connection.execute("SELECT"))
+    assert shop.keeper._told <= {str(number)}
+    shop.conn.execute("UPDATE reviews SET review = 'changed' WHERE id = 1")
+    assert shop.work() == 1
