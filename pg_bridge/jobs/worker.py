@@ -46,6 +46,7 @@ PATIENCE_S = 60.0  # for an engine or a database that is gone, within a job; the
 LOOK_EVERY_S = 30.0  # without a word from anybody
 AGAIN_S = 2.0  # until a target that another run writes into is tried again
 TRUST_FOR_S = 60.0  # until a role's rights are looked at again
+DEAF_AFTER_S = 30.0  # of one job. A session that listens and does not read keeps all notices of the server from passing
 
 
 _PASSING = {"08", "40", "53", "55", "57"}  # classes of SQLSTATE: gone, in conflict, full, busy, ended by somebody
@@ -195,9 +196,13 @@ class Worker:
         self._say(f"job {job.id} of {job.role}: into {record.target}")
         session = Session(APPLICATION, self._role(job), path)
 
+        deaf_at = time.monotonic() + DEAF_AFTER_S
+
         def check() -> None:
             self._check()
             heartbeat.check()
+            if time.monotonic() > deaf_at:
+                self._database.close()  # made anew after the job, and then everything is looked at
 
         with closing(Database(self._dsn, session=session, patience_s=self._patience_s, check=check)) as database:
             database.connect()

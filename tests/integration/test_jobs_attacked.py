@@ -12,7 +12,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pg_bridge.cli.worker import install
+from pg_bridge.jobs import worker
 from tests.conftest import create_server
+from tests.integration.test_jobs_map import until
 from tests.integration.test_jobs_worker import Shop, bob, on_rented, schema, shop, with_extension
 from tests.traps import set_traps
 
@@ -118,3 +120,24 @@ def test_a_query_is_whole_where_backslashes_escape(shop: Shop) -> None:
         shop.admin.execute(f"{SHELVES}; INSERT INTO shelves VALUES (1, 1, 'fine')")
         asked = "SELECT input FROM llm.map('SELECT reviews FROM shelves ; ', 'Is {reviews} kind?')"
         assert shop.admin.execute(asked).fetchall() == [({"reviews": "fine"},)]
+
+
+@on_rented
+def test_a_long_job_holds_up_no_notices(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile nobody reads what a session has to tell that listens, and the server keeps it for that session."""
+    monkeypatch.setattr(worker, "DEAF_AFTER_S", 0.0)
+    listening: list[int] = []
+    first, second = shop.submit(into="one"), shop.submit(into="two")
+    with shop.working() as working:
+
+        def answer(prompt: str) -> str:
+            until(lambda: not shop.rows(f"SELECT FROM pg_stat_activity WHERE pid = {working._database.pids[0]}"))
+            listening.append(len(working._database.pids))
+            return "yes"
+
+        shop.engine.behaviour.answer = answer
+        until(lambda: shop.state(first) == "done")
+        assert set(listening) == {1}
+        until(lambda: shop.state(second) == "done")
+        third = shop.submit(into="three")
+        until(lambda: shop.state(third) == "done")
