@@ -28,8 +28,21 @@ SELECT login.rolsuper AND NOT own.rolsuper,
        login.rolcreaterole AND NOT own.rolcreaterole OR login.rolcreatedb AND NOT own.rolcreatedb
        OR login.rolreplication AND NOT own.rolreplication OR login.rolbypassrls AND NOT own.rolbypassrls,
        (SELECT pg_catalog.min(r.rolname::text) FROM pg_catalog.pg_roles AS r
-        WHERE r.oid <> login.oid AND pg_catalog.pg_has_role(login.oid, r.oid, 'MEMBER')
-              AND NOT pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER')),
+        WHERE r.oid <> login.oid AND CASE
+            WHEN pg_catalog.current_setting('server_version_num')::int < 160000
+            THEN pg_catalog.pg_has_role(login.oid, r.oid, 'MEMBER')
+                 AND NOT pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER')
+            WHEN pg_catalog.pg_has_role(own.oid, r.oid, 'SET') THEN false
+            ELSE pg_catalog.pg_has_role(login.oid, r.oid, 'SET')
+                 OR pg_catalog.pg_has_role(login.oid, r.oid, 'USAGE')
+                    AND NOT pg_catalog.pg_has_role(own.oid, r.oid, 'USAGE')
+            END),
+       (SELECT pg_catalog.min(r.rolname::text) FROM pg_catalog.pg_roles AS r
+        WHERE r.oid <> login.oid AND pg_catalog.pg_has_role(login.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
+              AND NOT pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER WITH ADMIN OPTION')),
+       (SELECT pg_catalog.min(d.datname::text) FROM pg_catalog.pg_database AS d
+        WHERE pg_catalog.has_database_privilege(login.oid, d.oid, 'CREATE')
+              AND NOT pg_catalog.has_database_privilege(own.oid, d.oid, 'CREATE')),
        EXISTS (SELECT FROM pg_catalog.pg_shdepend AS d
                WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = login.oid
                      AND (d.deptype = 'o' OR d.deptype IN ('a', 'r')
@@ -99,11 +112,15 @@ def refuse_owners(connection: Connection, schema: str, trusted: Collection[str] 
 def _beyond(connection: Connection, oid: int) -> str | None:
     """What a login could do that a role could not; None for nothing."""
     found = connection.execute(_BEYOND, [oid]).fetchone()
-    is_superuser, has_attributes, other, has_own = found or (True, True, None, True)
+    is_superuser, has_attributes, other, granted, database, has_own = found or (True, True, None, None, None, True)
     if is_superuser:
         return "is a superuser"
     if other is not None:
         return f'may become "{other}", too'
+    if granted is not None:
+        return f'may grant "{granted}" to others'
+    if database is not None:
+        return f'may create in database "{database}"'
     if has_attributes:
         return "has attributes that this role has not"
     return "has objects or rights of its own" if has_own else None

@@ -869,6 +869,14 @@ def test_jobs_are_done_by_whom_they_give_nothing(
     assert shop.work() == 0
     assert '"worker_of_ana" has objects or rights of its own' in shop.job(job, "note")[0]
     bob.execute("REVOKE ALL ON theirs FROM worker_of_ana")
+    shop.admin.execute(f"GRANT CREATE ON DATABASE {shop.admin.info.dbname} TO worker_of_ana".encode())
+    assert shop.work() == 0
+    assert '"worker_of_ana" may create in database' in shop.job(job, "note")[0]
+    shop.admin.execute(f"REVOKE CREATE ON DATABASE {shop.admin.info.dbname} FROM worker_of_ana".encode())
+    administer("GRANT ana TO worker_of_ana WITH ADMIN OPTION")
+    assert shop.work() == 0
+    assert '"worker_of_ana" may grant "ana" to others, which a job of "ana" could use' in shop.job(job, "note")[0]
+    administer("REVOKE ADMIN OPTION FOR ana FROM worker_of_ana")
     administer("ALTER ROLE worker_of_ana CREATEDB")
     assert shop.work() == 0
     assert '"worker_of_ana" has attributes that this role has not' in shop.job(job, "note")[0]
