@@ -3,6 +3,9 @@
 In: a group's values, one after the other, as JSON texts. Out: a state: where they are and how many there are. It
 stays true while more are added, as a window function needs it. All groups of a role share one row set, which goes to an
 unnamed temporary file from 32 MB on: what stays in memory of a row is where it is.
+
+Anybody can write a state by hand, and a role's groups may be of rows that a view hides from it. So a state is not to be
+guessed: its number is by chance, and one that is wrong takes all others with it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.transaction import call_at_end_of_transaction
 from pg_bridge.errors import OptionError
 
-_COUNT_BITS = 31
+_NUMBER_BITS, _COUNT_BITS = 32, 31
 _COUNT_MASK = (1 << _COUNT_BITS) - 1
 _FETCHED = 1000
 
@@ -46,16 +49,21 @@ class Gatherings:
     def __init__(self) -> None:
         self._rows = RowSet()
         self._groups: dict[int, Gathered] = {}
-        self._next = secrets.randbits(30)
 
     def add(self, state: int | None, instruction: str | None, options: str | None, value: str) -> int:
-        """Add a value to a group, or to a new one; returns the group's state."""
-        number = -1 if state is None else state >> _COUNT_BITS
-        group = self._groups.get(number)
-        if group is None:
-            number = self._next = self._next + 1
+        """Add a value to a group, or to a new one; returns the group's state.
+
+        Raises:
+            OptionError: There is no such group.
+        """
+        if state is None:
+            number = secrets.randbits(_NUMBER_BITS)
+            while number in self._groups:
+                number = secrets.randbits(_NUMBER_BITS)
             group = self._groups[number] = Gathered(instruction, options)
-        elif group.instruction != instruction or group.options != options:
+        else:
+            number, group = state >> _COUNT_BITS, self._group(state)
+        if group.instruction != instruction or group.options != options:
             group.is_one = False
         place, runs = len(self._rows), group.runs
         self._rows.extend([value])
@@ -72,12 +80,7 @@ class Gatherings:
         Raises:
             OptionError: There is no such group.
         """
-        group, left = self._groups.get(state >> _COUNT_BITS), state & _COUNT_MASK
-        if group is None or not 0 < left <= group.count:
-            raise OptionError(
-                "an aggregate of pg_bridge was called with a state that it has not made",
-                hint="Call llm.aggregate or llm.summarize as an aggregate.",
-            )
+        group, left = self._group(state), state & _COUNT_MASK
         values: list[str] = []
         for place in range(0, len(group.runs), 2):
             start, wanted = group.runs[place], min(left, group.runs[place + 1])
@@ -89,10 +92,21 @@ class Gatherings:
                 break
         return group, values
 
+    def _group(self, state: int) -> Gathered:
+        group = self._groups.get(state >> _COUNT_BITS)
+        if group is None or not 0 < state & _COUNT_MASK <= group.count:
+            self.close()
+            raise OptionError(
+                "an aggregate of pg_bridge was called with a state that it has not made",
+                hint="Call llm.aggregate or llm.summarize as an aggregate.",
+            )
+        return group
+
     def close(self) -> None:
         """Forget all."""
         self._groups.clear()
         self._rows.close()
+        self._rows = RowSet()
 
 
 _OF_ROLES: dict[int, Gatherings] = {}

@@ -238,6 +238,19 @@ def test_what_a_role_gathered_is_nobody_else_s(conn: Conn) -> None:
         conn.execute("SELECT llm.aggregate(%s::llm.gathered)", state)
 
 
+def test_groups_that_a_view_hides_are_not_to_be_guessed(conn: Conn) -> None:
+    """A role may write a state by hand, and the groups of one transaction are its own, those of a view among them."""
+    conn.execute("CREATE VIEW large AS SELECT llm.summarize(review) FROM reviews GROUP BY id HAVING count(*) > 1000")
+    for _ in range(3):
+        with conn.transaction(force_rollback=True):
+            assert conn.execute("TABLE large").fetchall() == []
+            (own,) = conn.execute("SELECT llm._summarize('x')::text").fetchone() or ("",)
+            with pytest.raises(psycopg.Error, match="has not made"), conn.transaction():
+                conn.execute("SELECT llm.summarize(%s::llm.gathered)", [str((int(own) >> 31) - 1 << 31 | 1)])
+            with pytest.raises(psycopg.Error, match="has not made"):  # after a wrong one there is nothing more to guess
+                conn.execute("SELECT llm._gather_text(%s::llm.gathered, 'x')", [own])
+
+
 @pytest.mark.new_database
 def test_who_may_not_call_an_aggregate_may_not(conn: Conn) -> None:
     """What stands in its place in a plan is not what was taken from a role, and a kept plan is that of its role."""
