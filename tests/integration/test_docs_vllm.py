@@ -29,7 +29,7 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "is_true": lambda value: isinstance(value, bool),
     "is_true_confidence": lambda value: 0 < value <= 1,
     "sure": lambda value: 0 < value <= 1,
-    "kind": lambda value: value in {"praise", "blame", "other", "neither"},
+    "kind": lambda value: isinstance(value, bool) or value in {"praise", "blame", "other", "neither"},
     "topic": lambda value: value in TOPICS,
     "sentiment": lambda value: value in {"positive", "negative", "neutral", "mixed"},
     "said": lambda value: isinstance(value, str) and value != "",
