@@ -47,7 +47,7 @@ BEGIN ATOMIC  -- as in the other
     FROM (SELECT (llm._map(o.rows, o.columns, llm._checked(prompts::pg_catalog.text), pg_catalog.json_build_object(
               'prompts', prompts, @map.values@)::pg_catalog.text,
               pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
-          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;\s]+$', '')) AS o) AS m;
+          FROM llm._open(pg_catalog.regexp_replace(map.query, '[;[:space:]]+$', '')) AS o) AS m;
 END;
 COMMENT ON FUNCTION llm.map(text, jsonb, @map.types@) IS
     'asks several questions about each row of a query, each of a type of its own; one row back per row';
@@ -91,7 +91,7 @@ BEGIN ATOMIC  -- as in llm.map
     SELECT r.*
     FROM (SELECT (llm._estimate(o.rows, o.columns, llm._checked(prompts::pg_catalog.text), pg_catalog.json_build_object(
               'prompts', prompts, @map.values@)::pg_catalog.text)).*
-          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;\s]+$', '')) AS o) AS e,
+          FROM llm._open(pg_catalog.regexp_replace(estimate.query, '[;[:space:]]+$', '')) AS o) AS e,
          pg_catalog.json_to_record(
              CASE WHEN e.fault IS NULL THEN e.found ELSE llm._raise(e.fault) END::pg_catalog.json
          ) AS r (
@@ -113,7 +113,7 @@ BEGIN ATOMIC  -- as in llm.map
     SELECT r.rank, f.row_id, f.input, r.ties, r.agreement
     FROM (SELECT (llm._rank(o.rows, o.columns, llm._checked(criterion), k, pg_catalog.json_build_object(
               @rank.values@)::pg_catalog.text, false)).*
-          FROM llm._open(pg_catalog.regexp_replace(rank.query, '[;\s]+$', '')) AS o) AS f,
+          FROM llm._open(pg_catalog.regexp_replace(rank.query, '[;[:space:]]+$', '')) AS o) AS f,
          pg_catalog.json_to_record(
              CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
          ) AS r (rank pg_catalog.int8, ties pg_catalog.int8, agreement pg_catalog.float8);
@@ -133,7 +133,7 @@ BEGIN ATOMIC  -- as in llm.map
     SELECT r.*
     FROM (SELECT (llm._rank(o.rows, o.columns, llm._checked(criterion), k, pg_catalog.json_build_object(
               @rank.values@)::pg_catalog.text, true)).*
-          FROM llm._open(pg_catalog.regexp_replace(rank_estimate.query, '[;\s]+$', '')) AS o) AS f,
+          FROM llm._open(pg_catalog.regexp_replace(rank_estimate.query, '[;[:space:]]+$', '')) AS o) AS f,
          pg_catalog.json_to_record(
              CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
          ) AS r (

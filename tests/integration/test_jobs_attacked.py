@@ -118,8 +118,14 @@ def test_a_query_is_whole_where_backslashes_escape(shop: Shop) -> None:
         shop.admin.execute("CREATE EXTENSION pg_bridge CASCADE")
         create_server(shop.admin, shop.engine.url)
         shop.admin.execute(f"{SHELVES}; INSERT INTO shelves VALUES (1, 1, 'fine')")
-        asked = "SELECT input FROM llm.map('SELECT reviews FROM shelves ; ', 'Is {reviews} kind?')"
-        assert shop.admin.execute(asked).fetchall() == [({"reviews": "fine"},)]
+        query = "'SELECT reviews FROM shelves ; '"
+        for call in ("map({}, 'Is {{reviews}} kind?')", """map({}, prompts => '{{"a": "Is {{reviews}} kind?"}}')"""):
+            asked = f"SELECT input FROM llm.{call.format(query)}"
+            assert shop.admin.execute(asked.encode()).fetchall() == [({"reviews": "fine"},)]
+        estimated = "SELECT rows FROM llm.estimate('TABLE shelves ; ', prompts => '{\"a\": \"Is {reviews} kind?\"}')"
+        assert shop.admin.execute(estimated.encode()).fetchall() == [(1,)]
+        ranked = "SELECT count(*) FROM llm.rank('SELECT reviews FROM shelves ; ', 'Which is the kindest?', 1)"
+        assert shop.admin.execute(ranked.encode()).fetchall() == [(1,)]
 
 
 @on_rented
