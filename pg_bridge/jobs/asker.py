@@ -119,6 +119,17 @@ class Desk:
         return Engine(self.server, check_interrupts=self._check, acquaintance=self._acquaintance)
 
 
+def folder_of(ledger: Path, role: str, oid: int) -> Path:
+    """The folder of a role in a worker's ledger: another role of its name, one day, is not to learn of it.
+
+    Args:
+        ledger: The worker's.
+        role: The role.
+        oid: Its oid.
+    """
+    return ledger / f"{role.encode().hex()}-{oid}"
+
+
 def _open_ledger(folder: Path) -> Ledger:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from pg_bridge.errors import JobRunning, PgBridgeError
-from pg_bridge.jobs.asker import Desk
+from pg_bridge.jobs.asker import Desk, folder_of
 from pg_bridge.jobs.database import Connection, Database, Session
 from pg_bridge.jobs.engines import Engines
 from pg_bridge.jobs.kept import (
@@ -103,7 +103,7 @@ class Keeper:
         self._say = say
         self._check = check
         self._sweeps: dict[int, _Sweep] = {}
-        self._desks: dict[tuple[str, str], tuple[Server, Desk]] = {}
+        self._desks: dict[tuple[str, int, str], tuple[Server, Desk]] = {}
         self._idle_since_s: dict[str, float] = {}  # by a column's number
         self._told: set[str] = set()  # the same of which something was noted meanwhile; anybody may send a notice
         self._told_by = 0  # the generation of the connection that tells
@@ -214,11 +214,11 @@ class Keeper:
     def _desk(self, database: Database, kept: KeptColumn) -> Desk:
         """Where a column's questions are asked; the same as long as its server is, so that limits hold."""
         server = database.run(lambda connection: self._engines.find(connection, kept.server))
-        of = (kept.role, kept.server)
+        of = (kept.role, kept.role_oid, kept.server)
         if of in self._desks and self._desks[of][0] != server:
             self._desks.pop(of)[1].close()
         if of not in self._desks:
-            ledger = self._ledger / kept.role.encode().hex() if self._ledger else None
+            ledger = self._ledger and folder_of(self._ledger, kept.role, kept.role_oid)
             desk = Desk(server, ledger, lambda *told: self._say(". ".join(told)), self._check)
             self._desks[of] = server, desk
         return self._desks[of][1]

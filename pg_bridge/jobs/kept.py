@@ -50,6 +50,7 @@ class KeptColumn:
     Attributes:
         id: Its number.
         role: Who declared it.
+        role_oid: As of a `DueColumn`.
         name: The column's name.
         key: The names of the key.
         prompt: The question.
@@ -59,6 +60,7 @@ class KeptColumn:
 
     id: int
     role: str
+    role_oid: int
     name: str
     key: tuple[str, ...]
     prompt: str
@@ -93,7 +95,7 @@ def read_column(connection: Connection, schema: str, of: DueColumn) -> KeptColum
     if row is None:
         return None
     name, key, prompt, of_answers, options = row
-    return KeptColumn(of.id, of.role, name, tuple(key), prompt, of_answers, options_of(options))
+    return KeptColumn(of.id, of.role, of.role_oid, name, tuple(key), prompt, of_answers, options_of(options))
 
 
 def record_of(kept: KeptColumn, work: Work) -> JobRecord:

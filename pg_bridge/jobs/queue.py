@@ -47,12 +47,14 @@ class Taken:
     Attributes:
         id: Its number.
         role: Who submitted it.
+        role_oid: Its oid.
         tries: How often it has been tried in vain.
         is_cancelled: Whether it is to end, and nothing to be asked: its worker died before it was told.
     """
 
     id: int
     role: str
+    role_oid: int
     tries: int
     is_cancelled: bool
 
@@ -120,14 +122,14 @@ class Queue:
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
                     AND o.target = j.target AND o.search_path = j.search_path)
                 ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING t.id, t.role::text, t.tries, t.is_cancelled
+            RETURNING t.id, t.role::text, t.role_oid, t.tries, t.is_cancelled
         """).format(table=self._table, due=_due())
         values = [[each.name for each in served], [each.oid for each in served], self._worker]
         row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
         if row is None:
             return None
-        number, role, tries, is_cancelled = row
-        return Taken(number, role, min(max(tries, 0), MOST_TRIES), is_cancelled)  # its role may write tries
+        number, role, oid, tries, is_cancelled = row
+        return Taken(number, role, oid, min(max(tries, 0), MOST_TRIES), is_cancelled)  # its role may write tries
 
     def read(self, job: Taken) -> tuple[JobRecord, str]:
         """What is to be done, and the path by which its names are meant.

@@ -33,6 +33,7 @@ from pg_bridge.errors import (
     UnknownModel,
     WrongWay,
 )
+from pg_bridge.jobs.asker import folder_of
 from pg_bridge.jobs.database import Connection, Database, Session
 from pg_bridge.jobs.engines import Engines
 from pg_bridge.jobs.heartbeat import Heartbeat
@@ -207,7 +208,7 @@ class Worker:
         with closing(Database(self._dsn, session=session, patience_s=self._patience_s, check=check)) as database:
             database.connect()
             server = database.run(lambda connection: self._engines.find(connection, str(record.options["server"])))
-        ledger = self._ledger / job.role.encode().hex() if self._ledger else None
+        ledger = self._ledger and folder_of(self._ledger, job.role, job.role_oid)
         _check_budgets(server, ledger)
         with OpenJob(
             record,

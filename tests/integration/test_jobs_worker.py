@@ -939,7 +939,7 @@ def test_a_job_that_leaves_its_role_gains_nothing(shop: Shop, bob: psycopg.Conne
 
 @on_rented
 def test_a_role_that_was_made_anew_does_not_inherit_jobs(
-    shop: Shop, administer: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    shop: Shop, administer: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     administer("CREATE ROLE guest")
     with psycopg.connect(shop.dsn, autocommit=True) as admin:
@@ -956,6 +956,14 @@ def test_a_role_that_was_made_anew_does_not_inherit_jobs(
         ((state, said),) = shop.rows(note, shop.admin)
         assert state == "waiting"
         assert said.endswith('role "guest" is another than the one that submitted them')
+        for _ in range(2):  # nor what that one was answered
+            administer("DROP ROLE guest")
+            administer("CREATE ROLE guest LOGIN")
+            with psycopg.connect(shop.dsn, user="guest", autocommit=True) as guest:
+                shop.admin.execute("CREATE SCHEMA guest AUTHORIZATION guest")
+                shop.submit("SELECT 1 AS id, 'x' AS review", conn=guest)
+                assert shop.work("guest", ledger=tmp_path) == 1
+                guest.execute("DROP SCHEMA guest CASCADE")
     finally:
         administer("DROP ROLE guest")
 
