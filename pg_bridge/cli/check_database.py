@@ -41,6 +41,19 @@ ORDER BY s.srvname
 """
 
 
+_NO_CONNECTION = "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs"
+_NO_SESSION = {  # what a preloaded module keeps from beginning
+    # Where the data directory has a folder of this name, the ledger's, PostgreSQL takes that for the module.
+    r'could not (access file|load library) "pg_bridge"': (
+        "run pg-bridge install on that server's machine; or, where pg_bridge was removed, reset "
+        "session_preload_libraries: a superuser comes in with PGOPTIONS='-c session_preload_libraries='"
+    ),
+    r"(could not load|incompatible) library .*pg_bridge": (
+        "run pg-bridge install --pg-config of that server on its machine: its module pg_bridge is not for it"
+    ),
+}
+
+
 class Database:
     """One database, seen as the user of the DSN.
 
@@ -66,11 +79,7 @@ class Database:
             return
         except psycopg.Error as error:
             reason = reason_of(error)
-            mend = (
-                "run pg-bridge install --pg-config of that server on its machine: its module pg_bridge is not for it"
-                if re.search(r"(could not load|incompatible) library .*pg_bridge", reason)
-                else "check --dsn (or PGHOST, PGDATABASE, PGUSER) and that the server runs"
-            )
+            mend = next((mend for sign, mend in _NO_SESSION.items() if re.search(sign, reason)), _NO_CONNECTION)
             yield Check("FAIL", f"no connection to PostgreSQL: {reason}", mend)
             return
         with connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -106,3 +107,18 @@ def test_a_module_that_is_not_for_this_server(
     said = capsys.readouterr().out
     assert "no connection to PostgreSQL" in said
     assert "run pg-bridge install --pg-config of that server on its machine" in said
+
+
+def test_a_preloaded_module_that_was_removed(
+    database: str, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"session_preload_libraries": "pg_bridge", "dynamic_library_path": "/nonexistent"}
+    for name, value in settings.items():
+        cluster.psql(f"ALTER DATABASE versions SET {name} = '{value}'")
+    assert main(["doctor", "--dsn", database]) == 1
+    said = capsys.readouterr().out
+    assert re.search('could not (access file|load library) "pg_bridge"', said)
+    assert "mend: run pg-bridge install on that server's machine; or, where pg_bridge was removed, reset" in said
+    with psycopg.connect(database, options="-c session_preload_libraries=", autocommit=True) as conn:
+        conn.execute("ALTER DATABASE versions RESET ALL")
+    psycopg.connect(database).close()
