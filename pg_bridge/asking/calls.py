@@ -12,12 +12,10 @@ from heapq import heapify, heappop, heapreplace
 from typing import TypeVar
 
 from pg_bridge.asking.inquiry import Ask, NotAsked, shown
-from pg_bridge.asking.joint import Joint, call_about, put_together, read_answer, ways_of
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.pairs import find_pairs
+from pg_bridge.asking.pairs import arrange, call_about, read_numbers
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
-from pg_bridge.asking.reduction import DEFAULT_CONTEXT_TOKENS
 from pg_bridge.asking.together import Failed, Round, forget
 from pg_bridge.asking.windows import Lookout
 from pg_bridge.errors import CallError, OptionError
@@ -111,7 +109,7 @@ class Calls:
             self._ahead.work()
         call, alike = next(iter(self._alike.items()), (Call(), _Alike(Call())))
         read = len(alike.rows)
-        if call.asks_jointly:  # which pairs there are is known when all have come
+        if call.asks_lists:  # which lists there are is known when all have come
             return
         if read > call.window_rows or not call.dedup or not (latest := self._lookout.latest(read)):
             return
@@ -173,11 +171,8 @@ class Calls:
         asking, self._ahead = self._ahead, None
         if asking is None or alike is not next(iter(self._alike.values())):
             asking, self._ahead = self._begin(call), asking
-        prompts, rows = alike.prompts[part], alike.rows[part]
-        if call.asks_jointly:
-            found = self._answer_pairs(prompts, rows, call, asking)
-        else:
-            found = self._answer(prompts, rows, call, asking, len(rows))
+        answer = self._answer_listed if call.asks_lists else self._answer
+        found = answer(alike.prompts[part], alike.rows[part], call, asking)
         for place, text in zip(alike.places[part], shown(call, found), strict=True):
             self._answers[place] = text
         alike.asked += len(found)
@@ -186,67 +181,37 @@ class Calls:
         else:
             heappop(left)
 
-    def _answer_pairs(
-        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, first: Round
+    def _answer_listed(
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
-        """Answer conditions over pairs jointly where that can be; what fails in smaller parts, at last pair by pair."""
+        """Answer conditions over pairs by lists where there are some; what a list does not answer pair by pair."""
+        listed, alone = arrange(prompts, rows, asking.work)
         answers: list[str | None] = [None] * len(rows)
-        some, left = find_pairs(prompts, rows, range(len(rows)), first.work)
-        context = (some and first.find_context_tokens()) or DEFAULT_CONTEXT_TOKENS
-        asking: Round | None = first
-        counted = 0
-        for most_rows in ways_of(call.pairs, some, context):
-            joint, too_few = put_together(some, most_rows, context)
-            left += too_few
-            failed: list[int] = []
-            if joint:
-                asking = asking or self._begin(call)
-                asking.run.blocks += sum(each.rows > 1 for each in joint)
-                asking.run.lists += sum(each.rows == 1 for each in joint)
-                told = counted
-                counted = counted or sum(len(places) for each in joint for places in each.pairs())
-                failed = self._answer_jointly(joint, call, asking, answers, counted - told)
-                asking = None
-            some, _ = find_pairs(prompts, rows, failed, first.work)
-        left += [place for pairs in some for places in pairs.places.values() for place in places]
-        if left:
-            left.sort()
-            asking = asking or self._begin(call)
-            asking.run.pairs_again += counted and sum(len(pairs.places) for pairs in some)
-            of_left = [prompts[place] for place in left], [rows[place] for place in left]
-            found = self._answer(*of_left, call, asking, len(rows) - counted)
-            for place, text in zip(left, found, strict=True):
+        calls = {size: call_about(call, size) for size in {len(each.places) for each in listed}}
+        about = {each.prompt: Ask(each.prompt, calls[len(each.places)]) for each in listed}
+        asks = [about[each.prompt] for each in listed]
+        found = self._ask_each(asks, [each.row for each in listed], asking, len(rows) - len(alone)) if listed else []
+        for each, text in zip(listed, found, strict=True):
+            size = len(each.places)
+            chosen = read_numbers(text, size)
+            if chosen is None:
+                alone += [place for places in each.places for place in places]
+                continue
+            for number, places in enumerate(each.places):
+                for place in places:
+                    answers[place] = YES_OR_NO[number not in chosen]
+        if alone:
+            asking = self._begin(call) if listed else asking
+            found = self._answer([prompts[place] for place in alone], [rows[place] for place in alone], call, asking)
+            for place, text in zip(alone, found, strict=True):
                 answers[place] = text
         return answers
 
-    def _answer_jointly(
-        self, joint: Sequence[Joint], call: Call, asking: Round, answers: list[str | None], counted: int
-    ) -> list[int]:
-        """Ask joint questions and write their answers down; returns the places of those that have none."""
-        shapes = [(each.rows, each.candidates) for each in joint]
-        calls = {shape: call_about(call, *shape) for shape in set(shapes)}
-        asks: dict[tuple[str, int], Ask] = {}
-        for each, shape in zip(joint, shapes, strict=True):
-            asks.setdefault((each.prompt, each.rows), Ask(each.prompt, calls[shape]))
-        of_each = [asks[each.prompt, each.rows] for each in joint]
-        found = self._ask_each(of_each, [each.row for each in joint], asking, counted)
-        failed: list[int] = []
-        for each, shape, text in zip(joint, shapes, found, strict=True):
-            chosen = read_answer(text, *shape)
-            if chosen is None:
-                failed += [place for places in each.pairs() for place in places]
-                continue
-            for row, candidates in enumerate(each.places):
-                for number, places in enumerate(candidates):
-                    for place in places:
-                        answers[place] = YES_OR_NO[number not in chosen[row]]
-        return failed
-
     def _answer(
-        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round, counted: int
+        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
         of_prompt = {prompt: Ask(prompt, call) for prompt in dict.fromkeys(prompts)}
-        return self._ask_each([of_prompt[prompt] for prompt in prompts], rows, asking, counted)
+        return self._ask_each([of_prompt[prompt] for prompt in prompts], rows, asking, len(rows))
 
     def _ask_each(
         self, asks: Sequence[Ask], rows: Sequence[str | None], asking: Round, counted: int

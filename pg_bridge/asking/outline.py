@@ -14,7 +14,6 @@ from decimal import Decimal
 
 from pg_bridge.asking.gauge import gauge_by_characters
 from pg_bridge.asking.inquiry import sampling_of
-from pg_bridge.asking.joint import fewest
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.seen import Seen, answer_tokens
@@ -52,7 +51,6 @@ class Outline:
     Attributes:
         questions: How many there are, at most.
         unique: The different ones among them.
-        joint: How many questions those are at least that may be asked about several pairs at once.
         answered: Those that the ledger answers, at most; None where that is not known.
         prompt_tokens: Of their prompts.
         cached_tokens: Those of them that the prefix cache holds, at least.
@@ -61,7 +59,6 @@ class Outline:
 
     questions: int = 0
     unique: int = 0
-    joint: int = 0
     answered: int | None = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -86,7 +83,6 @@ class Outline:
         each = gauge.head_tokens + rows.chars / CHARS_PER_TOKEN + gauge.tail_tokens
         self.questions += questions
         self.unique += unique
-        self.joint += fewest(call.pairs, unique) if call.asks_jointly else 0
         self._by_statistics.add(distinct is not None)
         if rows.kept is None or self.answered is None:
             self.answered = None
@@ -103,8 +99,6 @@ class Outline:
         yield f"Estimated Questions: {self.questions} at most"
         about, most = (text if known in self._by_statistics else "" for known, text in _HOW_SURE)
         yield f"Estimated Unique Questions: {about}{self.unique}{most}"
-        if self.joint:
-            yield f"Estimated Joint Questions: {self.joint} at least, where they are about pairs"
         if self.answered is not None:
             yield f"Estimated Already Answered: {self.answered}{' at most' if self.answered else ''}"
         yield f"Estimated Prompt Tokens: {self.prompt_tokens} by characters"

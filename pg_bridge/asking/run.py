@@ -72,26 +72,17 @@ def shares_of(usage: Usage) -> Shares:
     }
 
 
-_ADDED = ("rows", "unique_prompts", "from_cache", "blocks", "lists", "pairs_again", "read_s", "plan_s", "return_s")
-
-
 @dataclass(slots=True)
 class Run:
     """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
 
     Attributes:
-        blocks: Questions about pairs of several rows and a list.
-        lists: Those of one row and a list.
-        pairs_again: Pairs that were asked about each, for no such question had an answer for them.
         failures: Where it notes which questions have no answer, with those of other runs.
     """
 
     rows: int = 0
     unique_prompts: int = 0
     from_cache: int = 0
-    blocks: int = 0
-    lists: int = 0
-    pairs_again: int = 0
     read_s: float = 0.0
     plan_s: float = 0.0
     return_s: float = 0.0
@@ -111,7 +102,7 @@ class Run:
 
     def add(self, other: Run) -> None:
         """Count in what another run did."""
-        for each in _ADDED:
+        for each in ("rows", "unique_prompts", "from_cache", "read_s", "plan_s", "return_s"):
             setattr(self, each, getattr(self, each) + getattr(other, each))
         self.usage.add(other.usage)
 
@@ -166,16 +157,10 @@ class Run:
             )
             if value is not None
         ]
-        asked = [
-            ("Blocks", self.blocks),
-            ("Lists", self.lists),
-            ("Pairs Asked Again", self.pairs_again),
-            ("From Ledger", self.from_cache),
-        ]
         figures = [
             ("Rows Asked", self.rows),
             ("Unique Prompts", self.unique_prompts),
-            *((label, count) for label, count in asked if count),
+            *([("From Ledger", self.from_cache)] if self.from_cache else []),
             ("Requests", usage.requests),
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,

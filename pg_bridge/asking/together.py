@@ -98,19 +98,6 @@ class Round:
         self._count = self._telling.enter_context(telling(account if tells else None))
         self._counted = 0
 
-    @property
-    def run(self) -> Run:
-        """What it does, counted."""
-        return self._run
-
-    def find_context_tokens(self) -> int | None:
-        """What a prompt and its answer may have together, if the engine tells.
-
-        Raises:
-            EngineError: The engine failed as a whole.
-        """
-        return self._engine.find_model().context_tokens
-
     def work(self) -> None:
         """Send what waits and receive what has come; for who reads or cuts rows meanwhile."""
         self._engine.work()

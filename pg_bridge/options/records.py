@@ -593,9 +593,8 @@ class Call:
         "each",
         values.PAIRS,
         CONDITIONS,
-        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself; `listed`: a "
-        "row of one side about a list of the other's; `blocks`: several rows about a list; `auto`: by cost, "
-        "[joins](joins.md)",
+        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, or `listed`: a "
+        "row of one side about a list of the other's, [joins](joins.md)",
     )
     list_rows: int = option(
         10,
@@ -682,9 +681,9 @@ class Call:
         return self.kind == "embedding"
 
     @property
-    def asks_jointly(self) -> bool:
+    def asks_lists(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
-        return self.pairs != "each" and self.dedup and not self.confidence
+        return self.pairs == "listed" and self.dedup and not self.confidence
 
     @property
     def asked(self) -> Call:
@@ -693,7 +692,7 @@ class Call:
 
     @property
     def purse(self) -> Hashable:
-        """What is equal for calls that share their limits: those about many and about few pairs of one condition do.
+        """What is equal for calls that share their limits: those about lists and about pairs of one condition do.
 
         So do the questions that `llm.map` asks together.
         """
