@@ -6,20 +6,21 @@ Out: all answers, in the calls' order, some at a time. It knows neither PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from typing import TypeVar
 
-from pg_bridge.asking.inquiry import Ask, NotAsked, shown
+from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome, shown
+from pg_bridge.asking.joining import Joining
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.pairs import arrange, call_about, read_numbers
+from pg_bridge.asking.pair_plans import Terms
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
 from pg_bridge.asking.together import Failed, Round, forget
 from pg_bridge.asking.windows import Lookout
 from pg_bridge.errors import CallError, OptionError
-from pg_bridge.options import YES_OR_NO, Call
+from pg_bridge.options import Call
 from pg_bridge.rows.cutting import as_row
 from pg_bridge.rows.table import Table
 
@@ -55,14 +56,18 @@ class Calls:
     Args:
         memory: Of the statement.
         begin: From a call's options to what asks with them.
+        terms: From a call's options to what the engine takes; called for conditions over pairs that are put together.
 
     Attributes:
         is_closed: Whether nothing is left of it.
     """
 
-    def __init__(self, memory: Memory, begin: Callable[[Call], Round]) -> None:
+    def __init__(
+        self, memory: Memory, begin: Callable[[Call], Round], terms: Callable[[Call], Terms] = lambda _: Terms()
+    ) -> None:
         self._memory = memory
         self._begin = begin
+        self._terms = terms
         self._count = 0
         self._alike: dict[Call, _Alike] = {}
         self._prompts: dict[str | None, str | None] = {}  # each once: they may be long
@@ -109,7 +114,7 @@ class Calls:
             self._ahead.work()
         call, alike = next(iter(self._alike.items()), (Call(), _Alike(Call())))
         read = len(alike.rows)
-        if call.asks_lists:  # which lists there are is known when all have come
+        if call.joins_pairs:  # which belong together is known when all have come
             return
         if read > call.window_rows or not call.dedup or not (latest := self._lookout.latest(read)):
             return
@@ -171,8 +176,11 @@ class Calls:
         asking, self._ahead = self._ahead, None
         if asking is None or alike is not next(iter(self._alike.values())):
             asking, self._ahead = self._begin(call), asking
-        answer = self._answer_listed if call.asks_lists else self._answer
-        found = answer(alike.prompts[part], alike.rows[part], call, asking)
+        answer = self._answer_pairs if call.joins_pairs else self._answer
+        try:
+            found = answer(alike.prompts[part], alike.rows[part], call, asking)
+        finally:
+            asking.close()
         for place, text in zip(alike.places[part], shown(call, found), strict=True):
             self._answers[place] = text
         alike.asked += len(found)
@@ -181,71 +189,82 @@ class Calls:
         else:
             heappop(left)
 
-    def _answer_listed(
+    def _answer_pairs(
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
-        """Answer conditions over pairs by lists where there are some; what a list does not answer pair by pair."""
-        listed, alone = arrange(prompts, rows, asking.work)
-        answers: list[str | None] = [None] * len(rows)
-        calls = {size: call_about(call, size) for size in {len(each.places) for each in listed}}
-        about = {each.prompt: Ask(each.prompt, calls[len(each.places)]) for each in listed}
-        asks = [about[each.prompt] for each in listed]
-        found = self._ask_each(asks, [each.row for each in listed], asking, len(rows) - len(alone)) if listed else []
-        for each, text in zip(listed, found, strict=True):
-            size = len(each.places)
-            chosen = read_numbers(text, size)
-            if chosen is None:
-                alone += [place for places in each.places for place in places]
-                continue
-            for number, places in enumerate(each.places):
-                for place in places:
-                    answers[place] = YES_OR_NO[number not in chosen]
-        if alone:
-            asking = self._begin(call) if listed else asking
-            found = self._answer([prompts[place] for place in alone], [rows[place] for place in alone], call, asking)
-            for place, text in zip(alone, found, strict=True):
+        """Answer conditions over pairs by questions about several, and by themselves what is left."""
+        joining = Joining(prompts, rows, call, self._terms(call), self._memory, asking.work)
+        counted, waiting = len(rows) - len(joining.alone), [asking]
+        while joining.is_asking:
+            asking = waiting.pop() if waiting else self._begin(call)
+            asks, of_asks, told = joining.ask()
+            asking.tell_pairs(told)
+            joining.take(self._ask_each(asks, _bundles_of(asks, of_asks), of_asks, asking, counted))
+            counted = 0
+        answers = [joining.answers.get(place) for place in range(len(rows))]
+        if alone := joining.alone:
+            asking = waiting.pop() if waiting else self._begin(call)
+            asking.tell_pairs(joining.pairs_alone)
+            of_alone = [prompts[place] for place in alone], [rows[place] for place in alone]
+            for place, text in zip(alone, self._answer(*of_alone, call, asking, joining.uncounted), strict=True):
                 answers[place] = text
         return answers
 
     def _answer(
-        self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
+        self,
+        prompts: Sequence[str | None],
+        rows: Sequence[str | None],
+        call: Call,
+        asking: Round,
+        counted: int | None = None,
     ) -> list[str | None]:
         of_prompt = {prompt: Ask(prompt, call) for prompt in dict.fromkeys(prompts)}
-        return self._ask_each([of_prompt[prompt] for prompt in prompts], rows, asking, len(rows))
+        asks = [of_prompt[prompt] for prompt in prompts]
+        bundles = [[places] for places in _places_of(prompts).values()]
+        outcomes = self._ask_each(asks, bundles, rows, asking, len(rows) if counted is None else counted)
+        if call.on_error == "fail":
+            for _, error in outcomes:
+                if error is not None and not isinstance(error, NotAsked):
+                    raise CallError(error)
+        return [text for text, _ in outcomes]
 
     def _ask_each(
-        self, asks: Sequence[Ask], rows: Sequence[str | None], asking: Round, counted: int
-    ) -> list[str | None]:
+        self,
+        asks: Sequence[Ask],
+        bundles: Iterable[Sequence[Sequence[int]]],
+        rows: Sequence[str | None],
+        asking: Round,
+        counted: int,
+    ) -> list[Outcome]:
         """Ask about each row what it is asked.
 
         Args:
-            asks: (n,) questions; equal ones are one object.
+            asks: (n,) questions.
+            bundles: The places of all of them, those of one question together, and questions about the same rows.
             rows: (n,) rows.
             asking: What asks; ended by it.
             counted: How many calls this counts for.
         """
-        places_of = _places_of(list(map(id, asks)))  # hashing a call's options for every row would cost more
-        places: list[list[int]] = []  # of each group
+        places: list[list[Sequence[int]]] = []  # of each group's questions
 
         def make_groups() -> Iterator[Group]:
-            for of_prompt in places_of.values():
-                inquiry = self._memory.inquiry(asks[of_prompt[0]])
-                for members, table in _cut(inquiry.question, [rows[i] for i in of_prompt], asking.work):
-                    places.append([of_prompt[i] for i in members])
-                    yield asking.group([inquiry], table)
+            for bundle in bundles:
+                inquiries = [self._memory.inquiry(asks[of_question[0]]) for of_question in bundle]
+                for members, table in _cut(inquiries[0].question, [rows[i] for i in bundle[0]], asking.work):
+                    places.append([[of_question[i] for i in members] for of_question in bundle])
+                    yield asking.group(inquiries, table)
 
-        answers: list[str | None] = [None] * len(rows)
+        outcomes: list[Outcome] = [(None, None)] * len(rows)
         try:
             groups = asking.ask(counted, make_groups)
         except Failed as failed:
             raise CallError(failed.reason) from None
         for group, of_group in zip(groups, places, strict=True):
-            for place, (text, error) in zip(of_group, group.outcomes(0), strict=True):
-                if error is not None and asks[place].call.on_error == "fail" and not isinstance(error, NotAsked):
-                    raise CallError(error)
-                answers[place] = text
+            for number, of_question in enumerate(of_group):
+                for place, outcome in zip(of_question, group.outcomes(number), strict=True):
+                    outcomes[place] = outcome
         forget(groups)
-        return answers
+        return outcomes
 
     def _largest_group(
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
@@ -262,6 +281,14 @@ def _places_of(values: Sequence[T]) -> dict[T, list[int]]:
     for place, value in enumerate(values):
         places_of.setdefault(value, []).append(place)
     return places_of
+
+
+def _bundles_of(asks: Sequence[Ask], rows: Sequence[str]) -> list[list[list[int]]]:
+    """Questions about the same rows are planned together: the rows may stand in front, if that costs less."""
+    bundles: dict[tuple[str, ...], list[list[int]]] = {}
+    for places in _places_of(list(map(id, asks))).values():  # hashing a call's options for every row would cost more
+        bundles.setdefault(tuple([rows[place] for place in places]), []).append(places)
+    return list(bundles.values())
 
 
 def _cut(question: Question, rows: Sequence[str | None], work: Callable[[], None]) -> list[tuple[list[int], Table]]:

@@ -16,6 +16,19 @@ from pg_bridge.ordering import Sent
 
 
 @dataclass(slots=True)
+class YesShare:
+    """Of how many pairs of a condition a statement has learnt together, and for how many the answer was yes."""
+
+    yes: int = 0
+    asked: int = 0
+
+    @property
+    def expected(self) -> float:
+        """The share of those to come; a tenth before the first."""
+        return (self.yes + 1) / (self.asked + 10)
+
+
+@dataclass(slots=True)
 class Memory:
     """One statement's memory.
 
@@ -23,11 +36,13 @@ class Memory:
         run: What all its questions did.
         nodes: What those of each plan node did.
         sent: What has been sent, by what prompts begin with: the questions' identities and the columns.
+        yes_shares: What is known of conditions over pairs.
     """
 
     run: Run = field(default_factory=Run)
     nodes: dict[int, Run] = field(default_factory=dict)
     sent: dict[tuple[tuple[int, ...], tuple[str, ...]], Sent] = field(default_factory=dict)
+    yes_shares: dict[Ask, YesShare] = field(default_factory=dict)
     _inquiries: dict[Ask, Inquiry] = field(default_factory=dict)
     _samplings: dict[Call, Sampling] = field(default_factory=dict)
     _counterparts: dict[Call, Call] = field(default_factory=dict)

@@ -1,54 +1,50 @@
-"""Yes/no questions about pairs, as a join asks them, put together: one row of one side and a list of the other's.
+"""Yes/no questions about pairs, as a join asks them: which of them belong together, and what their sides are.
 
-In: prompts, and inputs that are two rows side by side. Out: questions about lists, each with the pairs that it answers,
-and the pairs that are asked about one by one. Every row with every other is as many questions as there are pairs; with
-lists of forty it is a fortieth of them, and those about one list begin alike.
-
-The list is of the side whose texts are shorter: names, labels, titles. The text of a question never mixes with a row's.
+In: prompts, and inputs that are two rows side by side. Out: matters, each a condition with the different rows of both
+sides and the pairs of them that there are; and what is no such pair. Which of them are asked together in one question,
+`pair_plans` says. The text of a question never mixes with a row's.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from pg_bridge.asking.prompt import escape, parse_question, rename_columns
+from pg_bridge.asking.prompt import parse_question
 from pg_bridge.errors import PgBridgeError
-from pg_bridge.options import Call
 from pg_bridge.rows.cutting import cells_of, object_of, sides_of
 
-LIST_ROWS = 40
-LIST_CHARS = 4_000
-"""Of the rows of one list. Longer ones are answered worse, and one must stay within the model's context."""
-
-_KEY = "yes"
-_FEWEST = 2  # pairs that a list is worth it for
 _WORK_ROWS = 1_000
-_TOKENS_OF_NUMBER, _TOKENS_BESIDES = 5, 16
 
-_TASK = (
-    'Answer for each candidate of this list, where its {columns} stand{s}: {{"yes": […]}} with the numbers of those '
-    "for which the answer is yes, none of them if there is none."
-)
+Columns = tuple[tuple[str, ...], tuple[str, ...]]
+"""Those that are sent of either side."""
 
 
-_Columns = tuple[tuple[str, ...], tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A question about one row and a list.
+@dataclass(slots=True, eq=False)
+class Matter:
+    """A condition, and the pairs that it is asked about.
 
     Attributes:
-        prompt: With the list in it.
-        row: The row, a JSON object.
-        places: For each candidate the pairs that it and the row are, by their places.
+        prompt: With columns in braces.
+        columns: What is sent of either side.
+        sides: The different rows of either side, as JSON objects of what is sent of them, each with its number.
+        places: Of each pair, by the numbers of its rows, where it stands among the calls.
     """
 
     prompt: str
-    row: str
-    places: tuple[tuple[int, ...], ...]
+    columns: Columns
+    sides: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
+    places: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+
+    def add(self, texts: tuple[str, str], place: int) -> None:
+        """Count a pair in."""
+        left, right = self.sides
+        pair = left.setdefault(texts[0], len(left)), right.setdefault(texts[1], len(right))
+        self.places.setdefault(pair, []).append(place)
+
+    def of(self, listed: int, row: int, candidate: int) -> list[int]:
+        """The places of a pair of a row and one of the side that is listed; none where it is not asked about."""
+        return self.places.get((candidate, row) if listed == 0 else (row, candidate), [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +52,13 @@ class _Pair:
     """A pair: its sides as JSON objects of what is sent of them, and their columns."""
 
     texts: tuple[str, str]
-    columns: _Columns
+    columns: Columns
 
 
-def arrange(
+def find_pairs(
     prompts: Sequence[str | None], rows: Sequence[str | None], work: Callable[[], None] = lambda: None
-) -> tuple[list[Listed], list[int]]:
-    """Put questions about pairs together.
+) -> tuple[list[Matter], list[int]]:
+    """Find the pairs among questions.
 
     Args:
         prompts: (n,) the prompt of each.
@@ -70,97 +66,23 @@ def arrange(
         work: Called now and then.
 
     Returns:
-        Questions about lists; and the places of what is to be asked one by one, in their order.
+        Conditions with their pairs; and the places of what is none.
     """
-    of_shape: dict[tuple[str, _Columns], dict[tuple[str, str], list[int]]] = {}
-    alone: list[int] = []
+    matters: dict[tuple[str, Columns], Matter] = {}
+    others: list[int] = []
     cut = _Cutter()
     for place, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         if place % _WORK_ROWS == 0:
             work()
         pair = cut(prompt, row)
         if pair is None or prompt is None:
-            alone.append(place)
-        else:
-            of_shape.setdefault((prompt, pair.columns), {}).setdefault(pair.texts, []).append(place)
-    listed: list[Listed] = []
-    for (shared, columns), places_of in of_shape.items():
-        for question in _lists(shared, columns, places_of):
-            if isinstance(question, Listed):
-                listed.append(question)
-            else:
-                alone += question
-    return listed, sorted(alone)
-
-
-def call_about(call: Call, size: int) -> Call:
-    """How a list of so many candidates is asked about; a row that fails is asked about in pairs."""
-    numbers = {"type": "array", "items": {"type": "integer", "enum": list(range(1, size + 1))}, "maxItems": size}
-    schema = json.dumps(  # an object, because some engines can be held to nothing else
-        {"type": "object", "properties": {_KEY: numbers}, "required": [_KEY], "additionalProperties": False}
-    )
-    most = max(call.max_tokens, _TOKENS_BESIDES + _TOKENS_OF_NUMBER * size)
-    return replace(call, kind="json", choices=(), schema=schema, max_tokens=most, on_error="null")
-
-
-def read_numbers(answer: str | None, size: int) -> set[int] | None:
-    """The candidates for which the answer is yes, counted from 0; None for what is no answer.
-
-    >>> [read_numbers(f'{{"yes": {numbers}}}', 3) for numbers in ("[1, 3]", "[]", "[4]", "[true]")]
-    [{0, 2}, set(), None, None]
-    """
-    try:
-        numbers = json.loads(answer or "")[_KEY]
-    except (ValueError, RecursionError, TypeError, LookupError):
-        return None
-    if not isinstance(numbers, list) or not all(type(n) is int and 1 <= n <= size for n in numbers):
-        return None
-    return {number - 1 for number in numbers}
-
-
-def _lists(prompt: str, columns: _Columns, places_of: dict[tuple[str, str], list[int]]) -> Iterator[Listed | list[int]]:
-    """Lists of the shorter side, for each row of the other; or the places of what is too little for one."""
-    sides: tuple[dict[str, None], dict[str, None]] = {}, {}
-    for texts in places_of:
-        for side, text in zip(sides, texts, strict=True):
-            side[text] = None
-    listed = min((1, 0), key=lambda side: (len(sides[side]) < _FEWEST, sum(map(len, sides[side]))))
-    outer = 1 - listed
-    block_of = _blocks(sides[listed])
-    of_block: dict[tuple[int, str], dict[str, list[int]]] = {}
-    for texts, places in places_of.items():
-        of_block.setdefault((block_of[texts[listed]], texts[outer]), {})[texts[listed]] = places
-    # Block after block, so that the prompts of one list come one after the other.
-    order = {text: number for number, text in enumerate(sides[listed])}
-    about: dict[tuple[str, ...], str] = {}
-    for (_, row), candidates in sorted(of_block.items(), key=lambda item: item[0][0]):
-        if len(candidates) < _FEWEST:
-            yield [place for places in candidates.values() for place in places]
+            others.append(place)
             continue
-        texts_of_list = tuple(sorted(candidates, key=order.__getitem__))
-        if texts_of_list not in about:
-            about[texts_of_list] = _about(prompt, columns[listed], texts_of_list)
-        yield Listed(about[texts_of_list], row, tuple(tuple(candidates[text]) for text in texts_of_list))
-
-
-def _blocks(texts: dict[str, None]) -> dict[str, int]:
-    """Which list each text is of."""
-    block_of: dict[str, int] = {}
-    block = rows = chars = 0
-    for text in texts:
-        if rows and (rows == LIST_ROWS or chars + len(text) > LIST_CHARS):
-            block, rows, chars = block + 1, 0, 0
-        block_of[text] = block
-        rows, chars = rows + 1, chars + len(text)
-    return block_of
-
-
-def _about(prompt: str, columns: tuple[str, ...], texts: tuple[str, ...]) -> str:
-    """The prompt about a list: what it names of the list becomes a word, what of the other side stays a column."""
-    task = _TASK.format(columns=" and ".join(columns), s="" if len(columns) > 1 else "s")
-    candidates = (f"{number}. {text}" for number, text in enumerate(texts, 1))
-    behind = "\n".join((task, *candidates))
-    return f"{rename_columns(prompt, columns)}\n{escape(behind)}"
+        key = prompt, pair.columns
+        if key not in matters:
+            matters[key] = Matter(*key)
+        matters[key].add(pair.texts, place)
+    return list(matters.values()), others
 
 
 class _Cutter:

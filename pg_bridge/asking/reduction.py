@@ -17,6 +17,7 @@ from math import ceil
 
 from pg_bridge.errors import OptionError
 
+DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 BYTES_PER_TOKEN = 3  # hardly a text has fewer; what is too long all the same is asked about in halves
 LEAST_BYTES = 256  # of a prompt's rows
 DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from pg_bridge.asking.failures import Failures
 from pg_bridge.engine import Usage
@@ -73,6 +73,39 @@ def shares_of(usage: Usage) -> Shares:
 
 
 @dataclass(slots=True)
+class PairsAsked:
+    """How pairs were asked about, where a condition over them is not asked pair by pair anyhow.
+
+    Attributes:
+        blocks: Questions about several rows of both sides.
+        lists: Questions about one row and a list.
+        alone: Pairs that were asked about by themselves.
+        repairs: Those of them that a block or a list was asked about before, which gave no answer.
+    """
+
+    blocks: int = 0
+    lists: int = 0
+    alone: int = 0
+    repairs: int = 0
+
+    def add(self, other: PairsAsked) -> None:
+        """Count in others."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def __str__(self) -> str:
+        """As EXPLAIN ANALYZE shows it; empty where there are none."""
+        repairs = f", {self.repairs} of them as repairs" if self.repairs else ""
+        told = (
+            f"{count} {word if count == 1 else word + 's'}"
+            for count, word in ((self.blocks, "block"), (self.lists, "list"))
+            if count
+        )
+        alone = f"{self.alone} pair{'' if self.alone == 1 else 's'} alone{repairs}"
+        return ", ".join([*told, *([alone] if self.alone else [])])
+
+
+@dataclass(slots=True)
 class Run:
     """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
 
@@ -87,6 +120,7 @@ class Run:
     plan_s: float = 0.0
     return_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
+    pairs: PairsAsked = field(default_factory=PairsAsked)
     failures: Failures = field(default_factory=Failures)
 
     @property
@@ -105,6 +139,7 @@ class Run:
         for each in ("rows", "unique_prompts", "from_cache", "read_s", "plan_s", "return_s"):
             setattr(self, each, getattr(self, each) + getattr(other, each))
         self.usage.add(other.usage)
+        self.pairs.add(other.pairs)
 
     @contextmanager
     def planning(self) -> Iterator[None]:
@@ -142,6 +177,7 @@ class Run:
             "return_s": self.return_s,
             **asdict(Averages.of(self.usage)),
             "engines": shares.rows(shares_of(self.usage)),
+            "pairs": asdict(self.pairs) if str(self.pairs) else None,
         }
 
     def as_report(self) -> list[str]:
@@ -161,6 +197,7 @@ class Run:
             ("Rows Asked", self.rows),
             ("Unique Prompts", self.unique_prompts),
             *([("From Ledger", self.from_cache)] if self.from_cache else []),
+            *([("Pairs Asked In", told)] if (told := str(self.pairs)) else []),
             ("Requests", usage.requests),
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,

@@ -19,7 +19,7 @@ from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import resolve_columns
-from pg_bridge.asking.run import Run
+from pg_bridge.asking.run import PairsAsked, Run
 from pg_bridge.engine import AHEAD_PROMPTS, Completion, Engine, Portion
 from pg_bridge.ledger.account import Account
 from pg_bridge.rows.table import Table
@@ -101,6 +101,10 @@ class Round:
     def work(self) -> None:
         """Send what waits and receive what has come; for who reads or cuts rows meanwhile."""
         self._engine.work()
+
+    def tell_pairs(self, pairs: PairsAsked) -> None:
+        """Count how pairs are asked about."""
+        self._run.pairs.add(pairs)
 
     def group(self, inquiries: Sequence[Inquiry], table: Table) -> Group:
         """Make a group of rows and the questions about them, as for `Group`."""

@@ -51,6 +51,14 @@ def new_engine(server: Server, acquaintance: Acquaintance | None = None) -> Engi
     return engine
 
 
+def context_of(server: Server, call: Call) -> int:
+    """How long a prompt and its answer may be together: what the engine says, or less if the call says so."""
+    told = None
+    with contextlib.closing(new_engine(server)) as engine, contextlib.suppress(EngineError):
+        told = engine.find_model().context_tokens
+    return min(told or call.context_tokens or DEFAULT_CONTEXT_TOKENS, call.context_tokens or 1 << 62)
+
+
 def _salted(server: Server) -> Server:
     """The server with what keeps the current role's prompts apart, if it shall."""
     if server.cache_salt == "off":
@@ -82,15 +90,6 @@ def _key(server: Server) -> tuple[int, str, str, str | None]:
 def new_onlooker(server: Server) -> Engine:
     """A way to what the engine tells of itself; nothing is asked on it, so it is held to no limit."""
     return Engine(server, check_interrupts=Interrupts().check, waiting=EngineWait())
-
-
-def context_of(server: Server, call: Call) -> int:
-    """How long a prompt and its answer may be together: what the engine says, or less if the call says so."""
-    told = None
-    engine = new_engine(server)
-    with contextlib.closing(engine), contextlib.suppress(EngineError):
-        told = engine.find_model().context_tokens
-    return min(told or call.context_tokens or DEFAULT_CONTEXT_TOKENS, call.context_tokens or 1 << 62)
 
 
 def _gate(server: Server) -> ServerGate:

@@ -3,7 +3,7 @@
 from pg_bridge.engine.embeddings import array_text, dimensions_of
 from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.failures import Notice
-from pg_bridge.engine.payload import UNFIT
+from pg_bridge.engine.payload import UNFIT, is_cut_off
 from pg_bridge.engine.records import Completion, Model, Portion, Sampling, Sure, Usage
 from pg_bridge.engine.survey import EngineFacts, EngineTokenizer, survey
 from pg_bridge.engine.waiting import Acquaintance
@@ -24,5 +24,6 @@ __all__ = [
     "Usage",
     "array_text",
     "dimensions_of",
+    "is_cut_off",
     "survey",
 ]

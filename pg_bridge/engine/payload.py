@@ -64,6 +64,11 @@ Answer = tuple[str | None, str | None]
 """(text, error), one of the two None."""
 
 
+def is_cut_off(reason: str | None) -> bool:
+    """Whether there is no answer for no other reason than that it would be longer than it may be."""
+    return reason is CUT_OFF
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """What one answered request says of itself; None where it does not.

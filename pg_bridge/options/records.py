@@ -593,8 +593,8 @@ class Call:
         "each",
         values.PAIRS,
         CONDITIONS,
-        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, or `listed`: a "
-        "row of one side about a list of the other's, [joins](joins.md)",
+        "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, a row with a list "
+        "(`listed`), several rows with a list (`blocks`), or (`auto`) what costs least: [joins](joins.md)",
     )
     list_rows: int = option(
         10,
@@ -605,7 +605,7 @@ class Call:
     context_tokens: int | None = option(
         None,
         values.TOKENS,
-        AGGREGATE | RANK,
+        AGGREGATE | RANK | CONDITIONS,
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
     )
@@ -681,9 +681,9 @@ class Call:
         return self.kind == "embedding"
 
     @property
-    def asks_lists(self) -> bool:
+    def joins_pairs(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
-        return self.pairs == "listed" and self.dedup and not self.confidence
+        return self.pairs != "each" and self.dedup and not self.confidence
 
     @property
     def asked(self) -> Call:

@@ -15,9 +15,10 @@ from typing import Any
 from pg_bridge import __version__
 from pg_bridge.asking.calls import Calls
 from pg_bridge.asking.inquiry import Ask
+from pg_bridge.asking.pair_plans import Terms
 from pg_bridge.asking.together import Round
 from pg_bridge.backend import ledger, postgres
-from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.engines import context_of, new_engine
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.session import SESSION, ServerOf, one_row, read_asked, start_run
@@ -163,7 +164,11 @@ def _begin_calls(plpy: Any, statement: int, node: int) -> Calls:
         account = SESSION.find_account(statement, server, partial(open_account, plpy))
         return Round(memory, node, new_engine(server), account, tells=True)
 
-    return Calls(memory, begin)
+    def terms(call: Call) -> Terms:
+        server = find_server(plpy, call.server, statement)
+        return Terms.of(server, context_of(server, call))
+
+    return Calls(memory, begin, terms)
 
 
 def report(statement: int, node: int) -> list[str]:

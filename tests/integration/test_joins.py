@@ -60,10 +60,14 @@ def answer(prompt: str) -> str:
     question, _, row = prompt.partition("\n\n")[0].rpartition("\n")  # without what is said when it is asked once more
     if not row.startswith("{"):
         return "free"
-    candidates = [json.loads(found) for _, found in CANDIDATE.findall(question)]
+    candidates = [(int(number), json.loads(found)) for number, found in CANDIDATE.findall(question)]
+    of_row = json.loads(row)
     if not candidates:
-        return "yes" if concerns(json.loads(row)) else "no"
-    return json.dumps({"yes": [n for n, each in enumerate(candidates, 1) if concerns(json.loads(row) | each)]})
+        return "yes" if concerns(of_row) else "no"
+    if "rows" not in of_row:
+        return json.dumps({"yes": [n for n, each in candidates if concerns(of_row | each)]})
+    asked = [(int(number), n, one | each) for number, one in of_row["rows"].items() for n, each in candidates]
+    return json.dumps({"yes": [[number, n] for number, n, pair in asked if concerns(pair)]})
 
 
 def test_the_join_is_the_same_and_few_questions(shop: Conn, engine: EngineDouble) -> None:
@@ -79,11 +83,57 @@ def test_the_join_is_the_same_and_few_questions(shop: Conn, engine: EngineDouble
     assert len(heads) == 1  # the list is in front, once
 
 
-def test_explain_analyze_says_how_many_were_asked(shop: Conn) -> None:
-    plan = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {JOIN % ('listed', '')}"
-    shown = "\n".join(row[0] for row in shop.execute(plan.encode()))
+@pytest.mark.parametrize("way", ["blocks", "auto"])
+def test_blocks_are_a_fraction_of_lists(shop: Conn, engine: EngineDouble, way: str) -> None:
+    assert shop.execute((JOIN % (way, "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
+    assert len(engine.received.prompts) == 1
+
+
+def explained(shop: Conn, query: str, options: str = "ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF") -> str:
+    return "\n".join(row[0] for row in shop.execute(f"EXPLAIN ({options}) {query}".encode()))
+
+
+def test_explain_analyze_and_the_last_run_say_how_pairs_were_asked(shop: Conn) -> None:
+    shown = explained(shop, JOIN % ("listed", ""))
     assert "Rows Asked: 416\n" in shown
     assert "Unique Prompts: 15\n" in shown
+    assert "Pairs Asked In: 15 lists\n" in shown
+    assert "Pairs Asked In: 1 block\n" in explained(shop, JOIN % ("auto", ""))
+    pairs = shop.execute("SELECT pairs FROM llm.last_run()").fetchone()
+    assert pairs == ({"blocks": 1, "lists": 0, "alone": 0, "repairs": 0},)
+    assert "Pairs Asked In" not in explained(shop, JOIN % ("each", ""))
+    assert shop.execute("SELECT pairs FROM llm.last_run()").fetchone() == (None,)
+
+
+def test_what_a_block_does_not_answer_is_asked_in_lists_and_then_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
+    def unsure(prompt: str) -> str:
+        if '"rows"' in prompt:
+            return '{"yes": [[1, 2]]}'
+        return UNSURE if CANDIDATE.search(prompt) and '"A review of thing 4' in prompt else answer(prompt)
+
+    engine.behaviour.answer = unsure
+    shown = explained(shop, JOIN % ("blocks", ""))
+    assert "Rows Asked: 416\n" in shown
+    assert "Pairs Asked In: 1 block, 15 lists, 24 pairs alone, 24 of them as repairs\n" in shown
+    assert shop.execute((JOIN % ("blocks", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_in_halves(shop: Conn, engine: EngineDouble) -> None:
+    def all_of_them(prompt: str) -> str:
+        rows = re.findall(r'"([0-9]+)": \{"review', prompt)
+        return json.dumps({"yes": [[int(row), int(n)] for row in rows for n, _ in CANDIDATE.findall(prompt)]})
+
+    engine.behaviour.answer = all_of_them
+    query = JOIN % ("blocks", ", context_tokens => 1000")
+    assert "Pairs Asked In: 3 blocks\n" in explained(shop, query)  # of which the first was cut off
+    assert len(shop.execute(query.encode()).fetchall()) == 416
+
+
+def test_what_overflows_the_context_is_asked_in_halves(shop: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.max_prompt_chars = 1000
+    shown = explained(shop, JOIN % ("blocks", ""))
+    assert re.search(r"Pairs Asked In: [0-9]+ blocks\n", shown)
+    assert shop.execute((JOIN % ("blocks", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
 
 
 def test_what_a_list_does_not_answer_is_asked_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
@@ -126,4 +176,4 @@ def test_a_limit_holds_for_lists_and_pairs_together(shop: Conn, engine: EngineDo
 
 def test_an_unknown_way_is_refused(shop: Conn) -> None:
     with pytest.raises(psycopg.Error, match='invalid value for option "pairs"'):
-        shop.execute((JOIN % ("blocks", "")).encode())
+        shop.execute((JOIN % ("hashed", "")).encode())
