@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from pg_bridge.asking.gauge import gauge_by_characters
 from pg_bridge.asking.inquiry import sampling_of
+from pg_bridge.asking.pair_outline import Foretold
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.seen import Seen, answer_tokens
@@ -55,6 +56,7 @@ class Outline:
         prompt_tokens: Of their prompts.
         cached_tokens: Those of them that the prefix cache holds, at least.
         completion_tokens: Of their answers.
+        together: Questions and tokens of their prompts, where pairs are asked about in lists or blocks.
     """
 
     questions: int = 0
@@ -63,6 +65,7 @@ class Outline:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    together: dict[str, tuple[int, int]] = field(default_factory=dict)
     _by_statistics: set[bool] = field(default_factory=set)  # how the different ones were counted
 
     def add(self, question: Question, call: Call, rows: Rows, server: Server, seen: Seen) -> None:
@@ -92,6 +95,11 @@ class Outline:
         self.cached_tokens += (questions - 1) * (int(gauge.head_tokens) // BLOCK_SIZE * BLOCK_SIZE)
         self.completion_tokens += answer_tokens(questions, sampling, seen, thought_tokens(server, sampling))[0]
 
+    def add_joint(self, foretold: Foretold) -> None:
+        """Count in how often pairs of a question that is counted would be asked about together."""
+        questions, tokens = self.together.get(foretold.way, (0, 0))
+        self.together[foretold.way] = questions + foretold.questions, tokens + foretold.prompt_tokens
+
     def lines(self, server: Server, seen: Seen) -> Iterator[str]:
         """What EXPLAIN shows; nothing where nothing is asked."""
         if not self.questions:
@@ -99,6 +107,8 @@ class Outline:
         yield f"Estimated Questions: {self.questions} at most"
         about, most = (text if known in self._by_statistics else "" for known, text in _HOW_SURE)
         yield f"Estimated Unique Questions: {about}{self.unique}{most}"
+        for way, (questions, tokens) in self.together.items():
+            yield f"Estimated Questions in {way}: about {questions}, of {tokens} prompt tokens"
         if self.answered is not None:
             yield f"Estimated Already Answered: {self.answered}{' at most' if self.answered else ''}"
         yield f"Estimated Prompt Tokens: {self.prompt_tokens} by characters"

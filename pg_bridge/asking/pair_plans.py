@@ -38,7 +38,9 @@ BLOCK_FRONTS = 4
 more of them a fifth of what is left could be saved, and they would be answered worse."""
 
 _DENSITY = 2  # of so many pairs that a block can tell of, one is asked about
-_TASK_TOKENS = 64  # what a question about several pairs says besides the prompt and the rows
+TASK_TOKENS = 80
+"""Of what a question about several pairs says besides the prompt and the rows."""
+
 _ANSWER_SHARE = 4  # of so many tokens of the context, one is left to a block's answer
 _YES_TOKENS = 2  # of an answer about one pair
 _CACHED, _COMPLETION = 0.1, 4.0  # what tokens cost beside those of prompts, where the server does not say
@@ -109,7 +111,7 @@ def _plan(way: Pairs, matter: Matter, call: Call, terms: Terms, yes_share: float
         return Plan((), [place for places in matter.places.values() for place in places])
     sizes = [[len(text.encode(errors="surrogatepass")) for text in side] for side in matter.sides]
     listed = min((1, 0), key=lambda side: (len(sizes[side]) < FEWEST, sum(sizes[side])))
-    frame = _Frame(matter, call, terms, way == "blocks")
+    frame = Frame(matter.prompt, call, terms, way == "blocks")
     lists = list(_cut(sizes[listed], frame.list_bytes))
     front = frame.said + max(sum(sizes[listed][candidate] for candidate in part) for part in lists)
     joints: list[Joint] = []
@@ -125,14 +127,27 @@ def _plan(way: Pairs, matter: Matter, call: Call, terms: Terms, yes_share: float
     return Plan(joints, alone)
 
 
-class _Frame:
-    """How much room there is in a prompt, in bytes."""
+class Frame:
+    """How much room there is in a prompt, in bytes.
 
-    def __init__(self, matter: Matter, call: Call, terms: Terms, is_block: bool) -> None:
+    Args:
+        prompt: The condition.
+        call: How it is asked.
+        terms: Of the engine.
+        is_block: Whether it is asked about in blocks.
+
+    Attributes:
+        answer_tokens: Of an answer about a block, at most.
+        said: What is said besides rows, by the user.
+        room: What there is for rows.
+        list_bytes: What there is of it for a list.
+    """
+
+    def __init__(self, prompt: str, call: Call, terms: Terms, is_block: bool) -> None:
         self.answer_tokens = max(call.max_tokens, terms.answer_tokens)
         answer = self.answer_tokens if is_block else max(call.max_tokens, TOKENS_BESIDES + TOKENS_OF_NUMBER * LIST_ROWS)
-        self.said = len((call.system_prompt + matter.prompt).encode(errors="surrogatepass"))
-        room = (terms.context_tokens - answer - TEMPLATE_TOKENS - _TASK_TOKENS) * BYTES_PER_TOKEN - self.said
+        self.said = len((call.system_prompt + prompt).encode(errors="surrogatepass"))
+        room = (terms.context_tokens - answer - TEMPLATE_TOKENS - TASK_TOKENS) * BYTES_PER_TOKEN - self.said
         self.room = max(0, room)
         self.list_bytes = min(LIST_BYTES, self.room // 2)
 
@@ -166,7 +181,7 @@ def _blocks(
     listed: int,
     of_row: dict[int, tuple[int, ...]],
     sizes: Sequence[int],
-    frame: _Frame,
+    frame: Frame,
     front: int,
     yes_share: float,
 ) -> Iterator[Joint]:

@@ -11,12 +11,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pg_bridge.asking.distinct import SourceColumn, SourceRows, count_distinct
 from pg_bridge.asking.inquiry import Ask, question_of
 from pg_bridge.asking.outline import Outline, Rows, chars_of
+from pg_bridge.asking.pair_outline import Side, foretell
 from pg_bridge.asking.prompt import EMBEDDED, Question
 from pg_bridge.asking.seen import Seen
 from pg_bridge.backend.estimates import count_kept, lately
@@ -157,6 +158,10 @@ def _add(plpy: Any, call: _Asked, outlines: dict[str, tuple[Server, Seen, Outlin
     sent = _sent(question, call)
     rows = Rows(call.rows, _row_chars(sent, call), _distinct(sent, call), kept)
     outline.add(question or Question("", ()), asked, rows, server, seen)
+    sides = _sides(sent, call)
+    if question is not None and sides is not None:
+        for foretold in foretell(sides, question.text, asked, rows.count if rows.distinct is None else rows.distinct):
+            outline.add_joint(foretold)
 
 
 def _options_of(call: _Asked) -> Call:
@@ -191,6 +196,26 @@ def _sent(question: Question | None, call: _Asked) -> Mapping[str, _Column] | No
 def _row_chars(sent: Mapping[str, _Column] | None, call: _Asked) -> float:
     """Characters of a row: of the columns that are sent, where there are columns, else as wide as all that is there."""
     return call.width if sent is None else chars_of({name: column.width for name, column in sent.items()})
+
+
+def _sides(sent: Mapping[str, _Column] | None, call: _Asked) -> tuple[Side, Side] | None:
+    """Both sides of a join, if all that is sent is of one table or the other."""
+    of_tables: dict[int, dict[str, _Column]] = {}
+    for name, column in (sent or {}).items():
+        tables = {origin.table for origin in column.made_of or ()}
+        if len(tables) != 1:
+            return None
+        of_tables.setdefault(tables.pop(), {})[name] = column
+    if len(of_tables) != 2:
+        return None
+    left, right = (_side(table, columns, call) for table, columns in of_tables.items())
+    return left, right
+
+
+def _side(table: int, columns: Mapping[str, _Column], call: _Asked) -> Side:
+    rows = call.tables[table].read
+    distinct = _distinct(columns, replace(call, besides=frozenset(), rows=rows))
+    return Side(rows if distinct is None else distinct, chars_of({name: each.width for name, each in columns.items()}))
 
 
 def _distinct(sent: Mapping[str, _Column] | None, call: _Asked) -> float | None:

@@ -105,6 +105,26 @@ def test_explain_analyze_and_the_last_run_say_how_pairs_were_asked(shop: Conn) -
     assert shop.execute("SELECT pairs FROM llm.last_run()").fetchone() == (None,)
 
 
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("each", []),
+        ("listed", ["Lists: about 31, of"]),
+        ("blocks", ["Blocks: about 2, of"]),
+        ("auto", ["Lists: about 31, of", "Blocks: about 2, of"]),
+    ],
+)
+def test_explain_foretells_each_way_that_there_is_and_asks_nobody(
+    shop: Conn, engine: EngineDouble, way: str, told: list[str]
+) -> None:
+    shop.execute("UPDATE reviews SET review = review || id; ANALYZE reviews; ANALYZE products")
+    shown = explained(shop, JOIN % (way, ""), "COSTS")
+    assert f"pairs => '{way}'::text" in shown or way == "each"
+    assert re.findall(r"Estimated Questions in (\w+: about [0-9]+, of)", shown) == told
+    assert "Estimated Questions: 416 at most" in shown
+    assert engine.received.prompts == []
+
+
 def test_what_a_block_does_not_answer_is_asked_in_lists_and_then_pair_by_pair(shop: Conn, engine: EngineDouble) -> None:
     def unsure(prompt: str) -> str:
         if '"rows"' in prompt:
