@@ -1,9 +1,9 @@
 """Joins by a condition that a model answers: what each way to ask about the pairs costs, and how good the join is.
 
 Asked of an engine double that knows the truth, errs about some of the pairs, and gives no answer to some of the lists
-and blocks. It errs about a pair, whichever way that is asked about: questions and tokens are what an engine was sent, but
-the quality is that of the ways themselves. A real model errs more in long lists than in short ones; how much more, only
-the model tells. Each way begins with an empty ledger and an empty prefix cache; tokens are of four characters.
+and blocks. It errs about a pair, whichever way that is asked about: questions and tokens are what an engine was sent,
+but the quality is that of the ways themselves. A real model errs more in long lists than in short ones; how much more,
+only the model tells. Each way begins with an empty ledger and an empty prefix cache; tokens are of four characters.
 """
 
 from __future__ import annotations

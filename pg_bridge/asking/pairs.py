@@ -15,6 +15,7 @@ from pg_bridge.errors import PgBridgeError
 from pg_bridge.rows.cutting import cells_of, object_of, sides_of
 
 _WORK_ROWS = 1_000
+_BEGIN, _END = '{"":[', "]}"
 
 Columns = tuple[tuple[str, ...], tuple[str, ...]]
 """Those that are sent of either side."""
@@ -85,34 +86,62 @@ def find_pairs(
     return list(matters.values()), others
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A row of a pair: its columns and its cells."""
+
+    columns: tuple[str, ...]
+    cells: dict[str, str]
+
+
 class _Cutter:
     """Tells pairs by their prompt and their row; what many have in common is looked at once."""
 
     def __init__(self) -> None:
         self._named: dict[str, tuple[str, ...] | None] = {}
-        self._sides: dict[str, dict[str, str] | None] = {}
+        self._sides: dict[str, _Side | None] = {}
+        self._columns: dict[tuple[tuple[str, ...], ...], Columns | None] = {}
+        self._texts: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._head, self._tail, self._latest = "\0", "\0", ("", "")
 
     def __call__(self, prompt: str | None, row: str | None) -> _Pair | None:
         """The pair; None for what is none, and for what is wrong, which is told when it is asked about alone."""
-        named = self._columns(prompt)
+        named = self._named_in(prompt)
         try:
-            sides = None if row is None or named is None else sides_of(row)
+            sides = None if row is None or named is None else self._split(row)
         except (PgBridgeError, ValueError):
             return None
-        if named is None or sides is None or len(sides) != 2:
+        if named is None or sides is None:
             return None
-        left, right = map(self._cells, sides)
-        if left is None or right is None or left.keys() & right.keys() & set(named or left):
+        left, right = map(self._side, sides)
+        if left is None or right is None:
             return None
-        chosen = [tuple(name for name in side if not named or name in named) for side in (left, right)]
-        if not all(chosen) or len(named) > sum(map(len, chosen)):
+        key = named, left.columns, right.columns
+        if key not in self._columns:
+            self._columns[key] = _choose(*key)
+        columns = self._columns[key]
+        if columns is None:
             return None
-        texts = [
-            object_of((name, side[name]) for name in names) for side, names in zip((left, right), chosen, strict=True)
-        ]
-        return _Pair((texts[0], texts[1]), (chosen[0], chosen[1]))
+        return _Pair((self._text(sides[0], left, columns[0]), self._text(sides[1], right, columns[1])), columns)
 
-    def _columns(self, prompt: str | None) -> tuple[str, ...] | None:
+    def _split(self, row: str) -> tuple[str, str] | None:
+        """Both sides. One of them is mostly that of the row before, and the other one has been seen."""
+        left, right = self._latest
+        if row.startswith(self._head) and (other := row[len(self._head) : -len(_END)]) in self._sides:
+            return (left, other) if row.endswith(_END) else None
+        if row.endswith(self._tail) and (other := row[len(_BEGIN) : -len(self._tail)]) in self._sides:
+            return (other, right) if row.startswith(_BEGIN) else None
+        sides = sides_of(row)
+        if sides is None or len(sides) != 2:
+            return None
+        left, right = sides
+        head, tail = f"{_BEGIN}{left}", f"{right}{_END}"
+        if row.startswith(head) and row.endswith(tail):  # as SQL's llm.row spells it
+            between = row[len(head) : -len(tail)]
+            self._latest, self._head, self._tail = (left, right), head + between, between + tail
+        return left, right
+
+    def _named_in(self, prompt: str | None) -> tuple[str, ...] | None:
         if prompt is None:
             return None
         if prompt not in self._named:
@@ -122,12 +151,29 @@ class _Cutter:
                 self._named[prompt] = None
         return self._named[prompt]
 
-    def _cells(self, side: str) -> dict[str, str] | None:
+    def _side(self, side: str) -> _Side | None:
         if side not in self._sides:
             try:
                 named = cells_of(side)
             except (PgBridgeError, ValueError):
                 named = None
-            cells = None if named is None else dict(named)
-            self._sides[side] = cells if cells is not None and len(cells) == len(named or ()) else None
+            cells = dict(named or ())
+            is_one = named is not None and len(cells) == len(named)
+            self._sides[side] = _Side(tuple(cells), cells) if is_one else None
         return self._sides[side]
+
+    def _text(self, side: str, cut: _Side, columns: tuple[str, ...]) -> str:
+        key = side, columns
+        if key not in self._texts:
+            self._texts[key] = object_of((name, cut.cells[name]) for name in columns)
+        return self._texts[key]
+
+
+def _choose(named: tuple[str, ...], left: tuple[str, ...], right: tuple[str, ...]) -> Columns | None:
+    """The columns that are sent of either side; None where it is not clear of which, or of one there are none."""
+    if set(left) & set(right) & set(named or left):
+        return None
+    chosen = [tuple(name for name in side if not named or name in named) for side in (left, right)]
+    if not all(chosen) or len(named) > sum(map(len, chosen)):
+        return None
+    return chosen[0], chosen[1]

@@ -31,7 +31,8 @@ Shown = tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]
 
 
 def pair(left: object, right: object) -> str:
-    return json.dumps({"": [left, right]}, ensure_ascii=False)
+    """Two rows side by side, as SQL's llm.row puts them."""
+    return f'{{"":[{json.dumps(left, ensure_ascii=False)}, {json.dumps(right, ensure_ascii=False)}]}}'
 
 
 def grid(reviews: int, names: int) -> list[str | None]:
@@ -220,6 +221,7 @@ def test_lists_are_no_longer_than_a_model_takes() -> None:
         (PROMPT, pair({"review": 1}, 5)),
         (PROMPT, pair({"review": 1, "name": 3}, {"other": 2})),
         (PROMPT, pair({"review": 1}, {"other": 2})),
+        (PROMPT, f"{pair({'review': 1}, {'name': 2})}]}}"),
         ("Does {review concern {name}?", pair({"review": 1}, {"name": 2})),
         (PROMPT, "not JSON"),
         (PROMPT, '{"":[{"review": 1}, {"name": 2}'),
