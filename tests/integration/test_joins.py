@@ -11,7 +11,9 @@ import pytest
 
 from pg_bridge.testing.behaviour import choose
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import Database, create_server
+from tests.conftest import Connect, Database, create_server
+from tests.integration.test_faults import once
+from tests.integration.test_map import Role
 
 KEEP_DATABASE = True
 
@@ -197,3 +199,59 @@ def test_a_limit_holds_for_lists_and_pairs_together(shop: Conn, engine: EngineDo
 def test_an_unknown_way_is_refused(shop: Conn) -> None:
     with pytest.raises(psycopg.Error, match='invalid value for option "pairs"'):
         shop.execute((JOIN % ("hashed", "")).encode())
+
+
+@pytest.mark.parametrize(("way", "names", "most"), [("each", 6, 1.2), ("listed", 80, 1.7), ("blocks", 80, 1.7)])
+def test_the_beginning_of_an_outer_row_is_computed_once(
+    shop: Conn, engine: EngineDouble, way: str, names: int, most: float
+) -> None:
+    """Of each pair, and beside each of two lists, which rows that are longer than them stand in front of."""
+    shop.execute(
+        "TRUNCATE reviews, products;"
+        "INSERT INTO reviews SELECT i, i || repeat(' said of thing ' || i, 220) FROM generate_series(1, 20) AS i;"
+        f"INSERT INTO products SELECT i, 0, 'thing ' || i FROM generate_series(1, {names}) AS i"
+    )
+    engine.behaviour.answer = lambda prompt: "no" if "candidate" not in prompt else '{"yes": []}'
+    shop.execute((JOIN % (way, "")).encode())
+    rows = sum(len(review) for (review,) in shop.execute("SELECT review FROM reviews")) / 4
+    (computed,) = shop.execute("SELECT prompt_tokens - cached_tokens FROM llm.last_run()").fetchone() or (0,)
+    assert rows < computed < most * rows
+    assert len(engine.received.prompts) == (20 * names if way == "each" else 40)
+
+
+def test_rows_that_a_role_may_not_see_are_in_no_question(shop: Conn, engine: EngineDouble, connect: Connect) -> None:
+    seen: list[str] = []
+    with Role(shop, "shopper"):
+        shop.execute(
+            "CREATE FUNCTION leak(text) RETURNS bool LANGUAGE plpgsql STABLE COST 0.0001 AS"
+            " $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$;"
+            "ALTER TABLE products ENABLE ROW LEVEL SECURITY;"
+            "CREATE POLICY own ON products TO shopper USING (name LIKE '%ing 4');"
+            "GRANT SELECT ON reviews, products TO shopper; GRANT USAGE ON FOREIGN SERVER vllm TO shopper"
+        )
+        shopper = connect(user="shopper")
+        shopper.add_notice_handler(lambda told: seen.append(told.message_primary or ""))
+        query = (JOIN % ("blocks", "")).replace(" ORDER", " AND leak(p.name) WHERE leak(p.name) ORDER")
+        assert {pair[1] for pair in shopper.execute(query.encode())} == {4}
+        shopper.close()
+    assert set(seen) == {"thing 4"}
+    asked = {name for prompt in engine.received.prompts for name in re.findall('"name": "(.*?)"', prompt)}
+    assert asked == {"thing 4"}
+
+
+def test_a_join_that_is_cancelled_while_it_repairs_leaves_a_session_that_works(
+    shop: Conn, engine: EngineDouble, connect: Connect
+) -> None:
+    def unsure(prompt: str) -> str:
+        if CANDIDATE.search(prompt):
+            return UNSURE
+        engine.behaviour.hang = True
+        return answer(prompt)
+
+    engine.behaviour.answer = unsure
+    session = connect()
+    with once(lambda: engine.behaviour.hang, session.cancel), pytest.raises(psycopg.errors.QueryCanceled):
+        session.execute((JOIN % ("blocks", "")).encode())
+    engine.behaviour.hang = False
+    engine.behaviour.answer = answer
+    assert session.execute((JOIN % ("blocks", "")).encode()).fetchall() == shop.execute(TRUTH.encode()).fetchall()
