@@ -64,11 +64,11 @@ def make(suite: str, sdist: Path, debian: Path, into: Path, say: Callable[[str],
         root.run(_BUILD, cwd="/packages/source", log=into / "build.log")
         made = [Path(shutil.copy2(path, into)) for path in sorted((root.folder / "packages").glob("*.deb"))]
     with Root(suite) as root:
-        say(f"Debian {SUITES[suite]}: installing {', '.join(path.name for path in made)}")
+        for_users = [path for path in made if "dbgsym" not in path.name]
+        say(f"Debian {SUITES[suite]}: installing {', '.join(path.name for path in for_users)}")
         _unpack(root, sdist, debian)
-        for path in made:
-            if "dbgsym" not in path.name:
-                shutil.copy2(path, root.folder / "packages")
+        for path in for_users:
+            shutil.copy2(path, root.folder / "packages")
         root.run(_TRY, cwd="/packages", log=into / "try.log")
     return made
 
