@@ -24,7 +24,7 @@ from pg_bridge.jobs.database import Connection, Database, first_line, identifier
 from pg_bridge.jobs.operators import Operators
 from pg_bridge.jobs.record import Item, digest_of
 
-FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 500, 10_000
+FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 20, 10_000
 PAGE_CHARS = 8_000_000  # what a page is to have, so that rows of a megabyte come a few at a time
 DEAR = 10  # pages that cost together so many times what the whole query does are not read one by one
 _CURSOR = "pg_bridge_map"

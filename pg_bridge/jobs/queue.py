@@ -106,6 +106,9 @@ class Queue:
     def take(self, served: Sequence[Submitter]) -> Taken | None:
         """Take the job that has waited longest, or one whose worker is dead; None if there is none.
 
+        A job whose worker has died before it had answered anything may be what it died of: that is a try in vain, and
+        from the second on others go first.
+
         Args:
             served: The roles whose jobs are done.
         """
@@ -113,7 +116,8 @@ class Queue:
             UPDATE {table} AS t
             SET state = 'running', worker = $3, pid = pg_catalog.pg_backend_pid(),
                 beat_at = pg_catalog.clock_timestamp(),
-                started_at = coalesce(t.started_at, pg_catalog.now()), note = NULL
+                started_at = coalesce(t.started_at, pg_catalog.now()), note = NULL,
+                tries = least(t.tries, {most}) + (t.state = 'running' AND t.answered + t.failed = 0)::int
             WHERE t.id = (
                 SELECT j.id FROM {table} AS j
                 WHERE (j.role, j.role_oid) IN (
@@ -121,9 +125,9 @@ class Queue:
                 AND {due} AND NOT EXISTS (
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
                     AND o.target = j.target AND o.search_path = j.search_path)
-                ORDER BY j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+                ORDER BY j.state = 'running' AND j.tries > 0, j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING t.id, t.role::text, t.role_oid, t.tries, t.is_cancelled
-        """).format(table=self._table, due=_due())
+        """).format(table=self._table, due=_due(), most=sql.Literal(MOST_TRIES))
         values = [[each.name for each in served], [each.oid for each in served], self._worker]
         row = self._database.run(lambda connection: connection.execute(statement, values).fetchone())
         if row is None:

@@ -170,6 +170,9 @@ class Worker:
         if job.is_cancelled:
             self._queue.end(job, "cancelled")
             return
+        if job.tries >= MOST_TRIES:
+            self._queue.end(job, "failed", f"{MOST_TRIES} tries were in vain; workers that did it died")
+            return
         heartbeat = Heartbeat(self._dsn, SESSION, self._engines.schema, self.name, job, self.interrupt)
         try:
             with closing(heartbeat):

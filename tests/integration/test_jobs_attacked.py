@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pg_bridge.cli.worker import install
-from pg_bridge.jobs import worker
+from pg_bridge.jobs import queue, worker
+from pg_bridge.jobs.database import Database
+from pg_bridge.jobs.query import PAGE_CHARS, QueryReading
 from tests.conftest import create_server
 from tests.integration.test_jobs_map import until
 from tests.integration.test_jobs_worker import Shop, bob, on_rented, schema, shop, with_extension
@@ -126,6 +128,41 @@ def test_a_query_is_whole_where_backslashes_escape(shop: Shop) -> None:
         assert shop.admin.execute(estimated.encode()).fetchall() == [(1,)]
         ranked = "SELECT count(*) FROM llm.rank('SELECT reviews FROM shelves ; ', 'Which is the kindest?', 1)"
         assert shop.admin.execute(ranked.encode()).fetchall() == [(1,)]
+
+
+@on_rented
+def test_a_job_that_kills_its_workers_comes_to_an_end_and_lets_others_pass(shop: Shop) -> None:
+    deadly, other = shop.submit(into="one"), shop.submit(into="two")
+    taken = []
+    with closing(Database(make_conninfo(shop.dsn, user="worker_of_ana"), session=queue.SESSION)) as database:
+        jobs = queue.Queue(database, shop.schema, "a worker")
+        for _ in range(queue.MOST_TRIES + 1):
+            job = jobs.take(jobs.submitters())
+            assert job is not None
+            taken.append(job.id)
+            if job.id == other:
+                jobs.end(job, "done")
+            shop.conn.execute(f"UPDATE llm_jobs._job SET beat_at = '-infinity' WHERE id = {deadly}".encode())
+    assert taken[:4] == [deadly, deadly, other, deadly]
+    assert taken.count(deadly) == queue.MOST_TRIES
+    assert shop.work() == 0
+    assert shop.job(deadly, "state", "error") == ("failed", "20 tries were in vain; workers that did it died")
+
+
+@on_rented
+def test_rows_that_are_large_come_a_few_at_a_time(shop: Shop) -> None:
+    shop.conn.execute(
+        "CREATE TABLE large AS SELECT i AS id, repeat('x', 1000000) AS text FROM generate_series(1, 60) AS i"
+    )
+    with closing(Database(make_conninfo(shop.dsn, user="ana"))) as database:
+        reading = QueryReading(database, "TABLE large", ["id"])
+        reading.open()
+        reading.begin(["text"], b"")
+        pages = []
+        while page := reading.fetch():
+            pages.append(len(page))
+    assert sum(pages) == 60
+    assert max(pages) * 1_000_000 <= 3 * PAGE_CHARS
 
 
 @on_rented
