@@ -249,6 +249,12 @@ BEGIN
     IF of.relkind NOT IN ('r', 'p') OR of.relpersistence = 't' OR of.relnamespace = 'pg_catalog'::regnamespace THEN
         RAISE EXCEPTION 'columns of % cannot be kept', shown USING ERRCODE = 'wrong_object_type',
             HINT = 'It must be an ordinary or a partitioned table, and no temporary one: nothing tells of changes in others.';
+    ELSIF (SELECT u.rolsuper AND NOT o.rolsuper FROM pg_roles AS u, pg_roles AS o
+           WHERE u.rolname = current_user AND o.oid = of.relowner) THEN
+        -- A worker reads it by its name, again and again, and its owner may call a view so any time.
+        RAISE EXCEPTION 'a superuser keeps no column of %, which is another role''s', shown
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'The owner could have a worker run code with a superuser''s rights.',
+                  HINT = format('SET ROLE %s; before you call it.', of.relowner::regrole);
     ELSIF of.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = relation) THEN
         RAISE EXCEPTION 'columns of % cannot be kept: other tables inherit from it', shown
             USING ERRCODE = 'wrong_object_type', HINT = 'Its triggers do not see what is written into those by their own names. '

@@ -175,3 +175,15 @@ def test_notices_of_nothing_take_no_memory(shop: Shop, joe: psycopg.Connection[A
     assert shop.keeper._told <= {str(number)}
     shop.conn.execute("UPDATE reviews SET review = 'changed' WHERE id = 1")
     assert shop.work() == 1
+
+
+@on_rented
+def test_a_superuser_keeps_no_column_of_a_stranger_s_table(shop: Shop) -> None:
+    """Its owner can call a view as the table was called, whenever a worker reads it as a superuser."""
+    keep = f"SELECT {shop.schema}.keep('reviews', 'id', 'kind', '{PROMPT}')".encode()
+    with pytest.raises(errors.InsufficientPrivilege, match="a superuser keeps no column of "):
+        shop.admin.execute(keep)
+    with shop.admin.transaction():
+        shop.admin.execute("SET LOCAL ROLE ana")
+        shop.admin.execute(keep)
+    assert shop.one(f"SELECT role FROM {shop.schema}.kept") == "ana"
