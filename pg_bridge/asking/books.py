@@ -90,8 +90,7 @@ class Books:
         unknown = [key for key in keys if key not in inquiry.outcomes]
         if unknown and context is not None and self._account is not None:
             known = self._account.recall(context, unknown, inquiry.call.max_age)
-            inquiry.recall(known)
-            self._run.from_cache += len(known)
+            self._run.from_cache += inquiry.recall(known)
         if inquiry.surer is not None:
             for key in unknown:
                 answer, error = inquiry.surer.outcomes.get(key, (None, None))

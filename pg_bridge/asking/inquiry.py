@@ -80,11 +80,13 @@ class Inquiry:
             del self.outcomes[oldest]
             self.failed.pop(oldest, None)
 
-    def recall(self, answers: Mapping[bytes, str]) -> None:
-        """Learn earlier answers, by the row's digest."""
-        self.outcomes |= {key: (answer, None) for key, answer in answers.items()}
+    def recall(self, answers: Mapping[bytes, str]) -> int:
+        """Learn earlier answers, by the row's digest; of embeddings those that can be compared. Returns how many."""
         if self.call.embeds and answers:
             self.dimensions = self.dimensions or dimensions_of(next(iter(answers.values())))
+            answers = {key: answer for key, answer in answers.items() if dimensions_of(answer) == self.dimensions}
+        self.outcomes |= {key: (answer, None) for key, answer in answers.items()}
+        return len(answers)
 
     def judge(self, completion: Completion) -> Outcome:
         """What an answer says; an embedding of other dimensions than those before could not be compared with them."""

@@ -200,6 +200,10 @@ def test_embeddings_are_kept_by_text_and_dimensions(conn: Conn, used_engine: Eng
             new = f"SELECT llm.embed(x) FROM (SELECT {text} FROM reviews UNION ALL VALUES ('{uuid4()}')) AS r (x)"
             error = fails(conn, new)
             assert (error.sqlstate, "2 dimensions and not 8" in str(error)) == ("22000", True)
+            fresh = uuid4()
+            rows_of(conn, f"SELECT llm.embed('{fresh}')")  # kept beside the others, of which it knows nothing
+            both = f"SELECT llm.embed(x) FROM (SELECT {text} FROM reviews UNION ALL VALUES ('{fresh}')) AS r (x)"
+            assert fails(conn, both).sqlstate == "22000"
 
 
 def test_a_text_that_is_too_long_is_its_rows_error(conn: Conn, used_engine: EngineDouble) -> None:
