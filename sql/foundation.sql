@@ -18,7 +18,7 @@ COMMENT ON SCHEMA llm IS 'pg_bridge: LLM calls over whole row sets. USAGE on a s
 
 -- The names and patterns come from pg_bridge/options at install time.
 CREATE FUNCTION llm._validate(options text[], catalog oid) RETURNS void
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     catalog_name text := CASE catalog WHEN 'pg_foreign_data_wrapper'::regclass THEN 'wrapper'
                                WHEN 'pg_foreign_server'::regclass THEN 'server'

@@ -118,7 +118,10 @@ def test_names_are_whole_where_backslashes_escape(shop: Shop) -> None:
 def test_a_query_is_whole_where_backslashes_escape(shop: Shop) -> None:
     with another_database(shop, *BACKSLASHES) as shop:  # noqa: PLR1704 - from here on it is this one
         shop.admin.execute("CREATE EXTENSION pg_bridge CASCADE")
-        create_server(shop.admin, shop.engine.url)
+        create_server(shop.admin, "http://localhost:8000")
+        with pytest.raises(psycopg.Error, match="invalid value"):
+            shop.admin.execute("ALTER SERVER vllm OPTIONS (SET endpoint 'http://localhost :8000')")
+        shop.admin.execute(f"ALTER SERVER vllm OPTIONS (SET endpoint '{shop.engine.url}')".encode())
         shop.admin.execute(f"{SHELVES}; INSERT INTO shelves VALUES (1, 1, 'fine')")
         query = "'SELECT reviews FROM shelves ; '"
         for call in ("map({}, 'Is {{reviews}} kind?')", """map({}, prompts => '{{"a": "Is {{reviews}} kind?"}}')"""):
