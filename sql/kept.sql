@@ -516,6 +516,10 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_m
 DECLARE
     was record;
 BEGIN
+    IF keep_answers IS NULL THEN
+        RAISE EXCEPTION 'keep_answers is NULL' USING ERRCODE = 'null_value_not_allowed',
+            HINT = 'Pass true to leave the table of answers, false to drop it.';
+    END IF;
     SELECT * INTO was FROM @schema@._kept_parts(kept);
     DELETE FROM @schema@._kept AS k WHERE k.id = kept;
     IF NOT FOUND THEN

@@ -187,3 +187,11 @@ def test_a_superuser_keeps_no_column_of_a_stranger_s_table(shop: Shop) -> None:
         shop.admin.execute("SET LOCAL ROLE ana")
         shop.admin.execute(keep)
     assert shop.one(f"SELECT role FROM {shop.schema}.kept") == "ana"
+
+
+@on_rented
+def test_answers_are_not_dropped_by_a_null(shop: Shop) -> None:
+    number = shop.keep_kind()
+    with pytest.raises(errors.NullValueNotAllowed):
+        shop.rows(f"SELECT {shop.schema}.unkeep({number}, keep_answers => NULL)")
+    assert shop.rows("SELECT count(*) FROM reviews_kind") == [(0,)]
