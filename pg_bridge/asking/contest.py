@@ -153,8 +153,8 @@ def _planner(rows: int, size: int) -> _Planner:
 
 def _count_meetings(rows: int, size: int, orders: int) -> int:
     """Lists in which each of some rows meets each other one, in so many orders."""
-    if 2 < rows <= size:
-        return orders * orders
+    if rows <= size:
+        return orders * (orders if rows > 2 else 1)
     blocks = -(-rows // max(1, size // 2))
     return orders * blocks * (blocks - 1) // 2
 

@@ -6,7 +6,7 @@ import random
 import tracemalloc
 from collections.abc import Callable
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pg_bridge.asking.contest import Contest, List, Order, Standing, questions_of
@@ -35,6 +35,7 @@ def play(rows: int, wanted: int, size: int, order: Comparator) -> list[Standing]
 
 
 @given(ROWS, WANTED, SIZE, SEED)
+@example(2, 3, 4, 0)
 def test_right_answers_give_exactly_the_best(rows: int, wanted: int, size: int, seed: int) -> None:
     better = list(range(rows))
     random.Random(seed).shuffle(better)
