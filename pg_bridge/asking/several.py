@@ -211,9 +211,10 @@ def _answers(
                 continue
             reasons.append(heads[number] + json.dumps(str(reason), ensure_ascii=False))
             if not isinstance(reason, NotAsked):
-                digests = failed.setdefault(name, find_failed(memory, [ask], table))
+                if name not in failed:  # once for the window, however many rows fail
+                    failed[name] = find_failed(memory, [ask], table)
                 row_id = window.first_row_id + place
-                memory.run.failures.add(server, digests[place], reason, row_id=row_id)
+                memory.run.failures.add(server, failed[name][place], reason, row_id=row_id)
                 if ask.call.on_error == "fail":
                     raise RowError(row_id, reason, name)
         error = f"{{{', '.join(reasons)}}}" if reasons else None
