@@ -17,6 +17,8 @@ LATER_STATUSES = frozenset({429, 503, 529})
 """An engine that is overloaded, or starting; 529 is Anthropic's."""
 DENIED_STATUSES = frozenset({401, 403})
 OWN_MERITS_STATUSES = frozenset({400, 413, 422})
+OF_ARGUMENTS_STATUSES = OWN_MERITS_STATUSES | {403}
+"""With which arguments are refused; by 403 OpenAI says of a model that it tells nobody log-probabilities."""
 NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
 
 TOO_LONG = "Send fewer columns or shorter ones, or lower max_tokens: prompt and answer share the model's context."

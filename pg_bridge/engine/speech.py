@@ -15,7 +15,7 @@ from pg_bridge.engine.further import further
 from pg_bridge.engine.messages import payload_of
 from pg_bridge.engine.payload import ASTRAY, NOT_IN_FORM, UNFIT, Payload
 from pg_bridge.engine.records import Sampling
-from pg_bridge.engine.refusal import OWN_MERITS_STATUSES, Refused
+from pg_bridge.engine.refusal import OF_ARGUMENTS_STATUSES, Refused
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.options import Server
 
@@ -91,7 +91,7 @@ class Speech:
 
 def _untaken(payload: Payload, refused: Refused, prompts: Sequence[str]) -> set[str]:
     """What was refused that need not be said, or not so."""
-    if refused.status not in OWN_MERITS_STATUSES:
+    if refused.status not in OF_ARGUMENTS_STATUSES:
         return set()
     form = refused_by(payload.asked, payload.sampling, refused, prompts)
     return payload.further.refused_by(refused, prompts) | ({form} if form is not None else set())

@@ -53,7 +53,7 @@ class Behaviour:
         refuse_fields: A request that has one of these fields gets OpenAI's 400 for it.
         takes: If set, the only fields that it takes: a request with another gets OpenAI's 400 for it.
         takes_schemas: Whether a `response_format` may be one; else DeepSeek's 400.
-        refuse_as: Who says so in its own way: `openai`, or `transformers` with a 422.
+        refuse_as: Who says so in its own way: `openai`, `transformers` with a 422, or a `model` of OpenAI's with a 403.
         wants_max_completion_tokens: Refuse `max_tokens` and any temperature but 1, as OpenAI's models do that reason.
         max_model_len: The context that its list of models tells; 0 for not at all.
         max_prompt_chars: A request with a longer prompt gets vLLM's 400 for it; 0 for no limit.

@@ -86,9 +86,12 @@ def _untaken(behaviour: Behaviour, body: dict[str, Any]) -> tuple[int, str] | No
     takes = {"model", "messages", "prompt", *behaviour.takes} if behaviour.takes else body.keys()
     for name in body:
         if name in behaviour.refuse_fields or name not in takes:
-            if behaviour.refuse_as == "transformers":
-                return 422, f"Unexpected fields in the request: {{{name!r}}}"
-            return 400, f"Unrecognized request argument supplied: {name}"
+            says = {
+                "openai": (400, f"Unrecognized request argument supplied: {name}"),
+                "model": (403, f"You are not allowed to request {name} from this model"),
+                "transformers": (422, f"Unexpected fields in the request: {{{name!r}}}"),
+            }
+            return says[behaviour.refuse_as]
     if not behaviour.takes_schemas and (body.get("response_format") or {}).get("type") == "json_schema":
         return 400, "This response_format type is unavailable now"
     if behaviour.wants_max_completion_tokens and "max_tokens" in body:

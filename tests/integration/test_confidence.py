@@ -183,8 +183,11 @@ def test_whatever_the_engine_tells_an_answer_stays_one(conn: Conn, used_engine: 
         assert {sure for _, sure in rows} == {None}
 
 
-def test_an_engine_that_refuses_log_probabilities_answers_for_all_that(conn: Conn, used_engine: EngineDouble) -> None:
-    used_engine.behaviour.refuse_fields = ("logprobs", "top_logprobs")
+@pytest.mark.parametrize("refuse_as", ["openai", "model"])  # by 400, by 403
+def test_an_engine_that_refuses_log_probabilities_answers_for_all_that(
+    conn: Conn, used_engine: EngineDouble, refuse_as: str
+) -> None:
+    used_engine.behaviour.change({"refuse_fields": ("logprobs", "top_logprobs"), "refuse_as": refuse_as})
     rows = rows_of(conn, f"SELECT {call('is_true')}, {call('is_true', confidence=True)} FROM reviews AS r")
     assert {sure for _, sure in rows} == {None}
     assert all(answer is not None for answer, _ in rows)
