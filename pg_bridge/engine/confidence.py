@@ -99,6 +99,9 @@ class Certainty:
             return None
         told = self._fold(b"".join(step.text for step in steps))
         whole = self._fold(content.encode(errors="replace"))
+        last = self._fold(steps[-1].text)
+        if not whole.rstrip().endswith(last.strip()):  # "<|im_end|>", in which "n" is not to be found
+            told = told.removesuffix(last)
         begins = told.rfind(whole)
         if begins < 0:
             begins, whole = told.rfind(whole.strip()), whole.strip()

@@ -115,6 +115,17 @@ def test_thoughts_before_an_answer_are_passed_over() -> None:
     assert found == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("end", ["<|im_end|>", "</s>", "\n", ""])
+@pytest.mark.parametrize("label", ["n", "s"])
+def test_an_answer_is_not_looked_for_in_the_name_of_its_end(label: str, end: str) -> None:
+    first = [{"token": label, "logprob": math.log(0.3)}, {"token": "yes", "logprob": math.log(0.7)}]
+    content = [{**first[0], "top_logprobs": first}, {"token": end, "logprob": 0.0, "top_logprobs": []}]
+    sampling = sampling_of([label, "yes"])
+    text = label if end.strip() else label + end
+    found = Certainty(sampling, in_words(sampling)).of({"logprobs": {"content": content}}, text, label)
+    assert found == pytest.approx(0.3)
+
+
 def test_without_alternatives_it_is_the_product_of_the_tokens() -> None:
     content = [{"token": "1", "logprob": math.log(0.5)}, {"token": "0", "logprob": math.log(0.5)}]
     sampling = Sampling(16, 0.0, "", pattern="x", low=1, high=10, confidence=True)
