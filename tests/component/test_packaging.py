@@ -93,6 +93,15 @@ def test_all_versions_are_one() -> None:
         assert f"default_version = '{EXTENSION_VERSION}'" in control.read_text()
 
 
+def test_no_page_takes_the_package_by_its_name() -> None:
+    """Nobody has taken the name in a registry, so that whoever does is whose code is installed."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
+    named = re.compile(r"pip3? install( -\S+)* ['\"]?pg[-_.]bridge(\[|['\"]|\s|$)", re.I)
+    commands = [line for page in pages for line in page.read_text().splitlines() if "pip install" in line]
+    assert len(commands) > 5
+    assert [line for line in commands if named.search(line)] == []
+
+
 def test_pgxn_is_told_what_its_specification_asks_for() -> None:
     """https://pgxn.org/meta/spec.txt, version 1.0.0; `validate` knows more of JSON than we want to write."""
     meta = json.loads((ROOT / "META.json").read_text())
