@@ -36,6 +36,7 @@ _ROUNDING = 1.05  # of probabilities that are added up
 _MOST_HIDDEN = 0.1  # of what is told of answers
 _NEXT_TO_NOTHING = -700  # an integer far below is more than a float holds
 _AROUND = b" \t\r\n\"'*`"  # what models put around answers, and engines begin them with
+_BROKEN = "\ufffd".encode()  # in the place of half a character, or nothing is
 _NUMBER = re.compile(rb"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _BEGUN_NUMBER = re.compile(rb"-?([0-9]{1,15}(\.[0-9]{0,9})?)?")
 _WHOLE = re.compile(rb"-?[0-9]+")
@@ -128,11 +129,11 @@ class Certainty:
         for step in steps:
             begins, at = at, at + len(step.text)
             is_end = begins >= end
-            if at <= start or (not step.text and not is_end):
+            if at <= start and (step.text or at < start):
                 continue
             before, lead = told[start : min(begins, end)], told[begins:start]
             begun = answer if is_end else told[start:at]
-            is_told = is_end or not self._allowed.lead(begun, answer)[1]
+            is_told = is_end or (bool(step.text) and not self._allowed.lead(begun, answer)[1])
             yield self._weigh(step, before, lead, answer, is_told=is_told)
             if is_told:
                 return
@@ -148,7 +149,7 @@ class Certainty:
             other = _probability(logprob)
             if other is None:
                 return None
-            if text == step.text:
+            if text == step.text or self._is_half(text, before, answer):
                 continue
             seen += other
             leads = self._lead(self._fold(text), before, lead, answer)
@@ -162,10 +163,14 @@ class Certainty:
             return None
         return _Weights(path, sure, total + hidden if is_masked else total)
 
+    def _is_half(self, text: bytes, before: bytes, answer: bytes) -> bool:
+        """Whether a token is half a character, and nobody knows where it leads; nothing may end another answer, too."""
+        return _BROKEN in text or (not text and (before == answer or not self._allowed.has(before)))
+
     def _lead(self, text: bytes, before: bytes, lead: bytes, answer: bytes) -> tuple[bool, bool] | None:
         """Whether a token that was not chosen leads to the answer, and whether to another one; None if that is open."""
-        if before and not text:  # the answer ends
-            return before == answer, before != answer
+        if not text:  # another answer ends
+            return False, True
         begun = before + text.removeprefix(lead)
         leads = self._allowed.lead(begun, answer)
         if not before and not any(leads):

@@ -105,6 +105,32 @@ def test_answers_may_hide_in_what_is_not_told() -> None:
     assert certainty.of(told(("yes", 0.5), ("no", 0.3)), "yes", "yes") == pytest.approx(0.5)
 
 
+def _told(*places: tuple[tuple[str, float], ...]) -> dict[str, object]:
+    """Of each place the tokens with their probabilities, the chosen one first."""
+    tokens = [[{"token": each, "logprob": math.log(p)} for each, p in place] for place in places]
+    return {"logprobs": {"content": [{**place[0], "top_logprobs": place} for place in tokens]}}
+
+
+@pytest.mark.parametrize("half", ["", "日\ufffd"])  # vLLM tells nothing of half a character, others this sign
+def test_what_half_a_character_leads_to_nobody_knows(half: str) -> None:
+    sampling = sampling_of(["月", "日本"])
+    certainty = Certainty(sampling, structured_outputs(sampling))
+    assert certainty.of(_told((("月", 0.2), (half, 0.8))), "月", "月") == pytest.approx(0.2)
+    assert certainty.of(_told((("月", 0.2), (half, 0.5), ("Well", 0.3))), "月", "月") is None
+    longer = Certainty(sampling_of(["月", "月👍"]), structured_outputs(sampling))
+    assert longer.of(_told((("月", 1.0),), (("</s>", 0.2), (half, 0.8))), "月", "月") == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_answers_may_differ_by_half_a_character(wrapped: bool) -> None:
+    sampling = sampling_of(["👍", "👎"])
+    certainty = Certainty(sampling, (response_format if wrapped else structured_outputs)(sampling))
+    before = ((('{"answer": "', 1.0),),) if wrapped else ()
+    told = _told(*before, (("", 1.0),), (("", 0.6), ("", 0.4)), (("👍", 1.0),), (('"}' if wrapped else "</s>", 1.0),))
+    text = '{"answer": "👍"}' if wrapped else "👍"
+    assert certainty.of(told, text, "👍") == pytest.approx(0.6)
+
+
 def test_thoughts_before_an_answer_are_passed_over() -> None:
     told = logprobs_of("no", ["yes", "no"], 0.6, 5)
     before = [{"token": each, "logprob": -1.0} for each in ("yes", " or", " no", "</think>")]
