@@ -5,6 +5,8 @@
 -- No text of a function is read: that could run somebody's code, as in upgrade_before.sql.
 SET LOCAL check_function_bodies = off;
 
+CREATE FUNCTION llm._rebind(statement text) RETURNS void LANGUAGE sql AS '';  -- of this script, as what is dropped at its end must be
+
 DO $$
 DECLARE
     made record;
@@ -107,5 +109,5 @@ BEGIN
     END LOOP;
 END $$;
 
-DROP FUNCTION IF EXISTS llm._rebind(text);
+DROP FUNCTION llm._rebind(text);
 DROP TABLE llm_old, llm_dependent;

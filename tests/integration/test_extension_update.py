@@ -234,7 +234,10 @@ def test_an_update_that_fails_leaves_all_as_it_was(used: Conn, host: str) -> Non
     with pytest.raises(psycopg.errors.DuplicateTable):
         update(used, host)
     assert members(used) == before
-    used.execute("DROP TABLE llm._kept")
+    used.execute("DROP TABLE llm._kept; CREATE FUNCTION llm._rebind(text) RETURNS void LANGUAGE sql AS ''")
+    with pytest.raises(psycopg.errors.DuplicateFunction):  # which is dropped at the end of an update
+        update(used, host)
+    used.execute("DROP FUNCTION llm._rebind(text)")
     update(used, host)
 
 
