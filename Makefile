@@ -19,9 +19,9 @@ setup: ## install what is missing: Debian packages, .venv, the extension's files
 demo: setup ## ask the model in the box about film reviews in a throw-away database
 	@$(DEVDB) run -- psql -X -f sql/demo.sql
 
-# One process more than there are cores, for many tests wait; each with a PostgreSQL of its own, and one starts the vLLM.
+# More processes than there are cores, mostly, for many tests wait; each with a PostgreSQL of its own, and one starts the vLLM.
 # Which tests stay together says tests/parallel.py.
-PYTEST := .venv/bin/pytest --numprocesses=$$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 ))
+PYTEST := .venv/bin/pytest --numprocesses=$$(( $$(nproc) < 2 ? 3 : 4 ))
 
 test: setup lint ## lint, then the tests, on throw-away PostgreSQLs and a real vLLM
 ifeq ($(ENGINE), vllm)

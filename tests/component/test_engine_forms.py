@@ -197,6 +197,7 @@ def test_a_form_gives_way_though_every_prompt_speaks_of_it(sampling: Sampling, r
         assert len(engine.received.requests) - engine.received.answered <= A_FEW
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("dialect", ["auto", "litellm", "openai-compatible", "openai"])
 def test_a_model_that_wants_another_limit_and_no_temperature_says_so(dialect: str) -> None:
     known = Acquaintance()

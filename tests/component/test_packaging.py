@@ -210,6 +210,7 @@ with EngineDouble() as engine:
 MAP = ["--query", "SELECT 1 AS a", "--key", "a", "--prompt", "Well?", "--into", "t", "--endpoint", "http://x"]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("words", "without"),
     [(["map", *MAP], NO_PSYCOPG), (["map", *MAP], DEBIAN_12S_PSYCOPG), (["worker"], DEBIAN_12S_PSYCOPG)],

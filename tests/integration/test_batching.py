@@ -257,6 +257,7 @@ KINDS = {
 }
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("name", KINDS)
 def test_no_more_questions_than_necessary(shared: Conn, shared_engine: EngineDouble, name: str) -> None:
     shared_engine.reset()

@@ -128,6 +128,7 @@ TRAPS = (
 )
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("window_rows", [1, 7, 16384])
 def test_traps(conn: Conn, connect: Connect, window_rows: int) -> None:
     other = connect(autocommit=False)

@@ -235,6 +235,7 @@ UNBATCHED = {
 }
 
 
+@pytest.mark.some(16)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_values_and_no_call_more(own: Conn, name: str) -> None:
     rows, most, _ = outcome(own, SAME[name], "off")

@@ -116,6 +116,7 @@ QUERIES = {
 }
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("name", QUERIES)
 def test_calls_in_from(own: Conn, name: str) -> None:
     query, batches, count = QUERIES[name]
@@ -127,6 +128,7 @@ def test_calls_in_from(own: Conn, name: str) -> None:
     assert calls(own) == {"word": (batches, count)}
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("join", ["JOIN", "LEFT JOIN"])
 @pytest.mark.parametrize(
     ("off", "node", "columns"),

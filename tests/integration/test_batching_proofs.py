@@ -231,6 +231,7 @@ PARALLEL = (
 )
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("query", PARALLEL)
 @pytest.mark.parametrize("forced", [False, True])
 def test_workers_make_no_batches(workers: Conn, query: str, forced: bool) -> None:

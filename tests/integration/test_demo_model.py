@@ -97,6 +97,7 @@ def test_it_is_as_small_and_as_long_as_promised() -> None:
     assert config["max_position_embeddings"] >= 2048
 
 
+@pytest.mark.some(3)
 @pytest.mark.vllm
 @pytest.mark.parametrize("name", TASKS)
 def test_it_is_right_about_rows_with_known_answers(conn: Conn, name: str) -> None:

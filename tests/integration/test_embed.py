@@ -225,6 +225,7 @@ PLACES = (
 )
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("query", PLACES)
 def test_embeddings_stand_anywhere(conn: Conn, used_engine: EngineDouble, query: str) -> None:
     whole = query.format("llm.embed(review, cache => 'transaction', window_rows => 7)")

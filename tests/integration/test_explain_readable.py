@@ -83,6 +83,7 @@ def as_printed(call: str) -> str:
     return call.replace("extract", '"extract"').replace("r.review", "review").replace("r.stars", "stars")
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("batching", ["on", "off"])
 @pytest.mark.parametrize(("call", "shown"), CALLS.items())
 def test_what_is_printed_is_short_and_means_the_same(conn: Conn, call: str, shown: str, batching: str) -> None:

@@ -211,8 +211,9 @@ def intruder(conn: Conn, database: Database, engine: EngineDouble, connect: Conn
         intruding.close()
 
 
+@pytest.mark.parametrize("share", [0.4, pytest.param(1.0, marks=pytest.mark.slow)])  # of the calls
 def test_no_call_of_any_function_does_any_harm(
-    conn: Conn, intruder: Conn, engine: EngineDouble, database: Database
+    conn: Conn, intruder: Conn, engine: EngineDouble, database: Database, share: float
 ) -> None:
     seed = int(os.environ.get("PG_BRIDGE_SEED") or random.randrange(1 << 32))
     draw = random.Random(seed)
@@ -225,6 +226,8 @@ def test_no_call_of_any_function_does_any_harm(
         unknown = set(function.arguments) - VALUES.keys()
         assert not unknown, f"llm.{function.name} takes {unknown}: say what it is attacked with"
         for statement in calls(function, draw):
+            if draw.random() > share:
+                continue
             called += 1
             shown = statement if len(statement) < 500 else f"{statement[:500]}…"
             try:
@@ -244,5 +247,5 @@ def test_no_call_of_any_function_does_any_harm(
     assert intruder.execute("SELECT pg_backend_pid()").fetchone() == (pid,)
     assert len(engine.received.requests) == asked, "a role without USAGE on the server made a request"
     assert conn.execute("SELECT a FROM hidden").fetchall() == [(HIDDEN,)]
-    assert called > 500
+    assert called > 500 * share
     assert not found, f"seed {seed}: {len(found)} of {called}:\n" + "\n".join(found[:40])

@@ -315,6 +315,7 @@ def test_an_answer_that_is_none_of_its_type_is_its_rows_error(shop: Shop) -> Non
 BESIDES = "model text, digest text, answered_at timestamptz, error text"
 
 
+@pytest.mark.some(7)
 @pytest.mark.parametrize(
     ("made", "says"),
     [
@@ -429,6 +430,7 @@ def test_a_client_encoding_that_somebody_has_set_does_not_count(
     shop.assert_all_right()
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     "refuses",
     [

@@ -377,6 +377,7 @@ def test_other_work_has_its_turn(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
 BESIDES = "model text, digest text, answered_at timestamptz, error text"
 
 
+@pytest.mark.some(6)
 @on_rented
 @pytest.mark.parametrize(
     ("prepared", "query", "named", "says"),

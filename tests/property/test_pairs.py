@@ -85,6 +85,7 @@ def run(joining: Joining, outcome: Callable[[str, str], Outcome]) -> int:
     return asked
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("way", WAYS)
 @given(PAIRS)
 def test_each_pair_has_the_answer_about_its_own_rows(way: str, pairs: list[tuple[str, str]]) -> None:

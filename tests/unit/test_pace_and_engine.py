@@ -58,6 +58,7 @@ FAST = {
 }
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("tells", [True, False], ids=["metrics", "no metrics"])
 @pytest.mark.parametrize("name", FAST)
 def test_an_engine_is_kept_full(name: str, tells: bool) -> None:
@@ -74,6 +75,7 @@ def test_an_engine_is_kept_full(name: str, tells: bool) -> None:
     assert span_s <= 1.15 * (flooded.busy_s + flooded.idle_s) + 0.3
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     "speed",
     [
