@@ -56,7 +56,7 @@ def own(batching: Database, db: Conn, connect: Connect) -> Conn:
     return connect()  # whose memory no one has used
 
 
-@pytest.mark.some(1)
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("call", "most"),  # a function in PL/pgSQL has its arguments, and its answer, several times

@@ -53,6 +53,7 @@ def test_up_twice_then_down(folder: Path) -> None:
     assert devdb(folder, "status").returncode == 3
 
 
+@pytest.mark.slow
 def test_up_mends_a_half_that_died(folder: Path) -> None:
     assert devdb(folder, "up").returncode == 0
     before = json.loads((folder / "state.json").read_text())

@@ -145,6 +145,7 @@ def test_python_that_does_not_find_the_package(
     assert "docs/install.md" in said
 
 
+@pytest.mark.slow
 def test_a_dependency_that_the_servers_python_lacks(capsys: pytest.CaptureFixture[str], engine: EngineDouble) -> None:
     python = f"Python {platform.python_version()}"
     with Cluster() as cluster:

@@ -18,6 +18,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import WRAPPER, Connect, Database, create_server
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

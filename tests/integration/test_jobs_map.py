@@ -625,6 +625,7 @@ def slowly(shop: Shop) -> None:
     shop.engine.behaviour.delay_s = 0.05
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_started_again(shop: Shop) -> None:
     shop.conn.execute("INSERT INTO reviews SELECT i, 'review ' || i FROM generate_series(301, 2000) AS i")
     slowly(shop)

@@ -17,6 +17,7 @@ from tests.conftest import Connect, Database
 from tests.hostile import HostileEngine, Reply, Request, completion, raw, well
 
 KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 

@@ -215,6 +215,7 @@ def test_a_forged_request_shows_no_more(fresh: Conn, nobody: Conn, connect: Conn
 # -- the end of a backend, which PostgreSQL answers by ending all of them
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_killed_is_seen_no_more(host: str, make_template: Callable[[str, str], str]) -> None:
     make_template(host, "public")  # skips where the server has no Multicorn2
     with Cluster() as cluster, EngineDouble(hang_after=2) as engine:
