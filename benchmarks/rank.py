@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 
+from benchmarks.machine import describe
 from benchmarks.report import Report, parser_of
 from pg_bridge.asking.contest import Contest, List, questions_of
 
@@ -81,7 +82,7 @@ def main() -> int:
     arguments = parser.parse_args()
     report = Report(arguments)
     noise = arguments.noise
-    report.add(f"noise {noise:.0%}, {arguments.runs} runs, seed {arguments.seed}", "")
+    report.add(*describe(arguments), "", f"noise {noise:.0%}, {arguments.runs} runs, seed {arguments.seed}", "")
     report.add(f"{'rows':>6} {'k':>4} {'':<24} {'questions':>10} {'batches':>8} {'recall':>11}")
     for rows, k in ((100, 1), (100, 10), (1000, 1), (1000, 10), (1000, 50)):
         ways: dict[str, Way] = {f"llm.rank, lists of {size}": partial(in_lists, size) for size in SIZES}

@@ -214,8 +214,8 @@ def _json(is_ascii: bool) -> Callable[[str], str]:
 
 
 def _ends(rest: bytes) -> bool:
-    """Whether a word ends where such bytes follow."""
-    return not rest[:1].isalnum() and rest[:1] < b"\x80"
+    """Whether a word ends where such bytes follow; a backslash is a character of it, escaped."""
+    return not rest[:1].isalnum() and rest[:1] < b"\x80" and rest[:1] != b"\\"
 
 
 class _Labels:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pg_bridge.engine.confidence import Certainty, alternatives
@@ -31,6 +31,7 @@ def text_of(asked: Asked, label: str) -> str:
 
 
 @given(labels=LABELS, sure=SHARES, free=st.sampled_from([0.0, 0.4]), wrapped=st.booleans(), chat=st.booleans())
+@example(labels=["aé", "aéa", "a"], sure=0.5, free=0.4, wrapped=True, chat=True)
 def test_a_label_is_as_likely_as_the_model_says(
     labels: list[str], sure: float, free: float, wrapped: bool, chat: bool
 ) -> None:
