@@ -62,8 +62,8 @@ class _Allowed(Protocol):
     def has(self, text: bytes) -> bool:
         """Whether a text is one of them."""
 
-    def lead(self, begun: bytes, answer: bytes) -> tuple[bool, bool]:
-        """Whether what begins so may become an answer, and whether any other one."""
+    def lead(self, begun: bytes, answer: bytes, ended: int = 0) -> tuple[bool, bool]:
+        """Whether what begins so may become an answer, and whether any other one; none that was over before a place."""
 
 
 def alternatives(sampling: Sampling, most: int) -> int:
@@ -172,7 +172,7 @@ class Certainty:
         if not text:  # another answer ends
             return False, True
         begun = before + text.removeprefix(lead)
-        leads = self._allowed.lead(begun, answer)
+        leads = self._allowed.lead(begun, answer, len(before))
         if not before and not any(leads):
             begun = begun.lstrip(_AROUND)
             leads = self._allowed.lead(begun, answer)
@@ -229,7 +229,7 @@ class _Labels:
     def has(self, text: bytes) -> bool:
         return text in self._of
 
-    def lead(self, begun: bytes, answer: bytes) -> tuple[bool, bool]:
+    def lead(self, begun: bytes, answer: bytes, ended: int = 0) -> tuple[bool, bool]:
         if not begun:
             return False, False
         mine = self._of.get(answer)
@@ -239,7 +239,7 @@ class _Labels:
         if likely:
             return answer.startswith(begun) or mine in likely, any(label != mine for label in likely)
         most = min(len(begun), self._longest + 1)  # an engine may tell of tokens as long as it likes
-        past = [n for n in range(most) if begun[:n] in self._of and _ends(begun[n:])]
+        past = [n for n in range(ended, most) if begun[:n] in self._of and _ends(begun[n:])]
         if not past:
             return False, False
         label = self._of[begun[: past[-1]]]
@@ -252,7 +252,7 @@ class _Numbers:
     def has(self, text: bytes) -> bool:
         return _NUMBER.fullmatch(text) is not None
 
-    def lead(self, begun: bytes, answer: bytes) -> tuple[bool, bool]:
+    def lead(self, begun: bytes, answer: bytes, ended: int = 0) -> tuple[bool, bool]:
         if begun and _BEGUN_NUMBER.fullmatch(begun):
             return answer.startswith(begun), True
         found = _NUMBER.match(begun)
@@ -268,7 +268,7 @@ class _WholeNumbers:
         self._low, self._high = low, high
         self._digits = max(len(str(abs(low))), len(str(abs(high))))
 
-    def lead(self, begun: bytes, answer: bytes) -> tuple[bool, bool]:
+    def lead(self, begun: bytes, answer: bytes, ended: int = 0) -> tuple[bool, bool]:
         count = self._count(begun)
         if count:
             is_mine = answer.startswith(begun)

@@ -32,6 +32,7 @@ def text_of(asked: Asked, label: str) -> str:
 
 @given(labels=LABELS, sure=SHARES, free=st.sampled_from([0.0, 0.4]), wrapped=st.booleans(), chat=st.booleans())
 @example(labels=["aé", "aéa", "a"], sure=0.5, free=0.4, wrapped=True, chat=True)
+@example(labels=["b ééé", "bbébb", "b", "b éb ", " abbb", "é    "], sure=0.5, free=0.4, wrapped=True, chat=True)
 def test_a_label_is_as_likely_as_the_model_says(
     labels: list[str], sure: float, free: float, wrapped: bool, chat: bool
 ) -> None:
