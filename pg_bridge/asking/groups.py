@@ -14,7 +14,7 @@ from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, escape, parse_question, resolve_columns
 from pg_bridge.asking.reduction import Part, Reduction, room_for
-from pg_bridge.asking.together import Failed, Fails, Round, forget
+from pg_bridge.asking.together import Failed, Fails, Round, outcomes_at
 from pg_bridge.asking.windows import WINDOW_CHARS
 from pg_bridge.errors import CallError, OptionError, Reason
 from pg_bridge.options import Call
@@ -130,13 +130,8 @@ def _ask(asked: Sequence[tuple[str, Part]], call: Call, memory: Memory, begin: B
             table = Table.from_cells([column], [[asked[place][1].cell for place in of_prompt]])
             yield asking.group([inquiry], table)
 
-    outcomes: list[Outcome] = [(None, None)] * len(asked)
     try:
         groups = asking.ask(len(asked), make_groups)
     except Failed as failed:
         raise CallError(failed.reason) from None
-    for group, of_prompt in zip(groups, places.values(), strict=True):
-        for place, outcome in zip(of_prompt, group.outcomes(0), strict=True):
-            outcomes[place] = outcome
-    forget(groups)
-    return outcomes
+    return outcomes_at(groups, places.values(), len(asked))

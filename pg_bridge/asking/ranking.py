@@ -14,12 +14,12 @@ from itertools import groupby
 from typing import NamedTuple
 
 from pg_bridge.asking.contest import Contest, Effort, List, Order, Standing, questions_of
-from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import escape, parse_question, resolve_columns
 from pg_bridge.asking.reduction import room_for
-from pg_bridge.asking.together import Failed, Round, forget
+from pg_bridge.asking.together import Failed, Round, outcomes_at
 from pg_bridge.asking.windows import WINDOW_CHARS
 from pg_bridge.errors import ComparisonError, OptionError, Reason
 from pg_bridge.options import Call
@@ -269,15 +269,11 @@ class _Asking:
                 columns = [[self._text(lists[place][at]) for place in of_size] for at in range(size)]
                 yield asking.group([inquiry], Table.from_cells([str(at + 1) for at in range(size)], columns))
 
-        outcomes: list[Outcome] = [(None, None)] * len(lists)
         try:
             groups = asking.ask(len(lists), make_groups)
         except Failed as failed:
             raise ComparisonError(failed.reason) from None
-        for group, of_size in zip(groups, places.values(), strict=True):
-            for place, outcome in zip(of_size, group.outcomes(0), strict=True):
-                outcomes[place] = outcome
-        forget(groups)
+        outcomes = outcomes_at(groups, places.values(), len(lists))
         return [self._order(shown, text) for shown, (text, _) in zip(lists, outcomes, strict=True)]
 
     def _order(self, shown: List, answer: str | None) -> Order:

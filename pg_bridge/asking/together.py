@@ -10,7 +10,7 @@ It knows neither PostgreSQL nor HTTP.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from pg_bridge.asking.books import Books, telling
@@ -328,6 +328,22 @@ def find_failed(memory: Memory, asks: Sequence[Ask], table: Table) -> list[str |
         failed = Group([inquiry], needed, remembered=True).failed()
         found = [digest or known for digest, known in zip(failed, found, strict=True)]
     return found
+
+
+def outcomes_at(groups: Sequence[Group], places: Iterable[Sequence[int]], count: int) -> list[Outcome]:
+    """The outcomes of groups of one question each, by the places of their rows; the groups are done with.
+
+    Args:
+        groups: What was asked.
+        places: For each group where its rows stand.
+        count: Of all rows.
+    """
+    outcomes: list[Outcome] = [(None, None)] * count
+    for group, of_group in zip(groups, places, strict=True):
+        for place, outcome in zip(of_group, group.outcomes(0), strict=True):
+            outcomes[place] = outcome
+    forget(groups)
+    return outcomes
 
 
 def forget(groups: Sequence[Group]) -> None:
