@@ -7,10 +7,12 @@ order, so that what is held is answers and no rows.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
+from operator import itemgetter
 
 from pg_bridge.asking.confidence import part_of, with_confidence
 from pg_bridge.asking.prompt import EMBEDDED, Question, parse_question
@@ -81,10 +83,11 @@ class Inquiry:
             self.failed.pop(oldest, None)
 
     def recall(self, answers: Mapping[bytes, str]) -> int:
-        """Learn earlier answers, by the row's digest; of embeddings those that can be compared. Returns how many."""
+        """Learn earlier answers, by the row's digest; of embeddings those that most agree with. Returns how many."""
         if self.call.embeds and answers:
-            self.dimensions = self.dimensions or dimensions_of(next(iter(answers.values())))
-            answers = {key: answer for key, answer in answers.items() if dimensions_of(answer) == self.dimensions}
+            found = {key: dimensions_of(answer) for key, answer in answers.items()}
+            self.dimensions = self.dimensions or max(Counter(found.values()).items(), key=itemgetter(1, 0))[0]
+            answers = {key: answer for key, answer in answers.items() if found[key] == self.dimensions}
         self.outcomes |= {key: (answer, None) for key, answer in answers.items()}
         return len(answers)
 
