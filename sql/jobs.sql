@@ -16,6 +16,9 @@ CREATE TABLE @schema@._job (
     type              text NOT NULL DEFAULT '',
     schema            text NOT NULL DEFAULT '',
     answer_column     text NOT NULL DEFAULT 'answer',
+    part              integer NOT NULL DEFAULT 1,
+    parts             integer NOT NULL DEFAULT 1,
+    part_by           text[] NOT NULL DEFAULT '{}',
     options           jsonb NOT NULL DEFAULT '{}',
     search_path       text NOT NULL,
     submitted_at      timestamptz NOT NULL DEFAULT now(),
@@ -49,7 +52,7 @@ CREATE INDEX _job_open ON @schema@._job (next_at) WHERE state IN ('waiting', 'ru
 
 -- Nobody submits in another's name, nor changes what was submitted; of the rest, a role may change what is its own.
 GRANT SELECT ON @schema@._job TO PUBLIC;
-GRANT INSERT (query, prompt, target, key, type, schema, answer_column, options, search_path) ON @schema@._job TO PUBLIC;
+GRANT INSERT (query, prompt, target, key, type, schema, answer_column, part, parts, part_by, options, search_path) ON @schema@._job TO PUBLIC;
 GRANT UPDATE (state, is_cancelled, tries, next_at, started_at, ended_at, worker, pid, beat_at, note, error, hint, expected,
               read, known, answered, failed, not_asked, asked, prompt_tokens, cached_tokens, completion_tokens, cost)
     ON @schema@._job TO PUBLIC;
@@ -61,13 +64,15 @@ CREATE POLICY changed ON @schema@._job FOR UPDATE USING (
     EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid = role_oid AND r.rolname = role AND pg_has_role(r.oid, 'MEMBER')));
 
 CREATE FUNCTION @schema@._submit(
-    query text, prompt text, target text, key text, type text, schema jsonb, answer_column text, options jsonb, path text
+    query text, prompt text, target text, key text, type text, schema jsonb, answer_column text, part integer, parts integer,
+    part_by text, options jsonb, path text
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     keys CONSTANT text[] := regexp_split_to_array(btrim(key), '[[:space:]]*,[[:space:]]*');
-    parts text[];
+    together CONSTANT text[] := coalesce(regexp_split_to_array(btrim(part_by), '[[:space:]]*,[[:space:]]*'), '{}');
+    names text[];
     job bigint;
 BEGIN
     IF num_nulls(query, prompt, target, key, path) > 0 THEN
@@ -82,19 +87,28 @@ BEGIN
     ELSIF type NOT IN ('text', 'boolean', 'number', 'integer', 'date', 'timestamp', 'timestamptz', 'json') THEN
         RAISE EXCEPTION 'there is no type "%" of answers', type USING ERRCODE = 'invalid_parameter_value',
             HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json.';
+    ELSIF (part BETWEEN 1 AND parts AND parts <= 1000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'there is no part % of %', coalesce(part::text, 'NULL'), coalesce(parts::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts are counted from 1, up to 1000: '
+                '@schema@.submit(…, part => i, parts => 8) FROM generate_series(1, 8) AS i.';
+    ELSIF '' = ANY (together) OR cardinality(together) > 0 AND parts = 1 THEN
+        RAISE EXCEPTION 'part_by names no columns, or there are no parts' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Name the columns by which rows are to stay together, and the number of parts: '
+                'parts => 8, part_by => ''title''.';
     END IF;
     BEGIN
-        parts := parse_ident(target);
+        names := parse_ident(target);
     EXCEPTION WHEN invalid_parameter_value THEN
-        parts := '{}';
+        names := '{}';
     END;
-    IF cardinality(parts) NOT IN (1, 2) OR starts_with(parts[1], 'pg_temp') THEN
+    IF cardinality(names) NOT IN (1, 2) OR starts_with(names[1], 'pg_temp') THEN
         RAISE EXCEPTION 'this is no name of a table that outlives a session: %', target USING ERRCODE = 'invalid_name',
             HINT = 'Write it as in SQL: review_kind, public.review_kind, "My Schema"."Kind".';
     END IF;
-    INSERT INTO @schema@._job AS j (query, prompt, target, key, type, schema, answer_column, options, search_path)
+    INSERT INTO @schema@._job AS j (query, prompt, target, key, type, schema, answer_column, part, parts, part_by, options,
+                                    search_path)
     VALUES (query, prompt, target, keys, coalesce(type, ''), coalesce(schema::text, ''), coalesce(answer_column, 'answer'),
-            jsonb_strip_nulls(options), path)
+            part, parts, together, jsonb_strip_nulls(options), path)
     RETURNING j.id INTO job;
     PERFORM pg_notify('llm_jobs', job::text);
     RETURN job;
@@ -109,11 +123,14 @@ CREATE FUNCTION @schema@.submit(
     type          text DEFAULT NULL,
     schema        jsonb DEFAULT NULL,
     answer_column text DEFAULT 'answer',
+    part          integer DEFAULT 1,
+    parts         integer DEFAULT 1,
+    part_by       text DEFAULT NULL,
     @map.optional@
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    RETURN @schema@._submit(query, prompt, "into", key, type, schema, answer_column,
+    RETURN @schema@._submit(query, prompt, "into", key, type, schema, answer_column, part, parts, part_by,
         pg_catalog.jsonb_build_object(@map.values@), pg_catalog.current_setting('search_path'));
 END $$;
 COMMENT ON FUNCTION @schema@.submit IS 'a job for pg-bridge worker: asks a prompt about each row of a query, answers into a table';
@@ -179,7 +196,7 @@ FROM @schema@._job AS j;
 COMMENT ON VIEW @schema@.all_jobs IS 'the jobs of all roles, without what was asked; granted to nobody';
 
 CREATE VIEW @schema@.jobs WITH (security_barrier) AS
-SELECT a.*, j.target AS "into", j.query, j.prompt, j.key, j.options, j.error, j.hint,
+SELECT a.*, j.target AS "into", j.query, j.prompt, j.key, j.part, j.parts, j.options, j.error, j.hint,
        coalesce(j.note, CASE WHEN j.state = 'waiting' AND NOT EXISTS (
            SELECT FROM pg_catalog.pg_stat_activity AS s
            WHERE s.application_name = 'pg-bridge worker' AND s.datname = current_database()

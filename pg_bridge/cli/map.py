@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pg_bridge.cli.beside import ENDPOINT_VARIABLE, KEY_VARIABLE, file_text
 from pg_bridge.errors import BudgetExceeded, EngineDenied, JobRunning, OptionError, PgBridgeError, RowError
 from pg_bridge.jobs.files import format_of
 from pg_bridge.jobs.opening import PATIENCE_S, OpenJob
-from pg_bridge.jobs.record import JobRecord
+from pg_bridge.jobs.record import JobRecord, Part
 from pg_bridge.jobs.report import summary
 from pg_bridge.jobs.running import Running, Stopped
 from pg_bridge.ledger.prices import has_prices
@@ -101,6 +102,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of the answers (default: what the target's column is, or text)",
     )
     asked.add_argument("--schema", metavar="JSON|FILE", help="the JSON schema of an answer")
+    asked.add_argument(
+        "--part", metavar="I/N", type=_part, default=(1, 1), help="only the I-th of N parts of the query's rows"
+    )
+    asked.add_argument("--part-by", metavar="a,b", action="append", help="rows equal in these columns are of one part")
     target = parser.add_argument_group("where answers go")
     target.add_argument("--into", metavar="TABLE|FILE", required=True, help="a table, or a file as for --from")
     target.add_argument("--answer-column", metavar="NAME", default="answer", help="(default: %(default)s)")
@@ -192,7 +197,7 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
     is_file, into_file = arguments.source is not None, format_of(arguments.into) is not None
     if is_file and format_of(arguments.source) is None:
         raise OptionError(f"{arguments.source} is no .csv, .jsonl or .parquet file")
-    key = tuple(name for text in arguments.key or () for name in next(csv.reader([text], skipinitialspace=True), []))
+    key = _names(arguments.key)
     if not key and not into_file:
         raise OptionError(
             "--key is missing: a table of answers needs what tells its rows apart", hint="For example --key id."
@@ -205,6 +210,7 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
         schema = file_text(Path(schema))
     if schema and arguments.type not in (None, "json"):
         raise OptionError("--schema is for answers of --type json")
+    number, parts = arguments.part
     return JobRecord(
         source=source,
         prompt=file_text(arguments.prompt_file).rstrip("\n") if arguments.prompt_file else arguments.prompt,
@@ -216,6 +222,7 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
         schema=schema,
         answer_column=arguments.answer_column,
         options={**map_options.call_arguments(arguments), "choices": _choices(arguments.choices)},
+        part=Part(number, parts, _names(arguments.part_by)),
     )
 
 
@@ -235,6 +242,15 @@ def _choices(text: str | None) -> list[str]:
         return list(CHOICES.of_text(text))
     except ValueError:
         raise OptionError("invalid value for --choices", hint=f"It must be {CHOICES.expects}.") from None
+
+
+def _names(texts: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for text in texts or () for name in next(csv.reader([text], skipinitialspace=True), []))
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    return int(number), int(of)
 
 
 def _count(text: str) -> int:

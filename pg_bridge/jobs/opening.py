@@ -84,6 +84,8 @@ class OpenJob:
         self._writing: TableWriting | FileWriting | None = None
         if not record.key and not record.into_file:
             raise OptionError("a table of answers needs a key, which tells its rows apart")
+        if record.part.of > 1 and (record.is_file or record.into_file):
+            raise OptionError("parts are of a query, and go into one table", hint="Leave out --part.")
         if len(set(record.key)) < len(record.key):
             raise OptionError("the key has a column twice")
         if record.answer_column in record.key:
@@ -168,7 +170,7 @@ class OpenJob:
             database = self._connected()
             from pg_bridge.jobs.query import QueryReading  # noqa: PLC0415 - psycopg is an extra
 
-            reading = QueryReading(database, record.source, record.key, whole=record.into_file)
+            reading = QueryReading(database, record.source, record.key, whole=record.into_file, part=record.part)
             reading.open()
             key_types = reading.key_types()
         if record.into_file:

@@ -22,10 +22,11 @@ from pg_bridge.errors import JobError, KeyFault, OptionError, QueryError, Unknow
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.jobs.database import Connection, Database, first_line, identifiers
 from pg_bridge.jobs.operators import Operators
-from pg_bridge.jobs.record import Item, digest_of
+from pg_bridge.jobs.record import WHOLE, Item, Part, digest_of
 
 FIRST_PAGE_ROWS, MOST_PAGE_ROWS = 20, 10_000
 PAGE_CHARS = 8_000_000  # what a page is to have, so that rows of a megabyte come a few at a time
+_FIRST_WITH_PARTS = 140_000
 DEAR = 10  # pages that cost together so many times what the whole query does are not read one by one
 _CURSOR = "pg_bridge_map"
 _ONE_SELECT = "It must be one SELECT, and may not have a statement behind it."
@@ -48,6 +49,7 @@ class QueryReading:
         query: One that returns rows.
         key: The columns that tell them apart.
         whole: Whether items are to have all columns of their rows.
+        part: Which of the rows.
 
     Attributes:
         columns: Of the query.
@@ -55,7 +57,9 @@ class QueryReading:
         is_paged: Whether the key has an index that gives the rows in order.
     """
 
-    def __init__(self, database: Database, query: str, key: Sequence[str], *, whole: bool = False) -> None:
+    def __init__(
+        self, database: Database, query: str, key: Sequence[str], *, whole: bool = False, part: Part = WHOLE
+    ) -> None:
         self.columns: tuple[str, ...] = ()
         self.expected_rows: int | None = None
         self.is_paged = False
@@ -63,6 +67,7 @@ class QueryReading:
         self._query = _TAIL.sub("", query)
         self._key = tuple(key)
         self._whole = whole
+        self._part = part
         self._types: dict[str, ColumnType] = {}
         self._operators = Operators((), ())
         self._sent: Sequence[str] = ()
@@ -83,7 +88,7 @@ class QueryReading:
         """
         described = self._database.read(self._describe)
         self.columns = tuple(column.name for column in described)
-        for name in self._key:
+        for name in (*self._key, *self._part.by):
             if name not in self.columns:
                 raise UnknownColumn(f'the query has no column "{name}"', hint=columns_hint(name, self.columns))
             if self.columns.count(name) > 1:
@@ -92,6 +97,8 @@ class QueryReading:
         if self._key:
             self._operators = self._database.run(lambda connection: Operators.find(connection, self.key_types()))
             self._database.read(lambda connection: self._plan(connection, described))
+        if self._part.of > 1:
+            self._database.read(self._take_part)
 
     def key_types(self) -> list[ColumnType]:
         """The types of the key's columns."""
@@ -246,6 +253,35 @@ class QueryReading:
             found = connection.execute(sql.SQL("SELECT {} WHERE {} LIMIT 1").format(self._from(), missing))
             if found.fetchone() is not None:
                 raise _null_key(self._key)
+
+    def _take_part(self, connection: Connection) -> None:
+        """From now on read the rows of the part alone.
+
+        Which one a row is of is told by what PostgreSQL holds for equal, and so by no setting of a session.
+        """
+        if connection.info.server_version < _FIRST_WITH_PARTS:
+            raise OptionError("a query is read in parts from PostgreSQL 14 on")
+        if self._part.by:  # else two rows of one key are of one part, and neighbours there
+            repeated = sql.SQL("SELECT {} GROUP BY {} HAVING pg_catalog.count(*) > 1 LIMIT 1").format(
+                self._from(), identifiers(self._key, "q")
+            )
+            if connection.execute(repeated).fetchone() is not None:
+                raise _repeated_key(self._key)
+        # By CASE, of which the planner guesses half the rows and not one of two hundred, for which it would sort.
+        wrapped = sql.SQL(
+            "SELECT q.* {} WHERE CASE WHEN pg_catalog.mod(pg_catalog.hash_record_extended(ROW({}), 0) "
+            "OPERATOR(pg_catalog.&) {positive}, {of}) OPERATOR(pg_catalog.=) {number} THEN true ELSE false END"
+        ).format(
+            self._from(),
+            identifiers(self._part.by or self._key, "q"),
+            positive=sql.Literal(2**63 - 1),
+            of=sql.Literal(self._part.of),
+            number=sql.Literal(self._part.number % self._part.of),
+        )
+        self._query = wrapped.as_string(connection)
+        if self.expected_rows is not None:
+            self.expected_rows = -(-self.expected_rows // self._part.of)
+        connection.execute(sql.SQL("SELECT {} LIMIT 0").format(self._from()))
 
 
 def _explain(connection: Connection, query: sql.Composable) -> Mapping[str, Any]:

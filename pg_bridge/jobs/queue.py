@@ -17,7 +17,7 @@ from psycopg import sql
 from pg_bridge.errors import BrokenInstallation, OptionError
 from pg_bridge.jobs.database import Connection, Database, Session, storable
 from pg_bridge.jobs.engines import EXTENSION_SCHEMA, RENTED_SCHEMA
-from pg_bridge.jobs.record import JobRecord, options_of
+from pg_bridge.jobs.record import JobRecord, Part, options_of
 from pg_bridge.jobs.report import Report
 from pg_bridge.jobs.trust import refuse_owners
 from pg_bridge.ledger.prices import cost_of
@@ -124,7 +124,8 @@ class Queue:
                     SELECT * FROM ROWS FROM (pg_catalog.unnest($1::name[]), pg_catalog.unnest($2::oid[])))
                 AND {due} AND NOT EXISTS (
                     SELECT FROM {table} AS o WHERE o.id <> j.id AND o.role_oid = j.role_oid AND o.state = 'running'
-                    AND o.target = j.target AND o.search_path = j.search_path)
+                    AND o.target = j.target AND o.search_path = j.search_path
+                    AND NOT (o.parts = j.parts AND o.part_by = j.part_by AND o.part <> j.part))
                 ORDER BY j.state = 'running' AND j.tries > 0, j.next_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING t.id, t.role::text, t.role_oid, t.tries, t.is_cancelled
         """).format(table=self._table, due=_due(), most=sql.Literal(MOST_TRIES))
@@ -143,13 +144,13 @@ class Queue:
             JobError: It has characters that no connection can carry; the table of jobs takes them.
         """
         statement = sql.SQL(
-            "SELECT query, prompt, target, key, type, schema, answer_column, options::text, search_path "
-            "FROM {} WHERE id = $1"
+            "SELECT query, prompt, target, key, type, schema, answer_column, options::text, part, parts, part_by, "
+            "search_path FROM {} WHERE id = $1"
         ).format(self._table)
         row = self._database.run(lambda connection: connection.execute(statement, [job.id]).fetchone())
         if row is None:
             raise OptionError("the job is gone")
-        query, prompt, target, key, type_, schema, answer_column, options, path = row
+        query, prompt, target, key, type_, schema, answer_column, options, part, parts, by, path = row
         record = JobRecord(
             source=query,
             prompt=prompt,
@@ -159,6 +160,7 @@ class Queue:
             schema=schema,
             answer_column=answer_column,
             options={**_DEFAULTS, **options_of(options)},
+            part=Part(part, parts, tuple(str(name) for name in by)),
         )
         return record, path
 

@@ -18,9 +18,40 @@ from pg_bridge.errors import OptionError
 from pg_bridge.options import Call, Server
 
 DIGEST_BYTES = 16
+MOST_PARTS = 1000
 ANSWER, MODEL, DIGEST, ANSWERED_AT, ERROR = "answer", "model", "digest", "answered_at", "error"
 BESIDES = (MODEL, DIGEST, ANSWERED_AT, ERROR)
 """The columns that stand beside a key and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which of a query's rows are a job's own, where several jobs share them out.
+
+    Attributes:
+        number: Which part, from 1.
+        of: How many parts there are.
+        by: Rows that are equal in these columns are of one part; empty for the key's.
+
+    Raises:
+        OptionError: There is no such part.
+    """
+
+    number: int = 1
+    of: int = 1
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not 1 <= self.number <= self.of <= MOST_PARTS:
+            raise OptionError(
+                f"there is no part {self.number} of {self.of}", hint=f"Parts are counted from 1, up to {MOST_PARTS}."
+            )
+        if self.by and self.of == 1:
+            raise OptionError("columns that keep rows together are of no use with one part")
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +69,7 @@ class JobRecord:
         schema: The JSON schema of an answer, as JSON text; empty for none.
         answer_column: The column for the answers.
         options: Those of a `Call`.
+        part: Which of the query's rows.
     """
 
     source: str
@@ -50,6 +82,7 @@ class JobRecord:
     schema: str = ""
     answer_column: str = ANSWER
     options: Mapping[str, object] = field(default_factory=dict)
+    part: Part = WHOLE
 
 
 def options_of(text: str) -> dict[str, object]:

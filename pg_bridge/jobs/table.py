@@ -3,13 +3,15 @@
 In: the target's name, the key's columns and their types. Out: rows of key, answer, model, digest, time, error. A part
 goes by COPY into a temporary table and from there, in the same transaction, by an upsert: so it may be written twice.
 What stands in the table with the digest of what would be asked now is not asked again. One run at a time writes into a
-table: an advisory lock keeps a second one out. Nothing is ever deleted, and no column changed but those named above.
+table, or for each part of its rows: advisory locks keep a second one out. Nothing is ever deleted, and no column
+changed but those named above.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from psycopg import sql
@@ -207,8 +209,7 @@ class TableWriting:
         if self._locked_by == self._database.generation:
             return True
         number = _LOCK | (self._found.oid if self._found else 0)
-        row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock($1::bigint)", [number]).fetchone()
-        if row and row[0]:
+        if self._try_locks(connection, number):
             self._locked_by = self._database.generation
             return True
         for pid in self._database.pids[:-1]:  # a backend of ours, which does not know yet that we are gone
@@ -218,6 +219,25 @@ class TableWriting:
                 "AND (l.classid::bigint << 32 | l.objid::bigint) = $2::bigint",
                 [pid, number],
             )
+        return False
+
+    def _try_locks(self, connection: Connection, number: int) -> bool:
+        """Lock the table, or a part of its rows together with those who have other parts."""
+        part = self._job.part
+
+        def is_done(function: str, number: int) -> bool:
+            return connection.execute(f"SELECT pg_catalog.{function}($1::bigint)".encode(), [number]).fetchone() == (
+                True,
+            )
+
+        if part.of == 1:
+            return is_done("pg_try_advisory_lock", number)
+        own = blake2b(repr((number, part)).encode(), digest_size=8).digest()
+        if not is_done("pg_try_advisory_lock_shared", number):
+            return False
+        if is_done("pg_try_advisory_lock", int.from_bytes(own, signed=True)):
+            return True
+        is_done("pg_advisory_unlock_shared", number)
         return False
 
     def _digests(self, connection: Connection, items: Sequence[Item]) -> dict[int, str]:
