@@ -19,7 +19,15 @@ _USAGE = (OptionError, TemplateError, QueryError)
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own part."""
-    from pg_bridge.cli import doctor, install, map, plan, serve, worker  # noqa: PLC0415 - keep `import pg_bridge.cli` light
+    from pg_bridge.cli import (  # noqa: PLC0415 - keep `import pg_bridge.cli` light
+        doctor,
+        install,
+        map,
+        plan,
+        serve,
+        workbench,
+        worker,
+    )
 
     parser = argparse.ArgumentParser(
         prog="pg-bridge",
@@ -28,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pg-bridge {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (install, serve, doctor, plan, map, worker):
+    for module in (install, serve, doctor, plan, workbench, map, worker):
         module.add_parser(subparsers)
     return parser
 
