@@ -70,23 +70,50 @@ def _application(bench: Bench, token: str) -> web.Application:
             response.headers.update(_HEADERS)
         return response
 
-    async def page(_: web.Request) -> web.Response:
+    handlers = _Handlers(bench)
+    application = web.Application(middlewares=[guard], client_max_size=_MOST_BYTES)
+    application.add_routes(
+        [
+            web.get("/", handlers.page),
+            web.get("/state", handlers.state),
+            web.post("/ask", handlers.ask),
+            web.post("/drop", handlers.drop),
+            web.post("/known", handlers.learn),
+        ]
+    )
+    return application
+
+
+class _Handlers:
+    """What the page asks for.
+
+    Args:
+        bench: What is shown.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    async def page(self, _: web.Request) -> web.Response:
+        """The page, with nothing of the rows in it: it has no token yet."""
         nonce = secrets.token_urlsafe(12)
         text = (files("pg_bridge.workbench") / "page.html").read_text(encoding="utf-8").replace("NONCE", nonce)
         policy = f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
         policy += "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
 
-    async def state(_: web.Request) -> web.Response:
+    async def state(self, _: web.Request) -> web.Response:
+        """Rows, versions and their answers."""
         options = [{"name": option.name, "expects": option.value.expects} for option in known_options()]
-        return web.json_response(bench.state() | {"options": options})
+        return web.json_response(self._bench.state() | {"options": options})
 
-    async def ask(request: web.Request) -> web.StreamResponse:
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        """Ask a version, and tell of answers as they land."""
         asked = await _read(request)
         options = asked.get("options", {})
         if not isinstance(options, dict):
             raise OptionError("the options are no object")
-        number = bench.add(_text(asked, "prompt"), {str(name): str(value) for name, value in options.items()})
+        number = self._bench.add(_text(asked, "prompt"), {str(name): str(value) for name, value in options.items()})
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **_HEADERS})
         await response.prepare(request)
 
@@ -96,7 +123,7 @@ def _application(bench: Bench, token: str) -> web.Application:
         with contextlib.suppress(ConnectionError):  # nobody reads it any more, which ends what is in flight
             await tell({"version": number})
             try:
-                async with aclosing(bench.ask(number)) as answers:
+                async with aclosing(self._bench.ask(number)) as answers:
                     async for answer in answers:
                         await tell(answer._asdict())
             except PgBridgeError as error:
@@ -105,32 +132,22 @@ def _application(bench: Bench, token: str) -> web.Application:
             await response.write_eof()
         return response
 
-    async def learn(request: web.Request) -> web.Response:
+    async def drop(self, request: web.Request) -> web.Response:
+        """Take a version away."""
+        number = (await _read(request)).get("version")
+        if not isinstance(number, int):
+            raise OptionError("the version is no number")
+        self._bench.drop(number)
+        return web.json_response({})
+
+    async def learn(self, request: web.Request) -> web.Response:
+        """Note the right answer about a row, or take it back."""
         asked = await _read(request)
         row = asked.get("row")
         if not isinstance(row, int):
             raise OptionError("the row is no number")
-        bench.learn(row, None if asked.get("value") is None else _text(asked, "value"))
-        return web.json_response(bench.known)
-
-    async def drop(request: web.Request) -> web.Response:
-        number = (await _read(request)).get("version")
-        if not isinstance(number, int):
-            raise OptionError("the version is no number")
-        bench.drop(number)
+        self._bench.learn(row, None if asked.get("value") is None else _text(asked, "value"))
         return web.json_response({})
-
-    application = web.Application(middlewares=[guard], client_max_size=_MOST_BYTES)
-    application.add_routes(
-        [
-            web.get("/", page),
-            web.get("/state", state),
-            web.post("/ask", ask),
-            web.post("/drop", drop),
-            web.post("/known", learn),
-        ]
-    )
-    return application
 
 
 async def _read(request: web.Request) -> dict[str, object]:
