@@ -176,9 +176,9 @@ _LINE = f"[^{_CONTROL}]+"  # what ends up in an HTTP header or in a log
 _ANY = r"(.|\n)+"
 _OBJECT = r"\s*\{[^\u0001]*"  # a repeated group would take a hundred bytes for each character
 
-_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_TO_65535 = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _HOST = rf"(\[[^]\s{_CONTROL}?#@,;/]+]|[^][\s{_CONTROL}?#@,;/:]+)"
-_URL = rf"https?://{_HOST}(:({_PORT}))?(/[^\s{_CONTROL}?#@,;]*)?"
+_URL = rf"https?://{_HOST}(:({_TO_65535}))?(/[^\s{_CONTROL}?#@,;]*)?"
 
 URL = Value(_URL, "an http:// or https:// URL without a user or a query")
 ENDPOINT = Value(
@@ -225,7 +225,7 @@ INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
 ROWS = TOKENS
 LIST_ROWS = Value(r"[2-9]|[1-9][0-9]|100", "between 2 and 100", int, "integer", (int,))
-DIMENSIONS = Value(r"[1-9][0-9]{0,4}", "between 1 and 99999", int, "integer", (int,))
+DIMENSIONS = Value(rf"{_TO_65535}|65536", "between 1 and 65536", int, "integer", (int,))
 PRIORITY = Value(r"-?[0-9]{1,9}", "an integer of at most nine digits", int, "integer", (int,))
 WHOLE = Value(r"-?[0-9]{1,10}", "a whole number", int, "integer", (int,))
 # The last is how PostgreSQL and Python write what is less than 0.0001. JSON has no NaN, so SQL hands over a text.

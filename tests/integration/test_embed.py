@@ -181,7 +181,8 @@ def test_dimensions_are_asked_for_and_demanded(conn: Conn, used_engine: EngineDo
     used_engine.behaviour.embedding = default_embedding
     error = fails(conn, query)
     assert (error.sqlstate, "8 dimensions and not 3" in str(error)) == ("22000", True)
-    assert fails(conn, "SELECT llm.embed('a', dimensions => 0)").sqlstate == "22023"
+    for wrong in (0, 65537):
+        assert fails(conn, f"SELECT llm.embed('a', dimensions => {wrong})").sqlstate == "22023"
 
 
 def test_embeddings_are_kept_by_text_and_dimensions(conn: Conn, used_engine: EngineDouble) -> None:
