@@ -21,7 +21,9 @@ SCHEMA = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT); CREATE TABLE o
 ADD = """
 import sqlite3, sys
 from pathlib import Path
+from pg_bridge.ledger import database as module
 from pg_bridge.ledger.database import Database, Warnings
+module.OPEN_WITHIN_S = 60.0  # who opens it at the same time may be slow
 warnings = Warnings()
 database = Database(Path(sys.argv[1]), sys.argv[2], 1, warnings)
 def add(connection):
