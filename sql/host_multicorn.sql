@@ -140,6 +140,17 @@ BEGIN ATOMIC
               OPERATOR(pg_catalog.||) $5::pg_catalog.jsonb)::pg_catalog.text);
 END;
 
+-- A foreign table's Python cannot run SQL in the transaction that reads it, and over a connection of its own a function would
+-- be another role's, in another transaction.
+CREATE FUNCTION llm._map_with_tools(
+    rows refcursor, columns text[], prompt text, tools oid[], options text, every_row boolean
+) RETURNS TABLE (row_id bigint, input jsonb, output text, error text, calls jsonb, fault text[])
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT NULL::bigint, NULL::jsonb, NULL, NULL, NULL::jsonb, ARRAY[
+        '0A000', 'llm.map_with_tools cannot call functions on the Multicorn host', '',
+        'Take the PL/Python host, or compute what may be needed in the query of llm.map.']
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -35,6 +35,15 @@ from pg_bridge.plpython import ranking
 return ranking.rank(plpy, rows, columns, criterion, k, options, is_estimate)
 $$;
 
+-- It runs the caller's query and functions, so it keeps the caller's path.
+CREATE FUNCTION llm._map_with_tools(
+    rows refcursor, columns text[], prompt text, tools oid[], options text, every_row boolean
+) RETURNS TABLE (row_id bigint, input jsonb, output text, error text, calls jsonb, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import tooling
+return tooling.map_with_tools(plpy, rows, columns, prompt, tools, options, every_row)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

@@ -142,6 +142,123 @@ BEGIN ATOMIC  -- as in llm.map
 END;
 COMMENT ON FUNCTION llm.rank_estimate IS 'what llm.rank would ask; no model is asked anything';
 
+-- The model may call SQL functions of the caller's before it answers. `tools` go on as numbers: their names would be read again
+-- by a path.
+CREATE FUNCTION llm.map_with_tools(
+    query         text,
+    prompt        text,
+    tools         regprocedure[],
+    @map_with_tools.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, output text, error text, calls jsonb)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT m.row_id, m.input, m.output, CASE WHEN m.fault IS NULL THEN m.error ELSE llm._raise(m.fault) END, m.calls
+    FROM (SELECT (llm._map_with_tools(o.rows, o.columns, llm._checked(prompt), map_with_tools.tools::pg_catalog.oid[],
+              pg_catalog.json_build_object(
+              @map_with_tools.values@)::pg_catalog.text,
+              pg_catalog.current_setting('pg_bridge.every_row', true) IS NOT DISTINCT FROM 'on')).*
+          FROM llm._open(pg_catalog.regexp_replace(map_with_tools.query, '[;[:space:]]+$', '')) AS o) AS m;
+END;
+COMMENT ON FUNCTION llm.map_with_tools IS
+    'asks a prompt about each row of a query; before it answers, the model may have SQL functions called';
+
+-- What is told of the functions that a model may call, and how each is called: by its full name, with all of its arguments, so
+-- that no other function can be meant. $1 is a JSON object of arguments (a1, a2, …), $2 the most characters of a result.
+-- `refusal` says why one is not called at all.
+CREATE FUNCTION llm._tools(tools oid[]) RETURNS TABLE (
+    name text, refusal text, comment text, returns text, arguments json, call text
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(p.proname::text, t.function::text),
+           CASE
+               WHEN p.oid IS NULL THEN 'there is no such function'
+               WHEN NOT has_function_privilege(p.oid, 'EXECUTE') THEN 'permission denied'
+               WHEN EXISTS (
+                   SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+                   WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                     AND d.refclassid = 'pg_extension'::regclass AND e.extname IN ('pg_bridge', 'pg_bridge_multicorn')
+               ) THEN 'it asks a model itself, or serves one that does'
+               WHEN p.prokind <> 'f' THEN 'it is no plain function'
+               WHEN p.provolatile = 'v' THEN 'it is VOLATILE'
+               WHEN result.typtype = 'p' AND (p.prorettype <> 'record'::regtype OR p.proretset AND p.proallargtypes IS NULL)
+                   THEN 'it returns ' || format_type(p.prorettype, NULL)
+               WHEN a.of_no_type THEN 'one of its arguments is of no single type'
+           END,
+           coalesce(obj_description(p.oid, 'pg_proc'), ''),
+           pg_get_function_result(p.oid),
+           coalesce(a.told, '[]'),
+           format(
+               CASE WHEN p.proretset
+                   THEN 'SELECT pg_catalog."left"(coalesce(pg_catalog.json_agg(pg_catalog.to_json(r.v)), ''[]'')::pg_catalog.text, $2) '
+                        'FROM (SELECT %s(%s) AS v%s LIMIT $2) AS r'
+                   ELSE 'SELECT pg_catalog."left"(pg_catalog.to_json(r.v)::pg_catalog.text, $2) '
+                        'FROM (SELECT %s(%s) AS v%s OFFSET 0) AS r'
+               END,
+               format('%I.%I', n.nspname, p.proname),
+               a.passed,
+               ' FROM pg_catalog.json_to_record($1) AS a (' || a.taken || ')')
+    FROM unnest(tools) WITH ORDINALITY AS t (function, place)
+    LEFT JOIN pg_proc AS p ON p.oid = t.function
+    LEFT JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    LEFT JOIN pg_type AS result ON result.oid = p.prorettype
+    CROSS JOIN LATERAL (
+        SELECT bool_or(base.typtype = 'p') AS of_no_type,
+               json_agg(json_build_object(
+                   'name', coalesce(nullif(i.name, ''), 'argument ' || i.number),
+                   'type', format_type(i.type, NULL),
+                   'kind', CASE
+                       WHEN element.typtype = 'c' OR element.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
+                       WHEN element.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
+                       WHEN element.oid IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) THEN 'number'
+                       WHEN element.oid = 'bool'::regtype THEN 'boolean'
+                       ELSE 'string'
+                   END,
+                   'is_array', element.oid <> base.oid,
+                   'labels', ARRAY(SELECT enumlabel FROM pg_enum WHERE enumtypid = element.oid ORDER BY enumsortorder),
+                   'is_optional', i.usual IS NOT NULL) ORDER BY i.number) AS told,
+               string_agg(
+                   CASE WHEN i.mode = 'v' THEN 'VARIADIC ' ELSE '' END
+                   || CASE WHEN i.usual IS NULL THEN 'a.a' || i.number
+                      ELSE format('(CASE WHEN $1 OPERATOR(pg_catalog.->) %L IS NULL THEN (%s)::%s ELSE a.a%s END)',
+                                  'a' || i.number, i.usual, format_type(i.type, -1), i.number) END,
+                   ', ' ORDER BY i.number) AS passed,
+               string_agg(format('a%s %s', i.number, format_type(i.type, -1)), ', ' ORDER BY i.number) AS taken
+        FROM (
+            SELECT row_number() OVER (ORDER BY g.place) AS number, g.type, g.mode, p.proargnames[g.place] AS name,
+                   pg_get_function_arg_default(p.oid, g.place::int4) AS usual
+            FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes::text[])
+                 WITH ORDINALITY AS g (type, mode, place)
+            WHERE coalesce(g.mode, 'i') IN ('i', 'b', 'v')
+        ) AS i
+        JOIN pg_type AS own ON own.oid = i.type
+        CROSS JOIN LATERAL (  -- what a domain is of
+            WITH RECURSIVE below AS (
+                SELECT own.oid, own.typtype, own.typbasetype, own.typcategory, own.typelem
+                UNION ALL
+                SELECT y.oid, y.typtype, y.typbasetype, y.typcategory, y.typelem
+                FROM below AS b JOIN pg_type AS y ON b.typtype = 'd' AND y.oid = b.typbasetype
+            )
+            SELECT * FROM below WHERE typtype <> 'd'
+        ) AS base
+        JOIN pg_type AS element ON element.oid = CASE WHEN base.typcategory = 'A' THEN base.typelem ELSE base.oid END
+    ) AS a
+    ORDER BY t.place
+$$;
+
+-- Makes a call that a model wants, with what llm._tools has given, as the caller. Nothing is written meanwhile, whatever the
+-- function says of itself. What goes wrong in it is told to the model: its message alone. But for a cancel, which is none of
+-- OTHERS, and what is no fault of the call. It runs a function of the caller's and keeps his path.
+CREATE FUNCTION llm._use_tool(call text, arguments json, most integer, OUT result text, OUT problem text)
+LANGUAGE plpgsql VOLATILE SET transaction_read_only = on AS $$
+BEGIN
+    EXECUTE call INTO result USING arguments, most;
+EXCEPTION WHEN OTHERS THEN
+    IF SQLSTATE OPERATOR(pg_catalog.~) '^(40|53|57|58|XX)' THEN
+        RAISE;
+    END IF;
+    problem := pg_catalog.concat('ERROR: ', SQLERRM);
+END $$;
+
 -- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
 -- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
 
@@ -485,7 +602,8 @@ CREATE FUNCTION llm.last_run(
     OUT prefill_ms        double precision,
     OUT decode_ms         double precision,
     OUT engines           jsonb,
-    OUT pairs             jsonb
+    OUT pairs             jsonb,
+    OUT tools             jsonb
 ) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
@@ -494,7 +612,7 @@ CREATE FUNCTION llm.last_run(
              read_s double precision, plan_s double precision, http_s double precision, wait_s double precision,
              return_s double precision, in_flight double precision, flight_ms double precision,
              unread_ms double precision, front_ms double precision, queue_ms double precision,
-             prefill_ms double precision, decode_ms double precision, engines jsonb, pairs jsonb)
+             prefill_ms double precision, decode_ms double precision, engines jsonb, pairs jsonb, tools jsonb)
 $$;
 COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the current role did; token counts are the engine''s own, NULL where it gives none';
 

@@ -106,6 +106,26 @@ class PairsAsked:
 
 
 @dataclass(slots=True)
+class ToolsUsed:
+    """What functions did that a model had called.
+
+    Attributes:
+        rounds: How often all rows that had no answer were asked.
+        calls: How many calls were made, equal ones of a round once.
+        failed: Those of them that gave an error.
+    """
+
+    rounds: int = 0
+    calls: int = 0
+    failed: int = 0
+
+    def add(self, other: ToolsUsed) -> None:
+        """Count in others."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass(slots=True)
 class Run:
     """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
 
@@ -121,6 +141,7 @@ class Run:
     return_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
     pairs: PairsAsked = field(default_factory=PairsAsked)
+    tools: ToolsUsed = field(default_factory=ToolsUsed)
     failures: Failures = field(default_factory=Failures)
 
     @property
@@ -140,6 +161,7 @@ class Run:
             setattr(self, each, getattr(self, each) + getattr(other, each))
         self.usage.add(other.usage)
         self.pairs.add(other.pairs)
+        self.tools.add(other.tools)
 
     @contextmanager
     def planning(self) -> Iterator[None]:
@@ -178,6 +200,7 @@ class Run:
             **asdict(Averages.of(self.usage)),
             "engines": shares.rows(shares_of(self.usage)),
             "pairs": asdict(self.pairs) if str(self.pairs) else None,
+            "tools": asdict(self.tools) if self.tools.rounds else None,
         }
 
     def as_report(self) -> list[str]:

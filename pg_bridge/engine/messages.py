@@ -31,7 +31,10 @@ LEAST_CHARS = 4096
 _MARK = ', "cache_control": {"type": "ephemeral"}'
 _LEAST_THOUGHTS = 1024
 _PART_OF_WORD = re.compile(r"\w{1,64}$")
-_ENDS = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+_ENDS = {
+    **{"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"},
+    **{"pause_turn": "pause_turn", "tool_use": "tool_calls"},
+}
 
 
 class MessagesPayload(Payload):
@@ -89,12 +92,12 @@ class MessagesPayload(Payload):
         """The answer as OpenAI writes one."""
         answer = parse_json(body)
         blocks = answer["content"]
-        used = [block["input"] for block in blocks if block["type"] == "tool_use"]
-        texts = [block["text"] for block in blocks if block["type"] == "text"]
-        content = json.dumps(used[0], ensure_ascii=False) if used else "".join(texts) if texts else None
+        is_by_tool = self.asked.name == "tools"
+        used = [block["input"] for block in blocks if block["type"] == "tool_use"] if is_by_tool else []
+        content = json.dumps(used[0], ensure_ascii=False) if used else _said(blocks)
         has_thought = any("thinking" in block["type"] for block in blocks)
-        message = {"content": content or "", "reasoning": has_thought}
-        end = _ENDS.get(answer.get("stop_reason"), "stop")
+        message = {"content": content, "reasoning": has_thought}
+        end = "stop" if used else _ENDS.get(answer.get("stop_reason"), "stop")
         choice = {"index": 0, "message": message, "finish_reason": end}
         return {"choices": [choice], "usage": _usage(answer.get("usage"))}
 
@@ -110,6 +113,21 @@ def payload_of(
     """The payload of a run, in the interface that its dialect has; arguments as for `Payload`."""
     kind = MessagesPayload if dialect.speaks == "anthropic" else Payload
     return kind("chat" if dialect.speaks == "anthropic" else api, model, sampling, dialect, further or Further(), asked)
+
+
+def _said(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """The text behind the last that the provider's own tools did: before that stands what the model meant to look for.
+
+    >>> _said([{"type": "text", "text": "I look."}, {"type": "server_tool_use"}, {"type": "text", "text": "4"}])
+    '4'
+    """
+    said: list[str] = []
+    for block in blocks:
+        if block["type"] == "text":
+            said.append(block["text"])
+        elif "thinking" not in block["type"]:
+            said.clear()
+    return "".join(said)
 
 
 def _usage(told: object) -> Mapping[str, Any] | None:

@@ -45,6 +45,14 @@ ONLY_THOUGHTS = Reason(
 )
 WITHHELD = Reason("the engine's content filter withheld the answer", FILTERED)
 DECLINED = "the model declined to answer"
+PAUSED = Reason(
+    "the provider's own tools took so long that it gave no answer yet",
+    "Have them do less: max_uses of the tool in request_options.",
+)
+NOT_RUN = Reason(
+    "the model called a function that request_options tell it of, and nobody runs",
+    "SQL functions are called by llm.map_with_tools; of request_options only tools that the provider runs itself.",
+)
 BROKEN_OFF = "the engine broke the answer off"
 NOT_IN_FORM = frozenset((NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA))
 """What an engine answers only that is not held to a form; asked once more, in words, its model may keep to it."""
@@ -53,7 +61,14 @@ UNFIT = NOT_IN_FORM | {CUT_OFF}
 
 # What engines say of an answer's end besides "stop" and its like.
 _CUT = frozenset(("length", "max_tokens"))
-_NO_ANSWER = {"content_filter": WITHHELD, "refusal": DECLINED, "error": BROKEN_OFF, "abort": BROKEN_OFF}
+_NO_ANSWER = {
+    "content_filter": WITHHELD,
+    "refusal": DECLINED,
+    "error": BROKEN_OFF,
+    "abort": BROKEN_OFF,
+    "pause_turn": PAUSED,
+}
+_CALLS = "tool_calls"
 _FENCED = re.compile(r"```\w*\n?(.*?)\n?```", re.S)
 _QUOTED = re.compile(r"(?:\"([^\"]*)\"|\*\*([^*]*)\*\*|`([^`]*)`)\.?", re.S)
 _NO_NUMBER = re.compile(r"[^-+0-9\[]")  # nor a date, nor a list: what our patterns are of
@@ -246,6 +261,8 @@ class Payload:
             return None, _NO_ANSWER[end]
         if not text and self._chat and choice["message"].get("refusal"):
             return None, DECLINED
+        if not text and end == _CALLS:
+            return None, NOT_RUN
         is_cut = isinstance(end, str) and end in _CUT
         if is_aloud and isinstance(text, str):
             text, has_thought_aloud = without_thoughts(text)

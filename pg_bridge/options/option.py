@@ -31,6 +31,7 @@ Function = Literal[
     "redact",
     "fix_grammar",
     "rank",
+    "map_with_tools",
 ]
 Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
@@ -46,10 +47,11 @@ LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classi
 EMBEDS: frozenset[Where] = frozenset({"embed"})
 QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS
 """Those that a model answers in words."""
-EACH_ROW: frozenset[Where] = QUESTIONS - {"map", "rank"}
+EACH_ROW: frozenset[Where] = QUESTIONS - {"map", "rank", "map_with_tools"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
 RANK: frozenset[Where] = frozenset({"rank"})
 """Of llm.rank and llm.rank_estimate, which ask about lists of rows."""
+TOOLS: frozenset[Where] = frozenset({"map_with_tools"})
 EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK
 """Those whose prompts hold rows as they are in the query."""
 AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
@@ -58,7 +60,7 @@ NOWHERE: frozenset[Where] = frozenset()
 CONDITIONS: frozenset[Where] = frozenset({"is_true"})
 SURE_CALLS: frozenset[Where] = frozenset({"is_true", "classify", "score"})
 """Those of whose answers another function tells how sure the model was."""
-FREE_CALLS: frozenset[Where] = frozenset({"map", "complete"})
+FREE_CALLS: frozenset[Where] = frozenset({"map", "complete", "map_with_tools"})
 """Those whose answers have no form yet."""
 
 REQUIRED = MISSING

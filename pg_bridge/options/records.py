@@ -31,6 +31,7 @@ from pg_bridge.options.option import (
     SERVER,
     SURE_CALLS,
     TABLE,
+    TOOLS,
     Needs,
     Option,
     Where,
@@ -488,7 +489,7 @@ class Call:
         QUESTIONS | COLUMN,
         "most tokens of one answer, 1 to 1,000,000; a longer text is cut off there and is no error, but a yes or no, a "
         "label, a number, a date or JSON that was cut off is",
-        defaults=dict.fromkeys(("extract", "translate", "redact", "fix_grammar"), 1024),
+        defaults=dict.fromkeys(("extract", "translate", "redact", "fix_grammar", "map_with_tools"), 1024),
     )
     temperature: float = option(
         0.0, values.TEMPERATURE, QUESTIONS | COLUMN, "0 to 2; 0 picks the likeliest token every time"
@@ -544,7 +545,8 @@ class Call:
         values.ROWS,
         EACH_PROMPT | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
-        defaults={"embed": 10_000},  # embeddings are long, and their order is nothing to an engine
+        # Embeddings are long, and their order is nothing to an engine; so are what functions return.
+        defaults={"embed": 10_000, "map_with_tools": 10_000},
     )
     cache: Cache | None = option(
         None,
@@ -608,6 +610,19 @@ class Call:
         AGGREGATE | RANK | CONDITIONS,
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
+    )
+    max_calls: int = option(
+        5,
+        values.CALLS,
+        TOOLS,
+        "most calls of functions for one row, 1 to 100; then it is asked a last time and has to answer: "
+        "[tools](tools.md)",
+    )
+    max_result_bytes: int = option(
+        4096,
+        values.TOKENS,
+        TOOLS,
+        "most bytes of what one call returned that the model is shown, 1 to 1,000,000",
     )
     confidence: bool = option(
         False,

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.testing.turns import take_turn, turns_of
+
 _LIST = re.compile(r'\\\[\("\((.*?)\)"\(, ')  # as `pg_bridge.options.forms.list_of` writes it
 _MOST_TRIED = 1000  # numbers, to find one of a pattern
 
@@ -201,7 +203,7 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
     """An answer of the form that `structured_outputs` demands; free where it demands none.
 
     It is what `answer` says where that is of the kind; else one of the choices, a small number for a pattern, a
-    value of a schema's types.
+    value of a schema's types, or where functions may be called the next of them.
     """
     free = answer(prompt)
     if "choice" in demanded:
@@ -209,6 +211,8 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
         return _of_pattern(demanded["regex"], digest(prompt))
     if "json" in demanded and not free.startswith(("{", "[")):
+        if turns := turns_of(demanded["json"]):
+            return json.dumps(take_turn(prompt, turns, lambda schema: example(schema, free, digest(prompt))))
         return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
     return free
 
@@ -239,6 +243,8 @@ def example(schema: Mapping[str, Any], text: str, number: int) -> object:
         return text if re.fullmatch(schema["pattern"], text) else _of_pattern(schema["pattern"].strip("^$"), number)
     if text in schema.get("enum", ()):
         return text
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], text, number)
     if kind == "object":
         of = schema.get("properties", {})
         return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}

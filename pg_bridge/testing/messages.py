@@ -113,7 +113,8 @@ class MessagesDouble(EngineDouble):
     def _answer(self, body: Mapping[str, Any], prompt: str) -> dict[str, Any]:
         behaviour = self.behaviour
         schema = body.get("output_config", {}).get("format", {}).get("schema")
-        tools = body.get("tools", ())
+        tools = [tool for tool in body.get("tools", ()) if "input_schema" in tool]
+        searches = any(str(tool.get("type")).startswith("web_search") for tool in body.get("tools", ()))
         demanded = (
             {} if behaviour.ignore_choices else {"json": schema or tools[0]["input_schema"]} if schema or tools else {}
         )
@@ -123,11 +124,17 @@ class MessagesDouble(EngineDouble):
         blocks: list[dict[str, Any]] = []
         if body.get("thinking", {}).get("type") in {"enabled", "adaptive"}:
             blocks.append({"type": "thinking", "thinking": self._thoughts, "signature": "…"})
+        if searches:
+            blocks += _search(prompt)
         if tools and not behaviour.ignore_choices:
             blocks.append({"type": "tool_use", "id": "toolu_1", "name": tools[0]["name"], "input": json.loads(text)})
             end = "tool_use"
         else:
-            blocks.append({"type": "text", "text": text[:most]})
+            said = text[:most]
+            half = len(said) // 2 if searches else 0  # what it has from a page stands in a block of its own
+            cited = {"citations": [{"type": "web_search_result_location", "url": "https://example.com"}]}
+            blocks += [{"type": "text", "text": said[:half]} | cited] if half else []
+            blocks.append({"type": "text", "text": said[half:]})
         if behaviour.refusal:
             blocks, end = [], "refusal"
         told = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": blocks}
@@ -154,6 +161,14 @@ class MessagesDouble(EngineDouble):
             "cache_read_input_tokens": read,
             "output_tokens": len(text) // CHARS_PER_TOKEN or 1,
         }
+
+
+def _search(prompt: str) -> list[dict[str, Any]]:
+    """What a model that searches the web says and does before it answers."""
+    used = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": prompt[:40]}}
+    page = {"type": "web_search_result", "url": "https://example.com", "title": "A page", "encrypted_content": "…"}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [page]}
+    return [{"type": "text", "text": "I'll search for that."}, used, found]
 
 
 def _refused(status: int, kind: str, message: str) -> web.Response:

@@ -12,7 +12,7 @@ from pg_bridge.engine.dialects import DIALECTS, dialect_of_server
 from pg_bridge.engine.further import further
 from pg_bridge.engine.health import examine
 from pg_bridge.engine.messages import LEAST_CHARS, payload_of
-from pg_bridge.engine.payload import CUT_OFF, DECLINED
+from pg_bridge.engine.payload import CUT_OFF, DECLINED, NOT_RUN, PAUSED
 from pg_bridge.errors import EngineDenied, EngineError, EngineOverloaded, UnknownModel
 from pg_bridge.options import Server
 from pg_bridge.options.further import read_request_options
@@ -153,6 +153,28 @@ def test_further_options_are_no_way_around_the_form(given: str, takes_formats: b
         assert {(each.text, each.error) for each in found} == {("no", None)}
         form = engine.received.bodies[-1]["output_config" if takes_formats else "tool_choice"]
         assert form["format" if takes_formats else "name"]
+
+
+SEARCH = '{"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]}'
+OWN = '{"tools": [{"name": "stock_of", "input_schema": {"type": "object"}}]}'
+
+
+@pytest.mark.parametrize(("sampling", "right"), [(FREE, "Heat, of 1995"), (LABEL, "yes"), (OBJECT, '{"a": "b"}')])
+def test_the_provider_s_own_tools_are_asked_for_and_their_blocks_are_left_out(sampling: Sampling, right: str) -> None:
+    said = '{"answer": "yes"}' if sampling is LABEL else right
+    with MessagesDouble(answer=lambda _: said) as engine:
+        found, _ = ask(server(engine, request_options=read_request_options(SEARCH)), sampling)
+        assert {(each.text, each.error) for each in found} == {(right, None)}
+        assert engine.received.bodies[-1]["tools"][0]["type"] == "web_search_20250305"
+
+
+def test_what_nobody_runs_and_what_is_paused_is_no_answer() -> None:
+    with MessagesDouble(answer=lambda _: '{"film": "Heat"}') as engine:
+        found, _ = ask(server(engine, request_options=read_request_options(OWN)), FREE)
+        assert {(each.text, each.error) for each in found} == {(None, NOT_RUN)}
+        engine.behaviour.finish_reason = "pause_turn"
+        found, _ = ask(server(engine, request_options=read_request_options(SEARCH)), FREE)
+        assert {(each.text, each.error) for each in found} == {(None, PAUSED)}
 
 
 def test_an_empty_rest_is_never_sent() -> None:

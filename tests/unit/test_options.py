@@ -21,7 +21,7 @@ option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
 PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
 OTHERS = {"_classify_many", "_embed", "_validate", "estimate", "rank_estimate", "submit", "keep", "extract_columns"}
-OVER_QUERIES = {"map", "rank"}  # FROM is where they stand, and they have no batches
+OVER_QUERIES = {"map", "rank", "map_with_tools"}  # FROM is where they stand, and they have no batches
 # By the planner: what is asked is a function of its own.
 PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed"}
 
@@ -47,7 +47,7 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"embed", "rank", *PROMPTS} else 2
+        forms = 1 if name in {"embed", "rank", "map_with_tools", *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]
