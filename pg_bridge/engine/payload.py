@@ -259,10 +259,8 @@ class Payload:
             return self._check(text)
         if isinstance(end, str) and end in _NO_ANSWER:
             return None, _NO_ANSWER[end]
-        if not text and self._chat and choice["message"].get("refusal"):
-            return None, DECLINED
-        if not text and end == _CALLS:
-            return None, NOT_RUN
+        if not text and (end == _CALLS or (self._chat and choice["message"].get("refusal"))):
+            return None, NOT_RUN if end == _CALLS else DECLINED
         is_cut = isinstance(end, str) and end in _CUT
         if is_aloud and isinstance(text, str):
             text, has_thought_aloud = without_thoughts(text)

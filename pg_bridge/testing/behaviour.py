@@ -237,14 +237,13 @@ def example(schema: Mapping[str, Any], text: str, number: int) -> object:
     >>> example({"type": "object", "required": ["a", "b"], "properties": {"a": numbers}}, "text", 7)
     {'a': [3], 'b': 'text'}
     """
+    schema = schema.get("anyOf", [schema])[0]
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
     if "pattern" in schema:
         return text if re.fullmatch(schema["pattern"], text) else _of_pattern(schema["pattern"].strip("^$"), number)
     if text in schema.get("enum", ()):
         return text
-    if "anyOf" in schema:
-        return example(schema["anyOf"][0], text, number)
     if kind == "object":
         of = schema.get("properties", {})
         return {name: example(of.get(name, {}), text, number) for name in schema.get("required", ())}

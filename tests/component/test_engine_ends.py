@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pg_bridge.engine import Completion, Engine, Sampling
-from pg_bridge.engine.payload import BROKEN_OFF, CUT_OFF, DECLINED, WITHHELD
+from pg_bridge.engine.payload import BROKEN_OFF, CUT_OFF, DECLINED, NOT_RUN, WITHHELD
 from pg_bridge.testing.double import EngineDouble
 from tests.component.test_engine_faults import server
 
@@ -62,6 +62,11 @@ def test_other_ends_that_are_no_answer(reason: str, error: str) -> None:
 def test_other_ends_are_ends(reason: str) -> None:
     with EngineDouble(answer=lambda _: "fine", finish_reason=reason) as engine:
         assert {(each.text, each.error) for each in ask(engine, FREE)} == {("fine", None)}
+
+
+def test_a_call_that_nobody_runs_is_no_answer() -> None:
+    with EngineDouble(no_text=True, finish_reason="tool_calls") as engine:
+        assert {(each.text, each.error) for each in ask(engine, FREE)} == {(None, NOT_RUN)}
 
 
 def test_a_model_that_declines_is_not_quoted() -> None:
