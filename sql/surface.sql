@@ -194,7 +194,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    ELSE 'SELECT pg_catalog."left"(pg_catalog.to_json(r.v)::pg_catalog.text, $2) '
                         'FROM (SELECT %s(%s) AS v%s OFFSET 0) AS r'
                END,
-               format('%I.%I', n.nspname, p.proname),
+               format('%I.%I', coalesce(n.nspname, ''), coalesce(p.proname, '')),
                a.passed,
                ' FROM pg_catalog.json_to_record($1) AS a (' || a.taken || ')')
     FROM unnest(tools) WITH ORDINALITY AS t (function, place)
