@@ -19,6 +19,7 @@ USE_VLLM = (
     "test_reasoning_vllm.py",
     "test_bench_feed.py",
     "test_docs_vllm.py",
+    "test_tools_vllm.py",
 )
 
 
