@@ -22,6 +22,7 @@ PAGES = (
     "ledger.md",
     "operators.md",
     "rank.md",
+    "tools.md",
 )
 _EXAMPLE = re.compile(r"```sql\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 

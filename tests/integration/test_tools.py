@@ -294,12 +294,16 @@ def test_functions_are_called_as_the_caller(conn: Conn, engine: EngineDouble) ->
         "CREATE FUNCTION hidden() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM films';"
         "CREATE FUNCTION kept() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';"
         "REVOKE EXECUTE ON FUNCTION kept() FROM PUBLIC; CREATE SCHEMA private;"
-        "CREATE FUNCTION private.f() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'"
+        "CREATE FUNCTION private.f() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';"
+        "CREATE VIEW seen AS SELECT calls FROM llm.map_with_tools('SELECT 2 AS a', 'Well?', '{who()}');"
+        "GRANT SELECT ON seen TO teller"
     )
     (inner,) = conn.execute("SELECT 'private.f()'::regprocedure::oid").fetchall()
     conn.execute("SET ROLE teller")
     try:
         assert one(conn, engine, "who()") == "teller"
+        (seen,) = conn.execute("SELECT calls -> 0 ->> 'result' FROM seen").fetchall()
+        assert seen == ("teller",)
         assert one(conn, engine, "stock_of(text)", film="Heat") == 3
         assert one(conn, engine, "hidden()") == {"error": "ERROR: permission denied for table films"}
         for tool in ("{kept()}", f"{{{inner[0]}}}"):
