@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pg_bridge.asking.books import reading
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.asking.together import Round
@@ -96,20 +95,19 @@ def map_rows(
         return Round(memory, 0, new_engine(server), account, tells=True)
 
     asked = Consultation(prompt, columns, tools, call, memory, begin, make)
-    with reading(account, fetch) as counted:
-        for window in read_windows(
-            counted,
-            lambda row: len(row or ""),
-            memory.run,
-            every_row=every_row,
-            most_rows=call.window_rows,
-            ahead=False,
-        ):
-            if postgres.current_role_oid() != role:
-                raise NotPermitted(
-                    "llm.map_with_tools was begun by another role",
-                    hint="A cursor over it is read to its end by the role that opened it.",
-                )
-            answers = asked.answers(window.rows, window.first_row_id)
-            for place, (row, answer) in enumerate(zip(window.rows, answers, strict=True)):
-                yield ToldRow(window.first_row_id + place, row, *answer)
+    for window in read_windows(
+        fetch,
+        lambda row: len(row or ""),
+        memory.run,
+        every_row=every_row,
+        most_rows=call.window_rows,
+        ahead=False,
+    ):
+        if postgres.current_role_oid() != role:
+            raise NotPermitted(
+                "llm.map_with_tools was begun by another role",
+                hint="A cursor over it is read to its end by the role that opened it.",
+            )
+        answers = asked.answers(window.rows, window.first_row_id)
+        for place, (row, answer) in enumerate(zip(window.rows, answers, strict=True)):
+            yield ToldRow(window.first_row_id + place, row, *answer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import psycopg
 import pytest
 
 from pg_bridge.testing.double import EngineDouble
-from tests.conftest import create_server
+from tests.conftest import Connect, create_server
 
 KEEP_DATABASE = True
 
@@ -58,9 +60,13 @@ def look_up(prompt: str) -> str:
 
 
 @pytest.fixture
-def conn(db: Conn, engine: EngineDouble, host: str) -> Conn:
-    if host != "plpython":
-        pytest.skip("functions are called on the PL/Python host only")
+def host() -> str:
+    """Functions are called on this host only."""
+    return "plpython"
+
+
+@pytest.fixture
+def conn(db: Conn, engine: EngineDouble) -> Conn:
     create_server(db, engine.url)
     db.execute(TABLES)
     engine.behaviour.answer = look_up
@@ -375,10 +381,56 @@ def test_a_cursor_is_read_by_the_role_that_opened_it(conn: Conn, engine: EngineD
         conn.execute("RESET ROLE; DROP ROLE teller")
 
 
-@pytest.mark.parametrize("host", ["multicorn"], indirect=True)
-def test_on_multicorn_it_says_that_it_cannot(db: Conn, engine: EngineDouble) -> None:
-    create_server(db, engine.url)
-    db.execute(TABLES)
-    with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:
-        db.execute(ASK, ("SELECT 1 AS a", "{stock_of(text)}"))
-    assert "PL/Python host" in (caught.value.diag.message_hint or "")
+def test_odd_row_sets(conn: Conn, engine: EngineDouble) -> None:
+    """No column, NULLs alone, each row for itself, a column that is called as a call is, more than a window."""
+    engine.behaviour.answer = None
+    for query, options, rows, prompts in (
+        ("SELECT FROM films", "", 4, 2),
+        ("SELECT NULL::text AS a FROM films", "", 4, 2),
+        ("SELECT 1 AS a FROM films", ", dedup => false", 4, 8),
+        ('SELECT film AS "call 1", \'é\' AS "result" FROM films', ", reorder => 'none'", 4, 6),
+        ("SELECT n FROM generate_series(1, 7) AS n", ", window_rows => 2", 7, 14),
+    ):
+        engine.received.prompts.clear()
+        got = conn.execute(
+            f"SELECT row_id, calls -> 0 ->> 'call' FROM llm.map_with_tools(%s, 'Well?', '{{stock_of(text)}}'{options}) "
+            "ORDER BY row_id",
+            [query],
+        ).fetchall()
+        assert got == [(row, "stock_of") for row in range(1, rows + 1)]
+        assert len(engine.received.prompts) == prompts
+
+
+def test_a_statement_that_waits_for_a_later_round_is_cancelled(
+    conn: Conn, connect: Connect, engine: EngineDouble
+) -> None:
+    engine.behaviour.answer = lambda prompt: says("x") if "call 1" in prompt else calls("stock_of", film="Heat")
+    query = "SELECT * FROM llm.map_with_tools('SELECT 1 AS a', 'Well?', '{stock_of(text)}')"
+    conn.execute(query)  # so that all is known of the engine
+    conn.execute("SELECT llm.cache_clear()")
+    engine.behaviour.hang_after = 1
+    asking = connect()
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            asking.execute(query)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while len(engine.received.prompts) < 4:
+        time.sleep(0.01)
+    asking.cancel()
+    thread.join(60)
+    assert isinstance(failed[0], psycopg.errors.QueryCanceled)
+    engine.behaviour.hang, engine.behaviour.hang_after = False, -1
+    assert len(asking.execute(query).fetchall()) == 1
+
+
+def test_an_engine_that_is_not_there_is_told_as_ever(conn: Conn) -> None:
+    conn.execute("ALTER SERVER vllm OPTIONS (SET endpoint 'http://127.0.0.1:9/v1', ADD patience_s '0')")
+    with pytest.raises(psycopg.OperationalError, match="could not connect to the engine"):
+        conn.execute("SELECT * FROM llm.map_with_tools('TABLE films', 'Well?', '{stock_of(text)}')")
+    conn.execute("ALTER SERVER vllm OPTIONS (DROP patience_s)")
