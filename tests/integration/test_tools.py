@@ -433,3 +433,19 @@ def test_an_engine_that_is_not_there_is_told_as_ever(conn: Conn) -> None:
     with pytest.raises(psycopg.OperationalError, match="could not connect to the engine"):
         conn.execute("SELECT * FROM llm.map_with_tools('TABLE films', 'Well?', '{stock_of(text)}')")
     conn.execute("ALTER SERVER vllm OPTIONS (DROP patience_s)")
+
+
+def test_a_function_may_ask_something_itself(conn: Conn, engine: EngineDouble) -> None:
+    conn.execute(
+        "CREATE FUNCTION mood_of(film text) RETURNS text STABLE LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN llm.complete('The mood of {}?', film); END $$"
+    )
+    engine.behaviour.answer = lambda prompt: (
+        "grim"
+        if "mood" in prompt.partition("\n")[0]
+        else says(row_of(prompt)["result 1"])
+        if "call 1" in prompt
+        else calls("mood_of", film="Heat")
+    )
+    assert conn.execute(ASK, ("SELECT 1 AS a", "{mood_of(text)}")).fetchall()[0][:2] == ("grim", None)
+    assert conn.execute("SELECT rows, tools ->> 'rounds' FROM llm.last_run()").fetchone() == (1, "2")
