@@ -449,3 +449,14 @@ def test_a_function_may_ask_something_itself(conn: Conn, engine: EngineDouble) -
     )
     assert conn.execute(ASK, ("SELECT 1 AS a", "{mood_of(text)}")).fetchall()[0][:2] == ("grim", None)
     assert conn.execute("SELECT rows, tools ->> 'rounds' FROM llm.last_run()").fetchone() == (1, "2")
+
+
+def test_rows_are_read_on_after_a_call_that_failed(conn: Conn, engine: EngineDouble) -> None:
+    conn.execute(HOSTILE)
+    engine.behaviour.answer = lambda prompt: says("fine") if "call 1" in prompt else calls("fails")
+    got = conn.execute(
+        "SELECT row_id, calls -> 0 -> 'result' ->> 'error' FROM llm.map_with_tools("
+        "'SELECT n FROM generate_series(1, 5) AS n', 'Well?', '{fails()}', window_rows => 2) ORDER BY 1"
+    ).fetchall()
+    assert got == [(row, "ERROR: no such film") for row in range(1, 6)]
+    assert conn.execute("SELECT tools FROM llm.last_run()").fetchone() == ({"rounds": 6, "calls": 3, "failed": 3},)
