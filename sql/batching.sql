@@ -195,6 +195,15 @@ LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
                         '{"kind": "embedding", "on_null": "null"}', '{@embed.names@}', ARRAY[@embed.names@])
 $$;
 
+CREATE FUNCTION llm._relevance_of_batch(
+    statement bigint, node integer, more boolean, input json[], @relevance.arrays@
+) RETURNS double precision[]
+LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._answers(statement, node, more, array_fill('"{}"'::json, ARRAY[cardinality(input)]), input,
+                        '{"kind": "relevance", "on_null": "null"}', '{@relevance.names@}',
+                        ARRAY[@relevance.names@])::double precision[]
+$$;
+
 CREATE FUNCTION llm._score_batch(
     statement bigint, node integer, more boolean, prompt json[], input json[], @score.arrays@
 ) RETURNS double precision[]

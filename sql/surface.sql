@@ -451,6 +451,27 @@ LANGUAGE sql STABLE COST 100000 AS $$
 $$;
 COMMENT ON FUNCTION llm.embed IS 'the embedding of a text, by the model of a server; pgvector takes it for a vector';
 
+-- As embeddings. The object is one that EXPLAIN can see through.
+
+CREATE FUNCTION llm._relevance_of(
+    input         json,
+    @relevance.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask('{}', CASE WHEN input ->> 'query' IS NOT NULL AND input ->> 'document' IS NOT NULL THEN input END,
+                    pg_catalog.json_build_object('kind', 'relevance', 'on_null', 'null', @relevance.values@))::double precision
+$$;
+
+CREATE FUNCTION llm.relevance(
+    query         text,
+    document      text,
+    @relevance.arguments@
+) RETURNS double precision
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._relevance_of(pg_catalog.json_build_object('query', query, 'document', document), @relevance.named@)
+$$;
+COMMENT ON FUNCTION llm.relevance IS 'how relevant a document is to a query, by the reranking model of a server: the more the higher';
+
 CREATE FUNCTION llm.score(
     prompt        text,
     input         anyelement,

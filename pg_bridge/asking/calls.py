@@ -6,6 +6,7 @@ Out: all answers, in the calls' order, some at a time. It knows neither PostgreS
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
@@ -86,11 +87,11 @@ class Calls:
         Args:
             prompts: (n,) the prompt of each call.
             rows: (n,) the input of each call, JSON text or None: a row, an object or a value. Those that are None are
-                not asked about if `on_null` is `null`.
+                not asked about if `on_null` is `null`, nor is a document with a query of which one is.
             places_of: The options, and which calls of the part have them.
         """
         for call, of_call in places_of.items():
-            places = of_call if call.on_null == "ask" else [i for i in of_call if rows[i] is not None]
+            places = of_call if call.on_null == "ask" else [i for i in of_call if not _is_null(rows[i], call)]
             if not places:
                 continue
             alike = self._alike.setdefault(call, _Alike(call))
@@ -274,6 +275,17 @@ class Calls:
         inquiry = self._memory.inquiry(Ask(prompt, call))
         _, table = max(_cut(inquiry.question, [rows[i] for i in places], asking.work), key=lambda cut: len(cut[0]))
         return asking.group([inquiry], table)
+
+
+def _is_null(row: str | None, call: Call) -> bool:
+    """Whether an input is NULL, or a query with a document of which one is."""
+    if row is None or not call.reranks or "null" not in row:
+        return row is None
+    try:
+        cells = json.loads(row)
+    except (ValueError, RecursionError):  # whoever cuts it will tell
+        return False
+    return isinstance(cells, dict) and None in cells.values()
 
 
 def _places_of(values: Sequence[T]) -> dict[T, list[int]]:

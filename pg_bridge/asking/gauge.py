@@ -80,7 +80,7 @@ class Gauge:
 
 def head_of(question: Question, columns: Sequence[str], first: First = "question") -> str:
     """The text that all user messages of a question begin with."""
-    if not columns or question.is_bare:
+    if not columns or question.pieces:
         return question.text
     return "{" if first == "row" else question.text + "\n{"
 
@@ -116,8 +116,8 @@ class Pieces:
 def gauge_by_characters(
     question: Question, columns: Sequence[str], sampling: Sampling, api: Api, first: First = "question"
 ) -> Gauge:
-    """Take every four characters for a token, and a usual chat template; what is embedded has none."""
-    if sampling.embeds:
+    """Take every four characters for a token, and a usual chat template; what a pooling model is given has none."""
+    if sampling.is_pooled:
         return Gauge(1.0, 1.0, np.full(len(columns), 1 / CHARS_PER_TOKEN), "by_characters")
     chars = len(sampling.system_prompt) + len(head_of(question, columns, first))
     head, tail = chars / CHARS_PER_TOKEN, 1.0 + len(_tail_of(question, columns, first)) / CHARS_PER_TOKEN

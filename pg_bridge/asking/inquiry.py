@@ -15,7 +15,7 @@ from itertools import count
 from operator import itemgetter
 
 from pg_bridge.asking.confidence import part_of, with_confidence
-from pg_bridge.asking.prompt import EMBEDDED, Question, parse_question
+from pg_bridge.asking.prompt import EMBEDDED, RERANKED, Question, parse_question, parse_text
 from pg_bridge.engine import Completion, Sampling, array_text, dimensions_of
 from pg_bridge.options import Call, Server
 from pg_bridge.options.further import merge
@@ -126,8 +126,10 @@ def question_of(ask: Ask) -> Question:
     Raises:
         TemplateError: The prompt does not parse.
     """
+    if ask.call.reranks:
+        return RERANKED
     if ask.call.embeds:
-        return EMBEDDED
+        return EMBEDDED if ask.prompt in ("{}", None) else parse_text(ask.prompt)
     question, told = parse_question(ask.prompt), ask.call.told
     return replace(question, text=f"{question.text}\n{told}") if told else question
 
@@ -154,7 +156,11 @@ def shown(call: Call, answers: Sequence[str | None]) -> Sequence[str | None]:
 def context_of(question: Question, call: Call, server: Server) -> list[object]:
     """What the answers to a question depend on besides who answers and the row."""
     if call.embeds:
-        return ["embedding", call.dimensions, merge(server.request_options, call.request_options)]
+        words = question.pieces if any(question.pieces[::2]) else ()
+        further = merge(server.request_options, call.request_options)
+        return ["embedding", call.dimensions, further, *([words] if words else [])]
+    if call.reranks:
+        return ["relevance", merge(server.request_options, call.request_options)]
     further = call.further_at(server)
     return [
         question.text,
@@ -188,4 +194,5 @@ def sampling_of(call: Call) -> Sampling:
         call.low,
         call.high,
         call.confidence,
+        call.reranks,
     )

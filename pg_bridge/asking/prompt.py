@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os.path import commonprefix
 from typing import Literal
@@ -26,6 +26,7 @@ from pg_bridge.errors import NullPrompt, RepeatedColumn, TemplateError, UnknownC
 from pg_bridge.options import Place
 from pg_bridge.ordering import Ordering
 from pg_bridge.rows.cutting import UNKNOWN, VALUE
+from pg_bridge.rows.joined import BETWEEN
 from pg_bridge.rows.table import Table
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -47,17 +48,21 @@ class Question:
         text: What is sent: `{review}` has become `review`, `{{` a brace.
         columns: The named columns, in order of first mention, each once; empty where none is named.
         names_value: Whether `{}` stands in it, for an input that is a single value.
-        is_bare: Whether that value is all that is sent, as it is.
+        pieces: Of what is no question, but a text for a pooling model: words, and between them the named columns, whose
+            cells stand there as they are; empty for a question.
     """
 
     text: str
     columns: tuple[str, ...]
     names_value: bool = False
-    is_bare: bool = field(default=False, repr=False)
+    pieces: tuple[str, ...] = field(default=(), repr=False)
 
 
-EMBEDDED = Question("", (VALUE,), names_value=True, is_bare=True)
+EMBEDDED = Question("", (VALUE,), names_value=True, pieces=("", VALUE, ""))
 """In the place of a question where there is none, and texts are embedded."""
+
+RERANKED = Question("", ("query", "document"), pieces=("", "query", BETWEEN, "document", ""))
+"""In the place of a question where there is none, and documents are compared with queries."""
 
 
 def parse_question(prompt: str | None) -> Question:
@@ -91,6 +96,32 @@ def parse_question(prompt: str | None) -> Question:
 
     text = _BRACES.sub(resolve, prompt)
     return Question(text, tuple(named), any(match[0] == "{}" for match in _BRACES.finditer(prompt)))
+
+
+def parse_text(prompt: str | None) -> Question:
+    """Resolve the braces of a text that is no question: each stands for the cell of its column, as it is.
+
+    Raises:
+        NullPrompt: The text is NULL.
+        TemplateError: A brace stands alone, or it names no column.
+
+    >>> parse_text("query: {review} {{}}").pieces
+    ('query: ', 'review', ' {}')
+    """
+    question = parse_question(prompt)
+    if not question.columns:
+        raise TemplateError("the text names no column, so that it would be the same for every row", hint=_BRACES_HINT)
+    pieces = [""]
+    end = 0
+    for match in _BRACES.finditer(prompt or ""):
+        pieces[-1] += (prompt or "")[end : match.start()]
+        end = match.end()
+        if match[1] is None:
+            pieces[-1] += match[0][0]
+        else:
+            pieces += [match[1] or VALUE, ""]
+    pieces[-1] += (prompt or "")[end:]
+    return replace(question, text="", pieces=tuple(pieces))
 
 
 def escape(text: str) -> str:
@@ -231,7 +262,7 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
 
     Yields:
         The question, a newline and the row as a JSON object, or the other way round; for rows without columns the
-        question alone, and of a bare question the value alone.
+        question alone, and of what is no question its pieces, in which a NULL is nothing.
 
     >>> from pg_bridge.ordering import plan
     >>> table = Table.from_json(['{"a":1,"b":"x"}'], ["a", "b"])
@@ -242,9 +273,13 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
         for _ in range(table.rows):
             yield question.text
         return
-    if question.is_bare:
+    if question.pieces:
+        cells = [(table.values[j], table.codes[:, j]) for j in map(table.columns.index, question.pieces[1::2])]
         for row in ordering.row_order.tolist():
-            yield _bare(table.values[0][table.codes[row, 0]])
+            text = question.pieces[0]
+            for (values, codes), words in zip(cells, question.pieces[2::2], strict=True):
+                text += _bare(values[codes[row]]) + words
+            yield text
         return
     pieces: list[str] = []  # '"name": value' of every distinct cell, column after column
     offsets = np.zeros(len(table.columns), np.intp)
@@ -261,7 +296,9 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
 
 
 def _bare(cell: str) -> str:
-    """A cell as the text that it is; of what is no text its JSON."""
+    """A cell as the text that it is; of what is no text its JSON, and nothing of a NULL."""
+    if cell == "null":
+        return ""
     return str(json.loads(cell, strict=False)) if cell.startswith('"') else cell
 
 

@@ -20,7 +20,7 @@ from pg_bridge.errors import PgBridgeError
 from pg_bridge.options import MULTICORN_WRAPPER, OPTIONS, Option
 
 OLDEST = 15  # PostgreSQL that it was ever tried on
-JOBS = ("jobs.sql", "kept.sql")
+JOBS = ("jobs.sql", "chunks.sql", "kept.sql")
 """What a server without the extension has, too, in a schema of its own."""
 BESIDE = (*JOBS, "kept_extension.sql")
 PARTS: Mapping[str, Sequence[str]] = {
@@ -29,12 +29,20 @@ PARTS: Mapping[str, Sequence[str]] = {
         "host_plpython.sql",
         "surface.sql",
         "operators.sql",
+        "search.sql",
         "aggregates.sql",
         "batching.sql",
         "foreign.sql",
         *BESIDE,
     ),
-    "pg_bridge_multicorn": ("foundation.sql", "host_multicorn.sql", "surface.sql", "operators.sql", *BESIDE),
+    "pg_bridge_multicorn": (
+        "foundation.sql",
+        "host_multicorn.sql",
+        "surface.sql",
+        "operators.sql",
+        "search.sql",
+        *BESIDE,
+    ),
 }
 
 UPGRADES: Mapping[str, Mapping[str, Sequence[str]]] = {

@@ -17,8 +17,6 @@ from functools import partial
 
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.dialects import UNTOLD
-from pg_bridge.engine.embeddings import PATH as EMBEDDINGS_PATH
-from pg_bridge.engine.embeddings import TEXT_TOO_LONG, is_about_embeddings, no_embeddings
 from pg_bridge.engine.estimate import Estimate
 from pg_bridge.engine.failures import (
     OfTheStatement,
@@ -40,7 +38,7 @@ from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.payload import NOT_UNICODE, Answer, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
-from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, TOO_LONG, Refused, explained, is_used_up
+from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.speech import Speech
 from pg_bridge.engine.stages import Traffic
 from pg_bridge.engine.template import leaves_thoughts_open
@@ -48,6 +46,7 @@ from pg_bridge.engine.trial import CONTROL_PROMPT, Trial
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.options import Server
+from pg_bridge.rows.joined import query_of
 
 METRICS_WITHIN_S = 2.0
 SETTLE_WITHIN_S = 0.3
@@ -242,10 +241,12 @@ class Flight:
             self._start(part, tokens_each)
 
     def _alike(self, prompts: Numbered) -> list[Numbered]:
-        """Prompts that are answered alike, together."""
-        alike: dict[int, Numbered] = {}  # by the identity of the sampling: hashing it for every prompt would cost more
+        """Prompts that are answered alike, together; of queries with documents those of one query."""
+        alike: dict[object, Numbered] = {}  # by the sampling's identity: hashing it for every prompt would cost more
         for prompt in prompts:
-            alike.setdefault(id(self._sampling_of(prompt[0])), []).append(prompt)
+            sampling = self._sampling_of(prompt[0])
+            same = (id(sampling), query_of(prompt[1])) if sampling.reranks else id(sampling)
+            alike.setdefault(same, []).append(prompt)
         return list(alike.values())
 
     def _goes_alone(self, sampling: Sampling) -> bool:
@@ -254,7 +255,7 @@ class Flight:
 
     def _takes_several(self, sampling: Sampling) -> bool:
         """Whether a request may have several prompts."""
-        return self.has_batch_endpoint or sampling.embeds
+        return self.has_batch_endpoint or sampling.is_pooled
 
     def _start(self, prompts: Numbered, tokens_each: int, *, is_piece: bool = False) -> None:
         is_alone = len(prompts) > 1 and self._goes_alone(self._sampling_of(prompts[0][0]))
@@ -310,7 +311,7 @@ class Flight:
                 trial.withdraw()
                 self._again([prompts], tokens_each, is_piece=is_piece)
                 return
-            await self._refused(prompts, path, refused, tokens_each, is_piece=is_piece)
+            await self._refused(prompts, payload, path, refused, tokens_each, is_piece=is_piece)
             return
         except (MalformedAnswer, Unreadable) as error:
             raise malformed(self._server, error) from None
@@ -406,7 +407,7 @@ class Flight:
         return tokens.prompt + tokens.completion - told
 
     async def _refused(
-        self, prompts: Numbered, path: str, refused: Refused, tokens_each: int, *, is_piece: bool
+        self, prompts: Numbered, payload: Payload, path: str, refused: Refused, tokens_each: int, *, is_piece: bool
     ) -> None:
         sampling = self._sampling_of(prompts[0][0])
         trial = self._trial_of(sampling)
@@ -423,31 +424,30 @@ class Flight:
             try:
                 await trial.refused(texts, refused)
             except OfTheStatement:
-                if sampling.embeds and is_about_embeddings(refused, texts):
-                    raise no_embeddings(self._server) from None
+                if (missing := payload.missing(self._server, refused, texts)) is not None:
+                    raise missing from None
                 raise
             if len(prompts) == 1:
                 reason = safe_reason(refused.status, refused.body, texts[0], self._server)
-                too_long = TEXT_TOO_LONG if sampling.embeds else TOO_LONG
-                self._fail_alone(prompts[0], explained(reason, refused, texts[0], too_long), tokens_each)
+                self._fail_alone(prompts[0], explained(reason, refused, texts[0], payload.too_long), tokens_each)
             else:
                 pieces = trial.pieces(len(prompts), was_cut=is_piece)
                 self._again([prompts[piece] for piece in pieces], tokens_each, is_piece=True)
         elif refused.status in NO_ENDPOINT_STATUSES:
-            await self._see_what_is_missing(path, refused)
+            await self._see_what_is_missing(payload, path, refused)
             trial.withdraw()
             self._again([[prompt] for prompt in prompts], tokens_each, is_piece=is_piece)
         else:
             raise refused_run(self._server, refused)
 
-    async def _see_what_is_missing(self, path: str, refused: Refused) -> None:
+    async def _see_what_is_missing(self, payload: Payload, path: str, refused: Refused) -> None:
         """Either the model or the path, as the list of models tells; of the paths only that for batches need not be."""
         if self.has_batch_endpoint or not path.endswith("/batch"):
             served = [model.name for model in await list_models(self._server, self._client, self._acquaintance)]
             if self._server.model is not None and self._server.model not in served:
                 raise unknown_model(self._server, served)
-        if path == EMBEDDINGS_PATH:
-            raise no_embeddings(self._server)
+        if (missing := payload.missing(self._server)) is not None:
+            raise missing
         if not path.endswith("/batch"):
             raise refused_run(self._server, refused)
         self.has_batch_endpoint = False

@@ -69,7 +69,7 @@ class Further:
 
 def thought_tokens(server: Server, sampling: Sampling) -> int:
     """Most tokens of thoughts before one answer; 0 where there shall be none."""
-    if sampling.embeds:
+    if sampling.is_pooled:
         return 0
     most = sampling.max_reasoning_tokens or server.max_reasoning_tokens
     return most or (THOUGHT_TOKENS if _reasoning(server, sampling) not in (None, "off") else 0)

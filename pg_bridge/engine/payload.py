@@ -22,12 +22,12 @@ from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
 from pg_bridge.engine.further import OF_TEMPLATES, Further
 from pg_bridge.engine.records import Sampling, Stages, Sure
-from pg_bridge.engine.refusal import FILTERED
+from pg_bridge.engine.refusal import FILTERED, TOO_LONG, Refused
 from pg_bridge.engine.shape import is_of
 from pg_bridge.engine.thoughts import without_thoughts
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
-from pg_bridge.errors import Reason
-from pg_bridge.options import Api
+from pg_bridge.errors import EngineError, Reason
+from pg_bridge.options import Api, Server
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
 NO_TEXT = "the engine's answer holds no text"
@@ -128,7 +128,10 @@ class Payload:
         begins_in_thoughts: Whether the template ends within thoughts, so that every text begins within them; None
             where that is not known, and then nobody can tell of one that was cut off.
         is_in_doubt: Whether such a text was met.
+        too_long: What can be done about a prompt that is longer than the model takes.
     """
+
+    too_long = TOO_LONG
 
     def __init__(
         self,
@@ -180,6 +183,18 @@ class Payload:
         if not self._chat:
             return "/v1/completions"
         return "/v1/chat/completions" if prompt_count == 1 else "/v1/chat/completions/batch"
+
+    def missing(
+        self, server: Server, refused: Refused | None = None, prompts: Sequence[str] = ()
+    ) -> EngineError | None:
+        """The error of an engine that does not do at all what is asked of it here; None where that is none of its own.
+
+        Args:
+            server: The server.
+            refused: By what it was refused; None where its path does not exist.
+            prompts: What was refused: words that stand in one of them tell nothing.
+        """
+        return None
 
     def body(self, prompts: Sequence[str]) -> bytes:
         """The request's body.

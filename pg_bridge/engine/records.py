@@ -36,6 +36,7 @@ class Sampling:
         low: The least number allowed, if there are a least and a greatest.
         high: The greatest.
         confidence: Whether the engine is to tell how sure the model was of an answer.
+        reranks: Whether prompts are queries with documents, to which nothing is answered but how relevant these are.
     """
 
     max_tokens: int
@@ -53,6 +54,12 @@ class Sampling:
     low: int | None = None
     high: int | None = None
     confidence: bool = False
+    reranks: bool = False
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether prompts are answered by numbers, without a word."""
+        return self.embeds or self.reranks
 
 
 class Sure(str):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pg_bridge.engine import embeddings
 from pg_bridge.engine.dialects import Dialect
+from pg_bridge.engine.embeddings import EmbeddingPayload
 from pg_bridge.engine.forms import ask_for, constraint_of, kept_by, refused_by
 from pg_bridge.engine.further import further
 from pg_bridge.engine.messages import payload_of
 from pg_bridge.engine.payload import ASTRAY, NOT_IN_FORM, UNFIT, Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.refusal import OF_ARGUMENTS_STATUSES, Refused
+from pg_bridge.engine.relevance import RelevancePayload
 from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.options import Server
 
@@ -80,9 +81,10 @@ class Speech:
 
     def _make(self, sampling: Sampling, *, in_words: bool) -> Payload:
         known = self._acquaintance
-        if sampling.embeds:
-            said = embeddings.further_of(self._server, sampling, self._dialect, known.untaken)
-            return embeddings.EmbeddingPayload(self._server.api, self._model, sampling, self._dialect, said)
+        if sampling.is_pooled:
+            pooled = EmbeddingPayload if sampling.embeds else RelevancePayload
+            said = pooled.service.further_of(self._server, sampling, self._dialect, known.untaken)
+            return pooled(self._server.api, self._model, sampling, self._dialect, said)
         besides = further(self._server, sampling, self._dialect, self._model, known.untaken)
         is_loose = (lambda _: True) if in_words else known.is_loose
         asked = ask_for(self._dialect.forms, sampling, known.untaken, is_loose)

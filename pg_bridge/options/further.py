@@ -23,6 +23,7 @@ Headers = tuple[tuple[str, str | None], ...]
 _FORM = "the form of an answer is said by llm.is_true, llm.classify, llm.score or llm.extract, or by choices"
 _ONE_ANSWER = "each row has one answer, which is read when it is whole"
 _PROMPT = "the prompt and system_prompt say what is asked"
+_DOCUMENTS = "a query is sent with documents, and of each must be told how relevant it is"
 _EMBEDDING = "the option dimensions says how long an embedding is, and llm.embed reads the form that it asks for"
 _OWNED: Mapping[str, str] = {
     "model": "the server's option model says it",
@@ -33,6 +34,9 @@ _OWNED: Mapping[str, str] = {
     "prompt_token_ids": _PROMPT,
     "input_ids": _PROMPT,
     "input": _PROMPT,
+    "query": _DOCUMENTS,
+    "documents": _DOCUMENTS,
+    "top_n": _DOCUMENTS,
     "dimensions": _EMBEDDING,
     "encoding_format": _EMBEDDING,
     "embed_dtype": _EMBEDDING,

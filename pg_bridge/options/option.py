@@ -26,6 +26,7 @@ Function = Literal[
     "score_confidence",
     "extract",
     "embed",
+    "relevance",
     "translate",
     "sentiment",
     "redact",
@@ -45,7 +46,7 @@ EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
 SCORES: frozenset[Where] = frozenset({"score", "score_confidence"})
 LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classify_many"})
 EMBEDS: frozenset[Where] = frozenset({"embed"})
-QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS
+QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS - {"relevance"}
 """Those that a model answers in words."""
 EACH_ROW: frozenset[Where] = QUESTIONS - {"map", "rank", "map_with_tools"}
 """Those that are asked about one row each, and may stand anywhere in a query."""

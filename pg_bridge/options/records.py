@@ -696,6 +696,16 @@ class Call:
         return self.kind == "embedding"
 
     @property
+    def reranks(self) -> bool:
+        """Whether nothing is asked, and documents are compared with queries."""
+        return self.kind == "relevance"
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there is no question, and answers are numbers."""
+        return self.embeds or self.reranks
+
+    @property
     def joins_pairs(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
         return self.pairs != "each" and self.dedup and not self.confidence
@@ -769,8 +779,8 @@ class Call:
             call = replace(call, choices=YES_OR_NO)
         if call.kind in ("label", "labels"):
             call = _with_labels(call)
-        if call.embeds:  # with nothing around a text, nothing behind it, and in whatever order
-            call = replace(call, system_prompt="", max_tokens=0, reorder="none")
+        if call.is_pooled:  # with nothing around a text, nothing behind it; documents of one query together
+            call = replace(call, system_prompt="", max_tokens=0, reorder="none" if call.embeds else "rows")
         if call.kind not in _SURE:
             call = replace(call, confidence=False, gives="answer")
         elif call.gives == "confidence":

@@ -41,7 +41,18 @@ CacheSalt = Literal["off", "role"]
 Reasoning = Literal["off", "low", "medium", "high", "model"]
 Gives = Literal["answer", "confidence"]
 Kind = Literal[
-    "text", "label", "labels", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json", "embedding"
+    "text",
+    "label",
+    "labels",
+    "boolean",
+    "number",
+    "integer",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "json",
+    "embedding",
+    "relevance",
 ]
 
 REORDER: tuple[Reorder, ...] = get_args(Reorder)

@@ -18,7 +18,7 @@ from pg_bridge.asking.distinct import SourceColumn, SourceRows, count_distinct
 from pg_bridge.asking.inquiry import Ask, question_of
 from pg_bridge.asking.outline import Outline, Rows, chars_of
 from pg_bridge.asking.pair_outline import Side, foretell
-from pg_bridge.asking.prompt import EMBEDDED, Question
+from pg_bridge.asking.prompt import EMBEDDED, RERANKED, Question
 from pg_bridge.asking.seen import Seen
 from pg_bridge.backend.estimates import count_kept, lately
 from pg_bridge.backend.faults import Fault
@@ -34,6 +34,7 @@ _KINDS: Mapping[str, Kind] = {
     "score": "number",
     "extract": "json",
     "_embed": "embedding",
+    "_relevance_of": "relevance",
 }
 _SURE = "_confidence"
 _NOT_OPTIONS = {"prompt", "input"}
@@ -179,8 +180,8 @@ def _options_of(call: _Asked) -> Call:
 
 def _question(call: _Asked, asked: Call) -> Question | None:
     """The question; None where it is not known before the statement runs, or does not parse."""
-    if asked.embeds:
-        return EMBEDDED
+    if asked.is_pooled:
+        return EMBEDDED if asked.embeds else RERANKED
     with suppress(TemplateError):
         return question_of(Ask(call.constants["prompt"], asked)) if "prompt" in call.constants else None
     return None

@@ -33,6 +33,10 @@ class Behaviour:
         embedding: From a text to its embedding, or whatever else is said instead; None for `default_embedding`.
         embedded: From the data of an answer to what is told instead; None for the same.
         embeddings: Whether `/v1/embeddings` exists.
+        relevance: From a query and a document to how relevant it is, or whatever else is said instead; None for
+            `default_relevance`.
+        reranked: From the results of an answer to what is told instead; None for the same, the most relevant first.
+        reranking: Whether `/v1/rerank` exists.
         api_key: If set, requests without it get 401.
         batch_endpoint: Whether `/v1/chat/completions/batch` exists.
         metrics: Whether `/metrics` exists.
@@ -83,6 +87,9 @@ class Behaviour:
     embedding: Callable[[str], object] | None = None
     embedded: Callable[[list[dict[str, Any]]], object] | None = None
     embeddings: bool = True
+    relevance: Callable[[str, str], object] | None = None
+    reranked: Callable[[list[dict[str, Any]]], object] | None = None
+    reranking: bool = True
     api_key: str | None = None
     batch_endpoint: bool = True
     metrics: bool = True
@@ -128,7 +135,14 @@ class Behaviour:
         Raises:
             ValueError: There is no such field, or it cannot be set this way.
         """
-        names = {each.name for each in fields(self)} - {"answer", "embedding", "embedded", "tokenizer"}
+        names = {each.name for each in fields(self)} - {
+            "answer",
+            "embedding",
+            "embedded",
+            "relevance",
+            "reranked",
+            "tokenizer",
+        }
         unknown = sorted(changes.keys() - names)
         if unknown:
             raise ValueError(f"no setting {unknown[0]!r}; there are: {', '.join(sorted(names))}")
@@ -160,6 +174,17 @@ def default_embedding(text: str, dimensions: int = 8) -> list[float]:
     """
     digest = b"".join(blake2b(text.encode(), salt=bytes([part])).digest() for part in range(-(-dimensions // 64)))
     return [byte / 127.5 - 1 for byte in digest[:dimensions]]
+
+
+def default_relevance(query: str, document: str) -> float:
+    """Of the words of a query the share that stand in a document, and less than a thousandth by chance.
+
+    >>> default_relevance("who hid", "I hid behind the sofa.") > default_relevance("who hid", "Too long.")
+    True
+    """
+    words = set(re.findall(r"\w+", query.lower()))
+    found = len(words & set(re.findall(r"\w+", document.lower()))) / max(1, len(words))
+    return round(found + digest(f"{query}\n{document}") % 1000 / 1e6, 6)
 
 
 def default_confidence(prompt: str) -> float:

@@ -44,6 +44,7 @@ from pg_bridge.testing.served import Served
 from pg_bridge.testing.speeds import SPEEDS, EngineSpeed, speed_of
 
 _LARGEST_BODY_BYTES = 1 << 30
+_PROMPTS = {"messages", "prompt", "input", "documents"}  # where a body has them
 _HAD_PORTS: set[int] = set()  # by doubles of this process
 _LAST_ROUNDS = 10  # of the event loop, in which what was accepted or closed just now comes to be so
 
@@ -217,7 +218,7 @@ class EngineDouble:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY_BYTES)
-        for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS, wire.EMBEDDINGS):
+        for path in (wire.CHAT, wire.BATCH, wire.COMPLETIONS, wire.EMBEDDINGS, wire.RERANK):
             application.router.add_post(path, self._complete)
         application.router.add_get(wire.BATCH, self._no_page)
         application.router.add_post("/tokenize", self._tokenize)
@@ -234,6 +235,8 @@ class EngineDouble:
             return web.json_response({"detail": "Not Found"}, status=404)
         if request.path == wire.EMBEDDINGS and not behaviour.embeddings:
             return web.json_response({"detail": "Not Found"}, status=404)
+        if request.path == wire.RERANK and not behaviour.reranking:
+            return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json(loads=json.loads)
         prompts, conversations = wire.read(request.path, body)
         received = self.received
@@ -241,7 +244,7 @@ class EngineDouble:
         if behaviour.record:
             received.prompts += prompts
             received.conversations += conversations
-            received.bodies.append({k: v for k, v in body.items() if k not in {"messages", "prompt", "input"}})
+            received.bodies.append({k: v for k, v in body.items() if k not in _PROMPTS})
             received.headers.append({name.lower(): value for name, value in request.headers.items()})
         received.in_flight += 1
         received.prompts_in_flight += len(prompts)

@@ -22,6 +22,7 @@ from pg_bridge.testing.behaviour import (
     default_answer,
     default_confidence,
     default_embedding,
+    default_relevance,
     demanded_of,
 )
 from pg_bridge.testing.fast_engine import FastEngine, Request
@@ -29,7 +30,8 @@ from pg_bridge.testing.logprobs import allowed_texts, logprobs_of
 from pg_bridge.testing.scheduler import Rank
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
-EMBEDDINGS = "/v1/embeddings"
+EMBEDDINGS, RERANK = "/v1/embeddings", "/v1/rerank"
+_LISTED_AS = {EMBEDDINGS: "data", RERANK: "results"}  # what an answer has in the place of choices
 
 
 def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -40,6 +42,9 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
     if path == EMBEDDINGS:
         prompts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         return prompts, prompts
+    if path == RERANK:
+        prompts = body["documents"]
+        return prompts, [f"{body['query']}\n{document}" for document in prompts]
     conversations = [body["messages"]] if path == CHAT else body["messages"]
     prompts = [conversation[-1]["content"] for conversation in conversations]
     rendered = [
@@ -109,7 +114,7 @@ class Draft:
     """An answer's body but for the prompts' tokens.
 
     Attributes:
-        choices: The answers as JSON, or the embeddings.
+        choices: The answers as JSON, or the embeddings, or the relevances.
         completion_tokens: Their tokens.
         reasoning_tokens: Those of them that are thoughts; None where that is not told.
     """
@@ -123,6 +128,8 @@ def draft(behaviour: Behaviour, path: str, body: dict[str, Any], prompts: Sequen
     """Answer prompts."""
     if path == EMBEDDINGS:
         return Draft(json.dumps(_embedded(behaviour, body, prompts)), 0)
+    if path == RERANK:
+        return Draft(json.dumps(_reranked(behaviour, body["query"], prompts)), 0)
     demanded = {} if behaviour.ignore_choices else demanded_of(body)
     from_prompt = behaviour.answer or default_answer
     most_chars = (body.get("max_tokens") or body.get("max_completion_tokens") or 1_000_000) * CHARS_PER_TOKEN
@@ -165,6 +172,17 @@ def _embedded(behaviour: Behaviour, body: dict[str, Any], texts: Sequence[str]) 
     return data if behaviour.embedded is None else behaviour.embedded(data)
 
 
+def _reranked(behaviour: Behaviour, query: str, documents: Sequence[str]) -> object:
+    relevance = behaviour.relevance or default_relevance
+    results = [
+        {"index": index, "document": {"text": document}, "relevance_score": relevance(query, document)}
+        for index, document in enumerate(documents)
+    ]
+    if behaviour.relevance is None:
+        results.sort(key=lambda each: -each["relevance_score"])  # type: ignore[operator]  # numbers, these are
+    return results if behaviour.reranked is None else behaviour.reranked(results)
+
+
 def _logprobs(behaviour: Behaviour, path: str, body: dict[str, Any], prompt: str, text: str) -> object:
     sure, chat = behaviour.confidence, path != COMPLETIONS
     sure = default_confidence if sure is None else sure
@@ -196,7 +214,7 @@ def answer(behaviour: Behaviour, path: str, model: str, drafted: Draft, request:
     if drafted.reasoning_tokens is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": drafted.reasoning_tokens}
     told = json.dumps({"id": "double", "model": model, "usage": usage})
-    return f'{told[:-1]}, "{"data" if path == EMBEDDINGS else "choices"}": {drafted.choices}}}'
+    return f'{told[:-1]}, "{_LISTED_AS.get(path, "choices")}": {drafted.choices}}}'
 
 
 def metrics(behaviour: Behaviour, engine: FastEngine) -> str:

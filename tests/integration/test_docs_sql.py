@@ -23,6 +23,7 @@ PAGES = (
     "operators.md",
     "rank.md",
     "tools.md",
+    "search.md",
 )
 _EXAMPLE = re.compile(r"```sql\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 

@@ -248,11 +248,12 @@ def test_forged_arguments_are_refused_or_nothing(conn: Conn, used_engine: Engine
     options = """'{"kind": "embedding", "cache": "off"}'"""
     forged = f"SELECT f.output, f.fault[1] FROM llm._complete('{{a}} {{}}', '{{\"a\": 1}}', {options}) AS f"
     assert rows_of(conn, forged) == [(None, "22023")]
-    assert rows_of(conn, f"SELECT (llm._complete('?', '[1, 2]', {options})).output") == [
+    assert rows_of(conn, f"SELECT f.fault[1] FROM llm._complete('?', '[1, 2]', {options}) AS f") == [("22023",)]
+    assert rows_of(conn, f"SELECT (llm._complete('{{}}', '[1, 2]', {options})).output") == [
         ("{" + ",".join(f"{number:.9g}" for number in np.array(default_embedding("[1, 2]"), np.float32)) + "}",)
     ]
     if is_batched(conn):
-        batch = """SELECT llm._batch(1, 2, false, ARRAY['"?"']::json[], ARRAY['1']::json[], %s, '{server}',
+        batch = """SELECT llm._batch(1, 2, false, ARRAY['"{}"']::json[], ARRAY['1']::json[], %s, '{server}',
                                      ARRAY[ARRAY['"vllm"'::json]])"""
         for fixed, state in (('{"kind": "embedding", "dimensions": -1}', "22023"), ('{"kind": "embedding"}', "None")):
             assert state in str(rows_of(conn, batch, fixed))

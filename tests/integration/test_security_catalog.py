@@ -33,6 +33,7 @@ OWN_PATH = {
     "submit": "keeps the caller's path beside his query, whose names are meant as that has them",
     "classify_many": "the planner puts its body in its place, which a path would forbid",
     "embed": "as classify_many",
+    "relevance": "as classify_many",
     "translate": "as classify_many",
     "sentiment": "as classify_many",
     "redact": "as classify_many",
@@ -80,6 +81,7 @@ EXECUTED_BY_ALL = {
     "_ask": "llm.complete and its kin call it; it asks as the caller",
     "_classify_many": "llm.classify_many calls it; it asks as the caller",
     "_embed": "llm.embed calls it; it asks as the caller",
+    "_relevance_of": "llm.relevance calls it; it asks as the caller",
     "_label_array": "llm.classify_many calls it; it looks at its argument only",
     "_ledger": "llm.cache_stats and its kin call it; behind it stand checks by the current role",
     "_reply": "as _ledger, which raises what it replies",
@@ -123,7 +125,10 @@ EXECUTED_BY_ALL = {
 }
 """Internal functions that roles without any right may execute, and why they must. Batch functions of the extension's
 own functions are among them, by their names: the executor checks that the caller may execute them."""
-OWN_BATCHES = "_(complete|(is_true|classify|score)(_confidence)?|classify_many|embed|extract|aggregate|summarize)_batch"
+OWN_BATCHES = (
+    "_(complete|(is_true|classify|score)(_confidence)?|classify_many|embed|relevance_of|extract|aggregate|summarize)"
+    "_batch"
+)
 
 READ_BY_ALL = {"batch_function", "result", "rowset", "_state", "_desk", "jobs", "_job", "kept", "_kept"}
 WRITTEN_BY_ALL = {

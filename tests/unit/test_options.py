@@ -20,10 +20,20 @@ ROOT = Path(__file__).parents[2]
 option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
 PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
-OTHERS = {"_classify_many", "_embed", "_validate", "estimate", "rank_estimate", "submit", "keep", "extract_columns"}
+OTHERS = {
+    "_classify_many",
+    "_embed",
+    "_relevance_of",
+    "_validate",
+    "estimate",
+    "rank_estimate",
+    "submit",
+    "keep",
+    "extract_columns",
+}
 OVER_QUERIES = {"map", "rank", "map_with_tools"}  # FROM is where they stand, and they have no batches
 # By the planner: what is asked is a function of its own.
-PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed"}
+PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed", "relevance": "_relevance_of"}
 
 
 def functions_with(name: str, script: str) -> dict[str, list[str]]:
@@ -37,25 +47,29 @@ def functions_with(name: str, script: str) -> dict[str, list[str]]:
     return found
 
 
+def _batch_of(name: str) -> str:
+    return f"_{PUT_IN_PLACE.get(name, name).lstrip('_')}_batch"
+
+
 def test_one_more_line_is_one_more_option_everywhere() -> None:
     script = extension_files(MORE)["pg_bridge--0.2.sql"]
     found = functions_with("top_p", script)
     calls = set(FUNCTIONS)
-    batches = {f"_{name}_batch" for name in calls - OVER_QUERIES - PROMPTS}
-    assert found.keys() == calls | batches | OTHERS
+    batch_of = {name: _batch_of(name) for name in calls - OVER_QUERIES - PROMPTS}
+    assert found.keys() == calls | set(batch_of.values()) | OTHERS
     for name, estimate in (("map", "estimate"), ("rank", "rank_estimate")):
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"embed", "rank", "map_with_tools", *PROMPTS} else 2
+        forms = 1 if name in {"embed", "relevance", "rank", "map_with_tools", *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]
         is_put_in_place = name in PROMPTS or name in PUT_IN_PLACE
         assert sum("'top_p', top_p::pg_catalog.text" in line for line in asked) == (0 if name in PROMPTS else forms)
         assert sum("top_p => top_p" in line for line in found[name]) == (forms if is_put_in_place else 0)
-        if f"_{name}_batch" in batches:
-            of_batch = " ".join(found[f"_{name}_batch"])
+        if name in batch_of:
+            of_batch = " ".join(found[batch_of[name]])
             assert of_batch.count("top_p json[]") == 1
             assert len(re.findall(r"'{[^}]*\btop_p}', ARRAY\[[^]]*\btop_p]", of_batch)) == 1
     assert "('column', 'top_p', '0|1|0\\.[0-9]+', 'between 0 and 1', false, NULL, NULL)" in script

@@ -94,3 +94,11 @@ SELECT output::float BETWEEN 0 AND 1 AS confidence FROM llm._complete('Is {}?', 
 SELECT output LIKE 'answer %' AS text FROM llm._complete('Is {}?', '"x"', '{"gives": "confidence", "confidence": true}');
 SELECT (fault)[2] FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "gives": "all"}');
 SELECT (fault)[2] FROM llm._complete('Is {}?', '"x"', '{"kind": "boolean", "confidence": "yes"}');
+-- relevances
+SELECT id, llm.relevance('a long chase', review), pg_typeof(llm.relevance('a', review)) FROM reviews AS r ORDER BY id;
+SELECT llm.relevance(NULL, 'a') IS NULL AS no_query, llm.relevance('a', NULL) IS NULL AS no_document, llm.relevance('', '') IS NULL AS empty;
+SELECT llm.relevance('a', 'b', request_options => '{"top_n": 1}');
+SELECT llm.relevance('a', 'b', server => 'nowhere');
+\echo SQLSTATE :LAST_ERROR_SQLSTATE
+SELECT llm.relevance('a', 'reject me');
+SELECT llm.relevance('a', 'reject me', on_error => 'null') IS NULL AS "null";
