@@ -84,9 +84,9 @@ BEGIN
             HINT = 'Name the columns that tell the rows apart: ''id'', or ''shop, id''.';
     ELSIF schema IS NOT NULL AND (coalesce(type, 'json') <> 'json' OR jsonb_typeof(schema) <> 'object') THEN
         RAISE EXCEPTION 'a schema is a JSON object, for answers of type json' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF type NOT IN ('text', 'boolean', 'number', 'integer', 'date', 'timestamp', 'timestamptz', 'json') THEN
+    ELSIF type NOT IN ('text', 'boolean', 'number', 'integer', 'date', 'timestamp', 'timestamptz', 'json', 'embedding') THEN
         RAISE EXCEPTION 'there is no type "%" of answers', type USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json.';
+            HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json, embedding.';
     ELSIF (part BETWEEN 1 AND parts AND parts <= 1000) IS NOT TRUE THEN
         RAISE EXCEPTION 'there is no part % of %', coalesce(part::text, 'NULL'), coalesce(parts::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts are counted from 1, up to 1000: '

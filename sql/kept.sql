@@ -16,6 +16,9 @@ CREATE TABLE @schema@._kept (
     type          text NOT NULL,
     schema        text NOT NULL DEFAULT '',
     options       jsonb NOT NULL DEFAULT '{}',
+    chunks_of     text,
+    chunk_chars   integer NOT NULL DEFAULT 1000,
+    chunk_overlap integer NOT NULL DEFAULT 100,
     at_most_every interval NOT NULL,
     asked_at      timestamptz,
     next_at       timestamptz NOT NULL DEFAULT now(),
@@ -26,16 +29,19 @@ CREATE TABLE @schema@._kept (
     CHECK (array_ndims(sent_key) = 1 AND cardinality(sent_key) = cardinality(key)),
     CHECK (sent = '{}' OR array_ndims(sent) = 1 AND array_position(sent, NULL) IS NULL),
     CHECK (jsonb_typeof(options) = 'object'),
+    CHECK (chunks_of IS NULL OR chunks_of = ANY (sent)),
+    CHECK (chunk_chars BETWEEN 1 AND 1000000 AND chunk_overlap BETWEEN 0 AND chunk_chars - 1),
     CHECK (at_most_every BETWEEN '0' AND '100 years'),
     CHECK (isfinite(next_at))
 );
 COMMENT ON TABLE @schema@._kept IS 'columns that are kept answered; llm.kept shows them';
 COMMENT ON COLUMN @schema@._kept.sent_key IS 'for each column of the key what the prompt calls it, NULL where it is not sent';
 COMMENT ON COLUMN @schema@._kept.sent IS 'what the prompt calls the others that are sent, in the order of the trigger that names them';
+COMMENT ON COLUMN @schema@._kept.chunks_of IS 'which of these is cut into chunks, each of which has an answer; NULL for none';
 -- Nobody chooses an id, and nobody declares in another's name: whatever is asked for a column is asked as its role.
 GRANT SELECT, DELETE ON @schema@._kept TO PUBLIC;
-GRANT INSERT (name, key, sent_key, sent, prompt, type, schema, options, at_most_every) ON @schema@._kept TO PUBLIC;
-GRANT UPDATE (sent_key, sent, prompt, schema, options, at_most_every, asked_at, next_at, failures, trouble) ON @schema@._kept TO PUBLIC;
+GRANT INSERT (name, key, sent_key, sent, prompt, type, schema, options, chunks_of, chunk_chars, chunk_overlap, at_most_every) ON @schema@._kept TO PUBLIC;
+GRANT UPDATE (sent_key, sent, prompt, schema, options, chunks_of, chunk_chars, chunk_overlap, at_most_every, asked_at, next_at, failures, trouble) ON @schema@._kept TO PUBLIC;
 ALTER TABLE @schema@._kept ENABLE ROW LEVEL SECURITY;
 CREATE POLICY seen ON @schema@._kept FOR SELECT USING (
     pg_has_role((SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = role), 'MEMBER'));
@@ -307,6 +313,24 @@ BEGIN
     END IF;
 END $$;
 
+-- What speaks against keeping a column of chunks, besides.
+CREATE FUNCTION @schema@._kept_chunk_check(relation oid, key text[], name text, chunks_of text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wrong text;
+BEGIN
+    SELECT u INTO wrong FROM unnest(key || name) AS u WHERE u IN ('chunk_no', 'chunk_start', 'chunk');
+    IF FOUND THEN
+        RAISE EXCEPTION 'a column named "%" stands beside the answers already', wrong
+            USING ERRCODE = 'duplicate_column', HINT = 'Name the column otherwise.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+                   WHERE a.attrelid = relation AND a.attname = chunks_of AND t.typcategory = 'S') THEN
+        RAISE EXCEPTION 'column "%" is no text, of which chunks could be made', chunks_of USING ERRCODE = 'datatype_mismatch',
+            HINT = 'Cut the text of another type into chunks by @schema@.chunks, in a table of its own.';
+    END IF;
+END $$;
+
 -- The trigger function and its triggers, made anew.
 CREATE FUNCTION @schema@._kept_watch(kept bigint, relation oid, changes oid, columns text[], keys integer, named oid)
 RETURNS void
@@ -365,6 +389,10 @@ CREATE FUNCTION @schema@.keep(
     at_most_every interval DEFAULT '10 seconds',
     answers       text     DEFAULT NULL,
     view          text     DEFAULT NULL,
+    chunks_of     text     DEFAULT NULL,
+    chunk_chars   integer  DEFAULT 1000,
+    chunk_overlap integer  DEFAULT 100,
+    dimensions    integer  DEFAULT NULL,
     @map.optional@
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -377,20 +405,28 @@ DECLARE
     sql_type CONSTANT text := CASE kind
         WHEN 'text' THEN 'text' WHEN 'boolean' THEN 'boolean' WHEN 'number' THEN 'double precision' WHEN 'integer' THEN 'bigint'
         WHEN 'date' THEN 'date' WHEN 'timestamp' THEN 'timestamp without time zone'
-        WHEN 'timestamptz' THEN 'timestamp with time zone' WHEN 'json' THEN 'jsonb' END;
-    options CONSTANT jsonb := jsonb_strip_nulls(jsonb_build_object(@map.values@));
+        WHEN 'timestamptz' THEN 'timestamp with time zone' WHEN 'json' THEN 'jsonb' WHEN 'embedding' THEN 'real[]' END;
+    options CONSTANT jsonb := jsonb_strip_nulls(jsonb_build_object('dimensions', dimensions, @map.values@));
     sent_key text[]; sent text[];
     base name; schema_name name;
     had record;
     kept bigint;
     answers_name text; changes_name text; view_name text;
 BEGIN
-    IF num_nulls(relation, keep.key, "column", prompt, at_most_every) > 0 THEN
+    IF num_nulls(relation, keep.key, "column", prompt, at_most_every, chunk_chars, chunk_overlap) > 0 THEN
         RAISE EXCEPTION 'an argument of llm.keep is NULL' USING ERRCODE = 'null_value_not_allowed',
             HINT = 'Pass the table, its key, a name for the column and the prompt: llm.keep(''reviews'', ''id'', ''kind'', ''Is {review} kind?'').';
     ELSIF sql_type IS NULL THEN
         RAISE EXCEPTION 'there is no type "%" of answers', kind USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json.';
+            HINT = 'There are: text, boolean, number, integer, date, timestamp, timestamptz, json, embedding.';
+    ELSIF kind = 'embedding' AND replace(replace(prompt, '{{', ''), '}}', '') !~ '[{][^{}]+[}]' THEN
+        RAISE EXCEPTION 'the text to embed names no column' USING ERRCODE = 'undefined_column',
+            HINT = 'It is no question: each {column} stands for what the row has there, as in ''{title}: {review}''.';
+    ELSIF kind <> 'embedding' AND dimensions IS NOT NULL THEN
+        RAISE EXCEPTION 'dimensions are of answers of type embedding' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF chunk_chars NOT BETWEEN 1 AND 1000000 OR chunk_overlap NOT BETWEEN 0 AND chunk_chars - 1 THEN
+        RAISE EXCEPTION 'a chunk has 1 to 1,000,000 characters, and repeats fewer of the last one' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'chunk_chars says how many it has at most, chunk_overlap how many of them may be repeated.';
     ELSIF schema IS NOT NULL AND (kind <> 'json' OR jsonb_typeof(schema) <> 'object') THEN
         RAISE EXCEPTION 'a schema is a JSON object, for answers of type json' USING ERRCODE = 'invalid_parameter_value';
     ELSIF at_most_every NOT BETWEEN '0' AND '100 years' THEN
@@ -406,15 +442,22 @@ BEGIN
     sent_key := ARRAY(SELECT CASE WHEN k.name = ANY (sent) THEN k.name END FROM unnest(keys) WITH ORDINALITY AS k (name, place)
                       ORDER BY k.place);
     sent := ARRAY(SELECT s.name FROM unnest(sent) WITH ORDINALITY AS s (name, place) WHERE s.name <> ALL (keys) ORDER BY s.place);
+    IF chunks_of <> ALL (sent) THEN
+        RAISE EXCEPTION 'column "%", of which chunks are to be made, is not sent', chunks_of USING ERRCODE = 'undefined_column',
+            HINT = 'Name it in the prompt, where it stands for a chunk; and no column of the key.';
+    ELSIF chunks_of IS NOT NULL THEN
+        PERFORM @schema@._kept_chunk_check(relation, keys, "column", chunks_of);
+    END IF;
     SELECT c.relname, n.nspname INTO base, schema_name
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
 
-    SELECT k.id, k.key, k.type, k.sent, p.* INTO had
+    SELECT k.id, k.key, k.type, k.sent, k.chunks_of, p.* INTO had
     FROM @schema@._kept AS k CROSS JOIN LATERAL @schema@._kept_parts(k.id) AS p
     WHERE k.role = current_user AND k.name = "column" AND p.relation = keep."table";
     IF FOUND THEN
-        IF had.type <> kind OR had.columns[:cardinality(had.key)] <> keys OR sent && had.key THEN
-            RAISE EXCEPTION 'column "%" of % is kept already, with another key or type', "column", @schema@._kept_name(relation)
+        IF had.type <> kind OR had.columns[:cardinality(had.key)] <> keys OR sent && had.key
+           OR (had.chunks_of IS NULL) <> (chunks_of IS NULL) THEN
+            RAISE EXCEPTION 'column "%" of % is kept already, with another key or type, or of chunks or not', "column", @schema@._kept_name(relation)
                 USING ERRCODE = 'duplicate_object', HINT = format('SELECT @schema@.unkeep(%s); first.', had.id);
         ELSIF had.answers IS NULL OR had.changes IS NULL THEN
             RAISE EXCEPTION 'a table that llm.keep made for column "%" is gone', "column"
@@ -422,22 +465,24 @@ BEGIN
         END IF;
         UPDATE @schema@._kept AS k
         SET prompt = prompt, sent_key = sent_key, sent = sent, schema = coalesce(schema::text, ''), options = options,
-            at_most_every = at_most_every, next_at = now(), failures = 0, trouble = NULL
+            chunks_of = chunks_of, chunk_chars = chunk_chars, chunk_overlap = chunk_overlap, at_most_every = at_most_every,
+            next_at = now(), failures = 0, trouble = NULL
         WHERE k.id = had.id;
         IF had.columns <> keys || sent THEN
             PERFORM @schema@._kept_watch(had.id, relation, had.changes, keys || sent, cardinality(keys), had.function);
         END IF;
         view_name := @schema@._kept_new_name(schema_name, coalesce(view, format('%I', (base || '_with_' || "column")::name)));
         IF had.view IS NULL AND view_name IS NOT NULL THEN
-            PERFORM @schema@._kept_view(had.id, relation, keys, had.key, "column", @schema@._kept_name(had.answers), view_name);
+            PERFORM @schema@._kept_view(had.id, relation, keys, had.key, "column", @schema@._kept_name(had.answers), view_name,
+                                        chunks_of IS NOT NULL);
         END IF;
         PERFORM @schema@._kept_note_all(had.changes);
         PERFORM pg_notify('llm_kept', had.id::text);
         RETURN had.id;
     END IF;
 
-    INSERT INTO @schema@._kept (name, key, sent_key, sent, prompt, type, schema, options, at_most_every)
-    VALUES ("column", keys, sent_key, sent, prompt, kind, coalesce(schema::text, ''), options, at_most_every)
+    INSERT INTO @schema@._kept (name, key, sent_key, sent, prompt, type, schema, options, chunks_of, chunk_chars, chunk_overlap, at_most_every)
+    VALUES ("column", keys, sent_key, sent, prompt, kind, coalesce(schema::text, ''), options, chunks_of, chunk_chars, chunk_overlap, at_most_every)
     RETURNING id INTO kept;
     answers_name := @schema@._kept_new_name(schema_name, coalesce(answers, format('%I', (base || '_' || "column")::name)));
     changes_name := format('%I.%I', schema_name, format('llm_keep_%s_changes', kept));
@@ -445,8 +490,12 @@ BEGIN
 
     EXECUTE format('CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA', answers_name,
                    (SELECT string_agg(format('%I', k), ', ') FROM unnest(keys) AS k), @schema@._kept_name(relation));
-    EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s), ADD %I %s, ADD model text, ADD digest text, ADD answered_at timestamptz, ADD error text',
-                   answers_name, (SELECT string_agg(format('%I', k), ', ') FROM unnest(keys) AS k), "column", sql_type);
+    EXECUTE format('ALTER TABLE %s %s ADD PRIMARY KEY (%s), ADD %I %s, ADD model text, ADD digest text, ADD answered_at timestamptz, ADD error text',
+                   answers_name,
+                   CASE WHEN chunks_of IS NOT NULL THEN 'ADD chunk_no integer, ADD chunk_start integer, ADD chunk text,' ELSE '' END,
+                   (SELECT string_agg(format('%I', k), ', ')
+                    FROM unnest(keys || CASE WHEN chunks_of IS NOT NULL THEN '{chunk_no}'::text[] END) AS k),
+                   "column", sql_type);
     EXECUTE format('COMMENT ON TABLE %s IS %L', answers_name, @schema@._kept_comment(kept, 'answers'));
     -- Who is granted to read it sees the answers about rows that he may see.
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', answers_name);
@@ -467,7 +516,7 @@ BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', changes_name);
     PERFORM @schema@._kept_watch(kept, relation, to_regclass(changes_name), keys || sent, cardinality(keys), NULL);
     IF view_name IS NOT NULL THEN
-        PERFORM @schema@._kept_view(kept, relation, keys, keys, "column", answers_name, view_name);
+        PERFORM @schema@._kept_view(kept, relation, keys, keys, "column", answers_name, view_name, chunks_of IS NOT NULL);
     END IF;
     PERFORM @schema@._kept_note_all(to_regclass(changes_name));
     PERFORM pg_notify('llm_kept', kept::text);
@@ -492,7 +541,7 @@ END $$;
 -- The table and its column. Whoever reads it does so with his own rights, where PostgreSQL can do that; before 15 he would with
 -- those of the view's owner, so there is none of a table with policies.
 CREATE FUNCTION @schema@._kept_view(
-    kept bigint, relation oid, keys text[], names text[], name text, answers text, view text
+    kept bigint, relation oid, keys text[], names text[], name text, answers text, view text, in_chunks boolean
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -505,8 +554,9 @@ BEGIN
         RAISE NOTICE 'no view was made: table % has policies, which a view would not heed before PostgreSQL 15', @schema@._kept_name(relation);
         RETURN;
     END IF;
-    EXECUTE format('CREATE VIEW %s %s AS SELECT t.*, a.%I FROM %s AS t LEFT JOIN %s AS a ON %s', view,
-                   CASE WHEN as_invoker THEN 'WITH (security_invoker = true)' ELSE '' END, name, @schema@._kept_name(relation),
+    EXECUTE format('CREATE VIEW %s %s AS SELECT t.*, %s a.%I FROM %s AS t LEFT JOIN %s AS a ON %s', view,
+                   CASE WHEN as_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
+                   CASE WHEN in_chunks THEN 'a.chunk_no, a.chunk_start, a.chunk,' ELSE '' END, name, @schema@._kept_name(relation),
                    answers, @schema@._kept_equal(relation, keys, 't', 'a', names));
     EXECUTE format('COMMENT ON VIEW %s IS %L', view, @schema@._kept_comment(kept, 'view'));
 END $$;
@@ -563,18 +613,24 @@ COMMENT ON FUNCTION @schema@.unkeep(regclass, text, boolean) IS 'keeps a column 
 -- written in today's names, and has all rows looked at if it was not.
 CREATE FUNCTION @schema@._kept_work(
     kept bigint, OUT relation text, OUT key text[], OUT key_columns text[], OUT sent text[], OUT sent_columns text[],
-    OUT answers text, OUT changes text, OUT equal text, OUT trouble text
+    OUT answers text, OUT changes text, OUT equal text, OUT rows text, OUT in_chunks boolean, OUT trouble text
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parts record;
+    declared record;
     sent_key text[];
     body text;
+    cut text;
 BEGIN
-    SELECT k.key, k.sent_key, k.sent INTO key, sent_key, sent FROM @schema@._kept AS k WHERE k.id = kept;
+    SELECT k.* INTO declared FROM @schema@._kept AS k WHERE k.id = kept;
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    key := declared.key;
+    sent_key := declared.sent_key;
+    sent := declared.sent;
+    in_chunks := declared.chunks_of IS NOT NULL;
     SELECT * INTO parts FROM @schema@._kept_parts(kept);
     trouble := CASE
         WHEN parts.relation IS NULL THEN 'the table is gone, or a column that the prompt names, or their triggers'
@@ -613,6 +669,20 @@ BEGIN
         EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
                        parts.function::regprocedure, body);
         PERFORM @schema@._kept_note_all(parts.changes);
+    END IF;
+    -- Rows with nothing to embed have no embedding, and rows in chunks one for each: as if the table were so.
+    rows := relation;
+    IF in_chunks THEN
+        cut := sent_columns[array_position(sent, declared.chunks_of)];
+        relation := format('(SELECT %s, c.chunk_no AS llm_chunk_no, c.chunk_start AS llm_chunk_start, c.chunk AS llm_chunk FROM %s AS r '
+                           'CROSS JOIN LATERAL @schema@.chunks(r.%I::pg_catalog.text, %s, %s) AS c)',
+                           (SELECT string_agg(format('r.%I', c), ', ') FROM unnest(parts.columns) AS c), relation, cut,
+                           declared.chunk_chars, declared.chunk_overlap);
+        sent_columns[array_position(sent, declared.chunks_of)] := 'llm_chunk';
+    ELSIF declared.type = 'embedding' THEN
+        relation := format('(SELECT %s FROM %s AS r WHERE pg_catalog.num_nonnulls(%s) OPERATOR(pg_catalog.>) 0)',
+                           (SELECT string_agg(format('r.%I', c), ', ') FROM unnest(parts.columns) AS c), relation,
+                           (SELECT string_agg(format('r.%I', c), ', ') FROM unnest(sent_columns) AS c));
     END IF;
 END $$;
 

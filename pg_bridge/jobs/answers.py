@@ -15,6 +15,9 @@ from pg_bridge.foreign import answers
 from pg_bridge.foreign.answers import AnswerType, ColumnType
 from pg_bridge.jobs.record import JobRecord
 
+_REALS = 1021
+_EMBEDDING = AnswerType("embedding", str, "")  # whoever asks has made an array of it
+
 TYPES = {
     "text": ColumnType(answers.TEXT, -1, "text"),
     "boolean": ColumnType(answers.BOOL, -1, "boolean"),
@@ -24,6 +27,7 @@ TYPES = {
     "timestamp": ColumnType(answers.TIMESTAMP, -1, "timestamp without time zone"),
     "timestamptz": ColumnType(answers.TIMESTAMPTZ, -1, "timestamp with time zone"),
     "json": ColumnType(answers.JSONB, -1, "jsonb"),
+    "embedding": ColumnType(_REALS, -1, "real[]"),
 }
 """What a new column of answers is made, by the name that a user gives it."""
 
@@ -71,19 +75,28 @@ def form_of(
     wanted = job.type or ("json" if schema is not None else "text")
     named = column or TYPES[wanted]
     try:
-        found = answers.answer_type(named, tuple(choices), schema, enum_labels)
+        found = _answer_type(named, choices, schema, enum_labels)
     except TableError as error:
         if choices and "labels" in error.message:
             raise TargetError(f"choices do not go with a column of type {named.name}") from None
         raise TargetError(error.message, hint=error.hint) from None
     if column is not None and job.type:
-        asked = answers.answer_type(TYPES[job.type], tuple(choices) if job.type == "text" else (), None, enum_labels)
+        asked = _answer_type(TYPES[job.type], choices if job.type == "text" else (), None, enum_labels)
         if asked.kind != found.kind and (asked.kind, found.kind) != ("text", "label"):
             raise TargetError(
                 f'the answers are to be of type {job.type}, and column "{job.answer_column}" is of type {column.name}',
                 hint="Leave the type out, and the column says it; or name another column.",
             )
     return Form(named, found)
+
+
+def _answer_type(
+    column: ColumnType, choices: Sequence[str], schema: object, enum_labels: Callable[[int], Sequence[str]]
+) -> AnswerType:
+    """How a column is answered; one of reals holds embeddings, and no questions are asked for it."""
+    if column.oid == _REALS and not choices and schema is None:
+        return _EMBEDDING
+    return answers.answer_type(column, tuple(choices), schema, enum_labels)
 
 
 def _parse_schema(text: str) -> object:

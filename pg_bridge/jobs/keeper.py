@@ -30,13 +30,15 @@ from pg_bridge.jobs.kept import (
     is_noted,
     key_types,
     note_refusal,
+    note_rows,
     note_step,
     note_trouble,
     read_column,
     record_of,
     whole_notes,
 )
-from pg_bridge.jobs.noted import KeptWriting, NotedReading, SliceReading, Work, delete_notes
+from pg_bridge.jobs.kept_writing import KeptWriting, delete_notes
+from pg_bridge.jobs.noted import NotedReading, SliceReading, Work
 from pg_bridge.jobs.opening import call_of
 from pg_bridge.jobs.query import QueryReading
 from pg_bridge.jobs.report import Report
@@ -192,6 +194,10 @@ class Keeper:
         if work is None:
             return None
         whole = database.read(lambda connection: whole_notes(connection, work))
+        if whole and work.in_chunks:
+            database.run(lambda connection: note_rows(connection, work, whole))
+            database.run(lambda connection: drop_strays(connection, work))
+            whole = []
         if whole:
             self._sweeps.setdefault(kept.id, _Sweep(whole))
         else:
@@ -255,7 +261,7 @@ class Keeper:
         return report
 
     def _sides(self, database: Database, kept: KeptColumn, work: Work) -> tuple[QueryReading, list[str], TableWriting]:
-        rows = QueryReading(database, work.query, kept.key)
+        rows = QueryReading(database, work.query, () if work.in_chunks else work.key)
         rows.open()
         types = database.run(lambda connection: key_types(connection, work))
         call = Call.from_arguments(kept.options)

@@ -6,7 +6,7 @@ In: a connection, in a session of who logged in or of a column's role, and the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -14,7 +14,7 @@ from psycopg import sql
 from pg_bridge.errors import JobError
 from pg_bridge.foreign.answers import ColumnType
 from pg_bridge.jobs import target
-from pg_bridge.jobs.database import Connection, Database, storable
+from pg_bridge.jobs.database import Connection, Database, identifiers, storable
 from pg_bridge.jobs.noted import Work
 from pg_bridge.jobs.record import JobRecord, options_of
 
@@ -104,7 +104,8 @@ def record_of(kept: KeptColumn, work: Work) -> JobRecord:
         source=work.query,
         prompt=kept.prompt,
         target=work.answers,
-        key=kept.key,
+        key=work.answers_key,
+        beside=work.beside,
         schema=kept.schema,
         answer_column=kept.name,
         options={"on_error": "null", "window_rows": WINDOW_ROWS, **kept.options},
@@ -124,8 +125,8 @@ def find_work(connection: Connection, schema: str, kept: int) -> Work | None:
     *names, trouble = row
     if trouble is not None:
         raise JobError(str(trouble), sqlstate="55000")
-    relation, key, key_columns, sent, sent_columns, answers, changes, equal = names
-    return Work(relation, tuple(key), tuple(key_columns), tuple(sent), tuple(sent_columns), answers, changes, equal)
+    relation, key, key_columns, sent, sent_columns, *others = names
+    return Work(relation, tuple(key), tuple(key_columns), tuple(sent), tuple(sent_columns), *others)
 
 
 def whole_notes(connection: Connection, work: Work) -> list[int]:
@@ -145,20 +146,31 @@ def is_noted(connection: Connection, work: Work) -> bool:
 
 
 def key_types(connection: Connection, work: Work) -> list[ColumnType]:
-    """The types of the key, in the table of answers."""
+    """The types of the key of the table of answers."""
     found = target.look(connection, work.answers)
-    if found is None or not all(name in found.columns for name in work.key):
+    if found is None or not all(name in found.columns for name in work.answers_key):
         raise JobError(f"table {work.answers} lacks its key", sqlstate="55000")
-    return [found.columns[name] for name in work.key]
+    return [found.columns[name] for name in work.answers_key]
 
 
 def drop_strays(connection: Connection, work: Work) -> None:
     """Delete the answers about rows that are gone: nobody has noted which."""
     connection.execute(
         sql.SQL("DELETE FROM {} AS llm_key WHERE NOT EXISTS (SELECT FROM {} AS llm_row WHERE {})").format(
-            sql.SQL(work.answers), sql.SQL(work.relation), sql.SQL(work.equal)
+            sql.SQL(work.answers), sql.SQL(work.rows if work.in_chunks else work.relation), sql.SQL(work.equal)
         )
     )
+
+
+def note_rows(connection: Connection, work: Work, notes: Sequence[int]) -> None:
+    """Note each row by its key, in the place of notes that ask for a look at all rows."""
+    statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS llm_row").format(
+        sql.SQL(work.changes), identifiers(work.key), identifiers(work.key_columns, "llm_row"), sql.SQL(work.rows)
+    )
+    done = sql.SQL("DELETE FROM {} WHERE noted = ANY ($1::bigint[])").format(sql.SQL(work.changes))
+    with connection.transaction():
+        connection.execute(statement)
+        connection.execute(done, [list(notes)])
 
 
 def note_step(database: Database, schema: str, kept: int, *, is_more: bool) -> None:

@@ -1,8 +1,6 @@
-"""The two sides of a kept column: rows whose changes were noted, or all of them; answers, and notes that are done with.
+"""The reading side of a kept column: rows whose changes were noted, or all of them.
 
-In: a column's table, its table of changes and of answers, as `kept` knows them. Out: `Item`s, each once in a pass. A
-note is deleted when what it tells of has been answered, by its own number and never by a number up to which all were
-seen: so what changes while it is asked about has a note of its own, and is asked about again.
+In: a column's table and its table of changes, as `kept` knows them. Out: `Item`s, each once in a pass.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from psycopg import sql
 from pg_bridge.jobs.database import Connection, Database, identifiers
 from pg_bridge.jobs.operators import arrays_of_texts
 from pg_bridge.jobs.query import FIRST_PAGE_ROWS, MOST_PAGE_ROWS, PAGE_CHARS, QueryReading
-from pg_bridge.jobs.record import Done, Item, digest_of
-from pg_bridge.jobs.table import TableWriting
+from pg_bridge.jobs.record import Item, digest_of
 
 SLICE_ROWS = 20_000
 """Rows that one pass is about, before others have their turn."""
@@ -28,7 +25,7 @@ class Work:
     """A kept column's tables, in today's names, each as a statement needs it.
 
     Attributes:
-        relation: Whose rows are asked about.
+        relation: Whose rows are asked about: the table, or a subquery of what of it is.
         key: The columns of the key in the tables of answers and changes.
         key_columns: The same in the table itself.
         sent: What the prompt calls the columns that are sent.
@@ -36,6 +33,8 @@ class Work:
         answers: The table of answers.
         changes: The table of notes.
         equal: The condition for a row `llm_row` of the table to have the key `llm_key`.
+        rows: The table itself.
+        in_chunks: Whether each row has an answer for each chunk of it.
     """
 
     relation: str
@@ -46,6 +45,18 @@ class Work:
     answers: str
     changes: str
     equal: str
+    rows: str
+    in_chunks: bool
+
+    @property
+    def answers_key(self) -> tuple[str, ...]:
+        """The key of the table of answers."""
+        return (*self.key, "chunk_no") if self.in_chunks else self.key
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The columns that hold what an answer is about."""
+        return ("chunk_start", "chunk") if self.in_chunks else ()
 
     @property
     def query(self) -> str:
@@ -67,7 +78,7 @@ class NotedReading:
         database: Where they are.
         work: The column's tables.
         columns: Those of its query.
-        key_types: The types of the key, as PostgreSQL writes them.
+        key_types: The types of the key, as PostgreSQL writes them, and of what the answers' has besides.
 
     Attributes:
         columns: As given.
@@ -81,7 +92,7 @@ class NotedReading:
         self.notes: dict[tuple[str, ...], list[int]] = {}
         self._database = database
         self._work = work
-        self._types = tuple(key_types)
+        self._types = tuple(key_types[: len(work.key)])
         self._sent: Sequence[str] = ()
         self._context = b""
         self._left: list[tuple[str, ...]] = []
@@ -100,13 +111,7 @@ class NotedReading:
         """As in `Reading`: a page of rows that are there; of the others `take_gone` tells."""
         while self._left:
             keys, self._left = self._left[: self._page_rows], self._left[self._page_rows :]
-            texts = self._database.read(lambda connection, keys=keys: self._texts(connection, keys))  # type: ignore[misc]
-            items = [
-                Item(key, text, "", digest_of(self._context, text))
-                for key, text in zip(keys, texts, strict=True)
-                if text is not None
-            ]
-            self._gone += [key for key, text in zip(keys, texts, strict=True) if text is None]
+            items = self._database.read(lambda connection, keys=keys: self._items(connection, keys))  # type: ignore[misc]
             chars = sum(len(item.text) for item in items)
             fits = int(PAGE_CHARS / max(1.0, chars / len(keys)))
             self._page_rows = max(1, min(fits, 2 * self._page_rows, MOST_PAGE_ROWS))
@@ -133,19 +138,22 @@ class NotedReading:
         )
         return {tuple(row[1:]): row[0] for row in connection.execute(statement)}
 
-    def _texts(self, connection: Connection, keys: Sequence[tuple[str, ...]]) -> list[str | None]:
-        """The rows of some keys; None where there is none."""
+    def _items(self, connection: Connection, keys: Sequence[tuple[str, ...]]) -> list[Item]:
+        """What there is of some keys, all of each; notes of which there is nothing."""
         work = self._work
         named = dict(zip(work.sent, work.sent_columns, strict=True)) | dict(
             zip(work.key, work.key_columns, strict=True)
         )
         # By the key's index, row by row: of a join PostgreSQL might make texts of all rows first.
         statement = sql.SQL(
-            "SELECT found.text FROM {keys} LEFT JOIN LATERAL ("
-            "SELECT pg_catalog.row_to_json(sent.*)::text AS text FROM {relation} AS llm_row "
+            "SELECT llm_key.llm_place - 1, found.* FROM {keys} LEFT JOIN LATERAL ("
+            "SELECT pg_catalog.row_to_json(sent.*)::text AS text{chunk} FROM {relation} AS llm_row "
             "CROSS JOIN LATERAL (SELECT {cells}) AS sent "
-            "WHERE {equal} LIMIT 1) AS found ON true ORDER BY llm_key.llm_place"
+            "WHERE {equal} {few}) AS found ON true ORDER BY {order}"
         ).format(
+            chunk=sql.SQL(", llm_chunk_no::text AS no, llm_chunk_start::text, llm_chunk" if work.in_chunks else ""),
+            few=sql.SQL("OFFSET 0" if work.in_chunks else "LIMIT 1"),
+            order=sql.SQL("llm_key.llm_place, found.no::int" if work.in_chunks else "llm_key.llm_place"),
             keys=key_rows(work.key, self._types),
             relation=sql.SQL(work.relation),
             cells=sql.SQL(", ").join(
@@ -154,7 +162,15 @@ class NotedReading:
             ),
             equal=sql.SQL(work.equal),
         )
-        return [row[0] for row in connection.execute(statement, _columns(keys))]
+        items = []
+        for place, text, *chunk in connection.execute(statement, columns_of(keys)):
+            if text is None:
+                self._gone.append(keys[place])
+            else:
+                items.append(
+                    Item((*keys[place], *chunk[:1]), text, "", digest_of(self._context, text), tuple(chunk[1:]))
+                )
+        return items
 
 
 class SliceReading:
@@ -195,86 +211,6 @@ class SliceReading:
         return items
 
 
-class KeptWriting:
-    """Writes answers, and deletes the notes of what has been dealt with; where a row is gone, its answer, too.
-
-    Args:
-        database: Where they are.
-        work: The column's tables.
-        table: What writes answers.
-        key_types: The types of the key.
-        noted: What reads the noted rows; None where all are read.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        work: Work,
-        table: TableWriting,
-        key_types: Sequence[str],
-        noted: NotedReading | None,
-    ) -> None:
-        self._database = database
-        self._work = work
-        self._table = table
-        self._types = tuple(key_types)
-        self._noted = noted
-
-    def begin(self) -> None:
-        """As in `Writing`."""
-        self._table.begin()
-
-    def unknown(self, items: Sequence[Item]) -> list[Item]:
-        """As in `Writing`."""
-        if self._noted is not None:
-            gone = self._noted.take_gone()
-            if gone:
-                self._forget(gone)
-        unknown = self._table.unknown(items)
-        asked = {item.key for item in unknown}
-        self._delete_notes([item.key for item in items if item.key not in asked])
-        return unknown
-
-    def write(self, done: Sequence[Done]) -> None:
-        """As in `Writing`. Killed between the two, it finds an answer to what is noted, and asks nothing."""
-        self._table.write(done)
-        self._delete_notes([each.key for each in done])
-
-    def finish(self) -> None:
-        """As in `Writing`."""
-        self._table.finish()
-
-    def close(self) -> None:
-        """As in `Writing`."""
-        self._table.close()
-
-    def _forget(self, gone: Sequence[tuple[str, ...]]) -> None:
-        """Delete the answers about rows that are gone."""
-        work = self._work
-        equal = self._table.operators.compare(
-            [sql.Identifier("llm_answer", name) for name in work.key],
-            "=",
-            [sql.Identifier("llm_key", name) for name in work.key],
-        )
-        statement = sql.SQL("DELETE FROM {} AS llm_answer USING {} WHERE {}").format(
-            sql.SQL(work.answers), key_rows(work.key, self._types), equal
-        )
-        self._database.run(lambda connection: connection.execute(statement, _columns(gone)))
-        self._delete_notes(gone)
-
-    def _delete_notes(self, keys: Sequence[tuple[str, ...]]) -> None:
-        if self._noted is not None:
-            notes = self._noted.notes
-            delete_notes(self._database, self._work, [note for key in keys for note in notes.get(key, ())])
-
-
-def delete_notes(database: Database, work: Work, numbers: Sequence[int]) -> None:
-    """Delete just these notes."""
-    statement = sql.SQL("DELETE FROM {} WHERE noted = ANY ($1::bigint[])").format(sql.SQL(work.changes))
-    if numbers:
-        database.run(lambda connection: connection.execute(statement, [list(numbers)]))
-
-
 def key_rows(key: Sequence[str], types: Sequence[str]) -> sql.Composed:
     """Rows `llm_key` of keys that are handed over as one array of texts for each column, and their place."""
     names = [f"k{number}" for number in range(len(key))]
@@ -287,5 +223,6 @@ def key_rows(key: Sequence[str], types: Sequence[str]) -> sql.Composed:
     )
 
 
-def _columns(keys: Sequence[tuple[str, ...]]) -> list[Any]:
+def columns_of(keys: Sequence[tuple[str, ...]]) -> list[Any]:
+    """The parameters of `key_rows`."""
     return [list(column) for column in zip(*keys, strict=True)]

@@ -70,6 +70,7 @@ class JobRecord:
         answer_column: The column for the answers.
         options: Those of a `Call`.
         part: Which of the query's rows.
+        beside: The columns, of a table, for what is written beside an answer.
     """
 
     source: str
@@ -83,6 +84,7 @@ class JobRecord:
     answer_column: str = ANSWER
     options: Mapping[str, object] = field(default_factory=dict)
     part: Part = WHOLE
+    beside: tuple[str, ...] = ()
 
 
 def options_of(text: str) -> dict[str, object]:
@@ -108,12 +110,14 @@ class Item(NamedTuple):
         text: The columns that are sent, a JSON object.
         row: All columns, a JSON object; empty where the writing side has no use for them.
         digest: Of what is asked about it.
+        beside: What is written beside its answer.
     """
 
     key: tuple[str, ...]
     text: str
     row: str
     digest: str
+    beside: tuple[str, ...] = ()
 
 
 class Done(NamedTuple):
@@ -124,12 +128,14 @@ class Done(NamedTuple):
         digest: Likewise.
         answer: The text of a value of the answer's type; None where `error` is set.
         error: Why there is none.
+        beside: As in its `Item`.
     """
 
     key: tuple[str, ...]
     digest: str
     answer: str | None
     error: str | None
+    beside: tuple[str, ...] = ()
 
 
 class Reading(Protocol):

@@ -19,7 +19,7 @@ from functools import partial
 from pg_bridge.asking import streamed
 from pg_bridge.asking.books import Books
 from pg_bridge.asking.estimate import Engineering, Estimate, estimate
-from pg_bridge.asking.inquiry import Ask, NotAsked
+from pg_bridge.asking.inquiry import Ask, NotAsked, question_of
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.run import Run
 from pg_bridge.engine import EngineTokenizer, survey
@@ -91,7 +91,7 @@ class Running:
         self._part_rows = PART_ROWS
         self._part_since_s = 0.0
         self._told_s = 0.0
-        question = parse_question(job.prompt)
+        question = question_of(Ask(job.prompt, call)) if call.is_pooled else parse_question(job.prompt)
         available = tuple(name for name in reading.columns if name not in job.key or name in question.columns)
         sent = resolve_columns(question, available)
         # So that a query which names its columns in another order asks the same, where the planner orders them anyway.
@@ -210,7 +210,7 @@ class Running:
             value, error = self._form.value(output)
         if not self._part:
             self._part_since_s = time.monotonic()
-        self._part.append(Done(item.key, item.digest, value, error))
+        self._part.append(Done(item.key, item.digest, value, error, item.beside))
         self._part_chars += len(value or "")
         if error is None:
             self.report.answered += 1

@@ -176,7 +176,9 @@ class TableWriting:
     def _check_policies(self, items: Sequence[Item]) -> None:
         """Write rows as if they had failed, and take that back: only PostgreSQL knows what policies refuse."""
         try:
-            self._write_locked([Done(item.key, item.digest, None, _NOT_YET) for item in items], is_kept=False)
+            self._write_locked(
+                [Done(item.key, item.digest, None, _NOT_YET, item.beside) for item in items], is_kept=False
+            )
         except NotPermitted as error:
             hint = (
                 "Leave out the rows that its policies refuse, or ask its owner for one that lets your role write them."
@@ -270,7 +272,7 @@ class TableWriting:
         if self._locked_by != self._database.generation:
             return False
         assert self._found is not None  # noqa: S101 - open() has made it; for the type checker
-        columns = [*self._job.key, self._job.answer_column, DIGEST, ERROR]
+        columns = [*self._job.key, self._job.answer_column, DIGEST, ERROR, *self._job.beside]
         if self._staged_by != self._database.generation:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(sql.Identifier(_STAGE)))
             connection.execute(
@@ -283,7 +285,7 @@ class TableWriting:
         copy = sql.SQL("COPY {} ({}) FROM STDIN").format(stage, identifiers(columns))
         set_ = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
-            for name in (self._job.answer_column, DIGEST, ERROR, MODEL, ANSWERED_AT)
+            for name in (self._job.answer_column, DIGEST, ERROR, MODEL, ANSWERED_AT, *self._job.beside)
         )
         upsert = sql.SQL(
             "INSERT INTO {} ({}) SELECT {}, $1, pg_catalog.now() FROM {} ON CONFLICT ({}) DO UPDATE SET {}"
@@ -298,6 +300,6 @@ class TableWriting:
         with connection.transaction(force_rollback=not is_kept), connection.cursor() as cursor:
             with cursor.copy(copy) as rows:
                 for each in done:
-                    rows.write_row((*each.key, each.answer, each.digest, each.error))
+                    rows.write_row((*each.key, each.answer, each.digest, each.error, *each.beside))
             cursor.execute(upsert, [self.model])
         return True
