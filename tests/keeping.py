@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -147,14 +148,19 @@ def opened(cluster: Cluster, administer: Callable[[str], None], engine: EngineDo
 
 @contextmanager
 def keeping(
-    dsn: str, schema: str, engine: EngineDouble, said: list[str], endpoint: str | None = None
+    dsn: str,
+    schema: str,
+    engine: EngineDouble,
+    said: list[str],
+    endpoint: str | None = None,
+    ledger: Path | None = None,
 ) -> Iterator[Keeper]:
     as_keeper = psycopg.conninfo.make_conninfo(dsn, user="keeper")
     engines = Engines(schema, {"vllm": Server("vllm", endpoint or engine.url)})
     with closing(Database(as_keeper, session=Session(APPLICATION))) as database:
         database.connect()
         database.run(lambda connection: connection.execute(f"LISTEN {CHANNEL}".encode()))
-        with closing(Keeper(as_keeper, database, engines, say=said.append)) as keeper:
+        with closing(Keeper(as_keeper, database, engines, ledger=ledger, say=said.append)) as keeper:
             yield keeper
 
 

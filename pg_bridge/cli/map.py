@@ -98,8 +98,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     asked.add_argument("--choices", metavar="a,b", help="the only answers allowed, or a JSON array of them")
     asked.add_argument(
         "--type",
-        choices=("text", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json"),
-        help="of the answers (default: what the target's column is, or text)",
+        choices=("text", "boolean", "number", "integer", "date", "timestamp", "timestamptz", "json", "embedding"),
+        help="of the answers (default: what the target's column is, or text); for an embedding the prompt is the text "
+        "itself, in which {column} stands for its cell",
     )
     asked.add_argument("--schema", metavar="JSON|FILE", help="the JSON schema of an answer")
     asked.add_argument(

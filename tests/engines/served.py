@@ -18,8 +18,10 @@ from pg_bridge.serving.demo import EXACT, NAME, demo_engine, find_model
 from pg_bridge.serving.environment import find_vllm, installed_version
 from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.serving.ports import free_port
+from tests.engines.reranker import make_reranker
 from tests.engines.started import environment_of, started
 
+RERANKER = "reranker"
 LITELLM_KEY = "sk-of-a-test-and-of-no-use-elsewhere"
 
 _LITELLM = """
@@ -71,6 +73,15 @@ def embedding_vllm() -> Iterator[VllmEngine]:
     """The model in the box, of which the last token's state is taken for an embedding."""
     _need_vllm()
     with demo_engine(kv_cache_gib=1, extra=["--runner", "pooling"]) as running:
+        yield running
+
+
+@contextmanager
+def reranking_vllm(folder: Path) -> Iterator[VllmEngine]:
+    """The model in the box with a head of one number that nobody has trained."""
+    _need_vllm()
+    model = make_reranker(find_model(), folder / "reranker")
+    with VllmEngine(model, served_name=RERANKER, kv_cache_gib=1, extra=[*EXACT, "--runner", "pooling"]) as running:
         yield running
 
 

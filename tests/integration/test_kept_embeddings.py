@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
 
+from pg_bridge.cli import main
 from pg_bridge.jobs import noted
 from pg_bridge.testing.behaviour import default_embedding
-from tests.keeping import Shop, on_rented, schema, shop
+from tests.keeping import Shop, joe, keeping, on_rented, schema, shop, until, worker_of
 
 EXTENSION_IS_SLOW = True
 
-__all__ = ["schema", "shop"]  # fixtures
+__all__ = ["joe", "schema", "shop"]  # fixtures
 
 AT_ONCE = {"type": "'embedding'", "at_most_every": "'0'"}
 CHUNKS = {**AT_ONCE, "chunks_of": "'review'", "chunk_chars": "20", "chunk_overlap": "0"}
@@ -200,3 +202,61 @@ def test_questions_are_asked_about_chunks_as_well(shop: Shop) -> None:
     shop.keep("reviews", "id", "vector", "Is {review} kind?", **named)
     shop.work()
     assert [type(row[4]) for row in chunks(shop) if row[0] == 1] == [bool] * 3
+
+
+@on_rented
+def test_chunks_that_moved_are_found_in_the_workers_ledger(shop: Shop, tmp_path: Path) -> None:
+    shop.conn.execute("DELETE FROM reviews WHERE id > 1")
+    shop.conn.execute("UPDATE reviews SET review = %s", [LONG])
+    with keeping(shop.dsn, shop.schema, shop.engine, shop.said, ledger=tmp_path / "ledger") as shop.keeper:
+        shop.keep("reviews", "id", "vector", "{review}", **CHUNKS)
+        assert shop.work() == 3
+        shop.conn.execute("UPDATE reviews SET review = 'A new beginning is. ' || review")
+        assert shop.work() == 1
+        assert_in_step(shop)
+
+
+@on_rented
+def test_who_may_not_see_a_row_sees_no_chunk_of_it(shop: Shop, joe: psycopg.Connection[Any]) -> None:
+    if shop.conn.info.server_version < 150000:
+        pytest.skip("a view reads with its owner's rights there")
+    shop.keep("reviews", "id", "vector", "{review}", **CHUNKS)
+    shop.work()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        joe.execute("SELECT FROM reviews_vector")
+    shop.conn.execute("GRANT SELECT ON reviews, reviews_vector, reviews_with_vector TO joe")
+    shop.conn.execute("ALTER TABLE reviews ENABLE ROW LEVEL SECURITY")
+    shop.conn.execute("CREATE POLICY few ON reviews TO joe USING (id < 3)")
+    for relation in ("reviews_vector", "reviews_with_vector"):
+        assert joe.execute(f"SELECT id, chunk FROM {relation} ORDER BY id".encode()).fetchall() == [
+            (1, "review 1"),
+            (2, "review 2"),
+        ]
+
+
+@on_rented
+def test_a_worker_that_is_killed_leaves_no_half_row(shop: Shop) -> None:
+    text = " ".join(f"Sentence number {i}." for i in range(400))
+    shop.conn.execute("UPDATE reviews SET review = id || %s WHERE id < 4", [text])
+    shop.engine.behaviour.change({"delay_per_prompt_s": 0.002})
+    shop.keep("reviews", "id", "vector", "{review}", **CHUNKS)
+    with worker_of(shop, *([] if shop.schema == "llm" else ["--endpoint", shop.engine.url])) as process:
+        until(lambda: shop.rows("SELECT FROM reviews_vector"))
+        process.kill()
+        process.wait()
+    assert shop.state("waiting")[0] > 0
+    shop.engine.behaviour.change({"delay_per_prompt_s": 0.0})
+    shop.conn.execute("UPDATE reviews SET review = 'short' WHERE id = 2")
+    until(lambda: shop.work() >= 0 and shop.state("waiting") == (0,))
+    assert_in_step(shop)
+
+
+@on_rented
+def test_map_embeds_what_its_prompt_writes(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dsn", psycopg.conninfo.make_conninfo(shop.dsn, user="ana"), "--endpoint", shop.engine.url]
+    words += ["--query", "SELECT id, review FROM reviews WHERE id < 4", "--key", "id", "--into", "e"]
+    words += ["--type", "embedding", "--prompt", "said: {review}"]
+    assert main(["map", *words]) == 0, capsys.readouterr().err
+    assert dict(shop.rows("SELECT id, answer FROM e")) == {i: embedded(f"said: review {i}") for i in range(1, 4)}
+    assert main(["map", *words[:-1], "said"]) != 0
+    assert "names no column" in capsys.readouterr().err

@@ -110,6 +110,7 @@ EXECUTED_BY_ALL = {
     "_kept_base": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_by_row": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_check": "llm.keep and its kin call it; it reads and makes as the caller",
+    "_kept_chunk_check": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_comment": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_equal": "llm.keep and its kin call it; it reads and makes as the caller",
     "_kept_name": "llm.keep and its kin call it; it reads and makes as the caller",
