@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from pg_bridge.cli import main
 from pg_bridge.jobs import noted
+from pg_bridge.jobs.record import Done
+from pg_bridge.jobs.table import TableWriting
 from pg_bridge.testing.behaviour import default_embedding
-from tests.keeping import Shop, joe, keeping, on_rented, schema, shop, until, worker_of
+from tests.keeping import Shop, joe, keeping, on_rented, schema, shop
 
 EXTENSION_IS_SLOW = True
 
@@ -109,6 +112,7 @@ def test_chunks_follow_their_text(shop: Shop) -> None:
     assert_in_step(shop)
 
 
+@pytest.mark.slow
 @on_rented
 def test_what_is_declared_again_looks_at_all_rows(shop: Shop) -> None:
     shop.conn.execute("UPDATE reviews SET review = %s WHERE id < 3", [LONG])
@@ -130,6 +134,7 @@ def test_what_is_declared_again_looks_at_all_rows(shop: Shop) -> None:
         shop.keep("reviews", "id", "vector", "{review}", **AT_ONCE)
 
 
+@pytest.mark.slow
 @on_rented
 def test_a_renamed_column_and_one_of_several_keys(shop: Shop) -> None:
     shop.conn.execute("ALTER TABLE reviews DROP CONSTRAINT reviews_pkey, ALTER stars SET NOT NULL")
@@ -195,6 +200,7 @@ def test_what_cannot_be_kept_is_said_at_once(shop: Shop) -> None:
     )
 
 
+@pytest.mark.slow
 @on_rented
 def test_questions_are_asked_about_chunks_as_well(shop: Shop) -> None:
     shop.conn.execute("UPDATE reviews SET review = %s WHERE id = 1", [LONG])
@@ -204,6 +210,7 @@ def test_questions_are_asked_about_chunks_as_well(shop: Shop) -> None:
     assert [type(row[4]) for row in chunks(shop) if row[0] == 1] == [bool] * 3
 
 
+@pytest.mark.slow
 @on_rented
 def test_chunks_that_moved_are_found_in_the_workers_ledger(shop: Shop, tmp_path: Path) -> None:
     shop.conn.execute("DELETE FROM reviews WHERE id > 1")
@@ -235,19 +242,28 @@ def test_who_may_not_see_a_row_sees_no_chunk_of_it(shop: Shop, joe: psycopg.Conn
 
 
 @on_rented
-def test_a_worker_that_is_killed_leaves_no_half_row(shop: Shop) -> None:
-    text = " ".join(f"Sentence number {i}." for i in range(400))
-    shop.conn.execute("UPDATE reviews SET review = id || %s WHERE id < 4", [text])
-    shop.engine.behaviour.change({"delay_per_prompt_s": 0.002})
+def test_who_is_killed_within_a_row_goes_on_there(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pg_bridge.jobs.running.PART_ROWS", 10)
+    shop.conn.execute("UPDATE reviews SET review = %s WHERE id < 9", [" ".join(f"Sentence {i}." for i in range(40))])
     shop.keep("reviews", "id", "vector", "{review}", **CHUNKS)
-    with worker_of(shop, *([] if shop.schema == "llm" else ["--endpoint", shop.engine.url])) as process:
-        until(lambda: shop.rows("SELECT FROM reviews_vector"))
-        process.kill()
-        process.wait()
-    assert shop.state("waiting")[0] > 0
-    shop.engine.behaviour.change({"delay_per_prompt_s": 0.0})
+    write = TableWriting.write
+    written: list[int] = []
+
+    def killed(self: TableWriting, done: Sequence[Done]) -> None:
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(len(done))
+        write(self, done)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TableWriting, "write", killed)
+        shop.step()
+    there = len(chunks(shop))
+    assert there == sum(written) > 0
+    waiting = shop.state("waiting")[0]
+    assert waiting >= 60 - there
     shop.conn.execute("UPDATE reviews SET review = 'short' WHERE id = 2")
-    until(lambda: shop.work() >= 0 and shop.state("waiting") == (0,))
+    shop.work()
     assert_in_step(shop)
 
 

@@ -22,7 +22,7 @@ QUERIES = ("who 'hid' {behind} the \"sofa\"", "\u00e4rger: {}")
 SAID = 7  # different documents, of ROWS, and a row without one
 
 
-@pytest.fixture(params=["on", "off"])
+@pytest.fixture(params=["on", pytest.param("off", marks=pytest.mark.slow)])
 def conn(
     request: pytest.FixtureRequest, used_conn: Conn, used_engine: EngineDouble, cluster: Cluster, host: str
 ) -> Conn:
