@@ -21,8 +21,9 @@
      ├─ RowError             22000  one row's request failed on its own merits
      ├─ CallError            22000  the same of one call among many
      ├─ ComparisonError      22000  the same of a comparison of rows
+     ├─ EmbeddingError       22000  the same of a text that rows are compared by
      ├─ AnswerError          22000  the same of a foreign table's column
-     │                       54000  these four, where the prompt is too long for the model
+     │                       54000  these five, where the prompt is too long for the model
      ├─ BudgetExceeded       53400  more would be asked than a budget allows
      ├─ RunEnded             55000  a savepoint was rolled back that a run began in
      ├─ VersionMismatch      55000  the extension is of another version than the package
@@ -266,6 +267,17 @@ class ComparisonError(_Unanswered):
             "the engine could not answer one of the comparisons",
             reason,
             "With on_error => 'null' its rows stand as if they had not been compared.",
+        )
+
+
+class EmbeddingError(_Unanswered):
+    """A text has no embedding that rows are to be compared by, and `on_error` is `fail`."""
+
+    def __init__(self, reason: str, server: str) -> None:
+        super().__init__(
+            f'server "{server}" could not embed what a row of the join holds',
+            reason,
+            "With on_error => 'null' such a row is asked about with all others.",
         )
 
 

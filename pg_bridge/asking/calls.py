@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import TypeVar
 
+from pg_bridge.asking.embedded import embed
 from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome, shown
 from pg_bridge.asking.joining import Joining
 from pg_bridge.asking.memory import Memory
@@ -194,8 +196,10 @@ class Calls:
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
         """Answer conditions over pairs by questions about several, and by themselves what is left."""
-        joining = Joining(prompts, rows, call, self._terms(call), self._memory, asking.work)
-        counted, waiting = len(rows) - len(joining.alone), [asking]
+        by = partial(embed, call=call.embeds_for_nearest, memory=self._memory, begin=self._begin)
+        joining = Joining(prompts, rows, call, self._terms(call), self._memory, asking.work, by)
+        asking.tell_pruned(joining.pruned)
+        counted, waiting = len(rows) - len({*joining.alone, *joining.answers}), [asking]
         while joining.is_asking:
             asking = waiting.pop() if waiting else self._begin(call)
             asks, of_asks, told = joining.ask()
@@ -209,6 +213,7 @@ class Calls:
             of_alone = [prompts[place] for place in alone], [rows[place] for place in alone]
             for place, text in zip(alone, self._answer(*of_alone, call, asking, joining.uncounted), strict=True):
                 answers[place] = text
+        joining.judge(answers)
         return answers
 
     def _answer(

@@ -3,7 +3,7 @@
 In: prompts, inputs, one call's options, and round by round the outcomes of what was asked. Out: what to ask next, and
 what is left to be asked pair by pair.
 
-    pairs → blocks and lists → answers
+    pairs → the nearest, if only they are asked about → blocks and lists → answers
               cut off, or too long for the model → halves, as long as that helps
               a block that is answered otherwise, or refused → lists
               a list → pair by pair
@@ -21,6 +21,7 @@ from pg_bridge.asking.groups import is_too_long
 from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome
 from pg_bridge.asking.joint import Joint, Writer, call_about, read_yes, tokens_of_answer
 from pg_bridge.asking.memory import Memory, YesShare
+from pg_bridge.asking.nearest import Embed, Far, keep_nearest
 from pg_bridge.asking.pair_plans import Terms, plan_pairs
 from pg_bridge.asking.pairs import Matter, find_pairs
 from pg_bridge.asking.run import PairsAsked
@@ -38,10 +39,12 @@ class Joining:
         terms: Of the engine.
         memory: Of the statement.
         work: Called now and then.
+        embed: What embeds texts, where only the nearest are asked about.
 
     Attributes:
         answers: Those that there are, by their places.
         uncounted: How many calls no question about several pairs was about.
+        pruned: What is told of pairs that are far.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Joining:
         terms: Terms,
         memory: Memory,
         work: Callable[[], None],
+        embed: Embed,
     ) -> None:
         matters, alone = find_pairs(prompts, rows, work)
         self.answers: dict[int, str] = {}
@@ -62,12 +66,18 @@ class Joining:
         self._joints: list[Joint] = []
         self._alone = alone
         self._repaired: set[int] = set()
+        self._far: list[tuple[Matter, Far]] = []
         for matter in matters:
             work()
+            if call.nearest is not None and (far := keep_nearest(matter, call, embed, work)) is not None:
+                self._far.append((matter, far))
+                self.answers |= dict.fromkeys(far.places, YES_OR_NO[1])
+                self._alone += [place for places in far.sample for place in places]
             plan = plan_pairs(matter, call, terms, self._share(matter).expected)
             self._joints += plan.joints
             self._alone += plan.alone
         self.uncounted = len(self._alone)
+        self.pruned = [far.told for _, far in self._far]
 
     @property
     def is_asking(self) -> bool:
@@ -110,6 +120,14 @@ class Joining:
         places = {*self._alone}
         of_pairs = {first for matter in self._writers for first, *_ in matter.places.values()} & places
         return PairsAsked(alone=len(of_pairs), repairs=len(of_pairs & self._repaired))
+
+    def judge(self, answers: Sequence[str | None]) -> None:
+        """Tell of pairs that are far what the answers tell of them, once all are there."""
+        yes = YES_OR_NO[0]
+        for matter, far in self._far:
+            sample = [answers[first] for first, *_ in far.sample]
+            far.told.yes, far.told.unanswered = sample.count(yes), sample.count(None)
+            far.told.found = sum(answers[first] == yes for first, *_ in matter.places.values())
 
     def _learn(self, joint: Joint, yes: set[tuple[int, int]]) -> None:
         share = self._share(joint.matter)

@@ -56,7 +56,7 @@ class Outline:
         prompt_tokens: Of their prompts.
         cached_tokens: Those of them that the prefix cache holds, at least.
         completion_tokens: Of their answers.
-        together: Questions and tokens of their prompts, where pairs are asked about in lists or blocks.
+        together: Questions and tokens of their prompts, of pairs that are not all asked about one by one.
     """
 
     questions: int = 0
@@ -108,7 +108,7 @@ class Outline:
         about, most = (text if known in self._by_statistics else "" for known, text in _HOW_SURE)
         yield f"Estimated Unique Questions: {about}{self.unique}{most}"
         for way, (questions, tokens) in self.together.items():
-            yield f"Estimated Questions in {way}: about {questions}, of {tokens} prompt tokens"
+            yield f"Estimated {way}: about {questions}, of {tokens} prompt tokens"
         if self.answered is not None:
             yield f"Estimated Already Answered: {self.answered}{' at most' if self.answered else ''}"
         yield f"Estimated Prompt Tokens: {self.prompt_tokens} by characters"

@@ -5,7 +5,8 @@ several pairs, in the order in which to send them, and the places of what is ask
 UTF-8, and no token is counted: what is too long all the same is asked in halves.
 
 A list is of the side whose texts are shorter in all: names, labels, titles. It stands in front, so that the engine
-computes it once for all rows that it is asked with.
+computes it once for all rows that it is asked with. Where each row is asked about with the nearest of the other side
+only, it has a list of its own, and a block is of rows that are near to the same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pg_bridge.asking.joint import (
     Joint,
     Writer,
 )
+from pg_bridge.asking.nearest import LAST
 from pg_bridge.asking.pairs import Matter
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.reduction import BYTES_PER_TOKEN, DEFAULT_CONTEXT_TOKENS, TEMPLATE_TOKENS
@@ -110,20 +112,25 @@ def _plan(way: Pairs, matter: Matter, call: Call, terms: Terms, yes_share: float
     if way == "each":
         return Plan((), [place for places in matter.places.values() for place in places])
     sizes = [[len(text.encode(errors="surrogatepass")) for text in side] for side in matter.sides]
-    listed = min((1, 0), key=lambda side: (len(sizes[side]) < FEWEST, sum(sizes[side])))
     frame = Frame(matter.prompt, call, terms, way == "blocks")
-    lists = list(_cut(sizes[listed], frame.list_bytes))
-    front = frame.said + max(sum(sizes[listed][candidate] for candidate in part) for part in lists)
+    if call.nearest is None:
+        listed = min((1, 0), key=lambda side: (len(sizes[side]) < FEWEST, sum(sizes[side])))
+        lists = list(_cut(sizes[listed], frame.list_bytes))
+        front = frame.said + max(sum(sizes[listed][candidate] for candidate in part) for part in lists)
+        of_rows = _asked_with(matter, listed, lists)
+    else:
+        listed, front = LAST, frame.said + frame.list_bytes
+        of_rows = _nearest_of(matter, sizes[listed], frame.list_bytes)
     joints: list[Joint] = []
     alone: list[int] = []
-    for of_row in _asked_with(matter, listed, lists):
+    for of_row in of_rows:
         several = {row: own for row, own in of_row.items() if len(own) >= FEWEST}
         for row in of_row.keys() - several.keys():
             alone += [place for candidate in of_row[row] for place in matter.of(listed, row, candidate)]
         if way == "listed":
             joints += [Joint(matter, listed, (row,), own) for row, own in several.items()]
         else:  # equally cut beside every list: rows may stand in front of all of them
-            joints += _blocks(matter, listed, several, sizes[1 - listed], frame, front, yes_share)
+            joints += _blocks(matter, listed, several, sizes, frame, front, yes_share)
     return Plan(joints, alone)
 
 
@@ -162,6 +169,20 @@ def _asked_with(matter: Matter, listed: int, lists: Sequence[Sequence[int]]) -> 
     return [{row: tuple(sorted(of_row[row])) for row in sorted(of_row)} for of_row in of_lists]
 
 
+def _nearest_of(matter: Matter, sizes: Sequence[int], most_bytes: int) -> list[dict[int, tuple[int, ...]]]:
+    """For each row its candidates; of those that have more than a list holds first the nearest."""
+    own: dict[int, list[int]] = {}
+    for pair in matter.places:
+        own.setdefault(pair[1 - LAST], []).append(pair[LAST])
+    parts: list[dict[int, tuple[int, ...]]] = []
+    for row in sorted(own):
+        for number, part in enumerate(_cut([sizes[candidate] for candidate in own[row]], most_bytes)):
+            if number == len(parts):
+                parts.append({})
+            parts[number][row] = tuple(sorted(own[row][place] for place in part))
+    return parts
+
+
 def _cut(sizes: Sequence[int], most_bytes: int) -> Iterator[list[int]]:
     """Lists of about as many rows each: questions of one form share requests."""
     most_rows = -(-len(sizes) // -(-len(sizes) // LIST_ROWS))
@@ -180,15 +201,17 @@ def _blocks(
     matter: Matter,
     listed: int,
     of_row: dict[int, tuple[int, ...]],
-    sizes: Sequence[int],
+    sizes: Sequence[Sequence[int]],
     frame: Frame,
     front: int,
     yes_share: float,
 ) -> Iterator[Joint]:
     """Put rows together that are asked about with the same candidates, or nearly so.
 
-    Rows that other conditions have left alike come one after the other; so do those of `a.id < b.id`.
+    Rows that other conditions have left alike come one after the other; so do those of `a.id < b.id`, and most of those
+    that are near to the same.
     """
+    of_list, of_rows = sizes[listed], sizes[1 - listed]
     most_bytes = min(frame.room + frame.said - front, BLOCK_FRONTS * front)
     most_pairs = (frame.answer_tokens - TOKENS_BESIDES) / (TOKENS_OF_PAIR * yes_share)
     rows: list[int] = []
@@ -198,16 +221,21 @@ def _blocks(
         grown = union | set(own)
         if rows and (
             len(rows) == BLOCK_ROWS
-            or length + sizes[row] > most_bytes
+            or length + of_rows[row] > most_bytes
+            or (len(grown) > len(union) and _is_more_than_a_list(grown, of_list, frame))
             or pairs + len(own) > most_pairs
             or (pairs + len(own)) * _DENSITY < (len(rows) + 1) * len(grown)
         ):
             yield Joint(matter, listed, tuple(rows), tuple(sorted(union)))
             rows, grown, pairs, length = [], set(own), 0, 0
         rows.append(row)
-        union, pairs, length = grown, pairs + len(own), length + sizes[row]
+        union, pairs, length = grown, pairs + len(own), length + of_rows[row]
     if rows:
         yield Joint(matter, listed, tuple(rows), tuple(sorted(union)))
+
+
+def _is_more_than_a_list(candidates: set[int], sizes: Sequence[int], frame: Frame) -> bool:
+    return len(candidates) > LIST_ROWS or sum(sizes[candidate] for candidate in candidates) > frame.list_bytes
 
 
 def _cost(plan: Plan, matter: Matter, call: Call, terms: Terms, yes_share: float) -> float:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 
 from pg_bridge.asking.failures import Failures
+from pg_bridge.asking.pruned import Pruned, Told
 from pg_bridge.engine import Usage
 from pg_bridge.ledger import shares
 from pg_bridge.ledger.shares import Share, Shares
@@ -141,6 +142,7 @@ class Run:
     return_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
     pairs: PairsAsked = field(default_factory=PairsAsked)
+    pruned: list[Pruned] = field(default_factory=list)
     tools: ToolsUsed = field(default_factory=ToolsUsed)
     failures: Failures = field(default_factory=Failures)
 
@@ -161,6 +163,7 @@ class Run:
             setattr(self, each, getattr(self, each) + getattr(other, each))
         self.usage.add(other.usage)
         self.pairs.add(other.pairs)
+        self.pruned += other.pruned
         self.tools.add(other.tools)
 
     @contextmanager
@@ -181,6 +184,7 @@ class Run:
 
     def as_dict(self) -> dict[str, object]:
         """The columns of `llm.last_run()`."""
+        pruned = Told.of(self.pruned)
         return {
             "rows": self.rows,
             "unique_prompts": self.unique_prompts,
@@ -199,7 +203,7 @@ class Run:
             "return_s": self.return_s,
             **asdict(Averages.of(self.usage)),
             "engines": shares.rows(shares_of(self.usage)),
-            "pairs": asdict(self.pairs) if str(self.pairs) else None,
+            "pairs": asdict(self.pairs) | (asdict(pruned) if pruned else {}) if pruned or str(self.pairs) else None,
             "tools": asdict(self.tools) if self.tools.rounds else None,
         }
 
@@ -221,6 +225,7 @@ class Run:
             ("Unique Prompts", self.unique_prompts),
             *([("From Ledger", self.from_cache)] if self.from_cache else []),
             *([("Pairs Asked In", told)] if (told := str(self.pairs)) else []),
+            *([("Pairs Pruned", pruned)] if (pruned := Told.of(self.pruned)) else []),
             ("Requests", usage.requests),
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,

@@ -19,6 +19,7 @@ from pg_bridge.asking.inquiry import Ask, Inquiry, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group, Portions
 from pg_bridge.asking.prompt import resolve_columns
+from pg_bridge.asking.pruned import Pruned
 from pg_bridge.asking.run import PairsAsked, Run
 from pg_bridge.engine import AHEAD_PROMPTS, Completion, Engine, Portion
 from pg_bridge.ledger.account import Account
@@ -105,6 +106,10 @@ class Round:
     def tell_pairs(self, pairs: PairsAsked) -> None:
         """Count how pairs are asked about."""
         self._run.pairs.add(pairs)
+
+    def tell_pruned(self, pruned: Iterable[Pruned]) -> None:
+        """Count pairs that were pruned; of their sample more may become known afterwards."""
+        self._run.pruned += pruned
 
     def group(self, inquiries: Sequence[Inquiry], table: Table) -> Group:
         """Make a group of rows and the questions about them, as for `Group`."""

@@ -1,6 +1,6 @@
 """The engine room's last door: prompts go to vLLM over HTTP, completions and its own figures come back."""
 
-from pg_bridge.engine.embeddings import array_text, dimensions_of
+from pg_bridge.engine.embeddings import array_text, dimensions_of, numbers_of
 from pg_bridge.engine.engine import AHEAD_PROMPTS, Engine
 from pg_bridge.engine.failures import Notice
 from pg_bridge.engine.payload import UNFIT, is_cut_off
@@ -25,5 +25,6 @@ __all__ = [
     "array_text",
     "dimensions_of",
     "is_cut_off",
+    "numbers_of",
     "survey",
 ]

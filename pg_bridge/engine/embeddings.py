@@ -82,13 +82,18 @@ def dimensions_of(answer: str) -> int:
     return len(answer) // 4 * 3 // 4
 
 
+def numbers_of(answer: str) -> NDArray[np.float32]:
+    """The numbers of an embedding."""
+    return np.frombuffer(base64.b64decode(answer), "<f4")
+
+
 def array_text(answer: str) -> str:
     """An embedding as PostgreSQL writes a real[]; each number as exactly as a real is one.
 
     >>> array_text("AACAPwAAAEA="), array_text("zczMPQ==")
     ('{1,2}', '{0.100000001}')
     """
-    numbers = np.frombuffer(base64.b64decode(answer), "<f4").tolist()
+    numbers = numbers_of(answer).tolist()
     return "{" + ("%.9g," * len(numbers) % tuple(numbers))[:-1] + "}"
 
 

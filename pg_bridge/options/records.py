@@ -65,6 +65,9 @@ from pg_bridge.options.values import (
 IN_FLIGHT_OF_EACH = 1024
 """Prompts that may await an answer at an engine, or at one of its ranks, where the server does not say."""
 
+EMBEDDED_ROWS = 10_000
+"""The `window_rows` of embeddings, unless somebody says otherwise."""
+
 MULTICORN_WRAPPER = "pg_bridge.multicorn.wrapper.Wrapper"
 
 _SURE: frozenset[Kind] = frozenset({"boolean", "label", "number"})
@@ -546,7 +549,7 @@ class Call:
         EACH_PROMPT | TABLE,
         "most rows planned and asked together, 1 to 1,000,000; long rows fewer",
         # Embeddings are long, and their order is nothing to an engine; so are what functions return.
-        defaults={"embed": 10_000, "map_with_tools": 10_000},
+        defaults={"embed": EMBEDDED_ROWS, "map_with_tools": 10_000},
     )
     cache: Cache | None = option(
         None,
@@ -597,6 +600,23 @@ class Call:
         CONDITIONS,
         "how a condition over two rows, `llm.row(a, b)`, is asked in a batch: `each` pair by itself, a row with a list "
         "(`listed`), several rows with a list (`blocks`), or (`auto`) what costs least: [joins](joins.md)",
+    )
+    nearest: int | None = option(
+        None,
+        values.ROWS,
+        CONDITIONS,
+        "in a batch, of a condition over `llm.row(a, b)`: with how many of `b` each of `a` is asked about, the nearest "
+        "by embeddings; for all others the answer is no, and [what that loses](joins.md#ask-about-the-nearest) is told",
+    )
+    embedder: str | None = option(
+        None, values.NAME, CONDITIONS, "the server that embeds for `nearest`; without it `server`"
+    )
+    checked: int = option(
+        200,
+        values.CHECKED,
+        CONDITIONS,
+        "how many of the pairs that `nearest` leaves out are asked about all the same, to tell how many it loses; 0 "
+        "for none, 10,000 at most",
     )
     list_rows: int = option(
         10,
@@ -708,7 +728,16 @@ class Call:
     @property
     def joins_pairs(self) -> bool:
         """Whether conditions over pairs are put together; not where equal ones are to be asked each by itself."""
-        return self.pairs != "each" and self.dedup and not self.confidence
+        return (self.pairs != "each" or self.nearest is not None) and self.dedup and not self.confidence
+
+    @property
+    def embeds_for_nearest(self) -> Call:
+        """How texts are embedded for it, as `llm.embed` would; limits hold for them as for the questions."""
+        names = ("on_error", "cache", "max_age", "priority", "on_budget")
+        limits = ("max_requests", "max_prompt_tokens", "max_seconds", "max_cost")
+        given = {name: getattr(self, name) for name in names + limits}
+        server = self.server if self.embedder is None else self.embedder
+        return Call.from_arguments(given | {"kind": "embedding", "server": server, "window_rows": EMBEDDED_ROWS})
 
     @property
     def asked(self) -> Call:

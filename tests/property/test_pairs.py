@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -41,9 +41,13 @@ def grid(reviews: int, names: int) -> list[str | None]:
     ]
 
 
+def embed(_: object) -> NoReturn:
+    raise AssertionError("nothing asks for the nearest")
+
+
 def join(rows: list[str | None], way: str, terms: Terms | None = None, prompt: str | None = PROMPT) -> Joining:
     call = Call.from_arguments({"kind": "boolean", "pairs": way})
-    return Joining([prompt] * len(rows), rows, call, terms or Terms(), Memory(), lambda: None)
+    return Joining([prompt] * len(rows), rows, call, terms or Terms(), Memory(), lambda: None, embed)
 
 
 def listed_in(prompt: str) -> list[Any]:
@@ -151,9 +155,9 @@ def test_a_small_context_makes_small_questions() -> None:
 def test_answers_that_would_be_long_make_small_blocks() -> None:
     rows, memory = grid(40, 40), Memory()
     call = Call.from_arguments({"kind": "boolean", "pairs": "blocks"})
-    first = Joining([PROMPT] * len(rows), rows, call, Terms(), memory, lambda: None)
+    first = Joining([PROMPT] * len(rows), rows, call, Terms(), memory, lambda: None, embed)
     asked = run(first, lambda prompt, row: (say_yes(prompt, row, lambda *_: True), None))
-    again = Joining([PROMPT] * len(rows), rows, call, Terms(), memory, lambda: None)
+    again = Joining([PROMPT] * len(rows), rows, call, Terms(), memory, lambda: None, embed)
     assert len(again.ask()[1]) > 5 * asked
 
 
