@@ -4,6 +4,9 @@ Asked of an engine double that knows the truth, errs about some of the pairs, an
 and blocks. It errs about a pair, whichever way that is asked about: questions and tokens are what an engine was sent,
 but the quality is that of the ways themselves. A real model errs more in long lists than in short ones; how much more,
 only the model tells. Each way begins with an empty ledger and an empty prefix cache; tokens are of four characters.
+
+Embeddings are of a double of its own: the words of a text, spread over 256 numbers by their digests, which know nothing
+of the truth. A model's tell more; these find a name that a review says, and nothing in a sentiment.
 """
 
 from __future__ import annotations
@@ -28,9 +31,22 @@ from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 
 CONTEXT_TOKENS = 8_192  # of the engine
-WAYS = ("each", "listed", "blocks", "auto")
-HEAD = f"{'':<8} {'questions':>9} {'prompt tokens':>13} {'computed':>9} {'answers':>8} {'F1':>5}  as"
+NEAREST = 5
+WAYS = {
+    "each": "pairs => 'each'",
+    "listed": "pairs => 'listed'",
+    "blocks": "pairs => 'blocks'",
+    "auto": "pairs => 'auto'",
+    f"each, {NEAREST} nearest": f"nearest => {NEAREST}, embedder => 'words'",
+    f"listed, {NEAREST} nearest": f"nearest => {NEAREST}, embedder => 'words', pairs => 'listed'",
+}
+WAY_CHARS = max(map(len, WAYS))
+DIMENSIONS = 256  # of an embedding
+_COLUMNS = f"{'questions':>9} {'prompt tokens':>13} {'computed':>9} {'answers':>8} {'F1':>5} {'recall':>6}  as"
+HEAD = f"{'':<{WAY_CHARS}} {_COLUMNS}"
+_ASKED = ("blocks", "lists", "alone", "repairs")
 _CANDIDATE = re.compile(r"^([0-9]+)\. (\{.*\})$", re.M)
+_WORD = re.compile(r"\w+")
 _WORDS = ("light", "sturdy", "loud", "warm", "cheap", "lovely", "odd", "slow", "bright", "heavy")
 
 Row = dict[str, str]
@@ -106,6 +122,15 @@ def _row_of(prompt: str) -> tuple[dict[str, Any], int]:
     return found, end
 
 
+def words(text: str) -> list[float]:
+    """What a text's words come to, each once."""
+    found = [0.0] * DIMENSIONS
+    for word in set(_WORD.findall(text.lower())):
+        digest = int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big")
+        found[digest % DIMENSIONS] += 1 if digest >> 63 else -1
+    return found
+
+
 def fill(connection: psycopg.Connection[Any], join: Join) -> None:
     """Make the two tables."""
     for table, column, texts in zip(("a", "b"), join.columns, join.sides, strict=True):
@@ -119,17 +144,23 @@ def fill(connection: psycopg.Connection[Any], join: Join) -> None:
 def measure(connection: psycopg.Connection[Any], endpoint: str, join: Join, way: str) -> str:
     """Join in one way; a line of the table."""
     before = counters.read(endpoint)
-    query = f"SELECT a.id, b.id FROM a JOIN b ON llm.is_true('{join.prompt}', llm.row(a, b), pairs => '{way}')"
+    query = f"SELECT a.id, b.id FROM a JOIN b ON llm.is_true('{join.prompt}', llm.row(a, b), {WAYS[way]})"
     rows = connection.execute(query.encode()).fetchall()
     spent = counters.read(endpoint).since(before)
     left, right = join.sides
     right_pairs = {(i, j) for i, one in enumerate(left) for j, other in enumerate(right) if join.belong(one, other)}
     told = connection.execute("SELECT pairs, completion_tokens FROM llm.last_run()").fetchone()
     pairs, answers = told or (None, 0)
-    asked = ", ".join(f"{count} {name}" for name, count in (pairs or {}).items() if count)
+    asked = ", ".join(f"{pairs[name]} {name}" for name in _ASKED if pairs[name]) if pairs else "pairs"
+    if pairs and "pruned" in pairs:
+        asked += (
+            f"\n  {pairs['pruned']} pruned, of a sample of {pairs['sampled']} {pairs['sampled_yes']} were yes:"
+            f" at most {pairs['lost_at_most']} of the others, recall at least {pairs['recall_at_least']:.2f}"
+        )
+    computed = spent.prompt_tokens - spent.cached_tokens
     return (
-        f"{way:<8} {spent.prompts:>9} {spent.prompt_tokens:>13} {spent.prompt_tokens - spent.cached_tokens:>9}"
-        f" {answers:>8} {f1(rows, right_pairs):>5.2f}  {asked or 'pairs'}"
+        f"{way:<{WAY_CHARS}} {spent.prompts:>9} {spent.prompt_tokens:>13} {computed:>9}"
+        f" {answers:>8} {f1(rows, right_pairs):>5.2f} {len({*rows} & right_pairs) / len(right_pairs):>6.2f}  {asked}"
     )
 
 
@@ -137,8 +168,16 @@ def compare(join: Join, noise: float, nonsense: float, seed: int) -> Iterator[st
     """Join in all ways."""
     yield join.name
     yield HEAD
-    with EngineDouble() as double, Cluster() as cluster, _connect(cluster, double.url) as connection:
+    with (
+        EngineDouble() as double,
+        EngineDouble() as embedder,
+        Cluster() as cluster,
+        _connect(cluster, double.url) as connection,
+    ):
         fill(connection, join)
+        embedder.behaviour.embedding = words
+        server = f"CREATE SERVER words FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint '{embedder.url}')"
+        connection.execute(server.encode())
         for way in WAYS:
             double.reset()
             double.behaviour.change({"record": False, "max_model_len": CONTEXT_TOKENS})
