@@ -14,6 +14,7 @@ import pytest
 
 from pg_bridge.serving.launch import VllmEngine
 from pg_bridge.testing.cluster import Cluster
+from pg_bridge.testing.double import EngineDouble
 from tests.conftest import EXTENSIONS, Database, create_server
 from tests.integration.test_map import ask
 
@@ -175,7 +176,7 @@ def test_the_joins_of_the_page(conn: Conn, batching: Database) -> None:
         """
     )
     page = (Path(__file__).parents[2] / "docs/joins.md").read_text()
-    compared, listed, sampled = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    compared, listed, sampled, near = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     assert all(a < b for a, b in conn.execute(compared.encode()).fetchall())
     names = {"the red lamp", "Number 3", "a chair"}
     assert {name for _, name in conn.execute(listed.encode()).fetchall()} <= names
@@ -184,6 +185,11 @@ def test_the_joins_of_the_page(conn: Conn, batching: Database) -> None:
     # A block that the model does not answer in form is asked in six lists, and these pair by pair.
     assert (1 <= asked[0] <= 1 + 2 + 6 + 18, asked[1]) == (True, 18)
     assert conn.execute(sampled.encode()).fetchone()
+    with EngineDouble() as embedder:
+        create_server(conn, embedder.url, name="e5")
+        assert {name for _, name in conn.execute(near.replace("nearest => 5", "nearest => 1").encode())} <= names
+    told = conn.execute("SELECT pairs -> 'pruned', pairs -> 'sampled' FROM llm.last_run()").fetchone()
+    assert told == (12, 12)
 
 
 def test_the_ranking_of_the_page(conn: Conn) -> None:
