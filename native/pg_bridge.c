@@ -69,7 +69,11 @@ plan_in_batches(Query *query, const char *text, int cursor_options, ParamListInf
 	PlannedStmt *stmt;
 
 	if (mentions_own)
-		query = ask_sure_calls_once(extract_columns(query));
+	{
+		query = extract_columns(query);
+		take_compared_labels(query);
+		query = ask_sure_calls_once(query);
+	}
 
 	/*
 	 * A function that can be batched, or inlined into one, is nobody's built-in: most statements end here. In a worker of

@@ -8,6 +8,7 @@
  *
  *	  planner hook		pg_bridge.c		is anything batchable here?
  *	  before planning	extract_columns.c	a list of columns becomes a schema
+ *						compared_labels.c	a call without labels takes those that it is compared with
  *						sure_calls.c	an answer and its confidence become one question
  *						aggregates.c	an aggregate's batchable final function becomes a call over its state
  *						bare_selects.c	(SELECT call) becomes the call
@@ -78,6 +79,9 @@ extern void registry_init(void);
 
 /* extract_columns.c */
 extern Query *extract_columns(Query *query);
+
+/* compared_labels.c */
+extern void take_compared_labels(Query *query);
 
 /* sure_calls.c */
 extern Query *ask_sure_calls_once(Query *query);

@@ -49,6 +49,23 @@ LANGUAGE sql STABLE COST 100000 AS $$
 $$;
 COMMENT ON FUNCTION llm.fix_grammar IS 'corrects the spelling, grammar and punctuation of a text';
 
+-- What native/compared_labels.c puts in the place of labels that llm.classify was not given: those that its answer is compared with,
+-- in an order of their own, and one that equals none of them.
+CREATE FUNCTION llm._labels(compared text[]) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    labels CONSTANT text[] := ARRAY(SELECT DISTINCT l COLLATE "C" FROM unnest(compared) AS l WHERE l IS NOT NULL
+                                    ORDER BY 1);
+BEGIN
+    IF cardinality(labels) > 200 THEN
+        RAISE EXCEPTION 'llm.classify is compared with more than 200 labels'
+            USING ERRCODE = 'program_limit_exceeded',
+                  HINT = 'No model chooses well among so many: compare it with fewer, or ask in two steps; labels => … takes any number.';
+    END IF;
+    RETURN CASE WHEN 'none of these' = ANY (labels) THEN labels ELSE labels || 'none of these'::text END;
+END $$;
+COMMENT ON FUNCTION llm._labels IS 'the labels of a call of llm.classify that was given none, from what its answer is compared with';
+
 -- A list of columns in FROM is seen by who plans the statement, and by no function that is written here: native/extract_columns.c
 -- puts llm.extract in the place of these, with a schema that it makes of the list. They take what llm.extract takes, but that.
 

@@ -823,7 +823,11 @@ def _with_labels(call: Call) -> Call:
     """The call with its labels, which are those that are described if they are not given."""
     labels = call.choices or tuple(label for label, _ in call.descriptions)
     if not labels:
-        raise invalid_value("labels", "an array of at least one label")
+        raise OptionError(
+            'invalid value for option "labels"',
+            hint="It must be an array of at least one label. Where it is left out, they are those that the answer is "
+            "compared with by IN, or by = with a column: docs/operators.md.",
+        )
     if any(label not in labels for label, _ in call.descriptions):
         raise OptionError(
             "a label is described that is none of the labels",

@@ -80,6 +80,7 @@ EXECUTED_BY_ALL = {
     "_complete": "_ask calls it; it asks as the caller",
     "_ask": "llm.complete and its kin call it; it asks as the caller",
     "_classify_many": "llm.classify_many calls it; it asks as the caller",
+    "_labels": "llm.classify without labels calls it; it looks at its argument only",
     "_embed": "llm.embed calls it; it asks as the caller",
     "_relevance_of": "llm.relevance calls it; it asks as the caller",
     "_label_array": "llm.classify_many calls it; it looks at its argument only",

@@ -181,7 +181,6 @@ def test_arguments_of_a_call(given: dict[str, Any], expected: object) -> None:
         ({"choices": ["a", ""]}, "choices", "distinct, non-empty texts"),
         ({"choices": ["a", None]}, "choices", "distinct, non-empty texts"),
         ({"choices": ["a", "a"], "kind": "label"}, "labels", "distinct, non-empty texts"),
-        ({"choices": [], "kind": "label"}, "labels", "an array of at least one label"),
         ({"kind": "json"}, "schema", "a JSON schema, an object"),
         ({"schema": "{}"}, "schema", "a JSON schema, an object"),
         ({"server": 1}, "server", "a text"),
@@ -191,6 +190,13 @@ def test_arguments_that_are_refused(given: dict[str, Any], name: str, hint: str)
     with pytest.raises(OptionError) as caught:
         Call.from_arguments(given)
     assert (caught.value.message, caught.value.hint) == (f'invalid value for option "{name}"', f"It must be {hint}.")
+
+
+def test_labels_that_are_nowhere() -> None:
+    with pytest.raises(OptionError, match='invalid value for option "labels"') as caught:
+        Call.from_arguments({"choices": [], "kind": "label"})
+    assert "an array of at least one label" in caught.value.hint
+    assert "compared with by IN" in caught.value.hint
 
 
 def test_an_option_of_another_place_is_unknown() -> None:
