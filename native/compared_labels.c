@@ -21,7 +21,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -31,11 +30,9 @@
 #include "rewrite/rewriteManip.h"
 #include "storage/lockdefs.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #define LABELS 2				/* the place of the argument */
 #define MOST_LABELS 200			/* as llm._labels has it */
@@ -45,34 +42,6 @@
 #define NONE "{\"none of these\": \"none of the other labels fits\"}"
 
 /* -- the call */
-
-static bool
-is_own(Oid function)
-{
-	return is_of_extension(function, "pg_bridge") || is_of_extension(function, "pg_bridge_multicorn");
-}
-
-/* The place of an argument by its name; -1 where there is none. */
-static int
-place_of(Oid function, const char *name)
-{
-	Oid		   *types;
-	char	  **names;
-	char	   *modes;
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	int			count;
-	int			place = -1;
-	int			i;
-
-	if (!HeapTupleIsValid(tuple))
-		return -1;
-	count = get_func_arg_info(tuple, &types, &names, &modes);
-	for (i = 0; names && i < count; i++)
-		if (strcmp(names[i], name) == 0)
-			place = i;
-	ReleaseSysCache(tuple);
-	return place;
-}
 
 /* llm.classify() as it is written without labels, and without descriptions that say which there are; else NULL. */
 static FuncExpr *
@@ -86,7 +55,7 @@ as_unlabelled(Node *node)
 	if (!IsA(node, FuncExpr) || call->funcid < FirstNormalObjectId)
 		return NULL;
 	name = get_func_name(call->funcid);
-	if (name == NULL || strcmp(name, "classify") != 0 || !is_own(call->funcid))
+	if (name == NULL || strcmp(name, "classify") != 0 || !is_of_bridge(call->funcid))
 		return NULL;
 	foreach(cell, call->args)
 	{
@@ -100,18 +69,6 @@ as_unlabelled(Node *node)
 	return positional > LABELS ? NULL : call;
 }
 
-static NamedArgExpr *
-named_argument(const char *name, int place, Expr *value)
-{
-	NamedArgExpr *named = makeNode(NamedArgExpr);
-
-	named->arg = value;
-	named->name = pstrdup(name);
-	named->argnumber = place;
-	named->location = -1;
-	return named;
-}
-
 /* Give a call the labels that an array holds, and one for none of them. */
 static void
 add_labels(FuncExpr *call, Expr *array)
@@ -119,16 +76,16 @@ add_labels(FuncExpr *call, Expr *array)
 	Oid			types[1] = {TEXTARRAYOID};
 	char	   *schema = get_namespace_name(get_func_namespace(call->funcid));
 	Oid			labels = LookupFuncName(list_make2(makeString(schema), makeString(pstrdup("_labels"))), 1, types, true);
-	int			place = place_of(call->funcid, "descriptions");
+	int			place = place_of_argument(call->funcid, "descriptions", JSONBOID);
 	Const	   *none;
 
-	if (!OidIsValid(labels) || !is_own(labels) || place < 0)
+	if (!OidIsValid(labels) || !is_of_bridge(labels) || place < 0)
 		return;
 	array = (Expr *) makeFuncExpr(labels, TEXTARRAYOID, list_make1(array), InvalidOid, call->inputcollid,
 								  COERCE_EXPLICIT_CALL);
 	none = makeConst(JSONBOID, -1, InvalidOid, -1, DirectFunctionCall1(jsonb_in, CStringGetDatum(NONE)), false, false);
-	call->args = lappend(call->args, named_argument("labels", LABELS, array));
-	call->args = lappend(call->args, named_argument("descriptions", place, (Expr *) none));
+	add_argument(call, "labels", LABELS, array);
+	add_argument(call, "descriptions", place, (Expr *) none);
 }
 
 /* -- the values of a column */

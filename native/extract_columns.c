@@ -35,8 +35,7 @@ is_extract_columns(Node *node)
 	if (function < FirstNormalObjectId)
 		return false;
 	name = get_func_name(function);
-	return name && strcmp(name, "extract_columns") == 0 &&
-		(is_of_extension(function, "pg_bridge") || is_of_extension(function, "pg_bridge_multicorn"));
+	return name && strcmp(name, "extract_columns") == 0 && is_of_bridge(function);
 }
 
 /* -- the schema */
@@ -171,7 +170,7 @@ find_extract(Oid function)
 	memcpy(types + BEFORE_SCHEMA + 1, own + BEFORE_SCHEMA, (count - BEFORE_SCHEMA) * sizeof(Oid));
 	found = LookupFuncName(list_make2(makeString(get_namespace_name(get_func_namespace(function))),
 									  makeString(pstrdup("extract"))), count + 1, types, true);
-	if (OidIsValid(found) && (is_of_extension(found, "pg_bridge") || is_of_extension(found, "pg_bridge_multicorn")))
+	if (OidIsValid(found) && is_of_bridge(found))
 		return found;
 	return InvalidOid;
 }

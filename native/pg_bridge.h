@@ -84,6 +84,9 @@ extern Query *extract_columns(Query *query);
 extern void take_compared_labels(Query *query);
 
 /* sure_calls.c */
+extern bool is_of_bridge(Oid function);
+extern int	place_of_argument(Oid function, const char *name, Oid type);
+extern void add_argument(FuncExpr *call, const char *name, int place, Expr *value);
 extern Query *ask_sure_calls_once(Query *query);
 
 /* aggregates.c */

@@ -24,8 +24,9 @@
 #define ARGUMENT "confidence"
 #define INPUT 1					/* the place of what a call is about */
 
-static bool
-is_own(Oid function)
+/* Is a function one of the extension's, on whichever host? */
+bool
+is_of_bridge(Oid function)
 {
 	return is_of_extension(function, "pg_bridge") || is_of_extension(function, "pg_bridge_multicorn");
 }
@@ -37,14 +38,14 @@ tells_of(Oid function)
 	char	   *name = function < FirstNormalObjectId ? NULL : get_func_name(function);
 	size_t		length = name ? strlen(name) : 0;
 
-	if (length <= strlen(SUFFIX) || strcmp(name + length - strlen(SUFFIX), SUFFIX) != 0 || !is_own(function))
+	if (length <= strlen(SUFFIX) || strcmp(name + length - strlen(SUFFIX), SUFFIX) != 0 || !is_of_bridge(function))
 		return NULL;
 	return pnstrdup(name, length - strlen(SUFFIX));
 }
 
-/* The place of the argument that says it; -1 where the function has none. */
-static int
-place_of_argument(Oid function)
+/* The place of an argument of some name and type; -1 where the function has none. */
+int
+place_of_argument(Oid function, const char *name, Oid type)
 {
 	Oid		   *types;
 	char	  **names;
@@ -58,10 +59,23 @@ place_of_argument(Oid function)
 		return -1;
 	count = get_func_arg_info(tuple, &types, &names, &modes);
 	for (i = 0; names && i < count; i++)
-		if (strcmp(names[i], ARGUMENT) == 0 && types[i] == BOOLOID)
+		if (strcmp(names[i], name) == 0 && types[i] == type)
 			place = i;
 	ReleaseSysCache(tuple);
 	return place;
+}
+
+/* Give a call one more argument, by its name. */
+void
+add_argument(FuncExpr *call, const char *name, int place, Expr *value)
+{
+	NamedArgExpr *named = makeNode(NamedArgExpr);
+
+	named->arg = value;
+	named->name = pstrdup(name);
+	named->argnumber = place;
+	named->location = -1;
+	call->args = lappend(call->args, named);
 }
 
 /* -- what is wanted */
@@ -124,7 +138,7 @@ is_wanted(FuncExpr *call, List *wanted)
 		FuncExpr   *other = lfirst(cell);
 
 		if (ask_alike(other->args, call->args) && strcmp(tells_of(other->funcid), get_func_name(call->funcid)) == 0 &&
-			is_own(call->funcid))
+			is_of_bridge(call->funcid))
 			return true;
 	}
 	return false;
@@ -140,15 +154,10 @@ sure_mutator(Node *node, void *context)
 	if (IsA(node, FuncExpr) && is_wanted((FuncExpr *) node, context))
 	{
 		FuncExpr   *call = (FuncExpr *) expression_tree_mutator(node, sure_mutator, context);
-		NamedArgExpr *argument = makeNode(NamedArgExpr);
+		int			place = place_of_argument(call->funcid, ARGUMENT, BOOLOID);
 
-		argument->argnumber = place_of_argument(call->funcid);
-		if (argument->argnumber < list_length(call->args))
-			return (Node *) call;	/* it has none, or as many arguments as say it already */
-		argument->arg = (Expr *) makeBoolConst(true, false);
-		argument->name = pstrdup(ARGUMENT);
-		argument->location = -1;
-		call->args = lappend(call->args, argument);
+		if (place >= list_length(call->args))	/* else it has none, or as many arguments as say it already */
+			add_argument(call, ARGUMENT, place, (Expr *) makeBoolConst(true, false));
 		return (Node *) call;
 	}
 	return expression_tree_mutator(node, sure_mutator, context);
