@@ -66,6 +66,7 @@ def questions(engine: EngineDouble) -> list[str]:
     return [prompt for prompt in engine.received.prompts if "concern" in prompt]
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     ("way", "checked", "asked"),
     [("each", 0, 21 * 3), ("each", 50, 21 * 3 + 50), ("listed", 0, 21), ("blocks", 10, None), ("auto", 0, None)],
@@ -195,6 +196,7 @@ def test_what_cannot_be_embedded_fails_or_is_asked_about_with_all(
     assert len(engine.received.prompts) == 2 * (20 * 3 + NAMES)  # what is NULL is near to nothing
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("options", ["dedup => false", "confidence => true"])
 def test_where_pairs_are_asked_each_by_itself_none_is_pruned(shop: Conn, engine: EngineDouble, options: str) -> None:
     query = JOIN % (1, f", {options}")
