@@ -59,9 +59,9 @@ def _functions(option: Option) -> str:
     if own == EVERY_CALL:
         return "every call"
     others = EVERY_CALL - own
-    if len(others) <= 3:
-        *most, last = [f"`llm.{name}`" for name in sorted(others)]
-        return f"every call but {', '.join(most)}{' and ' if most else ''}{last}"
+    if len(others) <= 5:
+        *names, last = (f"`llm.{name}`" for name in sorted(others))
+        return f"every call but {', '.join(names)}{' and ' if names else ''}{last}"
     return ", ".join(f"`llm.{name}`" for name in get_args(Function) if name in own)
 
 

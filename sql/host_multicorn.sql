@@ -151,6 +151,18 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
         'Take the PL/Python host, or compute what may be needed in the query of llm.map.']
 $$;
 
+CREATE FUNCTION llm._try(rows refcursor, columns text[], asked text, options text)
+RETURNS TABLE (found text, fault text[])
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT r.output, CASE WHEN r.error IS NOT NULL THEN r.error::pg_catalog.text[] END
+    FROM llm.result AS r
+    WHERE r.rowset = (SELECT llm._stage($1, $2))
+      AND r.prompt = $3
+      AND r.options = (SELECT ('{"internal": true, "try": true}'::pg_catalog.jsonb
+              OPERATOR(pg_catalog.||) $4::pg_catalog.jsonb)::pg_catalog.text);
+END;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -44,6 +44,13 @@ from pg_bridge.plpython import tooling
 return tooling.map_with_tools(plpy, rows, columns, prompt, tools, options, every_row)
 $$;
 
+CREATE FUNCTION llm._try(rows refcursor, columns text[], asked text, options text)
+RETURNS TABLE (found text, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import tuning
+return tuning.try_prompts(plpy, rows, columns, asked, options)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

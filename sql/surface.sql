@@ -259,6 +259,82 @@ EXCEPTION WHEN OTHERS THEN
     problem := pg_catalog.concat('ERROR: ', SQLERRM);
 END $$;
 
+-- Prompts and models, compared where the answers are known. What llm.tune gives is a type, for its columns would have the
+-- names of arguments.
+
+CREATE FUNCTION llm.evaluate(
+    query         text,
+    candidates    jsonb,
+    truth         text,
+    @evaluate.arguments@
+) RETURNS TABLE (
+    name text, rows bigint, agree bigint, errors bigint, accuracy double precision, low double precision,
+    high double precision, "precision" double precision, recall double precision, prompt_tokens double precision,
+    completion_tokens double precision, cost double precision, seconds double precision
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._try(o.rows, o.columns, llm._checked(candidates::pg_catalog.text), pg_catalog.json_build_object(
+              'candidates', candidates, 'truth', truth, @evaluate.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(evaluate.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (
+             name pg_catalog.text, rows pg_catalog.int8, agree pg_catalog.int8, errors pg_catalog.int8,
+             accuracy pg_catalog.float8, low pg_catalog.float8, high pg_catalog.float8, "precision" pg_catalog.float8,
+             recall pg_catalog.float8, prompt_tokens pg_catalog.float8, completion_tokens pg_catalog.float8,
+             cost pg_catalog.float8, seconds pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.evaluate IS 'how often each of some prompts, models and options agrees with answers that are known, and what it takes';
+
+CREATE TYPE llm.candidate AS (
+    candidate bigint, round bigint, parent bigint, prompt text, system_prompt text, learning_rows bigint,
+    learning_accuracy double precision, held_out_rows bigint, accuracy double precision, low double precision,
+    high double precision, chance double precision, chosen boolean, error text
+);
+COMMENT ON TYPE llm.candidate IS 'a prompt that llm.tune has tried, and how it did';
+
+CREATE FUNCTION llm.tune(
+    query         text,
+    prompt        text,
+    truth         text,
+    @tune.arguments@
+) RETURNS SETOF llm.candidate
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._try(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
+              'truth', truth, @tune.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(tune.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_populate_record(
+             NULL::llm.candidate, CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r;
+END;
+COMMENT ON FUNCTION llm.tune IS 'looks for a prompt that agrees more often with answers that are known, and tells of all that it tried';
+
+CREATE FUNCTION llm.tune_estimate(
+    query         text,
+    prompt        text,
+    truth         text,
+    @tune.arguments@
+) RETURNS TABLE (
+    rows bigint, learning_rows bigint, held_out_rows bigint, questions bigint, lessons bigint, prompt_tokens bigint
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._try(o.rows, o.columns, llm._checked(prompt), pg_catalog.json_build_object(
+              'truth', truth, 'estimate', true, @tune.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(tune_estimate.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (
+             rows pg_catalog.int8, learning_rows pg_catalog.int8, held_out_rows pg_catalog.int8,
+             questions pg_catalog.int8, lessons pg_catalog.int8, prompt_tokens pg_catalog.int8);
+END;
+COMMENT ON FUNCTION llm.tune_estimate IS 'what llm.tune would ask at most; no model is asked anything';
+
 -- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
 -- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
 

@@ -46,35 +46,40 @@ _OWN = tuple(option.name for option in options_of(Call) if "column" in option.pl
 _HINT = 'For example: {"kind": "Is {review} kind?", "stars": {"prompt": "How good is {review}?", "low": 1, "high": 5}}'
 
 
-def parse_questions(prompts: object, common: Mapping[str, Any]) -> dict[str, Ask]:
+def parse_questions(
+    prompts: object, common: Mapping[str, Any], *, called: str = "question", own: Sequence[str] = ()
+) -> dict[str, Ask]:
     """Read named questions.
 
     Args:
         prompts: Each a prompt, or an object of a `prompt` and options; parsed JSON.
         common: The options of all of them, for which a question may have its own.
+        called: What each is called in errors.
+        own: What else it may say of itself.
 
     Raises:
         OptionError: They are no such questions.
     """
     if not isinstance(prompts, Mapping) or not prompts:
-        raise OptionError("prompts is no JSON object of questions", hint=_HINT)
+        name = "prompts" if called == "question" else f"{called}s"
+        raise OptionError(f"{name} is no JSON object of {called}s", hint=_HINT)
     asks = {}
     for name, said in prompts.items():
         try:
-            asks[name] = _parse_question({"prompt": said} if isinstance(said, str) else said, common)
+            asks[name] = _parse_question({"prompt": said} if isinstance(said, str) else said, common, called, own)
         except PgBridgeError as error:
-            error.message = f'question "{name}": {error.message}'
+            error.message = f'{called} "{name}": {error.message}'
             raise
     return asks
 
 
-def _parse_question(said: object, common: Mapping[str, Any]) -> Ask:
+def _parse_question(said: object, common: Mapping[str, Any], called: str, further: Sequence[str]) -> Ask:
     if not isinstance(said, Mapping) or not isinstance(said.get("prompt"), str):
         raise OptionError("it has no prompt", hint=_HINT)
     for key in said:
-        if key not in {"prompt", "type", *_FORM, *_OWN}:
-            names = ", ".join(("prompt", "type", *_FORM, *_OWN))
-            raise OptionError(f'invalid option "{key}"', hint=f"A question may have: {names}.")
+        if key not in {"prompt", "type", *_FORM, *_OWN, *further}:
+            names = ", ".join(("prompt", "type", *_FORM, *_OWN, *further))
+            raise OptionError(f'invalid option "{key}"', hint=f"A {called} may have: {names}.")
     own = {key: value for key, value in said.items() if key not in {"prompt", "type"} and value is not None}
     kind = _kind_of(said.get("type"), own)
     if kind is not None:

@@ -19,7 +19,7 @@ from multicorn.utils import log_to_postgres
 
 from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
-from pg_bridge.asking.streamed import Fetch
+from pg_bridge.asking.streamed import Answer, Fetch
 from pg_bridge.backend import postgres
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
@@ -27,10 +27,13 @@ from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION, ServerOf, read_asked, start_run
+from pg_bridge.backend.tuned import try_rows
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.foreign.answers import array_literal
+from pg_bridge.ledger.account import Account
 from pg_bridge.multicorn.errors import refuse, warn
 from pg_bridge.multicorn.staging import Staging
+from pg_bridge.options import Server
 from pg_bridge.rows.cutting import as_row
 
 _STAGING = Staging()
@@ -181,42 +184,15 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     """One scan of llm.result.
 
     A scan from inside llm.map or llm.complete has the option `internal`: it gets errors as a last row without row_id,
-    which SQL raises with its SQLSTATE, and its row set goes with it. With the option `estimate` its one answer is what
-    a run would ask and take. With the option `rank` its rows are the best `k`, and their answers how they rank.
+    which SQL raises with its SQLSTATE, and its row set goes with it.
     """
     internal = False
     role = postgres.current_role_oid()
     try:
         arguments = _parse_options(options)
         internal = bool(arguments.pop("internal", False))
-        is_estimate = bool(arguments.pop("estimate", False))
-        is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
-        call, asked = (rank_call(arguments), {}) if is_ranking else read_asked(prompt, arguments)
-        if (role, name) not in _STAGING.rowsets:
-            raise OptionError(
-                f'row set "{name}" does not exist in this transaction',
-                hint="INSERT INTO llm.rowset (rowset, input) SELECT …, row_to_json(alias) FROM … first.",
-            )
-        rowset = _STAGING.rowsets[role, name]
-        server = SESSION.server(role, call.server)
-        columns = rowset.column_names()
-        if columns is None:  # a NULL row has whatever columns the prompt names
-            columns = list(parse_question(prompt).columns)
-        account = open_account(server, warn)
-        if is_ranking and is_estimate:
-            found = foresee_ranking(_fetch(rowset), columns, prompt, k, call, server)
-            yield name, prompt, options, 1, None, found, None
-            return
-        if is_ranking:
-            for row in rank_rows(_fetch(rowset), columns, prompt, k, call, server, account, warn):
-                yield name, prompt, options, *row, None
-            return
-        if is_estimate:
-            found = foresee(_fetch(rowset), columns, asked, server, every_row=False, account=account)
-            yield name, prompt, options, 1, None, found, None
-            return
-        for answer in start_run(_fetch(rowset), columns, asked, server, account=account):
-            yield name, prompt, options, answer.row_id, answer.input, answer.output, answer.error
+        for row in _found(role, name, prompt, arguments):
+            yield name, prompt, options, *row
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches
         # the next, and so raises the cancel itself, in its own words.
@@ -229,6 +205,53 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     finally:
         if internal:
             _STAGING.drop((role, name))
+
+
+def _found(role: int, name: str, prompt: str, arguments: dict[str, Any]) -> Iterator[Answer]:
+    """What is to be found out about a row set.
+
+    With the option `estimate` its one answer is what a run would ask and take. With the option `rank` its rows are the
+    best `k`, and their answers how they rank; with the option `try` answers are what comparing prompts has found.
+    """
+    is_trial = bool(arguments.pop("try", False))
+    is_estimate = not is_trial and bool(arguments.pop("estimate", False))
+    is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
+    if is_trial:
+        rowset, columns = _staged(role, name, prompt)
+        for found in try_rows(_fetch(rowset), columns, prompt, arguments, lambda each: _access(role, each)):
+            yield Answer(1, None, found, None)
+        return
+    call, asked = (rank_call(arguments), {}) if is_ranking else read_asked(prompt, arguments)
+    rowset, columns = _staged(role, name, prompt)
+    server, account = _access(role, call.server)
+    if is_ranking and is_estimate:
+        yield Answer(1, None, foresee_ranking(_fetch(rowset), columns, prompt, k, call, server), None)
+    elif is_ranking:
+        for row in rank_rows(_fetch(rowset), columns, prompt, k, call, server, account, warn):
+            yield Answer(*row, None)
+    elif is_estimate:
+        found = foresee(_fetch(rowset), columns, asked, server, every_row=False, account=account)
+        yield Answer(1, None, found, None)
+    else:
+        yield from start_run(_fetch(rowset), columns, asked, server, account=account)
+
+
+def _staged(role: int, name: str, prompt: str) -> tuple[RowSet, Sequence[str | None]]:
+    """A row set and its columns."""
+    if (role, name) not in _STAGING.rowsets:
+        raise OptionError(
+            f'row set "{name}" does not exist in this transaction',
+            hint="INSERT INTO llm.rowset (rowset, input) SELECT …, row_to_json(alias) FROM … first.",
+        )
+    rowset = _STAGING.rowsets[role, name]
+    columns = rowset.column_names()
+    # A NULL row has whatever columns the prompt names.
+    return rowset, parse_question(prompt).columns if columns is None else columns
+
+
+def _access(role: int, name: str) -> tuple[Server, Account]:
+    server = SESSION.server(role, name)
+    return server, open_account(server, warn)
 
 
 def _fetch(rowset: RowSet) -> Fetch:

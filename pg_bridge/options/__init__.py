@@ -2,10 +2,10 @@
 
 In: option texts as PostgreSQL's catalogs hold them, or a call's named arguments. Out: a `Server` (where the
 engine is), a `Login` (how a foreign table's rows are reached), `TableOptions` and `ColumnOptions` (what a foreign table
-is about), and a `Call` (how one prompt is asked). The fields of these records, in `records`, are the table: a new
-option is one more field. The SQL functions' arguments, the lists that their batch functions take and the validator are
-written from it when the extension is installed (`pg_bridge.cli.option_sql`), and the tables of the reference pages by
-`scripts/option_tables.py`.
+is about), a `Call` (how one prompt is asked), and a `Trial` (how prompts are compared with known answers). The fields
+of these records, in `records` and `trial`, are the table: a new option is one more field. The SQL functions' arguments,
+the lists that their batch functions take and the validator are written from it when the extension is installed
+(`pg_bridge.cli.option_sql`), and the tables of the reference pages by `scripts/option_tables.py`.
 """
 
 from pg_bridge.options.option import (
@@ -33,6 +33,7 @@ from pg_bridge.options.records import (
     parse_options,
     pick,
 )
+from pg_bridge.options.trial import Trial
 from pg_bridge.options.values import REORDER, YES_OR_NO, Api, Kind, OnError, Place, Reasoning, Reorder, Value
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Reorder",
     "Server",
     "TableOptions",
+    "Trial",
     "Value",
     "Where",
     "beyond_rights",

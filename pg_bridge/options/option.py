@@ -33,6 +33,8 @@ Function = Literal[
     "fix_grammar",
     "rank",
     "map_with_tools",
+    "evaluate",
+    "tune",
 ]
 Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
@@ -48,20 +50,24 @@ LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classi
 EMBEDS: frozenset[Where] = frozenset({"embed"})
 QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS - {"relevance"}
 """Those that a model answers in words."""
-EACH_ROW: frozenset[Where] = QUESTIONS - {"map", "rank", "map_with_tools"}
+TUNE: frozenset[Where] = frozenset({"tune"})
+"""Of llm.tune and llm.tune_estimate, which look for a better prompt."""
+TRIALS: frozenset[Where] = TUNE | {"evaluate"}
+"""Of those whose answers are compared with known ones."""
+EACH_ROW: frozenset[Where] = QUESTIONS - TRIALS - {"map", "rank", "map_with_tools"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
 RANK: frozenset[Where] = frozenset({"rank"})
 """Of llm.rank and llm.rank_estimate, which ask about lists of rows."""
 TOOLS: frozenset[Where] = frozenset({"map_with_tools"})
-EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK
-"""Those whose prompts hold rows as they are in the query."""
+EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK - TRIALS
+"""Those whose prompts hold rows as they are in the query, and whose answers come back with them."""
 AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
 """Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""
 NOWHERE: frozenset[Where] = frozenset()
 CONDITIONS: frozenset[Where] = frozenset({"is_true"})
 SURE_CALLS: frozenset[Where] = frozenset({"is_true", "classify", "score"})
 """Those of whose answers another function tells how sure the model was."""
-FREE_CALLS: frozenset[Where] = frozenset({"map", "complete", "map_with_tools"})
+FREE_CALLS: frozenset[Where] = frozenset({"map", "complete", "map_with_tools", "evaluate", "tune"})
 """Those whose answers have no form yet."""
 
 REQUIRED = MISSING
@@ -156,6 +162,33 @@ def parse_texts(known: Iterable[Option], given: Mapping[str, str]) -> dict[str, 
             values[name] = by_name[name].value.of_text(text)
         except ValueError:
             raise invalid_value(name, by_name[name].value.expects) from None
+    return values
+
+
+def parse_values(
+    known: Iterable[Option], given: Mapping[str, Any], called: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Parse named arguments of a function; None stands for a default, and is left out.
+
+    Args:
+        known: The options that it has.
+        given: Option name to JSON value.
+        called: What options are called in errors, where that is another name.
+
+    Raises:
+        OptionError: An argument is unknown or its value is not valid.
+    """
+    by_name = {option.name: option for option in known}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in by_name:
+            raise OptionError(f'invalid option "{name}"', hint=valid_names(by_name.values()))
+        if value is None:
+            continue
+        try:
+            values[name] = by_name[name].value.of_json(value)
+        except ValueError:
+            raise invalid_value((called or {}).get(name, name), by_name[name].value.expects) from None
     return values
 
 

@@ -39,9 +39,10 @@ from pg_bridge.options.option import (
     option,
     options_of,
     parse_texts,
+    parse_values,
     required,
-    valid_names,
 )
+from pg_bridge.options.trial import Trial
 from pg_bridge.options.values import (
     CACHES,
     PATTERNS,
@@ -529,6 +530,7 @@ class Call:
         values.ON_ERROR,
         EVERY_CALL | COLUMN,
         "a row that cannot be answered fails the statement, or (`null`) gets NULL, and from `llm.map` its `error`",
+        defaults=dict.fromkeys(("evaluate", "tune"), "null"),
     )
     reorder: Reorder = option(
         "rows and columns",
@@ -791,17 +793,9 @@ class Call:
         if not isinstance(arguments, Mapping):
             raise OptionError("the options are not a JSON object", hint="""For example: {"server": "vllm"}""")
         own = {option.name: option for option in options_of(cls)}
-        given: dict[str, Any] = {}
-        for name, value in arguments.items():
-            if name not in own:
-                raise OptionError(f'invalid option "{name}"', hint=valid_names(own.values()))
-            if value is None:
-                continue
-            try:
-                given[name] = own[name].value.of_json(value)
-            except ValueError:
-                is_labels = name == "choices" and arguments.get("kind") == "label"
-                raise invalid_value("labels" if is_labels else name, own[name].value.expects) from None
+        given = parse_values(
+            own.values(), arguments, {"choices": "labels"} if arguments.get("kind") == "label" else None
+        )
         call = cls(**given)
         _check_bounds(call.low, call.high)
         if call.kind == "boolean":
@@ -852,7 +846,7 @@ def _check_bounds(low: int | None, high: int | None) -> None:
 
 
 OPTIONS: tuple[Option, ...] = tuple(
-    option for record in (Server, Login, TableOptions, ColumnOptions, Call) for option in options_of(record)
+    option for record in (Server, Login, TableOptions, ColumnOptions, Call, Trial) for option in options_of(record)
 )
 
 

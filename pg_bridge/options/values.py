@@ -255,6 +255,8 @@ DURATION = Value(_DECIMAL, "a number of seconds", float, "double precision", (st
 AMOUNT = Value(
     _DECIMAL, "an amount in the currency of the server's prices", float, "double precision", (str, int, float)
 )
+DISTANCE = Value(_DECIMAL, "a number, 0 or more", float, "double precision", (str, int, float))
+FEW = Value(r"[0-9]|[1-9][0-9]|100", "between 0 and 100", int, "integer", (int,))
 AGE = Value(r"[0-9]{1,10}(\.[0-9]{1,6})?", "a number of seconds", float, "double precision", (str, int, float))
 REORDERING = _one_of(REORDER)
 PLACEMENT = _one_of(get_args(Place))

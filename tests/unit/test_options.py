@@ -27,11 +27,18 @@ OTHERS = {
     "_validate",
     "estimate",
     "rank_estimate",
+    "tune_estimate",
     "submit",
     "keep",
     "extract_columns",
 }
-OVER_QUERIES = {"map", "rank", "map_with_tools"}  # FROM is where they stand, and they have no batches
+OVER_QUERIES = {
+    "map",
+    "rank",
+    "map_with_tools",
+    "evaluate",
+    "tune",
+}  # FROM is where they stand, and they have no batches
 # By the planner: what is asked is a function of its own.
 PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed", "relevance": "_relevance_of"}
 
@@ -57,11 +64,11 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
     calls = set(FUNCTIONS)
     batch_of = {name: _batch_of(name) for name in calls - OVER_QUERIES - PROMPTS}
     assert found.keys() == calls | set(batch_of.values()) | OTHERS
-    for name, estimate in (("map", "estimate"), ("rank", "rank_estimate")):
+    for name, estimate in (("map", "estimate"), ("rank", "rank_estimate"), ("tune", "tune_estimate")):
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"embed", "relevance", "rank", "map_with_tools", *PROMPTS} else 2
+        forms = 1 if name in {"embed", "relevance", "rank", "map_with_tools", "evaluate", "tune", *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]

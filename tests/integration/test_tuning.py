@@ -1,0 +1,408 @@
+"""llm.evaluate and llm.tune: candidates compared where answers are known, which are never sent; on both hosts.
+
+The engine's answers depend on the words of the prompt: it knows fruit only where it is told to think of pips, and
+bananas, which have none that one sees, where it is told of these as well. Its teacher is told a mistake at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_bridge.testing.double import EngineDouble
+from tests.conftest import Connect, create_server
+
+KEEP_DATABASE = True
+MULTICORN_IS_SLOW = True
+
+Conn = psycopg.Connection[Any]
+
+TABLES = """
+CREATE TABLE things (id int PRIMARY KEY, thing text, is_fruit boolean, secret text);
+INSERT INTO things SELECT i, (ARRAY['pear', 'banana', 'hammer', 'nail'])[1 + i % 4] || ' ' || i, i % 4 < 2,
+       CASE WHEN i % 4 < 2 THEN 'fruit-secret' ELSE 'tool-secret' END FROM generate_series(1, 120) AS i;
+"""
+ROWS = "SELECT thing, is_fruit FROM things"
+FIRST = "Is {thing} a fruit?"
+PIPS, BANANAS = "It is one if it has pips.", "Bananas are, too."
+TASK = "A prompt asks a language model"
+
+
+def parts(prompt: str) -> tuple[str, dict[str, Any]]:
+    if prompt.startswith("{"):  # where the same row is asked about in several ways
+        row, _, question = prompt.partition("\n")
+        return question, json.loads(row)
+    question, _, row = prompt.partition("\n{")
+    return question, json.loads("{" + row) if row else {}
+
+
+def student(prompt: str) -> str:
+    question, row = parts(prompt)
+    thing = str(row.get("thing")).split()[0]
+    is_fruit = ("pips" in question and thing == "pear") or ("Bananas" in question and thing == "banana")
+    return "yes" if is_fruit else "no"
+
+
+def teacher(prompt: str) -> str:
+    """One rule more, of what is wrong; sometimes one that is of no use, or cannot be asked."""
+    _, row = parts(prompt)
+    met = {each["row"]["thing"].split()[0] for each in row["wrong"]}
+    rule = PIPS if "pear" in met else BANANAS if "banana" in met else "Think."
+    said = {
+        "Keep": f"{row['prompt']} {rule}",
+        "Write": f"{row['prompt']} Answer in French.",
+        "Say for": "Is this a fruit?",
+        "Say what": "Is {thing a fruit?",
+        "Make it": f"{row['prompt']} {rule}",
+    }
+    way = next(prompt for begins, prompt in said.items() if row["how"].startswith(begins))
+    return json.dumps({"mistake": "it says too little", "prompt": way})
+
+
+def answer(prompt: str) -> str:
+    return teacher(prompt) if prompt.startswith(TASK) else student(prompt)
+
+
+def lessons(engine: EngineDouble) -> list[dict[str, Any]]:
+    return [parts(prompt)[1] for prompt in engine.received.prompts if prompt.startswith(TASK)]
+
+
+def questions(engine: EngineDouble) -> list[str]:
+    return [prompt for prompt in engine.received.prompts if not prompt.startswith(TASK)]
+
+
+@pytest.fixture
+def conn(db: Conn, engine: EngineDouble) -> Conn:
+    create_server(db, engine.url)
+    db.execute(TABLES)
+    engine.behaviour.answer = answer
+    return db
+
+
+@pytest.fixture
+def dear(conn: Conn) -> Iterator[EngineDouble]:
+    """Another engine, which says yes to everything and has prices."""
+    with EngineDouble(answer=lambda prompt: "yes") as other:
+        create_server(conn, other.url, "dear", price_prompt="2", price_completion="10")
+        yield other
+
+
+def test_candidates_are_compared(conn: Conn, engine: EngineDouble, dear: EngineDouble) -> None:
+    candidates = {
+        "plain": FIRST,
+        "pips": {"prompt": f"{FIRST} {PIPS}", "max_tokens": 5},
+        "both": {"prompt": f"{FIRST} {PIPS} {BANANAS}"},
+        "dear": {"prompt": FIRST, "server": "dear"},
+    }
+    got = conn.execute(
+        'SELECT name, rows, agree, errors, accuracy, low, high, "precision", recall '
+        "FROM llm.evaluate(%s, %s, truth => 'is_fruit')",
+        (ROWS, json.dumps(candidates)),
+    )
+    about = partial(pytest.approx, abs=0.001)
+    assert sorted(got.fetchall()) == [
+        ("both", 120, 120, 0, 1.0, about(0.970), 1.0, 1.0, 1.0),
+        ("dear", 120, 60, 0, 0.5, about(0.407), about(0.593), 0.5, 1.0),
+        ("pips", 120, 90, 0, 0.75, about(0.663), about(0.824), 1.0, 0.5),
+        ("plain", 120, 60, 0, 0.5, about(0.407), about(0.593), None, 0.0),
+    ]
+    assert len(engine.received.prompts) == 360
+    assert len(dear.received.prompts) == 120
+    # Which of them is the cheapest that is good enough is a query.
+    cheapest = conn.execute(
+        "SELECT name, cost, prompt_tokens * 2 / 1e6 + completion_tokens * 10 / 1e6, seconds > 0 "
+        "FROM llm.evaluate(%s, %s, 'is_fruit', sample => 50) WHERE low >= 0.3 AND cost IS NOT NULL ORDER BY cost",
+        (ROWS, json.dumps(candidates)),
+    ).fetchall()
+    assert cheapest == [("dear", pytest.approx(cheapest[0][2]), pytest.approx(cheapest[0][1]), True)]
+    assert cheapest[0][1] > 0
+
+
+def test_what_is_known_is_never_sent(conn: Conn, engine: EngineDouble) -> None:
+    rows = "SELECT thing, is_fruit, secret FROM things WHERE id <= 20"
+    for prompt in ("What is it?", "Is {thing} {is_fruit}?"):
+        said = conn.execute("SELECT agree FROM llm.evaluate(%s, %s, 'secret')", (rows, json.dumps({"a": prompt})))
+        assert said.fetchall() == [(0,)]
+    assert len(engine.received.prompts) == 40
+    assert not any("secret" in each for each in engine.received.conversations)
+    conn.execute("SELECT * FROM llm.tune(%s, 'What is {thing}?', 'secret', rounds => 2, examples => 0)", [rows])
+    # It is told of mistakes to learn from, and of them alone.
+    shown = {each["row"]["thing"] for lesson in lessons(engine) for each in lesson["wrong"]}
+    assert 1 <= len(shown) <= 10
+    assert not any("secret" in each for each in questions(engine))
+    asked = len(engine.received.prompts)
+    for call in (
+        f"llm.evaluate('{rows}', '{{\"a\": \"Is {{secret}} kind?\"}}', 'secret')",
+        f"llm.tune('{rows}', 'Is {{secret}} kind?', 'secret')",
+    ):
+        with pytest.raises(psycopg.errors.UndefinedColumn, match='"secret" holds the known answers, which are not'):
+            conn.execute(f"SELECT * FROM {call}".encode())
+    assert len(engine.received.prompts) == asked
+
+
+TUNE = (
+    "SELECT candidate, round, parent, prompt, learning_rows, learning_accuracy, held_out_rows, accuracy, low, chance, "
+    "chosen, error FROM llm.tune(%s, %s, truth => 'is_fruit', examples => 0)"
+)
+
+
+def test_a_better_prompt_is_found(conn: Conn, engine: EngineDouble) -> None:
+    told = conn.execute("SELECT * FROM llm.tune_estimate(%s, %s, 'is_fruit', examples => 0)", (ROWS, FIRST)).fetchone()
+    assert told is not None
+    assert told[:5] == (120, 60, 60, 60 + 3 * 120 + 2 * 60, 12)
+    assert engine.received.prompts == []
+    got = conn.execute(TUNE, (ROWS, FIRST)).fetchall()
+    first, chosen = got[0], next(row for row in got if row[10])
+    assert first[:5] == (0, 0, None, FIRST, 60)
+    assert first[6] == 60
+    assert PIPS in chosen[3]
+    assert BANANAS in chosen[3]
+    assert chosen[7] == 1.0 > first[7]
+    assert chosen[8] > 0.9
+    assert chosen[9] < 0.001
+    # All others have not been asked about the rows that are held out.
+    assert {row[6] for row in got} == {0, 60}
+    assert [row[6] for row in got].count(60) == 2
+    reasons = {row[11] for row in got}
+    assert any("it must name the columns" in reason for reason in reasons if reason)
+    assert any("unbalanced" in reason for reason in reasons if reason)
+    assert any("it is the same as candidate" in reason for reason in reasons if reason)
+    assert len(questions(engine)) <= told[3]
+    assert len(lessons(engine)) <= told[4]
+    ran = conn.execute("SELECT unique_prompts FROM llm.last_run()").fetchone()
+    assert ran == (len(engine.received.prompts),)
+    tokens = sum(map(len, engine.received.conversations)) / 4
+    assert 0.3 * tokens < told[5] < 3 * tokens
+    # It can be used straight.
+    straight = conn.execute(
+        "SELECT bool_and(is_fruit = llm.is_true((SELECT prompt FROM llm.tune(%s, %s, 'is_fruit', examples => 0) "
+        "WHERE chosen), t)) FROM things AS t",
+        (ROWS, FIRST),
+    )
+    assert straight.fetchone() == (True,)
+
+
+def test_no_prompt_is_taken_that_is_not_shown_to_be_better(conn: Conn, engine: EngineDouble) -> None:
+    said: list[str] = []
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        said.append(notice.message_primary or "")
+
+    conn.add_notice_handler(hear)
+    few = "SELECT thing, is_fruit FROM things WHERE id <= 12"
+    got = conn.execute(TUNE, (few, FIRST)).fetchall()
+    assert [row[10] for row in got] == [True, *[False] * (len(got) - 1)]
+    assert any("no prompt is shown to be better" in each for each in said)
+    engine.behaviour.answer = lambda prompt: json.dumps({"prompt": 7, "mistake": "\0"})
+    assert conn.execute(f"SELECT count(*) FROM ({TUNE}) AS t WHERE chosen", (ROWS, FIRST)).fetchone() == (1,)
+    engine.behaviour.answer = answer
+    engine.received.prompts.clear()
+    query = "SELECT 'hammer ' || i AS thing, false AS is_fruit FROM generate_series(1, 12) AS i"
+    (only,) = conn.execute(TUNE, (query, FIRST)).fetchall()  # nothing to learn from
+    assert only[7:11] == (1.0, only[8], None, True)
+    assert len(engine.received.prompts) == 12
+
+
+def test_examples_are_a_candidate(conn: Conn, engine: EngineDouble) -> None:
+    """An engine that knows only what it is shown: a thing of a name that stands among the examples."""
+
+    engine.behaviour.answer = student
+    conn.execute("SELECT * FROM llm.tune(%s, %s, 'is_fruit', rounds => 1, proposals => 0)", (ROWS, FIRST))
+    shown = {each.partition("Examples:")[2] for each in engine.received.conversations if "Examples:" in each}
+    assert len(shown) > 50
+    example = next(iter(shown)).split("\n")
+    assert [line for line in example[1:] if line in ("yes", "no")].count("yes") == 2
+    got = conn.execute(
+        "SELECT system_prompt, prompt, learning_rows FROM llm.tune(%s, %s, 'is_fruit', rounds => 1, proposals => 0, "
+        "examples => 2, system_prompt => 'Be brief.')",
+        (ROWS, FIRST),
+    ).fetchall()
+    assert [row[1:] for row in got] == [(FIRST, 58)] * 2
+    assert got[0][0] == "Be brief."
+    assert got[1][0].startswith("Be brief.\n\nExamples:\n{")
+    rows = [line for line in got[1][0].splitlines() if line.startswith("{")]
+    assert len(rows) == 2
+    # No row that is shown is asked about.
+    assert not any(parts(prompt)[1] == json.loads(row) for row in rows for prompt in engine.received.prompts[-100:])
+    default = conn.execute(
+        "SELECT DISTINCT system_prompt IS NULL FROM llm.tune(%s, %s, 'is_fruit', examples => 0, proposals => 0)",
+        (ROWS, FIRST),
+    )
+    assert default.fetchall() == [(True,)]
+
+
+def test_rows_without_an_answer_are_wrong(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.reject_marker = '"hammer 2"'
+    call = "SELECT rows, agree, errors FROM llm.evaluate(%s, %s, 'is_fruit'%s)"
+    arguments = (ROWS, json.dumps({"a": FIRST}))
+    got = conn.execute(call.replace("%s)", ")"), arguments).fetchall()
+    assert got == [(120, 59, 1)]
+    assert conn.execute("SELECT count(*) > 0 FROM llm.last_errors()").fetchone() == (True,)
+    with pytest.raises(psycopg.Error, match="could not answer one of the calls"):
+        conn.execute(call.replace("%s)", ", on_error => 'fail')"), arguments)
+    unknown = "SELECT thing, CASE WHEN id <= 10 THEN is_fruit END AS is_fruit FROM things WHERE id < 20"
+    known = conn.execute("SELECT rows FROM llm.evaluate(%s, %s, 'is_fruit')", (unknown, arguments[1]))
+    assert known.fetchone() == (10,)
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "options", "agree"),
+    [
+        ("4.50::numeric", "4.5", "", True),
+        ("4", "3", "", False),
+        ("4", "3.2", ", within => 0.8", True),
+        ("'Not  Sure'", " not sure", "", True),
+        ("'no'", "No.", "", False),
+        ("'Ja'", "ja", ", choices => '{ja,nein}'", True),
+        ("ARRAY['b','a']", '["A", "b"]', "", True),
+        ("'{\"a\": 1.0}'::jsonb", '{"a":1}', "", True),
+        ("'{\"a\": 1.0}'::jsonb", "{", "", False),
+        ("true", "yes", "", True),
+        ("'NaN'::float8", "nan", "", True),
+        ("date '2026-01-02'", "2026-01-02", "", True),
+    ],
+)
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+def test_when_an_answer_agrees(
+    conn: Conn, engine: EngineDouble, truth: str, said: str, options: str, agree: bool
+) -> None:
+    engine.behaviour.answer = lambda prompt: said
+    engine.behaviour.ignore_choices = "choices" not in options
+    candidate = {"a": {"prompt": "{x}?", "type": "text"} if "{" in said or "[" in said else "{x}?"}
+    got = conn.execute(
+        f"SELECT agree FROM llm.evaluate(%s, %s, 'truth'{options})".encode(),
+        (f"SELECT 1 AS x, {truth} AS truth", json.dumps(candidate)),
+    )
+    assert got.fetchone() == (int(agree),)
+
+
+def test_a_sample_is_the_same_rows(conn: Conn, engine: EngineDouble) -> None:
+    call = "SELECT rows FROM llm.evaluate(%s, '{\"a\": \"{x}?\"}', 'y', sample => %s, seed => %s)"
+    query = "SELECT i %% 40 AS x, 'b' AS y FROM generate_series(1, 400) AS i ORDER BY %s"
+    sent = []
+    for order, count, seed in (("i", 20, 1), ("-i", 20, 1), ("i", 10, 1), ("i", 20, 2)):
+        engine.received.prompts.clear()
+        assert conn.execute(call, (query % order, count, seed)).fetchone() == (count,)
+        sent.append(set(engine.received.prompts))
+    assert sent[0] == sent[1] >= sent[2]
+    assert sent[3] != sent[0]
+    assert len(sent[0]) > 10  # of equal rows there are several
+
+
+def test_the_ledger_answers_the_second_time(conn: Conn, engine: EngineDouble) -> None:
+    conn.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent')")
+    tune = "SELECT candidate, prompt, accuracy, chosen FROM llm.tune(%s, %s, 'is_fruit', sample => 40)"
+    before = conn.execute(tune, (ROWS, FIRST)).fetchall()
+    asked = len(engine.received.prompts)
+    assert conn.execute(tune, (f"{ROWS} ORDER BY md5(thing)", FIRST)).fetchall() == before
+    assert len(engine.received.prompts) == asked
+    evaluate = "SELECT agree, prompt_tokens, cost, seconds FROM llm.evaluate(%s, %s, 'is_fruit')"
+    first, second = (conn.execute(evaluate, (ROWS, json.dumps({"a": FIRST}))).fetchone() for _ in range(2))
+    assert first is not None
+    assert first[1] > 0
+    assert second == (first[0], None, None, None)
+
+
+def test_a_budget_counts_all_of_it(conn: Conn, engine: EngineDouble) -> None:
+    two = f'{{"a": "{FIRST}", "b": "{FIRST} Say."}}'
+    for call in (
+        f"llm.tune('{ROWS}', '{FIRST}', 'is_fruit', max_requests => 100%s)",
+        f"llm.evaluate('{ROWS}', '{two}', 'is_fruit', max_requests => 150%s)",
+    ):
+        engine.received.prompts.clear()
+        with pytest.raises(psycopg.Error, match="max_requests"):
+            conn.execute(f"SELECT * FROM {call % ''}".encode())
+        assert len(engine.received.prompts) <= 150
+        conn.execute(f"SELECT * FROM {call % ', on_budget => $$null$$'}".encode())
+    rows = conn.execute(f"SELECT rows, errors FROM {call % ', on_budget => $$null$$'}".encode()).fetchall()
+    assert rows == [(120, 0), (30, 0)]
+
+
+def test_errors_are_clear(conn: Conn, engine: EngineDouble) -> None:
+    for arguments, message in (
+        ("evaluate(NULL, '{\"a\": \"{thing}\"}', 'is_fruit')", "query"),
+        (f"evaluate('{ROWS}', NULL, 'is_fruit')", "NULL"),
+        (f"evaluate('{ROWS}', '{{}}', 'is_fruit')", "candidates is no JSON object of candidates"),
+        (f"evaluate('{ROWS}', '[1]', 'is_fruit')", "candidates is no JSON object of candidates"),
+        (f"evaluate('{ROWS}', '{{\"a\": 1}}', 'is_fruit')", 'candidate "a": it has no prompt'),
+        (f"evaluate('{ROWS}', '{{\"a\": \"{{\"}}', 'is_fruit')", 'candidate "a": unbalanced'),
+        (f"evaluate('{ROWS}', '{{\"a\": \"{{x}}\"}}', 'is_fruit')", 'candidate "a": column "x" does not exist'),
+        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "server": "none"}}}}\', \'is_fruit\')', 'server "none"'),
+        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "lo": 1}}}}\', \'is_fruit\')', 'invalid option "lo"'),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', NULL)", "truth is NULL"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'none')", 'column "none" does not exist'),
+        ("evaluate('SELECT 1 AS a', '{\"a\": \"b\"}', 'a')", "no column but the one"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', within => -1)", "within"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', within => 'NaN')", "within"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', sample => 0)", "sample"),
+        (f"tune('{ROWS}', NULL, 'is_fruit')", "the prompt is NULL"),
+        (f"tune('{ROWS}', 'b {{', 'is_fruit')", "unbalanced"),
+        (f"tune('{ROWS}', '{{x}}', 'is_fruit')", 'column "x" does not exist'),
+        (f"tune('{ROWS}', '{{thing}}', 'is_fruit', teacher => 'none')", 'server "none" does not exist'),
+        (f"tune('{ROWS}', '{{thing}}', 'is_fruit', rounds => 101)", "rounds"),
+        (f"tune('{ROWS} LIMIT 9', '{{thing}}', 'is_fruit')", "9 different rows"),
+        ("tune('SELECT 1 AS a, 2 AS b FROM generate_series(1, 99)', '{a}', 'b')", "1 different rows"),
+        ("tune_estimate('SELECT 1 AS a, 2 AS b WHERE false', '{a}', 'b')", "0 different rows"),
+    ):
+        with pytest.raises(psycopg.Error) as raised:
+            conn.execute(f"SELECT * FROM llm.{arguments}".encode())
+        assert message in str(raised.value), arguments
+        assert not (raised.value.sqlstate or "XX").startswith("XX"), arguments
+    assert engine.received.prompts == []
+    nothing = conn.execute(
+        "SELECT rows, accuracy, low FROM llm.evaluate('SELECT 1 AS a, NULL AS b', '{\"a\": \"{a}\"}', 'b')"
+    )
+    assert nothing.fetchall() == [(0, None, None)]
+
+
+def test_a_statement_that_waits_is_cancelled(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+    engine.behaviour.hang_after = 2
+    asking = connect()
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            asking.execute("SELECT * FROM llm.tune(%s, %s, 'is_fruit')", (ROWS, FIRST))
+        except psycopg.Error as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not engine.behaviour.hang:
+        time.sleep(0.01)
+    asking.cancel()
+    thread.join(60)
+    assert isinstance(failed[0], psycopg.errors.QueryCanceled)
+    engine.behaviour.hang = False
+    assert asking.execute(
+        "SELECT count(*) FROM llm.tune(%s, %s, 'is_fruit') WHERE chosen", (ROWS, FIRST)
+    ).fetchone() == (1,)
+
+
+def test_a_role_tunes_on_what_it_may_read(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
+    conn.execute(
+        "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN; ALTER TABLE things ENABLE ROW LEVEL SECURITY"
+    )
+    evaluate = "SELECT rows FROM llm.evaluate(%s, '{\"a\": \"{thing}?\"}', 'is_fruit')"
+    tune = "SELECT rows FROM llm.tune_estimate(%s, '{thing}?', 'is_fruit')"
+    try:
+        with connect(user="stranger") as other:
+            for call in (evaluate, tune):
+                for query, message in ((ROWS, "permission denied"), ("SELECT 1 AS thing, true AS is_fruit", "server")):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=message):
+                        other.execute(call, [query])
+            conn.execute(
+                "GRANT USAGE ON FOREIGN SERVER vllm TO stranger; GRANT SELECT ON things TO stranger; "
+                "CREATE POLICY few ON things TO stranger USING (id <= 40)"
+            )
+            assert [other.execute(call, [ROWS]).fetchone() for call in (evaluate, tune)] == [(40,)] * 2
+            assert not any("41" in prompt for prompt in engine.received.prompts)
+    finally:
+        conn.execute("DROP OWNED BY stranger; DROP ROLE stranger")
