@@ -65,6 +65,29 @@ BEGIN
     RETURN CASE WHEN 'none of these' = ANY (labels) THEN labels ELSE labels || 'none of these'::text END;
 END $$;
 COMMENT ON FUNCTION llm._labels IS 'the labels of a call of llm.classify that was given none, from what its answer is compared with';
+-- In FROM, where PostgreSQL's planner puts its body in its place as well. OFFSET 0 keeps an answer one call: it is named
+-- several times, and without the module each would be a request. What is asked last is asked where it is needed.
+CREATE FUNCTION llm.refine(
+    prompt        text,
+    input         anyelement,
+    criterion     text,
+    judge         text             DEFAULT NULL,
+    @refine.arguments@
+) RETURNS TABLE (answer text, first text, fits boolean)
+LANGUAGE sql STABLE COST 100000 ROWS 1 AS $$
+    SELECT CASE WHEN j.fits IS NOT FALSE THEN a.first ELSE llm.complete(
+               prompt OPERATOR(pg_catalog.||) E'\nThe answer {answer} does not meet this: ' OPERATOR(pg_catalog.||) criterion
+               OPERATOR(pg_catalog.||) E'\nGive a better one.',
+               llm.row(input, pg_catalog.jsonb_build_object('answer', a.first)), @refine.named@) END,
+           a.first, j.fits
+    FROM (SELECT llm.complete(prompt, input, @refine.named@) AS first OFFSET 0) AS a,
+         LATERAL (
+             SELECT CASE WHEN a.first IS NOT NULL THEN llm.is_true(
+                 'Does {answer} meet this: ' OPERATOR(pg_catalog.||) criterion,
+                 llm.row(input, pg_catalog.jsonb_build_object('answer', a.first)),
+                 server => CASE WHEN judge IS NULL THEN server ELSE judge END, @refine.besides@) END AS fits OFFSET 0) AS j
+$$;
+COMMENT ON FUNCTION llm.refine IS 'an answer as of llm.complete, which is judged by a criterion and given once more where it does not meet it';
 
 -- A list of columns in FROM is seen by who plans the statement, and by no function that is written here: native/extract_columns.c
 -- puts llm.extract in the place of these, with a schema that it makes of the list. They take what llm.extract takes, but that.

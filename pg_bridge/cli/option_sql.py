@@ -22,6 +22,9 @@ _LISTS: Mapping[str, Callable[[Option], str]] = {
 }
 
 
+_OF_THE_ANSWER = {"server", "max_tokens", "temperature", "system_prompt"}
+
+
 def fill(script: str, options: Sequence[Option]) -> str:
     """Put the options of functions where a script has marks for them."""
 
@@ -37,6 +40,8 @@ def fill(script: str, options: Sequence[Option]) -> str:
                 return ",\n    ".join(f"{option.name:<13} {option.value.sql:<16} DEFAULT NULL" for option in own)
             case "values":
                 return ",\n        ".join(f"'{option.name}', {_json_value(option)}" for option in own)
+            case "besides":  # for who judges the answer
+                return ", ".join(_LISTS["named"](option) for option in own if option.name not in _OF_THE_ANSWER)
             case form if form in _LISTS:
                 return ", ".join(map(_LISTS[form], own))
             case form:

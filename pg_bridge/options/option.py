@@ -31,6 +31,7 @@ Function = Literal[
     "sentiment",
     "redact",
     "fix_grammar",
+    "refine",
     "rank",
     "map_with_tools",
     "evaluate",

@@ -180,6 +180,28 @@ def _read_some_labels(text: str) -> tuple[str, ...]:
     return labels
 
 
+def _in_required_order(text: str) -> str:
+    """A schema with its properties in the order in which it requires them, which is that of the answer.
+
+    As jsonb they came in another, shorter names first; so a reason that is to be thought of first would come last.
+
+    >>> _in_required_order('{"properties": {"a": {}, "why": {}}, "required": ["why", "a"]}')
+    '{"properties": {"why": {}, "a": {}}, "required": ["why", "a"]}'
+    """
+    try:
+        schema = json.loads(text)
+    except RecursionError:
+        raise ValueError from None
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return text
+    named = [name for name in required if isinstance(name, str) and name in properties]
+    ordered = list(dict.fromkeys([*named, *properties]))
+    if ordered == list(properties):
+        return text
+    return json.dumps(schema | {"properties": {name: properties[name] for name in ordered}}, ensure_ascii=False)
+
+
 _POSITIVE = r"[1-9][0-9]{0,8}"
 _TO_A_MILLION = r"[1-9][0-9]{0,5}|1000000"
 _CONTROL = r"\u0001-\u001f\u007f"  # in brackets
@@ -230,7 +252,7 @@ DESCRIPTIONS = Value(
     _OBJECT, 'a JSON object: {"good": "what good means", …}', _read_descriptions, "jsonb", json=(dict,)
 )
 SCHEMA = Value(_OBJECT, "a JSON schema, an object", json.loads)
-SCHEMA_TEXT = Value(_OBJECT, "a JSON schema, an object", sql="jsonb", json=(dict,))
+SCHEMA_TEXT = Value(_OBJECT, "a JSON schema, an object", _in_required_order, "jsonb", (dict,))
 NAME = Value(r"(.|\n)*", "a text")
 INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))

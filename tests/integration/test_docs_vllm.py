@@ -1,6 +1,7 @@
 """The examples of the operators' pages, asked of the model in the box: of what form the answers are, not how wise.
 
-What they print there is an engine double's, which `test_docs_sql.py` compares.
+What they print there is an engine double's, which `test_docs_sql.py` compares. And prompts that it has learnt, compared
+with one that it has not.
 """
 
 from __future__ import annotations
@@ -56,3 +57,36 @@ def test_examples_are_answered_by_the_model_in_the_box(
                     assert all(map(FITS[column.name], values)), (code, values)
                     looked_at += len(values)
     assert looked_at > 0
+
+
+SAID = """
+CREATE TABLE said AS SELECT format(f, a, n) AS review, kind FROM
+    (VALUES ('%s acting and a %2$s I would see again.'), ('The %2$s is %1$s.'), ('What a %s %s!')) AS f (f),
+    (VALUES ('wonderful', 'positive'), ('superb', 'positive'), ('boring', 'negative'), ('terrible', 'negative'))
+        AS a (a, kind),
+    (VALUES ('film'), ('story'), ('music'), ('ending'), ('cast')) AS n (n)
+"""
+
+
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+def test_prompts_are_compared_by_the_model_in_the_box(db: Conn, batching: Database, vllm: VllmEngine) -> None:
+    create_server(db, vllm.endpoint, model=vllm.model, cache="persistent")
+    db.execute(SAID.encode())
+    known = "'TABLE said', truth => 'kind', choices => '{positive,negative}'"
+    shares = db.execute(
+        f"""SELECT name, accuracy FROM llm.evaluate({known}, candidates => '{{
+                "learnt": "Is {{review}} positive or negative?", "odd": "Put {{review}} into a box."}}')""".encode()
+    ).fetchall()
+    accuracy = dict(shares)
+    assert accuracy["learnt"] > accuracy["odd"]  # it was trained with one of the two
+    tune = f"llm.tune({known}, prompt => 'Put {{review}} into a box.', rounds => 1, proposals => 1)"
+    rows = db.execute(f"SELECT candidate, chosen, system_prompt, error FROM {tune}".encode()).fetchall()
+    assert [row[0] for row in rows] == [0, 1, 2]
+    assert [row[1] for row in rows].count(True) == 1
+    assert "Examples:" in rows[1][2]
+    refined = db.execute(
+        "SELECT answer, first, fits FROM said, llm.refine('Is {review} positive or negative?', said, 'It is a word.', "
+        "on_error => 'null', max_tokens => 8) AS t LIMIT 5"
+    ).fetchall()
+    assert len(refined) == 5
+    assert all(answer for answer, _, _ in refined)

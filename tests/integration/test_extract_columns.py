@@ -68,6 +68,7 @@ def test_columns_have_their_types_on_their_rows(conn: Conn, used_engine: EngineD
         assert len(used_engine.received.prompts) == TEXTS
     schema = next(body["structured_outputs"]["json"] for body in used_engine.received.bodies if "model" in body)
     assert schema["required"] == ["name", "stars", "share", "seen", "at", "tags", "mood", "code", 'a "b"']
+    assert list(schema["properties"]) == schema["required"]  # so a reason that is listed first is given first
     assert schema["properties"]["code"] == {"type": ["string", "null"], "maxLength": 3}
     assert set(schema["properties"]["mood"]["enum"]) == {"good", "bad", None}
 

@@ -39,6 +39,7 @@ OWN_PATH = {
     "sentiment": "as classify_many",
     "redact": "as classify_many",
     "fix_grammar": "as classify_many",
+    "refine": "as classify_many",
     "_under_no_name": "to_json calls it for each row, and a path would take longer than all of it",
     "row": "PostgreSQL's own json_build_array, and looks nothing up",
     "_parts_in": "PostgreSQL's own json_in",
@@ -198,7 +199,9 @@ _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 _HIDDEN_OPERATOR = re.compile(
     r"\b(IN|(I?LIKE|SIMILAR|BETWEEN|OVERLAPS|NULLIF|GREATEST|LEAST|USING(?=\s*\())|DISTINCT\s+FROM)\b", re.I
 )
-_CALL = re.compile(r"(?<![\w.])(?!(?:VALUES|IF|AND|OR|NOT|EXISTS|FROM|AS|INTO|OPERATOR|rowset)\b)\w+\s*\(", re.I)
+_CALL = re.compile(
+    r"(?<![\w.])(?!(?:VALUES|IF|AND|OR|NOT|EXISTS|FROM|AS|INTO|LATERAL|OPERATOR|rowset)\b)\w+\s*\(", re.I
+)
 _CAST = re.compile(r"::\s*(?!pg_catalog\.)")
 _INTO_COLUMNS = re.compile(r"INTO\s+llm\.\w+\s*\([\w, ]*\)", re.I)
 

@@ -1,7 +1,6 @@
 """llm.evaluate and llm.tune: candidates compared where answers are known, which are never sent; on both hosts.
 
-The engine's answers depend on the words of the prompt: it knows fruit only where it is told to think of pips, and
-bananas, which have none that one sees, where it is told of these as well. Its teacher is told a mistake at a time.
+The engine's answers depend on the words of the prompt, so that there is someticket to be found: `tests/tickets.py`.
 """
 
 from __future__ import annotations
@@ -18,56 +17,15 @@ import pytest
 
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, create_server
+from tests.tickets import MONEY, OUTAGES, TABLE, TASK, answer, parts, student
 
 KEEP_DATABASE = True
 MULTICORN_IS_SLOW = True
 
 Conn = psycopg.Connection[Any]
 
-TABLES = """
-CREATE TABLE things (id int PRIMARY KEY, thing text, is_fruit boolean, secret text);
-INSERT INTO things SELECT i, (ARRAY['pear', 'banana', 'hammer', 'nail'])[1 + i % 4] || ' ' || i, i % 4 < 2,
-       CASE WHEN i % 4 < 2 THEN 'fruit-secret' ELSE 'tool-secret' END FROM generate_series(1, 120) AS i;
-"""
-ROWS = "SELECT thing, is_fruit FROM things"
-FIRST = "Is {thing} a fruit?"
-PIPS, BANANAS = "It is one if it has pips.", "Bananas are, too."
-TASK = "A prompt asks a language model"
-
-
-def parts(prompt: str) -> tuple[str, dict[str, Any]]:
-    if prompt.startswith("{"):  # where the same row is asked about in several ways
-        row, _, question = prompt.partition("\n")
-        return question, json.loads(row)
-    question, _, row = prompt.partition("\n{")
-    return question, json.loads("{" + row) if row else {}
-
-
-def student(prompt: str) -> str:
-    question, row = parts(prompt)
-    thing = str(row.get("thing")).split()[0]
-    is_fruit = ("pips" in question and thing == "pear") or ("Bananas" in question and thing == "banana")
-    return "yes" if is_fruit else "no"
-
-
-def teacher(prompt: str) -> str:
-    """One rule more, of what is wrong; sometimes one that is of no use, or cannot be asked."""
-    _, row = parts(prompt)
-    met = {each["row"]["thing"].split()[0] for each in row["wrong"]}
-    rule = PIPS if "pear" in met else BANANAS if "banana" in met else "Think."
-    said = {
-        "Keep": f"{row['prompt']} {rule}",
-        "Write": f"{row['prompt']} Answer in French.",
-        "Say for": "Is this a fruit?",
-        "Say what": "Is {thing a fruit?",
-        "Make it": f"{row['prompt']} {rule}",
-    }
-    way = next(prompt for begins, prompt in said.items() if row["how"].startswith(begins))
-    return json.dumps({"mistake": "it says too little", "prompt": way})
-
-
-def answer(prompt: str) -> str:
-    return teacher(prompt) if prompt.startswith(TASK) else student(prompt)
+ROWS = "SELECT ticket, urgent FROM tickets"
+FIRST = "Is {ticket} urgent?"
 
 
 def lessons(engine: EngineDouble) -> list[dict[str, Any]]:
@@ -81,7 +39,7 @@ def questions(engine: EngineDouble) -> list[str]:
 @pytest.fixture
 def conn(db: Conn, engine: EngineDouble) -> Conn:
     create_server(db, engine.url)
-    db.execute(TABLES)
+    db.execute(TABLE)
     engine.behaviour.answer = answer
     return db
 
@@ -97,20 +55,20 @@ def dear(conn: Conn) -> Iterator[EngineDouble]:
 def test_candidates_are_compared(conn: Conn, engine: EngineDouble, dear: EngineDouble) -> None:
     candidates = {
         "plain": FIRST,
-        "pips": {"prompt": f"{FIRST} {PIPS}", "max_tokens": 5},
-        "both": {"prompt": f"{FIRST} {PIPS} {BANANAS}"},
+        "outages": {"prompt": f"{FIRST} {OUTAGES}", "max_tokens": 5},
+        "both": {"prompt": f"{FIRST} {OUTAGES} {MONEY}"},
         "dear": {"prompt": FIRST, "server": "dear"},
     }
     got = conn.execute(
         'SELECT name, rows, agree, errors, accuracy, low, high, "precision", recall '
-        "FROM llm.evaluate(%s, %s, truth => 'is_fruit')",
+        "FROM llm.evaluate(%s, %s, truth => 'urgent')",
         (ROWS, json.dumps(candidates)),
     )
     about = partial(pytest.approx, abs=0.001)
     assert sorted(got.fetchall()) == [
         ("both", 120, 120, 0, 1.0, about(0.970), 1.0, 1.0, 1.0),
         ("dear", 120, 60, 0, 0.5, about(0.407), about(0.593), 0.5, 1.0),
-        ("pips", 120, 90, 0, 0.75, about(0.663), about(0.824), 1.0, 0.5),
+        ("outages", 120, 90, 0, 0.75, about(0.663), about(0.824), 1.0, 0.5),
         ("plain", 120, 60, 0, 0.5, about(0.407), about(0.593), None, 0.0),
     ]
     assert len(engine.received.prompts) == 360
@@ -118,7 +76,7 @@ def test_candidates_are_compared(conn: Conn, engine: EngineDouble, dear: EngineD
     # Which of them is the cheapest that is good enough is a query.
     cheapest = conn.execute(
         "SELECT name, cost, prompt_tokens * 2 / 1e6 + completion_tokens * 10 / 1e6, seconds > 0 "
-        "FROM llm.evaluate(%s, %s, 'is_fruit', sample => 50) WHERE low >= 0.3 AND cost IS NOT NULL ORDER BY cost",
+        "FROM llm.evaluate(%s, %s, 'urgent', sample => 50) WHERE low >= 0.3 AND cost IS NOT NULL ORDER BY cost",
         (ROWS, json.dumps(candidates)),
     ).fetchall()
     assert cheapest == [("dear", pytest.approx(cheapest[0][2]), pytest.approx(cheapest[0][1]), True)]
@@ -126,21 +84,21 @@ def test_candidates_are_compared(conn: Conn, engine: EngineDouble, dear: EngineD
 
 
 def test_what_is_known_is_never_sent(conn: Conn, engine: EngineDouble) -> None:
-    rows = "SELECT thing, is_fruit, secret FROM things WHERE id <= 20"
-    for prompt in ("What is it?", "Is {thing} {is_fruit}?"):
+    rows = "SELECT ticket, urgent, 'secret ' || urgent AS secret FROM tickets WHERE id <= 20"
+    for prompt in ("What is it?", "Is {ticket} {urgent}?"):
         said = conn.execute("SELECT agree FROM llm.evaluate(%s, %s, 'secret')", (rows, json.dumps({"a": prompt})))
         assert said.fetchall() == [(0,)]
     assert len(engine.received.prompts) == 40
     assert not any("secret" in each for each in engine.received.conversations)
-    conn.execute("SELECT * FROM llm.tune(%s, 'What is {thing}?', 'secret', rounds => 2, examples => 0)", [rows])
+    conn.execute("SELECT * FROM llm.tune(%s, 'What is {ticket}?', 'secret', rounds => 2, examples => 0)", [rows])
     # It is told of mistakes to learn from, and of them alone.
-    shown = {each["row"]["thing"] for lesson in lessons(engine) for each in lesson["wrong"]}
+    shown = {each["row"]["ticket"] for lesson in lessons(engine) for each in lesson["wrong"]}
     assert 1 <= len(shown) <= 10
     assert not any("secret" in each for each in questions(engine))
     asked = len(engine.received.prompts)
     for call in (
-        f"llm.evaluate('{rows}', '{{\"a\": \"Is {{secret}} kind?\"}}', 'secret')",
-        f"llm.tune('{rows}', 'Is {{secret}} kind?', 'secret')",
+        f"llm.evaluate($q${rows}$q$, '{{\"a\": \"Is {{secret}} kind?\"}}', 'secret')",
+        f"llm.tune($q${rows}$q$, 'Is {{secret}} kind?', 'secret')",
     ):
         with pytest.raises(psycopg.errors.UndefinedColumn, match='"secret" holds the known answers, which are not'):
             conn.execute(f"SELECT * FROM {call}".encode())
@@ -149,12 +107,12 @@ def test_what_is_known_is_never_sent(conn: Conn, engine: EngineDouble) -> None:
 
 TUNE = (
     "SELECT candidate, round, parent, prompt, learning_rows, learning_accuracy, held_out_rows, accuracy, low, chance, "
-    "chosen, error FROM llm.tune(%s, %s, truth => 'is_fruit', examples => 0)"
+    "chosen, error FROM llm.tune(%s, %s, truth => 'urgent', examples => 0)"
 )
 
 
 def test_a_better_prompt_is_found(conn: Conn, engine: EngineDouble) -> None:
-    told = conn.execute("SELECT * FROM llm.tune_estimate(%s, %s, 'is_fruit', examples => 0)", (ROWS, FIRST)).fetchone()
+    told = conn.execute("SELECT * FROM llm.tune_estimate(%s, %s, 'urgent', examples => 0)", (ROWS, FIRST)).fetchone()
     assert told is not None
     assert told[:5] == (120, 60, 60, 60 + 3 * 120 + 2 * 60, 12)
     assert engine.received.prompts == []
@@ -162,8 +120,8 @@ def test_a_better_prompt_is_found(conn: Conn, engine: EngineDouble) -> None:
     first, chosen = got[0], next(row for row in got if row[10])
     assert first[:5] == (0, 0, None, FIRST, 60)
     assert first[6] == 60
-    assert PIPS in chosen[3]
-    assert BANANAS in chosen[3]
+    assert OUTAGES in chosen[3]
+    assert MONEY in chosen[3]
     assert chosen[7] == 1.0 > first[7]
     assert chosen[8] > 0.9
     assert chosen[9] < 0.001
@@ -182,8 +140,8 @@ def test_a_better_prompt_is_found(conn: Conn, engine: EngineDouble) -> None:
     assert 0.3 * tokens < told[5] < 3 * tokens
     # It can be used straight.
     straight = conn.execute(
-        "SELECT bool_and(is_fruit = llm.is_true((SELECT prompt FROM llm.tune(%s, %s, 'is_fruit', examples => 0) "
-        "WHERE chosen), t)) FROM things AS t",
+        "SELECT bool_and(urgent = llm.is_true((SELECT prompt FROM llm.tune(%s, %s, 'urgent', examples => 0) "
+        "WHERE chosen), t)) FROM tickets AS t",
         (ROWS, FIRST),
     )
     assert straight.fetchone() == (True,)
@@ -196,7 +154,7 @@ def test_no_prompt_is_taken_that_is_not_shown_to_be_better(conn: Conn, engine: E
         said.append(notice.message_primary or "")
 
     conn.add_notice_handler(hear)
-    few = "SELECT thing, is_fruit FROM things WHERE id <= 12"
+    few = "SELECT ticket, urgent FROM tickets WHERE id <= 12"
     got = conn.execute(TUNE, (few, FIRST)).fetchall()
     assert [row[10] for row in got] == [True, *[False] * (len(got) - 1)]
     assert any("no prompt is shown to be better" in each for each in said)
@@ -204,23 +162,23 @@ def test_no_prompt_is_taken_that_is_not_shown_to_be_better(conn: Conn, engine: E
     assert conn.execute(f"SELECT count(*) FROM ({TUNE}) AS t WHERE chosen", (ROWS, FIRST)).fetchone() == (1,)
     engine.behaviour.answer = answer
     engine.received.prompts.clear()
-    query = "SELECT 'hammer ' || i AS thing, false AS is_fruit FROM generate_series(1, 12) AS i"
+    query = "SELECT 'Thanks ' || i AS ticket, false AS urgent FROM generate_series(1, 12) AS i"
     (only,) = conn.execute(TUNE, (query, FIRST)).fetchall()  # nothing to learn from
     assert only[7:11] == (1.0, only[8], None, True)
     assert len(engine.received.prompts) == 12
 
 
 def test_examples_are_a_candidate(conn: Conn, engine: EngineDouble) -> None:
-    """An engine that knows only what it is shown: a thing of a name that stands among the examples."""
+    """An engine that knows only what it is shown: a ticket of a name that stands among the examples."""
 
     engine.behaviour.answer = student
-    conn.execute("SELECT * FROM llm.tune(%s, %s, 'is_fruit', rounds => 1, proposals => 0)", (ROWS, FIRST))
+    conn.execute("SELECT * FROM llm.tune(%s, %s, 'urgent', rounds => 1, proposals => 0)", (ROWS, FIRST))
     shown = {each.partition("Examples:")[2] for each in engine.received.conversations if "Examples:" in each}
     assert len(shown) > 50
     example = next(iter(shown)).split("\n")
     assert [line for line in example[1:] if line in ("yes", "no")].count("yes") == 2
     got = conn.execute(
-        "SELECT system_prompt, prompt, learning_rows FROM llm.tune(%s, %s, 'is_fruit', rounds => 1, proposals => 0, "
+        "SELECT system_prompt, prompt, learning_rows FROM llm.tune(%s, %s, 'urgent', rounds => 1, proposals => 0, "
         "examples => 2, system_prompt => 'Be brief.')",
         (ROWS, FIRST),
     ).fetchall()
@@ -232,23 +190,23 @@ def test_examples_are_a_candidate(conn: Conn, engine: EngineDouble) -> None:
     # No row that is shown is asked about.
     assert not any(parts(prompt)[1] == json.loads(row) for row in rows for prompt in engine.received.prompts[-100:])
     default = conn.execute(
-        "SELECT DISTINCT system_prompt IS NULL FROM llm.tune(%s, %s, 'is_fruit', examples => 0, proposals => 0)",
+        "SELECT DISTINCT system_prompt IS NULL FROM llm.tune(%s, %s, 'urgent', examples => 0, proposals => 0)",
         (ROWS, FIRST),
     )
     assert default.fetchall() == [(True,)]
 
 
 def test_rows_without_an_answer_are_wrong(conn: Conn, engine: EngineDouble) -> None:
-    engine.behaviour.reject_marker = '"hammer 2"'
-    call = "SELECT rows, agree, errors FROM llm.evaluate(%s, %s, 'is_fruit'%s)"
+    engine.behaviour.reject_marker = '"How do I change my name? (2)"'
+    call = "SELECT rows, agree, errors FROM llm.evaluate(%s, %s, 'urgent'%s)"
     arguments = (ROWS, json.dumps({"a": FIRST}))
     got = conn.execute(call.replace("%s)", ")"), arguments).fetchall()
     assert got == [(120, 59, 1)]
     assert conn.execute("SELECT count(*) > 0 FROM llm.last_errors()").fetchone() == (True,)
     with pytest.raises(psycopg.Error, match="could not answer one of the calls"):
         conn.execute(call.replace("%s)", ", on_error => 'fail')"), arguments)
-    unknown = "SELECT thing, CASE WHEN id <= 10 THEN is_fruit END AS is_fruit FROM things WHERE id < 20"
-    known = conn.execute("SELECT rows FROM llm.evaluate(%s, %s, 'is_fruit')", (unknown, arguments[1]))
+    unknown = "SELECT ticket, CASE WHEN id <= 10 THEN urgent END AS urgent FROM tickets WHERE id < 20"
+    known = conn.execute("SELECT rows FROM llm.evaluate(%s, %s, 'urgent')", (unknown, arguments[1]))
     assert known.fetchone() == (10,)
 
 
@@ -269,6 +227,7 @@ def test_rows_without_an_answer_are_wrong(conn: Conn, engine: EngineDouble) -> N
         ("date '2026-01-02'", "2026-01-02", "", True),
     ],
 )
+@pytest.mark.some(4)
 @pytest.mark.parametrize("host", ["plpython"], indirect=True)
 def test_when_an_answer_agrees(
     conn: Conn, engine: EngineDouble, truth: str, said: str, options: str, agree: bool
@@ -298,12 +257,12 @@ def test_a_sample_is_the_same_rows(conn: Conn, engine: EngineDouble) -> None:
 
 def test_the_ledger_answers_the_second_time(conn: Conn, engine: EngineDouble) -> None:
     conn.execute("ALTER SERVER vllm OPTIONS (SET cache 'persistent')")
-    tune = "SELECT candidate, prompt, accuracy, chosen FROM llm.tune(%s, %s, 'is_fruit', sample => 40)"
+    tune = "SELECT candidate, prompt, accuracy, chosen FROM llm.tune(%s, %s, 'urgent', sample => 40)"
     before = conn.execute(tune, (ROWS, FIRST)).fetchall()
     asked = len(engine.received.prompts)
-    assert conn.execute(tune, (f"{ROWS} ORDER BY md5(thing)", FIRST)).fetchall() == before
+    assert conn.execute(tune, (f"{ROWS} ORDER BY md5(ticket)", FIRST)).fetchall() == before
     assert len(engine.received.prompts) == asked
-    evaluate = "SELECT agree, prompt_tokens, cost, seconds FROM llm.evaluate(%s, %s, 'is_fruit')"
+    evaluate = "SELECT agree, prompt_tokens, cost, seconds FROM llm.evaluate(%s, %s, 'urgent')"
     first, second = (conn.execute(evaluate, (ROWS, json.dumps({"a": FIRST}))).fetchone() for _ in range(2))
     assert first is not None
     assert first[1] > 0
@@ -313,8 +272,8 @@ def test_the_ledger_answers_the_second_time(conn: Conn, engine: EngineDouble) ->
 def test_a_budget_counts_all_of_it(conn: Conn, engine: EngineDouble) -> None:
     two = f'{{"a": "{FIRST}", "b": "{FIRST} Say."}}'
     for call in (
-        f"llm.tune('{ROWS}', '{FIRST}', 'is_fruit', max_requests => 100%s)",
-        f"llm.evaluate('{ROWS}', '{two}', 'is_fruit', max_requests => 150%s)",
+        f"llm.tune('{ROWS}', '{FIRST}', 'urgent', max_requests => 100%s)",
+        f"llm.evaluate('{ROWS}', '{two}', 'urgent', max_requests => 150%s)",
     ):
         engine.received.prompts.clear()
         with pytest.raises(psycopg.Error, match="max_requests"):
@@ -327,27 +286,27 @@ def test_a_budget_counts_all_of_it(conn: Conn, engine: EngineDouble) -> None:
 
 def test_errors_are_clear(conn: Conn, engine: EngineDouble) -> None:
     for arguments, message in (
-        ("evaluate(NULL, '{\"a\": \"{thing}\"}', 'is_fruit')", "query"),
-        (f"evaluate('{ROWS}', NULL, 'is_fruit')", "NULL"),
-        (f"evaluate('{ROWS}', '{{}}', 'is_fruit')", "candidates is no JSON object of candidates"),
-        (f"evaluate('{ROWS}', '[1]', 'is_fruit')", "candidates is no JSON object of candidates"),
-        (f"evaluate('{ROWS}', '{{\"a\": 1}}', 'is_fruit')", 'candidate "a": it has no prompt'),
-        (f"evaluate('{ROWS}', '{{\"a\": \"{{\"}}', 'is_fruit')", 'candidate "a": unbalanced'),
-        (f"evaluate('{ROWS}', '{{\"a\": \"{{x}}\"}}', 'is_fruit')", 'candidate "a": column "x" does not exist'),
-        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "server": "none"}}}}\', \'is_fruit\')', 'server "none"'),
-        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "lo": 1}}}}\', \'is_fruit\')', 'invalid option "lo"'),
+        ("evaluate(NULL, '{\"a\": \"{ticket}\"}', 'urgent')", "query"),
+        (f"evaluate('{ROWS}', NULL, 'urgent')", "NULL"),
+        (f"evaluate('{ROWS}', '{{}}', 'urgent')", "candidates is no JSON object of candidates"),
+        (f"evaluate('{ROWS}', '[1]', 'urgent')", "candidates is no JSON object of candidates"),
+        (f"evaluate('{ROWS}', '{{\"a\": 1}}', 'urgent')", 'candidate "a": it has no prompt'),
+        (f"evaluate('{ROWS}', '{{\"a\": \"{{\"}}', 'urgent')", 'candidate "a": unbalanced'),
+        (f"evaluate('{ROWS}', '{{\"a\": \"{{x}}\"}}', 'urgent')", 'candidate "a": column "x" does not exist'),
+        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "server": "none"}}}}\', \'urgent\')', 'server "none"'),
+        (f'evaluate(\'{ROWS}\', \'{{"a": {{"prompt": "b", "lo": 1}}}}\', \'urgent\')', 'invalid option "lo"'),
         (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', NULL)", "truth is NULL"),
         (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'none')", 'column "none" does not exist'),
         ("evaluate('SELECT 1 AS a', '{\"a\": \"b\"}', 'a')", "no column but the one"),
-        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', within => -1)", "within"),
-        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', within => 'NaN')", "within"),
-        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'is_fruit', sample => 0)", "sample"),
-        (f"tune('{ROWS}', NULL, 'is_fruit')", "the prompt is NULL"),
-        (f"tune('{ROWS}', 'b {{', 'is_fruit')", "unbalanced"),
-        (f"tune('{ROWS}', '{{x}}', 'is_fruit')", 'column "x" does not exist'),
-        (f"tune('{ROWS}', '{{thing}}', 'is_fruit', teacher => 'none')", 'server "none" does not exist'),
-        (f"tune('{ROWS}', '{{thing}}', 'is_fruit', rounds => 101)", "rounds"),
-        (f"tune('{ROWS} LIMIT 9', '{{thing}}', 'is_fruit')", "9 different rows"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'urgent', within => -1)", "within"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'urgent', within => 'NaN')", "within"),
+        (f"evaluate('{ROWS}', '{{\"a\": \"b\"}}', 'urgent', sample => 0)", "sample"),
+        (f"tune('{ROWS}', NULL, 'urgent')", "the prompt is NULL"),
+        (f"tune('{ROWS}', 'b {{', 'urgent')", "unbalanced"),
+        (f"tune('{ROWS}', '{{x}}', 'urgent')", 'column "x" does not exist'),
+        (f"tune('{ROWS}', '{{ticket}}', 'urgent', teacher => 'none')", 'server "none" does not exist'),
+        (f"tune('{ROWS}', '{{ticket}}', 'urgent', rounds => 101)", "rounds"),
+        (f"tune('{ROWS} LIMIT 9', '{{ticket}}', 'urgent')", "9 different rows"),
         ("tune('SELECT 1 AS a, 2 AS b FROM generate_series(1, 99)', '{a}', 'b')", "1 different rows"),
         ("tune_estimate('SELECT 1 AS a, 2 AS b WHERE false', '{a}', 'b')", "0 different rows"),
     ):
@@ -369,7 +328,7 @@ def test_a_statement_that_waits_is_cancelled(conn: Conn, connect: Connect, engin
 
     def ask() -> None:
         try:
-            asking.execute("SELECT * FROM llm.tune(%s, %s, 'is_fruit')", (ROWS, FIRST))
+            asking.execute("SELECT * FROM llm.tune(%s, %s, 'urgent')", (ROWS, FIRST))
         except psycopg.Error as error:
             failed.append(error)
 
@@ -381,26 +340,26 @@ def test_a_statement_that_waits_is_cancelled(conn: Conn, connect: Connect, engin
     thread.join(60)
     assert isinstance(failed[0], psycopg.errors.QueryCanceled)
     engine.behaviour.hang = False
-    assert asking.execute(
-        "SELECT count(*) FROM llm.tune(%s, %s, 'is_fruit') WHERE chosen", (ROWS, FIRST)
-    ).fetchone() == (1,)
+    assert asking.execute("SELECT count(*) FROM llm.tune(%s, %s, 'urgent') WHERE chosen", (ROWS, FIRST)).fetchone() == (
+        1,
+    )
 
 
 def test_a_role_tunes_on_what_it_may_read(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
     conn.execute(
-        "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN; ALTER TABLE things ENABLE ROW LEVEL SECURITY"
+        "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN; ALTER TABLE tickets ENABLE ROW LEVEL SECURITY"
     )
-    evaluate = "SELECT rows FROM llm.evaluate(%s, '{\"a\": \"{thing}?\"}', 'is_fruit')"
-    tune = "SELECT rows FROM llm.tune_estimate(%s, '{thing}?', 'is_fruit')"
+    evaluate = "SELECT rows FROM llm.evaluate(%s, '{\"a\": \"{ticket}?\"}', 'urgent')"
+    tune = "SELECT rows FROM llm.tune_estimate(%s, '{ticket}?', 'urgent')"
     try:
         with connect(user="stranger") as other:
             for call in (evaluate, tune):
-                for query, message in ((ROWS, "permission denied"), ("SELECT 1 AS thing, true AS is_fruit", "server")):
+                for query, message in ((ROWS, "permission denied"), ("SELECT 1 AS ticket, true AS urgent", "server")):
                     with pytest.raises(psycopg.errors.InsufficientPrivilege, match=message):
                         other.execute(call, [query])
             conn.execute(
-                "GRANT USAGE ON FOREIGN SERVER vllm TO stranger; GRANT SELECT ON things TO stranger; "
-                "CREATE POLICY few ON things TO stranger USING (id <= 40)"
+                "GRANT USAGE ON FOREIGN SERVER vllm TO stranger; GRANT SELECT ON tickets TO stranger; "
+                "CREATE POLICY few ON tickets TO stranger USING (id <= 40)"
             )
             assert [other.execute(call, [ROWS]).fetchone() for call in (evaluate, tune)] == [(40,)] * 2
             assert not any("41" in prompt for prompt in engine.received.prompts)

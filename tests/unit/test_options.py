@@ -19,7 +19,13 @@ from tests.scripts import load_script
 ROOT = Path(__file__).parents[2]
 option_tables = load_script("option_tables")
 FUNCTIONS = get_args(Function)
-PROMPTS = {"translate", "sentiment", "redact", "fix_grammar"}  # over the others, in whose words they are written
+PROMPTS = {
+    "translate",
+    "sentiment",
+    "redact",
+    "fix_grammar",
+    "refine",
+}  # over the others, in whose words they are written
 OTHERS = {
     "_classify_many",
     "_embed",
@@ -74,7 +80,9 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
         asked = found[PUT_IN_PLACE.get(name, name)]
         is_put_in_place = name in PROMPTS or name in PUT_IN_PLACE
         assert sum("'top_p', top_p::pg_catalog.text" in line for line in asked) == (0 if name in PROMPTS else forms)
-        assert sum("top_p => top_p" in line for line in found[name]) == (forms if is_put_in_place else 0)
+        assert sum("top_p => top_p" in line for line in found[name]) == (
+            3 if name == "refine" else forms if is_put_in_place else 0
+        )
         if name in batch_of:
             of_batch = " ".join(found[batch_of[name]])
             assert of_batch.count("top_p json[]") == 1
