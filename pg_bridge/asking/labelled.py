@@ -37,7 +37,7 @@ class Labelled:
         return Known.of(self.answer)
 
 
-def columns_without(columns: Sequence[str | None], truth: str | None) -> tuple[str, ...]:
+def columns_without(columns: Sequence[str | None], truth: object) -> tuple[str, ...]:
     """The columns that may be sent: all but that of the known answers.
 
     Raises:
@@ -45,9 +45,10 @@ def columns_without(columns: Sequence[str | None], truth: str | None) -> tuple[s
         OptionError: Nobody has named it, or there is no other column.
     """
     names = [name for name in columns if name is not None]
-    if truth is None:
+    if not isinstance(truth, str):
         raise OptionError(
-            "truth is NULL", hint="It is the name of the column that holds the known answers, which is not sent."
+            "truth is NULL" if truth is None else "truth is no text",
+            hint="It is the name of the column that holds the known answers, which is not sent.",
         )
     if truth not in names:
         raise UnknownColumn(f'column "{truth}" does not exist in the rows', hint=columns_hint(truth, names))

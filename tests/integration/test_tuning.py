@@ -242,6 +242,7 @@ def test_when_an_answer_agrees(
     assert got.fetchone() == (int(agree),)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_rows(conn: Conn, engine: EngineDouble) -> None:
     call = "SELECT rows FROM llm.evaluate(%s, '{\"a\": \"{x}?\"}', 'y', sample => %s, seed => %s)"
     query = "SELECT i %% 40 AS x, 'b' AS y FROM generate_series(1, 400) AS i ORDER BY %s"
@@ -319,6 +320,46 @@ def test_errors_are_clear(conn: Conn, engine: EngineDouble) -> None:
         "SELECT rows, accuracy, low FROM llm.evaluate('SELECT 1 AS a, NULL AS b', '{\"a\": \"{a}\"}', 'b')"
     )
     assert nothing.fetchall() == [(0, None, None)]
+
+
+@pytest.mark.parametrize("host", ["plpython"], indirect=True)
+def test_forged_calls_are_refused(conn: Conn, engine: EngineDouble) -> None:
+    """Anybody may call what the functions call."""
+    for columns, asked, options, message in (
+        ("{{a},{b}}", "{a}", {"truth": "b"}, "do not fit"),
+        ("{a,NULL}", "{a}", {"truth": "b"}, "do not fit"),
+        ("{a,b}", "{a}", [], "not a JSON object"),
+        ("{a,b}", "{a}", {"truth": 7}, "truth is no text"),
+        ("{a,b}", "{a}", {"truth": ["a"]}, "truth is no text"),
+        ("{a,b}", "{a}", {"truth": "b", "ordered": 999_999_999}, "ordered"),
+        ("{a,b}", "{a}", {"truth": "b", "teacher": 7}, "teacher"),
+        ("{a,b}", "{a}", {"truth": "b", "internal": True}, "internal"),
+        ("{a,b}", None, {"truth": "b", "candidates": {"a": {"prompt": "{a}", "kind": "embedding"}}}, "kind"),
+        ("{a,b}", None, {"truth": "b", "candidates": {"a": {"prompt": "{a}", "server": 7}}}, "server"),
+        ("{a,b}", None, {"truth": "b", "candidates": {"a": "{b}"}}, "not sent"),
+        ("{a,b}", "{a}", {"truth": "b", "seed": 1e300}, "seed"),
+    ):
+        with conn.transaction(force_rollback=True):
+            conn.execute("DECLARE c CURSOR FOR SELECT row_to_json(t) FROM (SELECT 1 AS a, 'x' AS b) AS t")
+            query = "SELECT fault FROM llm._try('c', %s, %s, %s)"
+            (fault,) = conn.execute(query, (columns, asked, json.dumps(options))).fetchone() or ([],)
+        assert message in fault[1], (options, fault)
+        assert not fault[0].startswith("XX")
+    assert engine.received.prompts == []
+
+
+def test_hostile_names_and_values(conn: Conn, engine: EngineDouble) -> None:
+    hostile = "'; DROP TABLE tickets; --"
+    engine.behaviour.answer = lambda prompt: hostile
+    query = """
+        SELECT ticket, '";{}' AS "a{b", $$'; DROP TABLE tickets; --$$ AS "tr""u{t}h" FROM tickets WHERE id <= 12
+    """
+    candidates = {f'a"}}{hostile}': f"{{{{}}}} {{ticket}} {hostile}", "": "what?", "é": "{ticket}"}
+    got = conn.execute("SELECT rows, agree FROM llm.evaluate(%s, %s, %s)", (query, json.dumps(candidates), 'tr"u{t}h'))
+    assert got.fetchall() == [(12, 12)] * 3
+    tuned = conn.execute("SELECT prompt FROM llm.tune(%s, 'Is {ticket} {{it}}?', %s) WHERE chosen", (query, 'tr"u{t}h'))
+    assert tuned.fetchall() == [("Is {ticket} {{it}}?",)]
+    assert conn.execute("SELECT count(*) FROM tickets").fetchone() == (120,)
 
 
 def test_a_statement_that_waits_is_cancelled(conn: Conn, connect: Connect, engine: EngineDouble) -> None:
