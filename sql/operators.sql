@@ -65,6 +65,7 @@ BEGIN
     RETURN CASE WHEN 'none of these' = ANY (labels) THEN labels ELSE labels || 'none of these'::text END;
 END $$;
 COMMENT ON FUNCTION llm._labels IS 'the labels of a call of llm.classify that was given none, from what its answer is compared with';
+
 -- In FROM, where PostgreSQL's planner puts its body in its place as well. OFFSET 0 keeps an answer one call: it is named
 -- several times, and without the module each would be a request. What is asked last is asked where it is needed.
 CREATE FUNCTION llm.refine(
