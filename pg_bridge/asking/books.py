@@ -23,6 +23,7 @@ from pg_bridge.ledger.prices import cost_of
 from pg_bridge.ledger.progress import Standing
 from pg_bridge.ledger.usage import Figures
 from pg_bridge.options import Call
+from pg_bridge.rows.media import shown
 
 T = TypeVar("T")
 
@@ -107,9 +108,10 @@ class Books:
             if error is not None or answer is None:
                 self._failures += 1
             elif inquiry.context is not None:
-                kept.append((inquiry.context, key, answer, prompt))
+                readable = shown(prompt)
+                kept.append((inquiry.context, key, answer, readable))
                 if inquiry.alone is not None:
-                    kept.append((inquiry.alone, key, part_of(answer, inquiry.call) or "", prompt))
+                    kept.append((inquiry.alone, key, part_of(answer, inquiry.call) or "", readable))
         self._account.keep(kept)
         self._write()
 

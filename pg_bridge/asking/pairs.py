@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.errors import PgBridgeError
 from pg_bridge.rows.cutting import cells_of, object_of, sides_of
+from pg_bridge.rows.media import lift, may_hold_media
 
 _WORK_ROWS = 1_000
 _BEGIN, _END = '{"":[', "]}"
@@ -108,7 +109,7 @@ class _Cutter:
         """The pair; None for what is none, and for what is wrong, which is told when it is asked about alone."""
         named = self._named_in(prompt)
         try:
-            sides = None if row is None or named is None else self._split(row)
+            sides = None if row is None or named is None or _has_media(row) else self._split(row)
         except (PgBridgeError, ValueError):
             return None
         if named is None or sides is None:
@@ -167,6 +168,11 @@ class _Cutter:
         if key not in self._texts:
             self._texts[key] = object_of((name, cut.cells[name]) for name in columns)
         return self._texts[key]
+
+
+def _has_media(row: str) -> bool:
+    """Whether there is a picture in a row: of such each pair is asked about by itself."""
+    return may_hold_media(row) and lift(row) is not row
 
 
 def _choose(named: tuple[str, ...], left: tuple[str, ...], right: tuple[str, ...]) -> Columns | None:

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from os.path import commonprefix
 from typing import Literal
 
@@ -27,6 +27,7 @@ from pg_bridge.options import Place
 from pg_bridge.ordering import Ordering
 from pg_bridge.rows.cutting import UNKNOWN, VALUE
 from pg_bridge.rows.joined import BETWEEN
+from pg_bridge.rows.media import Illustrated, media_of
 from pg_bridge.rows.table import Table
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -287,12 +288,14 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
         offsets[j] = len(pieces)
         pieces += [label + text for text in texts]
     piece_of = pieces.__getitem__
+    media = media_of(chain.from_iterable(table.values))
     head, tail = (question.text + "\n{", "}") if first == "question" else ("{", "}\n" + question.text)
     for start in range(0, table.rows, _CHUNK_ROWS):
         rows = ordering.row_order[start : start + _CHUNK_ROWS]
         columns = ordering.column_order[start : start + _CHUNK_ROWS]
-        for chosen in (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist():
-            yield f"{head}{', '.join(map(piece_of, chosen))}{tail}"
+        chosen = (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist()
+        messages = (f"{head}{', '.join(map(piece_of, of_row))}{tail}" for of_row in chosen)
+        yield from (Illustrated(message, media) for message in messages) if media else messages
 
 
 def _bare(cell: str) -> str:

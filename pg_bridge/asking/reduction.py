@@ -16,6 +16,7 @@ from itertools import count
 from math import ceil
 
 from pg_bridge.errors import OptionError
+from pg_bridge.rows.media import Illustrated, joined
 
 DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 BYTES_PER_TOKEN = 3  # hardly a text has fewer; what is too long all the same is asked about in halves
@@ -76,7 +77,7 @@ class Part:
     @property
     def cell(self) -> str:
         """Its items as one JSON array."""
-        return f"[{', '.join(item.text for item in self.items)}]"
+        return joined("", ("[", joined(", ", (item.text for item in self.items)), "]"))
 
     @property
     def rows(self) -> int:
@@ -121,8 +122,8 @@ def pack(items: Sequence[Item], room: int) -> Iterator[tuple[Item, ...]]:
 
 
 def cut(item: Item, room: int) -> Iterator[Item]:
-    """Cut a row that is longer than there is room for into pieces."""
-    if len(item.text.encode()) <= room:
+    """Cut a row that is longer than there is room for into pieces; not one with a picture in it."""
+    if len(item.text.encode()) <= room or isinstance(item.text, Illustrated):
         yield item
         return
     row = item.text if item.piece is None else item.piece

@@ -26,10 +26,14 @@ from pg_bridge.engine.forms import (
     value_of_type,
 )
 from pg_bridge.options import Reasoning, Server
+from pg_bridge.rows.media import MediaKind
 
 _REASONS_AT_OPENAI = r"o[1-9]|gpt-([5-9]|[1-9][0-9])"
 _LITELLM_CREATED = 1677610602
 _ANTHROPIC_VERSION = "2023-06-01"
+_PICTURES: frozenset[MediaKind] = frozenset({"image"})
+_SOUND: frozenset[MediaKind] = _PICTURES | {"audio"}
+_ALL_MEDIA: frozenset[MediaKind] = _SOUND | {"document"}
 
 Ways = tuple[Mapping[str, Any], ...]
 """Arguments of the body that say one thing, the best first: those that an engine refuses give way to the next."""
@@ -109,6 +113,7 @@ class Dialect:
         alternatives: How many tokens it tells at most that it could have chosen instead of one, with their
             log-probabilities; 0 where it tells none.
         takes_salt: Whether `cache_salt` keeps prompts apart in its prefix cache.
+        media: What may stand in a message besides texts; whether its model takes it, the engine says.
         speaks: Whose interface it has: OpenAI's, or Anthropic's messages.
     """
 
@@ -125,6 +130,7 @@ class Dialect:
     template_page: str = ""
     alternatives: int = FEW_ALTERNATIVES
     takes_salt: bool = False
+    media: frozenset[MediaKind] = _PICTURES
     speaks: Literal["openai", "anthropic"] = "openai"
 
 
@@ -137,6 +143,7 @@ VLLM = Dialect(
     template_page="/tokenize",
     alternatives=20,
     takes_salt=True,
+    media=_SOUND,
 )
 SGLANG = Dialect(
     "sglang", forms=(regex, response_format, json_object), reasons=_by_template, alternatives=20, takes_salt=True
@@ -148,6 +155,7 @@ LLAMA_CPP = Dialect(
     reasons=_by_template,
     template_page="/apply-template",
     alternatives=20,
+    media=_SOUND,
 )
 OLLAMA = Dialect("ollama", has_lists=False, reasons=_by_effort_unless_said, alternatives=20)
 TGI = Dialect("tgi", forms=(value_of_type,), reasons=_by_template_if_said)
@@ -157,6 +165,7 @@ LITELLM = Dialect(  # what is behind it is a vLLM as often as not, and others re
     forms=(structured_outputs, response_format, json_object),
     other_max_tokens="max_completion_tokens",
     alternatives=20,
+    media=_ALL_MEDIA,
 )
 OPENAI = Dialect(
     "openai",
@@ -165,6 +174,7 @@ OPENAI = Dialect(
     reasons=_by_effort_of_openai,
     thinks_aloud=False,
     alternatives=20,
+    media=_ALL_MEDIA,
 )
 ANTHROPIC = Dialect(
     "anthropic",
@@ -173,9 +183,10 @@ ANTHROPIC = Dialect(
     reasons=_by_thinking,
     thinks_aloud=False,
     alternatives=0,
+    media=_PICTURES | {"document"},
     speaks="anthropic",
 )
-COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens")
+COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens", media=_ALL_MEDIA)
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect

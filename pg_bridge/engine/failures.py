@@ -33,6 +33,7 @@ from pg_bridge.errors import (
     UnknownModel,
 )
 from pg_bridge.options import Server
+from pg_bridge.rows.media import Illustrated
 
 OR_RUN_DOCTOR = ", or run: pg-bridge doctor"
 """The end of a hint; doctor itself leaves it out."""
@@ -41,6 +42,7 @@ _REASON_CHARS = 300
 _MODEL_CHARS = 100
 _ECHO_CHARS = 12
 _RANK = "data_parallel_rank"
+_ENCODED = re.compile(r"base64,|[A-Za-z0-9+/]{32}")  # of a picture
 QUOTED = re.compile(
     r"""(?<!\w)(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'(?!\w)|$)|`[^`]*(?:`|$))""",
 )
@@ -98,6 +100,7 @@ def safe_reason(status: int, body: bytes, prompt: str, server: Server) -> str:
     line = hide_key(message_of(body), server).strip().partition("\n")[0].strip()
     line = QUOTED.sub("'…'", line)[:_REASON_CHARS].strip()
     echoes = any(line[i : i + _ECHO_CHARS] in prompt for i in range(len(line) - _ECHO_CHARS + 1))
+    echoes = echoes or (isinstance(prompt, Illustrated) and _ENCODED.search(line) is not None)
     if not line or echoes or line in prompt:
         return f"the engine refused the prompt (HTTP status {status})"
     return make_printable(line)

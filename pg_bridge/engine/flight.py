@@ -36,6 +36,7 @@ from pg_bridge.engine.loop import TurnLoop
 from pg_bridge.engine.metrics import Tally, read_counters, read_load
 from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
+from pg_bridge.engine.parts import Hold, objection, size_of
 from pg_bridge.engine.payload import NOT_UNICODE, Answer, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
@@ -47,6 +48,7 @@ from pg_bridge.engine.waiting import Acquaintance
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.options import Server
 from pg_bridge.rows.joined import query_of
+from pg_bridge.rows.media import Illustrated
 
 METRICS_WITHIN_S = 2.0
 SETTLE_WITHIN_S = 0.3
@@ -160,6 +162,7 @@ class Flight:
         self._asking: set[asyncio.Task[None]] = set()  # where they are kept
         self._suspects = 0  # prompts of refused requests, one of which is to blame and will end the run
         self._cleared = asyncio.Event()
+        self._hold = Hold()
 
     @property
     def in_flight(self) -> int:
@@ -241,13 +244,17 @@ class Flight:
             self._start(part, tokens_each)
 
     def _alike(self, prompts: Numbered) -> list[Numbered]:
-        """Prompts that are answered alike, together; of queries with documents those of one query."""
+        """Prompts that are answered alike, together: of queries with documents those of one query, a picture alone."""
         alike: dict[object, Numbered] = {}  # by the sampling's identity: hashing it for every prompt would cost more
+        alone: list[Numbered] = []
         for prompt in prompts:
             sampling = self._sampling_of(prompt[0])
-            same = (id(sampling), query_of(prompt[1])) if sampling.reranks else id(sampling)
-            alike.setdefault(same, []).append(prompt)
-        return list(alike.values())
+            if isinstance(prompt[1], Illustrated):
+                alone.append([prompt])
+            else:
+                same = (id(sampling), query_of(prompt[1])) if sampling.reranks else id(sampling)
+                alike.setdefault(same, []).append(prompt)
+        return alone + list(alike.values())
 
     def _goes_alone(self, sampling: Sampling) -> bool:
         """Whether each prompt has a request of its own."""
@@ -282,8 +289,19 @@ class Flight:
             self.failure = self.failure or error
 
     async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
-        size = len(prompts)
         sampling = self._sampling_of(prompts[0][0])
+        if (reason := self._objection(prompts, sampling)) is not None:
+            self._fail_alone(prompts[0], reason, tokens_each)
+            return
+        async with self._hold.room(size_of(prompts)):
+            await self._post(prompts, sampling, tokens_each, is_piece=is_piece)
+
+    def _objection(self, prompts: Numbered, sampling: Sampling) -> str | None:
+        """Why a prompt that has media, and so goes alone, cannot be sent."""
+        return objection(prompts[0][1], self._server, self._dialect, sampling) if len(prompts) == 1 else None
+
+    async def _post(self, prompts: Numbered, sampling: Sampling, tokens_each: int, *, is_piece: bool) -> None:
+        size = len(prompts)
         trial = self._trial_of(sampling)
         await trial.admit()
         payload = self._speech.payload(sampling)  # not before: what earlier ones were refused for is not said again

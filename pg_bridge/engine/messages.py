@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from json.encoder import encode_basestring
 from os.path import commonprefix
 from typing import Any
 
 from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.forms import Asked
 from pg_bridge.engine.further import Further
+from pg_bridge.engine.parts import anthropic_block, blocks_of
 from pg_bridge.engine.payload import Payload
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.untrusted import parse_json, token_count
 from pg_bridge.options import Api
+from pg_bridge.rows.media import Illustrated, media_of
 
 PATH = "/v1/messages"
 LEAST_CHARS = 4096
@@ -70,14 +71,20 @@ class MessagesPayload(Payload):
         """
         (prompt,) = prompts
         shared = self._beginning(prompt)
-        blocks = [f'{{"type": "text", "text": {encode_basestring(shared)}{_MARK}}}'] if shared else []
-        blocks.append(f'{{"type": "text", "text": {encode_basestring(prompt[len(shared) :])}}}')
+        media = media_of([prompt])
+        blocks = blocks_of(Illustrated(shared, media) if media else shared, anthropic_block) if shared else []
+        if blocks:
+            blocks[-1] = f"{blocks[-1][:-1]}{_MARK}}}"
+        rest = prompt[len(shared) :]
+        blocks += blocks_of(Illustrated(rest, media) if media else rest, anthropic_block)
         return f"{self._head}{', '.join(blocks)}]}}]}}".encode()
 
     def _beginning(self, prompt: str) -> str:
         """What is marked of a prompt: what it shares with the one before, for as long as that pays."""
         common = commonprefix((prompt, self._latest))  # noqa: RUF071 - characters are meant
         common = _PART_OF_WORD.sub("", common)  # the next prompt may have another word that begins alike
+        if common.count("\0") % 2:  # within what stands for a picture
+            common = common[: common.rindex("\0")]
         self._latest = prompt
         is_kept = bool(self._shared) and prompt.startswith(self._shared) and len(prompt) > len(self._shared)
         least = len(self._shared) + LEAST_CHARS if is_kept else max(LEAST_CHARS - self._system_chars, 1)

@@ -21,6 +21,7 @@ from pg_bridge.engine.confidence import Certainty
 from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
 from pg_bridge.engine.further import OF_TEMPLATES, Further
+from pg_bridge.engine.parts import blocks_of, openai_part
 from pg_bridge.engine.records import Sampling, Stages, Sure
 from pg_bridge.engine.refusal import FILTERED, TOO_LONG, Refused
 from pg_bridge.engine.shape import is_of
@@ -28,6 +29,7 @@ from pg_bridge.engine.thoughts import without_thoughts
 from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
 from pg_bridge.errors import EngineError, Reason
 from pg_bridge.options import Api, Server
+from pg_bridge.rows.media import Illustrated, joined
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
 NO_TEXT = "the engine's answer holds no text"
@@ -77,6 +79,13 @@ _TO_BE_ANSWERED = '"add_generation_prompt": true'
 
 Answer = tuple[str | None, str | None]
 """(text, error), one of the two None."""
+
+
+def _content(prompt: str) -> str:
+    """The content of a message, as JSON."""
+    if isinstance(prompt, Illustrated):
+        return f"[{', '.join(blocks_of(prompt, openai_part))}]"
+    return encode_basestring(prompt)
 
 
 def is_cut_off(reason: str | None) -> bool:
@@ -204,7 +213,7 @@ class Payload:
         """
         before, after = self._before, self._after
         if self._chat:
-            pieces = [f"{before}{encode_basestring(prompt)}{after}" for prompt in prompts]
+            pieces = [f"{before}{_content(prompt)}{after}" for prompt in prompts]
         else:
             # The pieces' own quotes are dropped: the system prompt and the line break join the text.
             pieces = [f"{before}{encode_basestring(prompt)[1:-1]}{after}" for prompt in prompts]
@@ -213,7 +222,7 @@ class Payload:
 
     def reminding(self, prompt: str) -> bytes:
         """The body that asks once more, and says behind the prompt of which form the answer must be."""
-        return self.body([f"{prompt}\n\n{self.asked.words}"])
+        return self.body([joined("", (prompt, f"\n\n{self.asked.words}"))])
 
     def tokenized(self, prompt: str) -> bytes:
         """The body that asks how the whole of a prompt, with all that is sent around it, is cut into tokens.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pg_bridge.engine.dialects import dialect_of_server
@@ -20,6 +20,7 @@ from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.refusal import DENIED_STATUSES, Refused
 from pg_bridge.engine.untrusted import parse_json, token_count
 from pg_bridge.options import Server
+from pg_bridge.rows.media import without_media
 
 BLOCK_SIZE = 16  # tokens: vLLM's own default
 CACHE_BLOCKS = 65_536  # a million tokens, more than most GPUs have room for
@@ -28,6 +29,7 @@ _CONFIG = re.compile(r"^vllm:cache_config_info\{([^\n]*)\}", re.M)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _BATCH_PATH = "/v1/chat/completions/batch"
 _WRONG_METHOD = 405
+_OF_MEDIUM = -1  # a token of a medium, which is none of the vocabulary's
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +126,21 @@ class EngineTokenizer:
             EngineError: It cannot be reached, or refuses the key.
         """
         try:
-            return self._ask([self._payload.tokenized(prompt) for prompt in prompts])
+            return self._ask(prompts, self._payload.tokenized)
         except UnicodeEncodeError:  # half of a surrogate pair, with which no engine answers
             return None
 
     def texts(self, texts: Sequence[str]) -> list[list[int]] | None:
         """The tokens of texts alone; as `prompts`."""
         model = {"model": self._server.model} if self._server.model else {}
-        bodies = [json.dumps({**model, "prompt": text, "add_special_tokens": False}).encode() for text in texts]
-        return self._ask(bodies)
+        return self._ask(
+            texts, lambda text: json.dumps({**model, "prompt": text, "add_special_tokens": False}).encode()
+        )
 
-    def _ask(self, bodies: Sequence[bytes]) -> list[list[int]] | None:
+    def _ask(self, texts: Sequence[str], body_of: Callable[[str], bytes]) -> list[list[int]] | None:
+        """The tokens of some texts; of what stands for media as many as these are counted as."""
+        plain = [without_media(text) for text in texts]
+        bodies = [body_of(text) for text, _ in plain]
         found: list[list[int]] = []
         for part in (bodies[:1], bodies[1:]):  # one alone tells whether there is anything to be told
             for status, page in self._engine.fetch_each("/tokenize", part):
@@ -143,7 +149,7 @@ class EngineTokenizer:
                 tokens = read_tokens(page) if status == 200 else None
                 if tokens is None:
                     return None
-                found.append(tokens)
+                found.append(tokens + [_OF_MEDIUM] * plain[len(found)][1])
         return found
 
 

@@ -232,6 +232,12 @@ class Server:
         "most bytes that are read of the engine's answer to one request, of several prompts as a rule; more, or "
         "compressed ones, fail the statement",
     )
+    max_media_bytes: int = option(
+        20_000_000,
+        values.BYTES,
+        SERVER,
+        "most bytes of one [picture, recording or document](media.md); a row with a larger one has no answer",
+    )
     cache: Cache = option(
         "persistent",
         values.CACHE,

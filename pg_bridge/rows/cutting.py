@@ -2,8 +2,9 @@ r"""Rows of JSON text cut into cells, which stay as they are spelled.
 
 In: rows as the JSON objects that PostgreSQL's `row_to_json` prints, and which columns to keep. Out: a tuple of cells a
 row. A cell's text is cut out of the row, not parsed and printed again: `12.50`, `1e400`, a forty-digit number and a
-json column's own spacing stay as they are. A single value becomes a row of one column first, and several rows side by
-side, as SQL's `llm.row` puts them, are one: `{"":[{"a":1}, {"b":2}]}` has the columns a and b.
+json column's own spacing stay as they are; of a picture stands in its cell what stands for it. A single value becomes a
+row of one column first, and several rows side by side, as SQL's `llm.row` puts them, are one: `{"":[{"a":1}, {"b":2}]}`
+has the columns a and b.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import chain
 from operator import itemgetter
 
 from pg_bridge.errors import OptionError
+from pg_bridge.rows.media import is_medium, joined, lift, may_hold_media
 
 NULL = "null"
 VALUE = "input"
@@ -52,12 +54,12 @@ _Cells = tuple[str, ...]
 
 
 def as_row(value: str | None) -> str | None:
-    """A JSON text as that of an object: a value that is none is its only cell; None stays None.
+    """A JSON text as that of an object: a value that is none, or is a picture, is its only cell; None stays None.
 
     >>> as_row('{"a":1}'), as_row('"Heat"'), as_row("[1, 2]")
     ('{"a":1}', '{"input": "Heat"}', '{"input": [1, 2]}')
     """
-    if value is None or value.startswith("{") or value.lstrip().startswith("{"):
+    if value is None or ((value.startswith("{") or value.lstrip().startswith("{")) and not is_medium(value)):
         return value
     return f'{{"{VALUE}": {value}}}'
 
@@ -67,6 +69,7 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
 
     The rows of one query have one layout. From some rows on it pays to compile a pattern of the first row's layout:
     a match cuts a row some fifteen times as fast as splitting it key by key, which is left for rows of other layouts.
+    Media are lifted out of the cells.
 
     Yields:
         The columns kept, and the row's cells.
@@ -84,7 +87,7 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
     for row in rows:
         # An escape such as \u00e9 is a second spelling of the same text, so such a row is split.
         if layout is not None and row is not None and "\\u" not in row and (matched := layout(row)) is not None:
-            yield columns, matched
+            yield columns, _lifted(matched) if may_hold_media(row) else matched
             continue
         parts = [] if row is None else _parts(row)
         keys = None if row is None else _names(parts)
@@ -92,7 +95,8 @@ def cut(rows: Sequence[str | None], choose: Choose) -> Iterator[tuple[tuple[str,
             chosen[keys] = choose(keys)
         kept = chosen[keys]
         cells = dict(chain.from_iterable(part or () for part in parts))  # the last of equal names counts, as in jsonb
-        yield kept, tuple([cells.get(name, NULL) for name in kept])
+        of_row = tuple([cells.get(name, NULL) for name in kept])
+        yield kept, _lifted(of_row) if row is not None and may_hold_media(row) else of_row
         if layout is None and row is not None and None not in parts:
             columns = kept
             layout = _layout(row, parts, columns) if len(rows) >= _COMPILE_ROWS else _no_layout
@@ -104,7 +108,12 @@ def object_of(named: Iterable[tuple[str, str]]) -> str:
     >>> object_of([("a", "1.50"), ("b", '"x"')])
     '{"a": 1.50, "b": "x"}'
     """
-    return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {cell}" for name, cell in named) + "}"
+    pieces = [piece for name, cell in named for piece in (", ", json.dumps(name, ensure_ascii=False), ": ", cell)]
+    return joined("", ["{", *pieces[1:], "}"])
+
+
+def _lifted(cells: _Cells) -> _Cells:
+    return tuple([lift(cell) if cell.startswith(("{", "[")) else cell for cell in cells])
 
 
 def columns_of(row: str) -> Columns:

@@ -55,7 +55,9 @@ class Received:
 
     Attributes:
         requests: (path, number of prompts) of every request that carried prompts, in order.
-        prompts: The last user message of every conversation, or the prompt, in order; answered or not.
+        prompts: The last user message of every conversation, or the prompt, in order; answered or not. A picture in it
+            is told by its type and the beginning of its digest.
+        contents: The same as they came, where they had pictures, or parts at all.
         conversations: The whole rendered text of each of them.
         bodies: The parsed JSON of every request but its prompts.
         headers: The headers of every one of them, their names in small letters.
@@ -70,6 +72,7 @@ class Received:
 
     requests: list[tuple[str, int]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    contents: list[list[dict[str, Any]]] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -243,6 +246,7 @@ class EngineDouble:
         received.requests.append((request.path, len(prompts)))
         if behaviour.record:
             received.prompts += prompts
+            received.contents += wire.contents(request.path, body)
             received.conversations += conversations
             received.bodies.append({k: v for k, v in body.items() if k not in _PROMPTS})
             received.headers.append({name.lower(): value for name, value in request.headers.items()})

@@ -12,8 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
+from pg_bridge.rows.media import shown
 from pg_bridge.testing.behaviour import answer_as_demanded, default_answer
 from pg_bridge.testing.double import EngineDouble
+from pg_bridge.testing.wire import text_of
 
 LEAST_CACHED_TOKENS = 1024
 CHARS_PER_TOKEN = 4
@@ -66,11 +68,13 @@ class MessagesDouble(EngineDouble):
 
     async def _message(self, request: web.Request) -> web.StreamResponse:
         body = await request.json(loads=json.loads)
-        prompt = _text(body["messages"][-1]["content"])
+        content = body["messages"][-1]["content"]
+        prompt = shown(text_of(content))
         received = self.received
         received.requests.append((request.path, 1))
         received.prompts.append(prompt)
-        received.conversations.append(_text(body.get("system", "")) + "\n" + prompt)
+        received.contents.append(content)
+        received.conversations.append(text_of(body.get("system", "")) + "\n" + prompt)
         received.bodies.append(body)
         received.headers.append({name.lower(): value for name, value in request.headers.items()})
         if (trouble := self._trouble(request)) is not None:
@@ -176,26 +180,24 @@ def _refused(status: int, kind: str, message: str) -> web.Response:
     return web.json_response({"type": "error", "error": error, "request_id": "req_1"}, status=status)
 
 
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(block["text"] for block in content)  # type: ignore[attr-defined]  # blocks, where it is no text
-
-
 def _all_blocks(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for part in (body.get("system", ""), *(message["content"] for message in body["messages"])):
         if part:
             yield from [{"text": part}] if isinstance(part, str) else part
 
 
+def _text(block: Mapping[str, Any]) -> str:
+    return text_of([{"type": "text", **block}])
+
+
 def _blocks(body: Mapping[str, Any]) -> Iterator[str]:
-    return (block["text"] for block in _all_blocks(body))
+    return (_text(block) for block in _all_blocks(body))
 
 
 def _marked(body: Mapping[str, Any]) -> Iterator[str]:
     """What stands before each mark, the mark's block included; blocks are parted as they are."""
     before = ""
     for block in _all_blocks(body):
-        before += block["text"]
+        before += _text(block)
         if "cache_control" in block:
             yield before

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN, characters
+from pg_bridge.rows.media import Medium, shown
 from pg_bridge.testing.behaviour import (
     Behaviour,
     answer_as_demanded,
@@ -46,12 +47,39 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
         prompts = body["documents"]
         return prompts, [f"{body['query']}\n{document}" for document in prompts]
     conversations = [body["messages"]] if path == CHAT else body["messages"]
-    prompts = [conversation[-1]["content"] for conversation in conversations]
+    prompts = [shown(text_of(conversation[-1]["content"])) for conversation in conversations]
     rendered = [
-        "".join([f"<{message['role']}>{message['content']}\n" for message in conversation]) + "<assistant>"
+        "".join([f"<{message['role']}>{text_of(message['content'])}\n" for message in conversation]) + "<assistant>"
         for conversation in conversations
     ]
     return prompts, rendered
+
+
+def contents(path: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The last messages of a request, those of them that are lists of parts."""
+    conversations = [body["messages"]] if path == CHAT else body["messages"] if path == BATCH else []
+    last = [conversation[-1]["content"] for conversation in conversations]
+    return [content for content in last if isinstance(content, list)]
+
+
+def text_of(content: object) -> str:
+    """The content of a message as one text; a picture in it has as many characters as it is counted as."""
+    if isinstance(content, str):
+        return content
+    parts: list[dict[str, Any]] = content  # type: ignore[assignment]  # as OpenAI has it, or Anthropic
+    return "".join(part["text"] if part["type"] == "text" else _medium(part).stand_in for part in parts)
+
+
+def _medium(part: dict[str, Any]) -> Medium:
+    """What a part holds."""
+    if part["type"] == "input_audio":
+        audio = part["input_audio"]
+        return Medium({"mp3": "audio/mpeg"}.get(audio["format"], f"audio/{audio['format']}"), audio["data"])
+    if "source" in part:
+        return Medium(part["source"]["media_type"], part["source"]["data"])
+    uri = part["image_url"]["url"] if part["type"] == "image_url" else part["file"]["file_data"]
+    mime, _, data = uri.removeprefix("data:").partition(";base64,")
+    return Medium(mime, data)
 
 
 def tokenize(behaviour: Behaviour, text: str) -> NDArray[np.integer[Any]]:
