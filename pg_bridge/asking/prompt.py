@@ -295,7 +295,7 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
         columns = ordering.column_order[start : start + _CHUNK_ROWS]
         chosen = (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist()
         messages = (f"{head}{', '.join(map(piece_of, of_row))}{tail}" for of_row in chosen)
-        yield from (Illustrated(message, media) for message in messages) if media else messages
+        yield from (Illustrated(each, media) if "\0" in each else each for each in messages) if media else messages
 
 
 def _bare(cell: str) -> str:

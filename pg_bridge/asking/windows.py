@@ -18,6 +18,8 @@ FIRST_WINDOW_ROWS = 32
 LAST_SMALL_WINDOW_ROWS = 1024  # who has taken as many rows as these windows hold is expected to take all
 WINDOW_CHARS = 128_000_000
 FETCHED_ROWS = 1024
+FETCHED_CHARS = 16_000_000  # about: the first time nobody knows how long rows are, and fewer are fetched
+_FIRST_FETCHED_ROWS = 64
 AHEAD_AFTER_S = 0.25
 
 Row = TypeVar("Row")
@@ -87,18 +89,19 @@ def read_windows(
         Windows; each row stands in one that is not ahead.
     """
     size = most_rows if every_row else FIRST_WINDOW_ROWS
-    first_row_id, is_last = 1, False
+    first_row_id, is_last, fetched_rows = 1, False, _FIRST_FETCHED_ROWS
     while not is_last:
         rows: list[Row] = []
         chars, lookout = 0, Lookout()
         size = min(size, most_rows)
         while len(rows) < size and chars < WINDOW_CHARS and not is_last:
             started, waited_s = time.perf_counter(), run.usage.wait_s
-            wanted = min(size - len(rows), FETCHED_ROWS)
+            wanted = min(size - len(rows), fetched_rows)
             fetched = fetch(wanted)
             is_last = len(fetched) < wanted
             chars += sum(map(chars_of, fetched))
             rows += fetched
+            fetched_rows = max(1, min(FETCHED_ROWS, FETCHED_CHARS * len(rows) // max(1, chars)))
             work()
             run.read_s += time.perf_counter() - started - (run.usage.wait_s - waited_s)
             if size > LAST_SMALL_WINDOW_ROWS and ahead and not is_last and (latest := lookout.latest(len(rows))):

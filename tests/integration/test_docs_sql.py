@@ -21,6 +21,7 @@ PAGES = (
     "estimate.md",
     "inputs.md",
     "ledger.md",
+    "media.md",
     "operators.md",
     "rank.md",
     "tools.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -144,6 +145,17 @@ def shop(
         conn.execute("INSERT INTO reviews SELECT i, 'review ' || i FROM generate_series(1, 300) AS i")
         yield Shop(conn, admin, engine, environment)
     administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_pictures_without_the_extension(shop: Shop) -> None:
+    coded = "replace(encode(review::bytea, 'base64'), chr(10), '')"
+    source = (
+        f"SELECT id, jsonb_build_object('', 'data:image/png;base64,' || {coded}) AS review FROM reviews WHERE id < 4"
+    )
+    assert shop.map(source=source) == 0
+    sent = {content[1]["image_url"]["url"] for content in shop.engine.received.contents}
+    assert sent == {f"data:image/png;base64,{base64.b64encode(f'review {i}'.encode()).decode()}" for i in range(1, 4)}
+    assert shop.one("SELECT count(answer) FROM review_kind") == 3
 
 
 def test_a_table_of_answers_after_one_command(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
