@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ from pg_bridge.engine.further import thought_tokens
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.options import Server
 from pg_bridge.ordering import Ordering
+from pg_bridge.rows.media import media_of
 from pg_bridge.rows.table import Table
 
 GAUGED_ROWS = 10_000  # are planned before the first is counted, if there are so many
@@ -273,7 +274,9 @@ class _Counting:
             gauges = [self._gauge(inquiry, first, alike) for inquiry in each.inquiries]
             facts = self._facts
             assert facts is not None  # noqa: S101 - a gauge comes after a look at the engine; for the type checker
-            self._requests += -(-each.planned.table.rows * len(questions) // facts.prompts_per_request)
+            go_alone = bool(media_of(chain.from_iterable(each.planned.table.values)))
+            per_request = 1 if go_alone else facts.prompts_per_request
+            self._requests += -(-each.planned.table.rows * len(questions) // per_request)
             if first == "row":
                 self._count(each.planned, questions, gauges, first)
             else:

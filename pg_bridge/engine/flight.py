@@ -290,15 +290,12 @@ class Flight:
 
     async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
         sampling = self._sampling_of(prompts[0][0])
-        if (reason := self._objection(prompts, sampling)) is not None:
+        reason = objection(prompts[0][1], self._server, self._dialect)  # what has media goes alone
+        if reason is not None:
             self._fail_alone(prompts[0], reason, tokens_each)
             return
         async with self._hold.room(size_of(prompts)):
             await self._post(prompts, sampling, tokens_each, is_piece=is_piece)
-
-    def _objection(self, prompts: Numbered, sampling: Sampling) -> str | None:
-        """Why a prompt that has media, and so goes alone, cannot be sent."""
-        return objection(prompts[0][1], self._server, self._dialect, sampling) if len(prompts) == 1 else None
 
     async def _post(self, prompts: Numbered, sampling: Sampling, tokens_each: int, *, is_piece: bool) -> None:
         size = len(prompts)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from json.encoder import encode_basestring
 
 from pg_bridge.engine.dialects import Dialect
-from pg_bridge.engine.records import Numbered, Sampling
+from pg_bridge.engine.records import Numbered
 from pg_bridge.errors import Reason
 from pg_bridge.options import Server
 from pg_bridge.rows.media import Illustrated, Medium
@@ -71,14 +71,12 @@ def size_of(prompts: Numbered) -> int:
     return sum(medium.size_bytes for _, prompt in prompts if isinstance(prompt, Illustrated) for medium in prompt.own())
 
 
-def objection(prompt: str, server: Server, dialect: Dialect, sampling: Sampling) -> Reason | None:
+def objection(prompt: str, server: Server, dialect: Dialect) -> Reason | None:
     """Why a prompt's media cannot be sent; None if they can, or there are none."""
     if not isinstance(prompt, Illustrated):
         return None
     for medium in prompt.own():
         name = _NAMES[medium.kind]
-        if sampling.embeds:
-            return Reason(f"{name} cannot be embedded", "llm.embed takes texts.")
         if server.api != "chat" and dialect.speaks == "openai":
             return Reason(f"{name} cannot be sent with api 'completions'", "Set the server's api to chat.")
         if medium.kind not in dialect.media:

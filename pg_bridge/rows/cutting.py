@@ -175,7 +175,7 @@ def _side_by_side(row: str, depth: int = 0) -> Iterator[_Named | None]:
     for number, part in enumerate(_elements(named[0][1]), 1):
         if part == NULL:
             yield None
-        elif part.startswith("{"):
+        elif part.startswith("{") and not is_medium(part):
             yield from _side_by_side(part, depth + 1)
         else:
             raise OptionError(

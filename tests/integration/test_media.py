@@ -145,8 +145,12 @@ def test_an_estimate_takes_no_base64_for_tokens(conn: Conn, engine: EngineDouble
     conn.execute("UPDATE photos SET photo = photo || decode(repeat('00', 1000000), 'hex') WHERE id < 4")
     for tells in (True, False):
         engine.behaviour.tokenize = tells
-        (tokens,) = conn.execute("SELECT prompt_tokens FROM llm.estimate(%s, 'Is {photo} new?')", (PHOTOS,)).fetchall()
-        assert 2000 < tokens[0] < 2500  # two pictures and no picture
+        told = conn.execute(
+            "SELECT prompt_tokens, requests FROM llm.estimate(%s, 'Is {photo} new?')", (PHOTOS,)
+        ).fetchone()
+        assert told is not None
+        assert 2000 < told[0] < 2500  # two pictures and no picture
+        assert told[1] == 3
     assert engine.received.prompts == []
 
 
@@ -163,6 +167,17 @@ def test_rankings_joins_and_groups(conn: Conn, engine: EngineDouble) -> None:
     assert conn.execute(joined.encode()).fetchone() == (4,)
     assert len(engine.received.contents) == 4  # pair by pair
     assert all(len(content) == 5 for content in engine.received.contents)
+
+
+def test_in_llm_row_a_picture_needs_a_name(conn: Conn, engine: EngineDouble) -> None:
+    for pairs in ("each", "listed"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"argument 2 of llm\.row is neither") as caught:
+            conn.execute(
+                "SELECT llm.is_true('Is it {film}?', llm.row(r, llm.media(r.photo)), pairs => %s) FROM photos AS r",
+                (pairs,),
+            )
+        assert "Give it a name" in (caught.value.diag.message_hint or "")
+    assert engine.received.prompts == []
 
 
 def test_an_array_of_pictures(conn: Conn, engine: EngineDouble) -> None:
