@@ -52,6 +52,7 @@ def conn(db: Conn, engine: EngineDouble) -> Conn:
     return db
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("mime", BYTES)
 def test_its_first_bytes_tell_what_it_is(conn: Conn, mime: str) -> None:
     want = {"": uri_of(mime, BYTES[mime])}
@@ -64,6 +65,7 @@ def test_its_first_bytes_tell_what_it_is(conn: Conn, mime: str) -> None:
     assert conn.execute("SELECT llm.media(%s::text)", (lying,)).fetchone() == (want,)
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -142,7 +144,7 @@ def test_a_map_and_the_order(conn: Conn, engine: EngineDouble) -> None:
 
 
 def test_an_estimate_takes_no_base64_for_tokens(conn: Conn, engine: EngineDouble) -> None:
-    conn.execute("UPDATE photos SET photo = photo || decode(repeat('00', 1000000), 'hex') WHERE id < 4")
+    conn.execute("UPDATE photos SET photo = photo || decode(repeat('00', 100000), 'hex') WHERE id < 4")
     for tells in (True, False):
         engine.behaviour.tokenize = tells
         told = conn.execute(
