@@ -107,6 +107,7 @@ def arrays(element: str, of: tuple[str, ...]) -> tuple[str, ...]:
 
 NUMBERS = ("NULL", "0", "1", "-1", "64")
 VALUES: dict[str, tuple[str, ...]] = {
+    "bytea": ("NULL", "''", r"'\x89504e470d0a1a0a'", r"'\xffd8ff'", "'%PDF-'"),
     "text": TEXTS,
     "name": ("NULL::name", "'postgres'::name", "'intruder'::name", "''::name", "'no_one'::name"),
     "integer": (*NUMBERS, "2147483647", "(-2147483648)"),
