@@ -281,6 +281,17 @@ class EmbeddingError(_Unanswered):
         )
 
 
+class SampleError(_Unanswered):
+    """A row that was drawn, or that is in doubt, has no answer, and `on_error` is `fail`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "the engine could not answer about one of the rows",
+            reason,
+            "With on_error => 'null' such rows count for the worse.",
+        )
+
+
 class AnswerError(_Unanswered):
     """A column of a foreign table has no answer for a row, and its `on_error` is `fail`.
 

@@ -51,6 +51,13 @@ from pg_bridge.plpython import tuning
 return tuning.try_prompts(plpy, rows, columns, asked, options)
 $$;
 
+CREATE FUNCTION llm._sample(rows refcursor, columns text[], prompt text, function text, options text)
+RETURNS TABLE (row_id bigint, input jsonb, found text, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import sampling
+return sampling.sample(plpy, rows, columns, prompt, function, options)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

@@ -335,6 +335,101 @@ BEGIN ATOMIC  -- as in llm.map
 END;
 COMMENT ON FUNCTION llm.tune_estimate IS 'what llm.tune would ask at most; no model is asked anything';
 
+-- Answers for which not every row is asked: by a small model where a large one would say the same, or about a sample.
+
+CREATE FUNCTION llm.cascade(
+    query         text,
+    prompt        text,
+    @cascade.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, output boolean, asked_of text, error text)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT f.row_id, f.input, r.output OPERATOR(pg_catalog.=) 'yes', r.asked_of, r.error
+    FROM (SELECT (llm._sample(o.rows, o.columns, llm._checked(prompt), 'cascade', pg_catalog.json_build_object(
+              @cascade.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(cascade.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (output pg_catalog.text, asked_of pg_catalog.text, error pg_catalog.text);
+END;
+COMMENT ON FUNCTION llm.cascade IS
+    'asks a yes or no about each row of a query, of a large model only where a small one is not right often enough';
+
+CREATE FUNCTION llm.cascade_labels(
+    query         text,
+    prompt        text,
+    labels        text[],
+    @cascade_labels.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, output text, asked_of text, error text)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT f.row_id, f.input, r.output, r.asked_of, r.error
+    FROM (SELECT (llm._sample(o.rows, o.columns, llm._checked(prompt), 'cascade_labels', pg_catalog.json_build_object(
+              'choices', labels, @cascade_labels.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(cascade_labels.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (output pg_catalog.text, asked_of pg_catalog.text, error pg_catalog.text);
+END;
+COMMENT ON FUNCTION llm.cascade_labels IS
+    'asks for one of some labels for each row of a query, of a large model only where a small one is not right often enough';
+
+CREATE FUNCTION llm.share(
+    query         text,
+    prompt        text,
+    @share.arguments@
+) RETURNS TABLE (rows bigint, asked bigint, estimate double precision, at_least double precision, at_most double precision)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._sample(o.rows, o.columns, llm._checked(prompt), 'share', pg_catalog.json_build_object(
+              @share.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(share.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (rows pg_catalog.int8, asked pg_catalog.int8, estimate pg_catalog.float8,
+             at_least pg_catalog.float8, at_most pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.share IS 'the share of a query''s rows for which the answer is yes, from as few of them as it takes';
+
+CREATE FUNCTION llm.mean(
+    query         text,
+    prompt        text,
+    @mean.arguments@
+) RETURNS TABLE (rows bigint, asked bigint, estimate double precision, at_least double precision, at_most double precision)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT r.*
+    FROM (SELECT (llm._sample(o.rows, o.columns, llm._checked(prompt), 'mean', pg_catalog.json_build_object(
+              @mean.values@)::pg_catalog.text)).*
+          FROM llm._open(pg_catalog.regexp_replace(mean.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (rows pg_catalog.int8, asked pg_catalog.int8, estimate pg_catalog.float8,
+             at_least pg_catalog.float8, at_most pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.mean IS 'the mean of a score of a query''s rows, from as few of them as it takes';
+
+CREATE FUNCTION llm.last_cascade(
+    OUT rows             bigint,
+    OUT unique_rows      bigint,
+    OUT proxy            text,
+    OUT server           text,
+    OUT proxy_questions  bigint,
+    OUT server_questions bigint,
+    OUT drawn            bigint,
+    OUT proxy_rows       bigint,
+    OUT no_up_to         double precision,
+    OUT yes_from         double precision,
+    OUT sure_from        double precision
+) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.* FROM llm._session() AS s, json_to_record(s.last_run -> 'cascade') AS r (
+        rows bigint, unique_rows bigint, proxy text, server text, proxy_questions bigint, server_questions bigint,
+        drawn bigint, proxy_rows bigint, no_up_to double precision, yes_from double precision,
+        sure_from double precision)
+$$;
+COMMENT ON FUNCTION llm.last_cascade IS 'how this session''s latest run went, if that was a cascade';
+
 -- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
 -- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
 

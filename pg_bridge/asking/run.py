@@ -132,6 +132,7 @@ class Run:
 
     Attributes:
         failures: Where it notes which questions have no answer, with those of other runs.
+        cascade: What a cascade has found, for `llm.last_cascade()`.
     """
 
     rows: int = 0
@@ -145,6 +146,7 @@ class Run:
     pruned: list[Pruned] = field(default_factory=list)
     tools: ToolsUsed = field(default_factory=ToolsUsed)
     failures: Failures = field(default_factory=Failures)
+    cascade: dict[str, object] | None = None
 
     @property
     def prefix_hit_rate(self) -> float | None:
@@ -205,6 +207,7 @@ class Run:
             "engines": shares.rows(shares_of(self.usage)),
             "pairs": asdict(self.pairs) | (asdict(pruned) if pruned else {}) if pruned or str(self.pairs) else None,
             "tools": asdict(self.tools) if self.tools.rounds else None,
+            **({"cascade": self.cascade} if self.cascade else {}),
         }
 
     def as_report(self) -> list[str]:

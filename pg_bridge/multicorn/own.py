@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from logging import DEBUG
 from operator import itemgetter
@@ -19,13 +20,14 @@ from multicorn.utils import log_to_postgres
 
 from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
-from pg_bridge.asking.streamed import Answer, Fetch
+from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.ledger import open_account, reply
 from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
 from pg_bridge.backend.rowsets import RowSet
+from pg_bridge.backend.sampled import sample_call, sample_rows
 from pg_bridge.backend.session import SESSION, ServerOf, read_asked, start_run
 from pg_bridge.backend.tuned import try_rows
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
@@ -207,11 +209,14 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
             _STAGING.drop((role, name))
 
 
-def _found(role: int, name: str, prompt: str, arguments: dict[str, Any]) -> Iterator[Answer]:
+def _found(
+    role: int, name: str, prompt: str, arguments: dict[str, Any]
+) -> Iterator[tuple[int | None, str | None, str | None, str | None]]:
     """What is to be found out about a row set.
 
     With the option `estimate` its one answer is what a run would ask and take. With the option `rank` its rows are the
-    best `k`, and their answers how they rank; with the option `try` answers are what comparing prompts has found.
+    best `k`, and their answers how they rank; with the option `try` answers are what comparing prompts has found, and
+    with `sample` what the function of that name has, over a sample.
     """
     is_trial = bool(arguments.pop("try", False))
     is_estimate = not is_trial and bool(arguments.pop("estimate", False))
@@ -219,19 +224,27 @@ def _found(role: int, name: str, prompt: str, arguments: dict[str, Any]) -> Iter
     if is_trial:
         rowset, columns = _staged(role, name, prompt)
         for found in try_rows(_fetch(rowset), columns, prompt, arguments, lambda each: _access(role, each)):
-            yield Answer(1, None, found, None)
+            yield 1, None, found, None
+        return
+    function = arguments.pop("sample", None)
+    if function is not None:
+        sampling = sample_call(function, arguments)
+        rowset, columns = _staged(role, name, prompt)
+        servers, accounts = partial(SESSION.server, role), partial(open_account, warn=warn)
+        for sampled in sample_rows(_fetch(rowset), columns, prompt, function, sampling, servers, accounts):
+            yield *sampled, None
         return
     call, asked = (rank_call(arguments), {}) if is_ranking else read_asked(prompt, arguments)
     rowset, columns = _staged(role, name, prompt)
     server, account = _access(role, call.server)
     if is_ranking and is_estimate:
-        yield Answer(1, None, foresee_ranking(_fetch(rowset), columns, prompt, k, call, server), None)
+        yield 1, None, foresee_ranking(_fetch(rowset), columns, prompt, k, call, server), None
     elif is_ranking:
         for row in rank_rows(_fetch(rowset), columns, prompt, k, call, server, account, warn):
-            yield Answer(*row, None)
+            yield *row, None
     elif is_estimate:
         found = foresee(_fetch(rowset), columns, asked, server, every_row=False, account=account)
-        yield Answer(1, None, found, None)
+        yield 1, None, found, None
     else:
         yield from start_run(_fetch(rowset), columns, asked, server, account=account)
 

@@ -36,6 +36,10 @@ Function = Literal[
     "map_with_tools",
     "evaluate",
     "tune",
+    "cascade",
+    "cascade_labels",
+    "share",
+    "mean",
 ]
 Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
@@ -46,8 +50,12 @@ MAPPING: frozenset[Where] = frozenset({"user mapping"})
 TABLE: frozenset[Where] = frozenset({"table"})
 COLUMN: frozenset[Where] = frozenset({"column"})
 EVERY_CALL: frozenset[Where] = frozenset(get_args(Function))
-SCORES: frozenset[Where] = frozenset({"score", "score_confidence"})
-LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classify_many"})
+CASCADES: frozenset[Where] = frozenset({"cascade", "cascade_labels"})
+POLLS: frozenset[Where] = frozenset({"share", "mean"})
+SAMPLES: frozenset[Where] = CASCADES | POLLS
+"""Of functions over a query that ask about some of its rows, drawn by chance."""
+SCORES: frozenset[Where] = frozenset({"score", "score_confidence", "mean"})
+LABELS: frozenset[Where] = frozenset({"classify", "classify_confidence", "classify_many", "cascade_labels"})
 EMBEDS: frozenset[Where] = frozenset({"embed"})
 QUESTIONS: frozenset[Where] = EVERY_CALL - EMBEDS - {"relevance"}
 """Those that a model answers in words."""
@@ -55,13 +63,13 @@ TUNE: frozenset[Where] = frozenset({"tune"})
 """Of llm.tune and llm.tune_estimate, which look for a better prompt."""
 TRIALS: frozenset[Where] = TUNE | {"evaluate"}
 """Of those whose answers are compared with known ones."""
-EACH_ROW: frozenset[Where] = QUESTIONS - TRIALS - {"map", "rank", "map_with_tools"}
+EACH_ROW: frozenset[Where] = QUESTIONS - TRIALS - SAMPLES - {"map", "rank", "map_with_tools"}
 """Those that are asked about one row each, and may stand anywhere in a query."""
 RANK: frozenset[Where] = frozenset({"rank"})
 """Of llm.rank and llm.rank_estimate, which ask about lists of rows."""
 TOOLS: frozenset[Where] = frozenset({"map_with_tools"})
-EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK - TRIALS
-"""Those whose prompts hold rows as they are in the query, and whose answers come back with them."""
+EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK - TRIALS - SAMPLES
+"""Those whose prompts hold rows as they are in the query, all of them, and whose answers come back with them."""
 AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
 """Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""
 NOWHERE: frozenset[Where] = frozenset()

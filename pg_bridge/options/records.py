@@ -15,6 +15,7 @@ from pg_bridge.options import forms, values
 from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     AGGREGATE,
+    CASCADES,
     COLUMN,
     CONDITIONS,
     EACH_PROMPT,
@@ -25,8 +26,10 @@ from pg_bridge.options.option import (
     LABELS,
     MAPPING,
     NOWHERE,
+    POLLS,
     QUESTIONS,
     RANK,
+    SAMPLES,
     SCORES,
     SERVER,
     SURE_CALLS,
@@ -541,7 +544,7 @@ class Call:
     reorder: Reorder = option(
         "rows and columns",
         values.REORDERING,
-        (EACH_PROMPT & QUESTIONS) | TABLE,
+        (EACH_PROMPT & QUESTIONS) | SAMPLES | TABLE,
         "what the planner may move: `rows and columns`, `rows`, `none`",
     )
     placement: Place = option(
@@ -652,6 +655,33 @@ class Call:
         TOOLS,
         "most bytes of what one call returned that the model is shown, 1 to 1,000,000",
     )
+    proxy: str | None = option(
+        None,
+        values.NAME,
+        CASCADES,
+        "the server of the small model, which is asked about every row; `server` is the large one's: "
+        "[cascades](cascades.md)",
+    )
+    recall_target: float = option(
+        0.9,
+        values.PART,
+        frozenset({"cascade"}),
+        "the share of the large model's yes that is to be yes",
+    )
+    precision_target: float = option(
+        0.9, values.PART, frozenset({"cascade"}), "the share of what is yes that is to be the large model's yes"
+    )
+    accuracy_target: float = option(
+        0.9, values.PART, frozenset({"cascade_labels"}), "the share of rows that are to have the large model's label"
+    )
+    error: float | None = option(
+        None,
+        values.MARGIN,
+        POLLS,
+        "how far the estimate may be off, in both directions; without it a twentieth of what there is: 0.05 of a share",
+    )
+    probability: float = option(0.95, values.CHANCE, SAMPLES, "how likely it is to be that what was asked for is kept")
+    seed: int = option(0, values.SEED, SAMPLES, "draws other rows: the same seed draws the same of the same rows")
     confidence: bool = option(
         False,
         values.TRUTH,

@@ -122,6 +122,24 @@ def _is_true(text: str) -> bool:
     return text == "true"
 
 
+def _read_part(text: str) -> float:
+    if not 0 < float(text) <= 1:
+        raise ValueError
+    return float(text)
+
+
+def _read_chance(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise ValueError
+    return float(text)
+
+
+def _read_margin(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
 def _read_proxy(text: str) -> str:
     """The URL without a slash; ValueError for brackets or a port that make it none."""
     url = text.rstrip("/")
@@ -279,6 +297,10 @@ AMOUNT = Value(
 )
 DISTANCE = Value(_DECIMAL, "a number, 0 or more", float, "double precision", (str, int, float))
 FEW = Value(r"[0-9]|[1-9][0-9]|100", "between 0 and 100", int, "integer", (int,))
+PART = Value(_DECIMAL, "greater than 0 and at most 1", _read_part, "double precision", (str, int, float))
+CHANCE = Value(_DECIMAL, "greater than 0 and less than 1", _read_chance, "double precision", (str, int, float))
+MARGIN = Value(_DECIMAL, "a number greater than 0", _read_margin, "double precision", (str, int, float))
+SEED = Value(r"[0-9]{1,9}", "a whole number of at most nine digits", int, "integer", (int,))
 AGE = Value(r"[0-9]{1,10}(\.[0-9]{1,6})?", "a number of seconds", float, "double precision", (str, int, float))
 REORDERING = _one_of(REORDER)
 PLACEMENT = _one_of(get_args(Place))
