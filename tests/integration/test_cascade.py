@@ -120,10 +120,10 @@ def test_labels(conn: Conn, engine: EngineDouble, small: EngineDouble) -> None:
     small.behaviour.answer = lambda prompt: "abc"[min(2, (number(prompt) + 10) * 3 // ROWS)]
     got = conn.execute(
         f"SELECT input -> 'n', output, asked_of FROM llm.cascade_labels({TABLE}, 'Which is {{n}}?', '{{a,b,c}}', "
-        "proxy => 'small', accuracy_target => 0.95)"
+        "proxy => 'small', accuracy_target => 0.9)"
     ).fetchall()
     wrong = sum(output != "abc"[n * 3 // ROWS] for n, output, _ in got)
-    assert wrong <= 0.05 * ROWS
+    assert wrong <= 0.1 * ROWS
     assert len(engine.received.prompts) < ROWS / 2
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="labels"):
         conn.execute(f"SELECT * FROM llm.cascade_labels({TABLE}, 'Which is {{n}}?', '{{}}', proxy => 'small')".encode())
@@ -230,8 +230,9 @@ def test_rows_without_an_answer(conn: Conn, engine: EngineDouble, small: EngineD
     engine.behaviour.reject_marker = '"n": 7}'
     with pytest.raises(psycopg.Error, match="could not answer about one of the rows"):
         conn.execute(CASCADE.format("'SELECT n FROM numbers WHERE n < 50'", "").encode())
-    got = conn.execute(CASCADE.format("'SELECT n FROM numbers WHERE n < 50'", ", on_error => 'null'").encode())
-    failed = [row for row in got.fetchall() if row[4] is not None]
+    few_rows = CASCADE.format("'SELECT n FROM numbers WHERE n < 50'", ", on_error => 'null'")
+    got = conn.execute(few_rows.encode()).fetchall()
+    failed = [row for row in got if row[4] is not None]
     assert [(row[1]["n"], row[2], row[3]) for row in failed] == [(7, None, None)]
     assert conn.execute("SELECT count(*) FROM llm.last_errors()").fetchone() != (0,)
     share = f"SELECT at_least, at_most FROM llm.share({few}, 'Is {{n}} large?', error => 0.0001, on_error => 'null')"
@@ -240,23 +241,20 @@ def test_rows_without_an_answer(conn: Conn, engine: EngineDouble, small: EngineD
     # What the small model cannot answer is the large one's.
     engine.behaviour.reject_marker = ""
     small.behaviour.reject_marker = '"n": 399}'
-    got = conn.execute(CASCADE.format(few, "").encode())
+    got = conn.execute(CASCADE.format(few, "").encode()).fetchall()
     assert [row[3] for row in got if row[1]["n"] == 399] == ["vllm"]
     small.behaviour.refuse_every = "no"
-    got = conn.execute(CASCADE.format(few, "").encode()).fetchall()
-    assert {row[3] for row in got} == {"vllm"}
-    small.behaviour.fail_first = 1000
-    with pytest.raises(psycopg.Error, match="503"):
+    with pytest.raises(psycopg.Error, match="refuses every prompt"):
         conn.execute(CASCADE.format(few, "").encode())
 
 
 def test_budgets_are_the_large_models(conn: Conn, engine: EngineDouble, small: EngineDouble) -> None:
     with pytest.raises(psycopg.Error, match="max_requests"):
-        conn.execute(CASCADE.format(TABLE, ", max_requests => 120").encode())
-    assert len(engine.received.prompts) <= 120
+        conn.execute(CASCADE.format(TABLE, ", max_requests => 60").encode())
+    assert len(engine.received.prompts) <= 60
     engine.received.prompts.clear()
-    got = conn.execute(CASCADE.format(TABLE, ", max_requests => 120, on_budget => 'null'").encode()).fetchall()
-    assert len(engine.received.prompts) == 120
+    got = conn.execute(CASCADE.format(TABLE, ", max_requests => 60, on_budget => 'null'").encode()).fetchall()
+    assert len(engine.received.prompts) == 60
     assert len(got) == ROWS
     assert {row[4] is None for row in got if row[2] is None} == {False}
     engine.received.prompts.clear()
