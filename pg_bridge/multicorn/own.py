@@ -226,8 +226,8 @@ def _found(
         for found in try_rows(_fetch(rowset), columns, prompt, arguments, lambda each: _access(role, each)):
             yield 1, None, found, None
         return
-    function = arguments.pop("sample", None)
-    if function is not None:
+    if "sample" in arguments:
+        function = arguments.pop("sample")
         sampling = sample_call(function, arguments)
         rowset, columns = _staged(role, name, prompt)
         servers, accounts = partial(SESSION.server, role), partial(open_account, warn=warn)

@@ -44,6 +44,10 @@ OVER_QUERIES = {
     "map_with_tools",
     "evaluate",
     "tune",
+    "cascade",
+    "cascade_labels",
+    "share",
+    "mean",
 }  # FROM is where they stand, and they have no batches
 # By the planner: what is asked is a function of its own.
 PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed", "relevance": "_relevance_of"}
@@ -74,7 +78,7 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"embed", "relevance", "rank", "map_with_tools", "evaluate", "tune", *PROMPTS} else 2
+        forms = 1 if name in {"embed", "relevance", *OVER_QUERIES - {"map"}, *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]
