@@ -2,8 +2,8 @@
 
 Nothing is asked: answers and confidences are drawn anew for each run. The small model's scores are two normal
 distributions, of the rows with yes and of those with no, so far apart that they have the AUC named: the chance that a
-row with yes has the higher one. Asked is the mean share of all rows that the large model is asked about, of --runs; kept
-is in how many runs recall and precision, both, reached the target; the probability asked for is --probability.
+row with yes has the higher one. Asked is the share of all rows that the large model is asked about, a mean of --runs;
+kept is in how many runs recall and precision, both, reached the target; the probability asked for is --probability.
 """
 
 from __future__ import annotations
