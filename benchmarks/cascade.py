@@ -57,7 +57,7 @@ def measure_share(
 def main() -> int:
     """Measure and print."""
     parser = parser_of("benchmarks.cascade", __doc__)
-    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=70)
     parser.add_argument("--probability", type=float, default=0.95)
     arguments = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> int:
                         f"{precision:>9.3f} {kept:>4}/{runs}"
                     )
     report.add("", "llm.share", f"{'rows':>7} {'yes':>5} {'error':>6} {'asked':>7} {'within':>8}")
-    for rows in (1_000, 10_000, 100_000):
+    for rows in (1_000, 10_000):
         for share in (0.5, 0.1):
             for error in (0.1, 0.05, 0.02):
                 polls = [

@@ -105,7 +105,9 @@ class Claim:
             inside: (n,) what each adds for each time it stands there, to regions that it is in.
             outside: (n,) and to those that it is not in.
         """
-        self._sums += self._added(rows, inside, outside).sum(axis=0)
+        levels, counts = self._levels[rows], self._counts[rows]
+        more = np.bincount(levels, weights=counts * (inside - outside), minlength=self._regions + 1)
+        self._sums += float(counts @ outside) + np.cumsum(more)[: self._regions]
         self._left[rows] = False
         self._close()
 

@@ -83,7 +83,7 @@ class Poll:
     def bounds(self) -> Bounds:
         """What is known now."""
         low = self._at_least(np.nan_to_num(self._values, nan=0.0))
-        high = 1 - self._at_least(1 - np.nan_to_num(self._values, nan=1.0))
+        high = max(low, 1 - self._at_least(1 - np.nan_to_num(self._values, nan=1.0)))
         middle = self._guess(np.nan_to_num(self._values, nan=0.5))
         return Bounds(min(max(middle, low), high), low, high)
 
