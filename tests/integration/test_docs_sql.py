@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "aggregates.md",
     "budgets.md",
+    "cascades.md",
     "confidence.md",
     "embeddings.md",
     "estimate.md",
