@@ -795,7 +795,8 @@ CREATE FUNCTION llm.last_run(
     OUT decode_ms         double precision,
     OUT engines           jsonb,
     OUT pairs             jsonb,
-    OUT tools             jsonb
+    OUT tools             jsonb,
+    OUT together          jsonb
 ) LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.* FROM llm._session() AS s,
          pg_catalog.json_to_record(s.last_run) AS r (
@@ -804,7 +805,8 @@ CREATE FUNCTION llm.last_run(
              read_s double precision, plan_s double precision, http_s double precision, wait_s double precision,
              return_s double precision, in_flight double precision, flight_ms double precision,
              unread_ms double precision, front_ms double precision, queue_ms double precision,
-             prefill_ms double precision, decode_ms double precision, engines jsonb, pairs jsonb, tools jsonb)
+             prefill_ms double precision, decode_ms double precision, engines jsonb, pairs jsonb,
+             tools jsonb, together jsonb)
 $$;
 COMMENT ON FUNCTION llm.last_run IS 'what this session''s latest run as the current role did; token counts are the engine''s own, NULL where it gives none';
 

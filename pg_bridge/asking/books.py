@@ -7,17 +7,18 @@ for other sessions to see. Where there is no account it does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from pg_bridge.asking.confidence import part_of
 from pg_bridge.asking.inquiry import Inquiry, Outcome, context_of
+from pg_bridge.asking.reduction import least_context
 from pg_bridge.asking.run import Run, shares_of
 from pg_bridge.asking.seen import speed_shown
 from pg_bridge.engine import Engine
-from pg_bridge.errors import EngineTimeout, EngineUnreachable
+from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable
 from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.prices import cost_of
 from pg_bridge.ledger.progress import Standing
@@ -77,6 +78,18 @@ class Books:
         if account is not None:
             engine.watch = partial(account.job.tick, self._stand)
 
+    @property
+    def server_name(self) -> str:
+        """The name of the server that is asked."""
+        return self._engine.server_name
+
+    def context_tokens(self, call: Call) -> int:
+        """What a prompt and its answer may have together: what the engine says, or less if the call says so."""
+        told = None
+        with suppress(EngineError):
+            told = self._engine.find_model().context_tokens
+        return least_context(told, call.context_tokens)
+
     def remembers(self, call: Call) -> bool:
         """Whether an answer to a call is found again in the same statement."""
         return call.dedup and (self._account is None or call.cache_at(self._account.server) != "off")
@@ -98,13 +111,13 @@ class Books:
                 if answer is not None and error is None:
                     inquiry.outcomes.setdefault(key, (part_of(answer, inquiry.surer.call), None))
 
-    def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str]]) -> None:
-        """Write what has landed: (question, row, outcome, prompt)."""
+    def land(self, landed: Iterable[tuple[Inquiry, bytes, Outcome, str]], prompts: int) -> None:
+        """Write what has landed of so many prompts: (question, row, outcome, prompt)."""
         if self._account is None:
             return
         kept = []
+        self._answered += prompts
         for inquiry, key, (answer, error), prompt in landed:
-            self._answered += 1
             if error is not None or answer is None:
                 self._failures += 1
             elif inquiry.context is not None:
@@ -169,6 +182,6 @@ class Books:
             scope = account.identify(self._engine.find_model, (EngineUnreachable, EngineTimeout))
             inquiry.context = account.context(scope, context_of(inquiry.question, call, account.server))
             if call.confidence:  # whoever wants the answer alone looks for it there
-                alone = replace(call, confidence=False)
+                alone = replace(call, confidence=False, rows_per_prompt=1)
                 inquiry.alone = account.context(scope, context_of(inquiry.question, alone, account.server))
         return inquiry.context

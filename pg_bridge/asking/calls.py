@@ -117,7 +117,7 @@ class Calls:
             self._ahead.work()
         call, alike = next(iter(self._alike.items()), (Call(), _Alike(Call())))
         read = len(alike.rows)
-        if call.joins_pairs:  # which belong together is known when all have come
+        if call.joins_pairs or call.packs:  # which belong together is known when all have come
             return
         if read > call.window_rows or not call.dedup or not (latest := self._lookout.latest(read)):
             return

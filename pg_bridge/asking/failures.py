@@ -10,8 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from pg_bridge.errors import Reason
+
 MOST_FAILURES = 1000
 _DIGEST_BYTES = 16
+_TOO_LONG = "54000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,8 @@ class Failures:
 def digest_prompt(prompt: str) -> str:
     """A digest of a prompt, in hexadecimal digits."""
     return blake2b(prompt.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def is_too_long(reason: str | None) -> bool:
+    """Whether a question has no answer because it is longer than the model's context."""
+    return isinstance(reason, Reason) and reason.sqlstate == _TOO_LONG

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from pg_bridge.asking.failures import is_too_long
 from pg_bridge.asking.inquiry import Ask, Inquiry, NotAsked, Outcome
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.portions import Group
@@ -16,23 +17,17 @@ from pg_bridge.asking.prompt import Question, escape, parse_question, resolve_co
 from pg_bridge.asking.reduction import Part, Reduction, room_for
 from pg_bridge.asking.together import Failed, Fails, Round, outcomes_at
 from pg_bridge.asking.windows import WINDOW_CHARS
-from pg_bridge.errors import CallError, OptionError, Reason
+from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import VALUE, as_row, cut, object_of
 from pg_bridge.rows.table import Table
 
 Begin = Callable[[Fails], Round]
-_TOO_LONG = "54000"
 
 
 def fails_for_good(inquiry: Inquiry, reason: str | None) -> bool:
     """Whether a question's failure ends the statement: one that is too long is asked in parts."""
     return reason is not None and not is_too_long(reason) and inquiry.call.on_error == "fail"
-
-
-def is_too_long(reason: str | None) -> bool:
-    """Whether a question has no answer because it is longer than the model's context."""
-    return isinstance(reason, Reason) and reason.sqlstate == _TOO_LONG
 
 
 def begin_reduction(instruction: str, rows: Sequence[str], call: Call, context_tokens: int) -> tuple[str, Reduction]:

@@ -173,6 +173,7 @@ def context_of(question: Question, call: Call, server: Server) -> list[object]:
         call.schema,
         *([further] if further else []),
         *(["confidence"] if call.confidence else []),
+        *([["rows per prompt", call.rows_per_prompt]] if call.packs else []),
     ]
 
 

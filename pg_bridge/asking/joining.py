@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pg_bridge.asking.groups import is_too_long
+from pg_bridge.asking.failures import is_too_long
 from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome
 from pg_bridge.asking.joint import Joint, Writer, call_about, read_yes, tokens_of_answer
 from pg_bridge.asking.memory import Memory, YesShare

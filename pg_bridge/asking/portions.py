@@ -20,11 +20,14 @@ from pg_bridge.asking.budget import Asked, Budget
 from pg_bridge.asking.failures import digest_prompt
 from pg_bridge.asking.inquiry import Inquiry, NotAsked, Outcome, digest_rows
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.prompt import render_questions
+from pg_bridge.asking.packing import Pack, Packing
+from pg_bridge.asking.packs import Packs
+from pg_bridge.asking.prompt import pieces_of, render_questions
 from pg_bridge.asking.run import Run
-from pg_bridge.engine import Completion, Portion, Sampling
+from pg_bridge.engine import NOTHING_YET, Completion, Portion, Sampling
 from pg_bridge.ordering import Ordering, Sent, plan
 from pg_bridge.rows.dedup import dedup
+from pg_bridge.rows.media import media_of
 from pg_bridge.rows.table import Table
 
 _LEAD_FROM_CELLS = 4096  # fewer are planned at once, in some hundredths of a second
@@ -92,32 +95,53 @@ class Portions:
     _ahead: set[tuple[Inquiry, bytes]] = field(default_factory=set)  # asked ahead, and not answered yet
     _number: int = 0  # of the next prompt
     _held: list[tuple[Inquiry, bytes]] = field(default_factory=list)  # what the budget did not allow
+    _packs: Packs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._packs = Packs(self.books.context_tokens, self.run.together)
 
     def sampling_of(self, index: int) -> Sampling:
         """How the prompt of an index is to be answered."""
-        return self._expected[index][0].sampling
+        return self._packs.sampling_of(index) or self._expected[index][0].sampling
 
-    def inquiry_of(self, index: int) -> Inquiry:
-        """Which question the prompt of an index asks."""
-        return self._expected[index][0]
+    def ends_with(self, index: int) -> Inquiry | None:
+        """Which question has no answer if the prompt of an index has none; None where it is asked otherwise then."""
+        packed = self._packs.asked_by(index)
+        if packed is None:
+            return self._expected[index][0]
+        inquiry, pack = packed
+        return inquiry if pack.size == 1 else None
 
-    def learn(self, completion: Completion) -> tuple[Inquiry, bytes, Outcome]:
-        """Remember what an answer says; returns whose it is, too."""
-        inquiry, key, prompt = self._expected.pop(completion.index)
-        self._ahead.discard((inquiry, key))
-        outcome = inquiry.outcomes.setdefault(key, inquiry.judge(completion))  # the first one holds for the statement
-        if outcome[1] is not None:
-            inquiry.failed[key] = digest_prompt(prompt)
-        return inquiry, key, outcome
+    def learn(self, completion: Completion) -> tuple[Inquiry, list[tuple[bytes, Outcome]]]:
+        """Remember what an answer says; returns whose it is, too: of which question, and about which rows."""
+        landed = self._packs.take(completion.index)
+        if landed is None:
+            inquiry, key, prompt = self._expected.pop(completion.index)
+            self._ahead.discard((inquiry, key))
+            found = [(key, inquiry.judge(completion))]
+        else:
+            inquiry, prompt, found, _ = landed
+        known = [(key, inquiry.outcomes.setdefault(key, outcome)) for key, outcome in found]  # the first one holds
+        for key, (_, error) in known:
+            if error is not None:
+                inquiry.failed[key] = digest_prompt(prompt)
+        return inquiry, known
 
     def land(self, completions: Sequence[Completion]) -> None:
         """Write answers into the books, before anybody learns them."""
         self.budget.land(completions)
-        expected = [self._expected[completion.index] for completion in completions]
-        self.books.land(
-            (inquiry, key, inquiry.judge(completion), prompt)
-            for (inquiry, key, prompt), completion in zip(expected, completions, strict=True)
-        )
+        self.books.land([each for completion in completions for each in self._landed(completion)], len(completions))
+
+    def _landed(self, completion: Completion) -> Iterator[tuple[Inquiry, bytes, Outcome, str]]:
+        landed = self._packs.land(completion)
+        if landed is None:
+            inquiry, key, prompt = self._expected[completion.index]
+            yield inquiry, key, inquiry.judge(completion), prompt
+            return
+        if landed.reason is not None:
+            self.memory.run.failures.add(self.books.server_name, digest_prompt(landed.prompt), landed.reason)
+        for key, outcome in landed.outcomes:
+            yield landed.inquiry, key, outcome, landed.prompt
 
     def learn_held(self) -> Iterator[bytes]:
         """Remember of what was not asked why not, where calls make do with that; whose it is."""
@@ -147,13 +171,27 @@ class Portions:
         for group, inquiries, rows in unknown:
             yield from self.of_rows(group, inquiries, rows)
 
+    def with_repairs(self, portions: Iterator[Portion]) -> Iterator[Portion]:
+        """The same portions, and what is asked in the place of prompts about several rows that have no answer."""
+        for portion in portions:
+            yield portion
+            yield from self._repairs()
+        while self._packs.are_due and not self.budget.is_over:
+            yield NOTHING_YET
+            yield from self._repairs()
+
+    def _repairs(self) -> Iterator[Portion]:
+        for packing, packs in self._packs.take_again():
+            yield Portion(self._packs.making(self._packed(packing, iter(packs))), len(packs))
+
     def affords(self, unknown: Iterable[tuple[Group, Sequence[Inquiry], NDArray[np.intp]]]) -> bool:
         """Whether all that is asked of some groups' rows can be afforded; if not, the statement is to end."""
         return self.budget.allows(
-            Asked(inquiry.call, len(rows), len(rows) * _chars_around(inquiry) + row_chars)
+            Asked(inquiry.call, prompts, prompts * _chars_around(inquiry) + row_chars)
             for group, inquiries, rows in unknown
             for row_chars in [_chars_of_rows(group.table, rows)]
             for inquiry in inquiries
+            for prompts in [_fewest_prompts(inquiry, len(rows))]
         )
 
     def _unknown(self, group: Group) -> Iterator[tuple[Group, list[Inquiry], NDArray[np.intp]]]:
@@ -259,15 +297,41 @@ class Portions:
             )
         if ordering.sent is not None:
             self.memory.sent[heads] = ordering.sent
-        return Portion(self._prompts(group, inquiries, rows, ordering), len(rows) * len(inquiries), is_ahead)
+        size = sum(_fewest_prompts(inquiry, len(rows)) for inquiry in inquiries)
+        return Portion(self._prompts(group, inquiries, rows, ordering), size, is_ahead)
 
     def _prompts(
         self, group: Group, inquiries: Sequence[Inquiry], rows: NDArray[np.intp], ordering: Ordering
     ) -> Iterator[str]:
-        questions = [inquiry.question for inquiry in inquiries]
         keys = [group.keys[row] for row in rows[ordering.row_order].tolist()]
         table = group.table.take(rows)
-        for place, number, text in render_questions(questions, table, ordering, group.call.placement):
+        has_media = bool(media_of(chain.from_iterable(table.values)))  # which stand in a prompt of their row alone
+        packed = [inquiry for inquiry in inquiries if inquiry.call.packs and not has_media]
+        alone = [inquiry for inquiry in inquiries if inquiry not in packed]
+        prompts = self._each(alone, keys, table, ordering) if alone else iter(())
+        for inquiry in packed:
+            packing = self._packs.packing(inquiry)
+            packs = packing.pack(zip(keys, pieces_of(table, ordering), strict=True))
+            prompts = chain(prompts, self._packs.making(self._packed(packing, packs)))
+        return prompts
+
+    def _packed(self, packing: Packing, packs: Iterator[Pack]) -> Iterator[str]:
+        inquiry = packing.inquiry
+        for pack in packs:
+            text = packing.write(pack)
+            if not self.budget.admits(inquiry.call, self._number, len(text)):
+                self._held += [(inquiry, key) for key in pack.keys]
+                continue
+            self._packs.send(self._number, packing, pack, text)
+            self._number += 1
+            self.run.unique_prompts += 1
+            yield text
+
+    def _each(
+        self, inquiries: Sequence[Inquiry], keys: Sequence[bytes], table: Table, ordering: Ordering
+    ) -> Iterator[str]:
+        questions = [inquiry.question for inquiry in inquiries]
+        for place, number, text in render_questions(questions, table, ordering, inquiries[0].call.placement):
             inquiry = inquiries[number]
             if not self.budget.admits(inquiry.call, self._number, len(text)):
                 self._held.append((inquiry, keys[place]))
@@ -276,6 +340,11 @@ class Portions:
             self._number += 1
             self.run.unique_prompts += 1
             yield text
+
+
+def _fewest_prompts(inquiry: Inquiry, rows: int) -> int:
+    """How many prompts it takes, at least, to ask about some rows."""
+    return -(-rows // inquiry.call.rows_per_prompt) if inquiry.call.packs else rows
 
 
 def _chars_around(inquiry: Inquiry) -> int:

@@ -282,20 +282,34 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
                 text += _bare(values[codes[row]]) + words
             yield text
         return
-    pieces: list[str] = []  # '"name": value' of every distinct cell, column after column
+    media = media_of(chain.from_iterable(table.values))
+    head, tail = (question.text + "\n{", "}") if first == "question" else ("{", "}\n" + question.text)
+    messages = (f"{head}{', '.join(pieces)}{tail}" for pieces in pieces_of(table, ordering))
+    yield from (Illustrated(each, media) if "\0" in each else each for each in messages) if media else messages
+
+
+def pieces_of(table: Table, ordering: Ordering) -> Iterator[tuple[str, ...]]:
+    """The rows in sending order, each as `"name": value` of its cells in their order."""
+    pieces: list[str] = []  # of every distinct cell, column after column
     offsets = np.zeros(len(table.columns), np.intp)
     for j, (label, texts) in enumerate(zip(table.labels(), table.values, strict=True)):
         offsets[j] = len(pieces)
         pieces += [label + text for text in texts]
     piece_of = pieces.__getitem__
-    media = media_of(chain.from_iterable(table.values))
-    head, tail = (question.text + "\n{", "}") if first == "question" else ("{", "}\n" + question.text)
     for start in range(0, table.rows, _CHUNK_ROWS):
         rows = ordering.row_order[start : start + _CHUNK_ROWS]
         columns = ordering.column_order[start : start + _CHUNK_ROWS]
-        chosen = (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist()
-        messages = (f"{head}{', '.join(map(piece_of, of_row))}{tail}" for of_row in chosen)
-        yield from (Illustrated(each, media) if "\0" in each else each for each in messages) if media else messages
+        for chosen in (offsets[columns] + table.codes[rows[:, np.newaxis], columns]).tolist():
+            yield tuple(map(piece_of, chosen))
+
+
+def write(text: str, pieces: Sequence[str]) -> str:
+    r"""A question and the row it is about, as `render` writes them with the question first.
+
+    >>> write("Well?", ['"a": 1'])
+    'Well?\n{"a": 1}'
+    """
+    return f"{text}\n{{{', '.join(pieces)}}}" if pieces else text
 
 
 def _bare(cell: str) -> str:

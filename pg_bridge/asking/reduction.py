@@ -21,7 +21,6 @@ from pg_bridge.rows.media import Illustrated, joined
 DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 BYTES_PER_TOKEN = 3  # hardly a text has fewer; what is too long all the same is asked about in halves
 LEAST_BYTES = 256  # of a prompt's rows
-DEFAULT_CONTEXT_TOKENS = 4096  # where the engine does not tell
 TEMPLATE_TOKENS = 64  # what stands around the texts of a prompt
 _AROUND_PIECE = 64  # bytes of JSON around a piece of a row
 
@@ -83,6 +82,15 @@ class Part:
     def rows(self) -> int:
         """How many rows stand behind it; one that is cut counts once."""
         return sum({item.of: item.rows for item in self.items}.values())
+
+
+def least_context(told: int | None, wanted: int | None) -> int:
+    """What a prompt and its answer may have together, by what the engine tells and what the call says.
+
+    >>> least_context(8192, 1000), least_context(None, 10_000), least_context(None, None)
+    (1000, 10000, 4096)
+    """
+    return min(told or wanted or DEFAULT_CONTEXT_TOKENS, wanted or told or DEFAULT_CONTEXT_TOKENS)
 
 
 def room_for(context_tokens: int, max_tokens: int, instruction: str, system_prompt: str) -> int:

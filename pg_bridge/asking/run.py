@@ -127,6 +127,45 @@ class ToolsUsed:
 
 
 @dataclass(slots=True)
+class RowsTogether:
+    """How rows were asked about where a prompt may have several of them.
+
+    Attributes:
+        rows: Different rows that were asked about.
+        prompts: Prompts about several of them.
+        alone: Rows that were asked about by themselves at once.
+        repairs: Prompts in the place of others that gave no answer, about some of the same rows.
+    """
+
+    rows: int = 0
+    prompts: int = 0
+    alone: int = 0
+    repairs: int = 0
+
+    def count(self, rows: int, *, is_repair: bool) -> None:
+        """Count a prompt in."""
+        if is_repair:
+            self.repairs += 1
+        else:
+            self.rows += rows
+            self.prompts += rows > 1
+            self.alone += rows == 1
+
+    def add(self, other: RowsTogether) -> None:
+        """Count in others."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def __str__(self) -> str:
+        """As EXPLAIN ANALYZE shows it; empty where there are none."""
+        if not self.prompts:
+            return ""
+        several = f"{self.rows - self.alone} rows in {self.prompts} prompt{'' if self.prompts == 1 else 's'}"
+        alone = [f"{self.alone} alone"] if self.alone else []
+        return ", ".join([several, *alone, *([f"{self.repairs} more prompts as repairs"] if self.repairs else [])])
+
+
+@dataclass(slots=True)
 class Run:
     """What one run did. Seconds are wall-clock; tokens are the engine's own, None where it gives none.
 
@@ -145,6 +184,7 @@ class Run:
     pairs: PairsAsked = field(default_factory=PairsAsked)
     pruned: list[Pruned] = field(default_factory=list)
     tools: ToolsUsed = field(default_factory=ToolsUsed)
+    together: RowsTogether = field(default_factory=RowsTogether)
     failures: Failures = field(default_factory=Failures)
     cascade: dict[str, object] | None = None
 
@@ -167,6 +207,7 @@ class Run:
         self.pairs.add(other.pairs)
         self.pruned += other.pruned
         self.tools.add(other.tools)
+        self.together.add(other.together)
 
     @contextmanager
     def planning(self) -> Iterator[None]:
@@ -207,6 +248,7 @@ class Run:
             "engines": shares.rows(shares_of(self.usage)),
             "pairs": asdict(self.pairs) | (asdict(pruned) if pruned else {}) if pruned or str(self.pairs) else None,
             "tools": asdict(self.tools) if self.tools.rounds else None,
+            "together": asdict(self.together) if str(self.together) else None,
             **({"cascade": self.cascade} if self.cascade else {}),
         }
 
@@ -229,6 +271,7 @@ class Run:
             *([("From Ledger", self.from_cache)] if self.from_cache else []),
             *([("Pairs Asked In", told)] if (told := str(self.pairs)) else []),
             *([("Pairs Pruned", pruned)] if (pruned := Told.of(self.pruned)) else []),
+            *([("Rows Asked Together", told)] if (told := str(self.together)) else []),
             ("Requests", usage.requests),
             *([("Retries", usage.retries)] if usage.retries else []),
             *tokens,

@@ -137,11 +137,14 @@ class _Stream:
         self._server_name = engine.server_name
         try:
             for completion in engine.complete_portions(
-                self._made(fetch), self._inquiry.sampling, eager=self._every_row, landed=self._portions.land
+                self._portions.with_repairs(self._made(fetch)),
+                self._portions.sampling_of,
+                eager=self._every_row,
+                landed=self._portions.land,
             ):
                 if completion is not None:
-                    _, key, outcome = self._portions.learn(completion)
-                    self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
+                    for key, outcome in self._portions.learn(completion)[1]:
+                        self._ready.extend((rows, u, outcome) for rows, u in self._waiting.pop(key))
                 yield from self._handed_over()
             yield from self._handed_over()
             self._portions.budget.check()
@@ -180,7 +183,7 @@ class _Stream:
             every_row=self._every_row,
             most_rows=self._inquiry.call.window_rows,
             work=portions.work,
-            ahead=not foresees,
+            ahead=not (foresees or self._inquiry.call.packs),  # few rows would be few to a prompt
         ):
             if portions.budget.is_over:
                 return

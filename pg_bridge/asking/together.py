@@ -86,11 +86,11 @@ class Round:
         self._unanswered = 0  # of those that went ahead
         self._groups: list[Group] | None = None
         self._completions = engine.complete_portions(
-            self._made(),
+            self._portions.with_repairs(self._made()),
             self._portions.sampling_of,
             eager=True,
             landed=self._portions.land,
-            ends_run=lambda index: fails(self._portions.inquiry_of(index), None),
+            ends_run=self._ends_with,
         )
         self._fails = fails
         self._is_closed = False
@@ -132,6 +132,8 @@ class Round:
         calls = [inquiry.call for inquiry in group.inquiries]
         self._budget.expect(calls)
         if any(map(self._budget.foresees, calls)):  # first it must be known what all of it takes
+            return
+        if any(call.packs for call in calls):  # few rows would be few to a prompt
             return
         if not self._books.remembers(group.call):  # else a row cannot be found again by what it is
             return
@@ -196,13 +198,19 @@ class Round:
         self._learn_held()
 
     def _learn(self, completion: Completion) -> None:
-        inquiry, key, (_, error) = self._portions.learn(completion)
-        if error is None:
-            return
-        if self._tells:
-            self._memory.run.failures.add(self._engine.server_name, inquiry.failed[key], error)
-        if self._fails(inquiry, error):
-            raise Failed(inquiry, inquiry.failed[key], error)
+        inquiry, known = self._portions.learn(completion)
+        for key, (_, error) in known:
+            if error is None:
+                continue
+            if self._tells:
+                self._memory.run.failures.add(self._engine.server_name, inquiry.failed[key], error)
+            if self._fails(inquiry, error):
+                raise Failed(inquiry, inquiry.failed[key], error)
+
+    def _ends_with(self, index: int) -> bool:
+        """Whether it ends if the prompt of an index fails."""
+        inquiry = self._portions.ends_with(index)
+        return inquiry is not None and self._fails(inquiry, None)
 
     def _learn_held(self) -> None:
         self._unanswered -= sum(1 for _ in self._portions.learn_held())

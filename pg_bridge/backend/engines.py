@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from pg_bridge.asking.reduction import DEFAULT_CONTEXT_TOKENS
+from pg_bridge.asking.reduction import least_context
 from pg_bridge.asking.seen import speed_shown
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
@@ -56,7 +56,7 @@ def context_of(server: Server, call: Call) -> int:
     told = None
     with contextlib.closing(new_engine(server)) as engine, contextlib.suppress(EngineError):
         told = engine.find_model().context_tokens
-    return min(told or call.context_tokens or DEFAULT_CONTEXT_TOKENS, call.context_tokens or 1 << 62)
+    return least_context(told, call.context_tokens)
 
 
 def _salted(server: Server) -> Server:

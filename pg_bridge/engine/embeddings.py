@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.engine.payload import Answer
+from pg_bridge.engine.checking import Answer
 from pg_bridge.engine.pooling import PooledPayload, Service
 
 MOST_DIMENSIONS = 1 << 16

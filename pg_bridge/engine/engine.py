@@ -237,7 +237,7 @@ class Engine:
                     break
             if not made and not fleet.in_flight and not landing.landed and source.is_dry:
                 break
-            if landing.landed or made:
+            if landing.landed or (made and not source.awaits_answers):
                 self._turn(SENDING_S if sent else 0)
             else:
                 self._turn(self._until_next_look())

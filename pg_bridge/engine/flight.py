@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from pg_bridge.engine.checking import Answer
 from pg_bridge.engine.client import Client, quietly
 from pg_bridge.engine.dialects import UNTOLD
 from pg_bridge.engine.estimate import Estimate
@@ -37,7 +38,7 @@ from pg_bridge.engine.metrics import Tally, read_counters, read_load
 from pg_bridge.engine.models import find_model, learn_dialect, list_models
 from pg_bridge.engine.pace import Pace
 from pg_bridge.engine.parts import Hold, objection, size_of
-from pg_bridge.engine.payload import NOT_UNICODE, Answer, MalformedAnswer, Payload, Tokens, is_unicode
+from pg_bridge.engine.payload import NOT_UNICODE, MalformedAnswer, Payload, Tokens, is_unicode
 from pg_bridge.engine.records import Completion, Model, Numbered, Sampling
 from pg_bridge.engine.refusal import NO_ENDPOINT_STATUSES, OWN_MERITS_STATUSES, Refused, explained, is_used_up
 from pg_bridge.engine.speech import Speech

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring  # the stdlib's C string encoder; leaves non-ASCII as it is
 from typing import Any
 
+from pg_bridge.engine.checking import NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA, Answer, Form
 from pg_bridge.engine.confidence import Certainty
 from pg_bridge.engine.dialects import VLLM, Dialect
 from pg_bridge.engine.forms import WRAPPED_IN, Asked, ask_for
@@ -24,18 +25,14 @@ from pg_bridge.engine.further import OF_TEMPLATES, Further
 from pg_bridge.engine.parts import blocks_of, openai_part
 from pg_bridge.engine.records import Sampling, Stages, Sure
 from pg_bridge.engine.refusal import FILTERED, TOO_LONG, Refused
-from pg_bridge.engine.shape import is_of
 from pg_bridge.engine.thoughts import without_thoughts
-from pg_bridge.engine.untrusted import parse_json, parse_jsonb, seconds, token_count
+from pg_bridge.engine.untrusted import parse_json, seconds, token_count
 from pg_bridge.errors import EngineError, Reason
 from pg_bridge.options import Api, Server
 from pg_bridge.rows.media import Illustrated, joined
 
 NOT_UNICODE = "the prompt holds half of a surrogate pair, which no engine can read"
 NO_TEXT = "the engine's answer holds no text"
-NOT_A_CHOICE = "the engine did not keep to the choices"
-NOT_OF_THE_PATTERN = "the engine's answer is not of the form that was asked for"
-NOT_OF_THE_SCHEMA = "the engine's answer is not JSON of the schema"
 CUT_OFF = Reason("the answer was cut off after max_tokens tokens", "Raise max_tokens.")
 ASTRAY = Reason(CUT_OFF, CUT_OFF.hint)
 """The same to the user, of an answer that was of another form anyhow: a longer one would not be in form."""
@@ -75,10 +72,6 @@ _FENCED = re.compile(r"```\w*\n?(.*?)\n?```", re.S)
 _QUOTED = re.compile(r"(?:\"([^\"]*)\"|\*\*([^*]*)\*\*|`([^`]*)`)\.?", re.S)
 _NO_NUMBER = re.compile(r"[^-+0-9\[]")  # nor a date, nor a list: what our patterns are of
 _TO_BE_ANSWERED = '"add_generation_prompt": true'
-
-
-Answer = tuple[str | None, str | None]
-"""(text, error), one of the two None."""
 
 
 def _content(prompt: str) -> str:
@@ -157,9 +150,7 @@ class Payload:
         self.begins_in_thoughts: bool | None = None if api == "chat" and dialect.thinks_aloud else False
         self.is_in_doubt = False
         self._chat = api == "chat"
-        self._choices = frozenset(sampling.choices)
-        self._pattern = re.compile(sampling.pattern) if sampling.pattern else None
-        self._schema: dict[str, Any] | None = json.loads(sampling.schema) if sampling.schema else None
+        self._form = Form(sampling)
         self._is_typed = bool(sampling.choices or sampling.pattern or sampling.schema)
         self._certainty = Certainty(sampling, self.asked) if sampling.confidence else None
         constant: dict[str, Any] = {
@@ -324,30 +315,26 @@ class Payload:
             return None, NO_TEXT
         if self.asked.is_wrapped:
             text = _unwrapped(text)
-        if self.asked.words and text.strip() not in self._choices:
-            text = without_trimmings(text, has_full_stop=bool(self._choices))
-        if self._pattern:
-            return (text.strip(), None) if self._pattern.fullmatch(text.strip()) else (None, NOT_OF_THE_PATTERN)
-        if self._schema is not None:
-            return (text, None) if _fits(text, self._schema) else (None, NOT_OF_THE_SCHEMA)
-        if not self._choices or text in self._choices:
-            return text, None
-        stripped = text.strip()  # some chat templates begin every answer with a space
-        if stripped in self._choices:
-            return stripped, None
-        alike = [each for each in self._choices if _loosely(each) == _loosely(stripped)] if self.asked.words else []
-        return (alike[0], None) if len(alike) == 1 else (None, NOT_A_CHOICE)
+        choices = self._form.choices
+        if self.asked.words and text.strip() not in choices:
+            text = without_trimmings(text, has_full_stop=bool(choices))
+        answer = self._form.check(text)
+        if answer[0] is None and self.asked.words and choices:
+            alike = [each for each in choices if _loosely(each) == _loosely(text.strip())]
+            return (alike[0], None) if len(alike) == 1 else answer
+        return answer
 
     def _is_of_another_form(self, text: str) -> bool:
         """Whether an answer that was cut off cannot have been about to be of the form that was asked for."""
         begun = text.lstrip()
         if self.asked.is_wrapped and begun.startswith("{"):
             return False
-        if self._pattern:
+        if self._form.pattern:
             return _NO_NUMBER.match(begun) is not None
-        if self._choices:
-            return not any(choice.startswith(begun.rstrip()) for choice in self._choices)
-        return begun[:1] not in "{[" and self._schema is not None and self._schema.get("type") == "object"
+        if self._form.choices:
+            return not any(choice.startswith(begun.rstrip()) for choice in self._form.choices)
+        schema = self._form.schema
+        return begun[:1] not in "{[" and schema is not None and schema.get("type") == "object"
 
 
 def _loosely(label: str) -> str:
@@ -394,23 +381,6 @@ def is_unicode(prompt: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _fits(text: str, schema: dict[str, Any]) -> bool:
-    """Whether a text is JSON that jsonb can hold, and an object with all that must be there if one is asked for.
-
-    The engine is held to the whole schema; this tells one that ignores it, and what would be no value of a column.
-    """
-    try:
-        value = parse_jsonb(text)
-    except ValueError:
-        return False
-    if schema.get("type") != "object":
-        return True
-    if not isinstance(value, dict) or not value.keys() >= set(schema.get("required", ())):
-        return False
-    properties = schema.get("properties")
-    return not isinstance(properties, dict) or all(is_of(value.get(name), properties.get(name)) for name in value)
 
 
 def _tokens(answer: dict[str, Any], prompt_count: int) -> Tokens:

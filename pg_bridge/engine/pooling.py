@@ -13,10 +13,11 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pg_bridge.engine.checking import Answer
 from pg_bridge.engine.dialects import Dialect
 from pg_bridge.engine.failures import OfTheStatement
 from pg_bridge.engine.further import Further, salt_of
-from pg_bridge.engine.payload import Answer, MalformedAnswer, Payload, Tokens
+from pg_bridge.engine.payload import MalformedAnswer, Payload, Tokens
 from pg_bridge.engine.records import Sampling
 from pg_bridge.engine.refusal import Refused, message_of
 from pg_bridge.engine.untrusted import parse_json, token_count

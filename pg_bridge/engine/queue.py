@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pg_bridge.engine.placing import Runs
-from pg_bridge.engine.records import Numbered, Portion
+from pg_bridge.engine.records import NOTHING_YET, Numbered, Portion
 
 PLACED_TOGETHER = 1 << 14  # prompts, at most, that are cut into runs at one time: they are all in memory
 PLACED_UNSIZED = 1 << 10  # as above, of portions of which nobody knows how large they are
@@ -24,6 +24,12 @@ class PromptQueue:
     Args:
         portions: Of prompts, in the order in which to send them.
         lanes: Over how many engines, or ranks of them, they are handed out.
+
+    Attributes:
+        waiting: How many have been made, about.
+        is_ahead: Whether the next portion takes a while.
+        awaits_answers: Whether it depends on answers.
+        ended: Whether there is none.
     """
 
     def __init__(self, portions: Iterator[Portion], lanes: int = 1) -> None:
@@ -34,13 +40,17 @@ class PromptQueue:
         self._index = 0
         self.waiting = 0
         self.is_ahead = False
+        self.awaits_answers = False
         self.ended = False
 
     def make_more(self) -> None:
         """Make the next portion, which may take long."""
         portion = next(self._portions, None)
+        self.awaits_answers = portion is NOTHING_YET
         if portion is None:
             self.ended = True
+        elif self.awaits_answers:
+            self.is_ahead = True
         else:
             self._made.append(portion)
             self.waiting += portion.size

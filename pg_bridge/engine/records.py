@@ -108,6 +108,10 @@ class Portion(NamedTuple):
     is_ahead: bool = False
 
 
+NOTHING_YET = Portion(iter(()), is_ahead=True)
+"""Says that more prompts may follow, which depend on what those that were sent are answered."""
+
+
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a prompt
 class Completion:
     """The engine's answer to one prompt, or why there is none.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from json.encoder import encode_basestring
 
-from pg_bridge.engine.payload import Answer
+from pg_bridge.engine.checking import Answer
 from pg_bridge.engine.pooling import PooledPayload, Service
 from pg_bridge.rows.joined import document_of, query_of
 

@@ -35,6 +35,7 @@ from pg_bridge.options.option import (
     SURE_CALLS,
     TABLE,
     TOOLS,
+    TRIALS,
     Needs,
     Option,
     Where,
@@ -629,6 +630,13 @@ class Call:
         "how many of the pairs that `nearest` leaves out are asked about all the same, to tell how many it loses; 0 "
         "for none, 10,000 at most",
     )
+    rows_per_prompt: int = option(
+        1,
+        values.ROWS_PER_PROMPT,
+        (QUESTIONS - RANK - TRIALS - SAMPLES) | COLUMN,
+        "most rows that one prompt of a batch asks about, 1 to 100: [fewer prompts, more wrong answers]"
+        "(batching.md#several-rows-in-one-prompt)",
+    )
     list_rows: int = option(
         10,
         values.LIST_ROWS,
@@ -638,7 +646,7 @@ class Call:
     context_tokens: int | None = option(
         None,
         values.TOKENS,
-        AGGREGATE | RANK | CONDITIONS,
+        AGGREGATE | QUESTIONS | COLUMN,
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
     )
@@ -776,6 +784,12 @@ class Call:
         given = {name: getattr(self, name) for name in names + limits}
         server = self.server if self.embedder is None else self.embedder
         return Call.from_arguments(given | {"kind": "embedding", "server": server, "window_rows": EMBEDDED_ROWS})
+
+    @property
+    def packs(self) -> bool:
+        """Whether several rows are put into one prompt; not where a question is about several already, or about one."""
+        is_alone = self.embeds or self.confidence or not self.dedup
+        return self.rows_per_prompt > 1 and self.pairs == "each" and not is_alone
 
     @property
     def asked(self) -> Call:

@@ -276,6 +276,7 @@ INSTRUCTION = Value(r"(.|\n)*", "an instruction, empty for none")
 TOKENS = Value(_TO_A_MILLION, "between 1 and 1000000", int, "integer", (int,))
 ROWS = TOKENS
 CALLS = Value(r"[1-9][0-9]?|100", "between 1 and 100", int, "integer", (int,))
+ROWS_PER_PROMPT = Value(r"[1-9][0-9]?|100", "between 1 and 100", int, "integer", (int,))
 LIST_ROWS = Value(r"[2-9]|[1-9][0-9]|100", "between 2 and 100", int, "integer", (int,))
 CHECKED = Value(r"[0-9]{1,4}|10000", "between 0 and 10000", int, "integer", (int,))
 DIMENSIONS = Value(rf"{_TO_65535}|65536", "between 1 and 65536", int, "integer", (int,))

@@ -30,7 +30,10 @@ from pg_bridge.plpython.functions import (
 from pg_bridge.plpython.spi import describe_failure
 
 MAX_TOKENS = 512
-_OWN = {option.name for option in OPTIONS if "map" in option.places or option.places & AGGREGATE} - {"choices"}
+_OWN = {option.name for option in OPTIONS if "map" in option.places or option.places & AGGREGATE} - {
+    "choices",
+    "rows_per_prompt",
+}
 
 
 def note(state: str | None, instruction: str | None, value: str | None, options: str | None) -> str | None:

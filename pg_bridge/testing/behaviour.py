@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.asking.packing import ALL, TASK
+from pg_bridge.options.forms import list_of, whole_numbers
+from pg_bridge.options.values import PATTERNS
 from pg_bridge.testing.turns import take_turn, turns_of
 
 _LIST = re.compile(r'\\\[\("\((.*?)\)"\(, ')  # as `pg_bridge.options.forms.list_of` writes it
@@ -231,6 +234,9 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
     value of a schema's types, or where functions may be called the next of them.
     """
     free = answer(prompt)
+    if "json" in demanded and not free.startswith("{") and (alone := each_alone(prompt)):
+        values = demanded["json"].get("properties", {})
+        return json.dumps({n: json.loads(_value(each, values.get(n, {}), answer)) for n, each in alone.items()})
     if "choice" in demanded:
         return free if free in demanded["choice"] else choose(prompt, demanded["choice"])
     if "regex" in demanded and not re.fullmatch(demanded["regex"], free):
@@ -240,6 +246,36 @@ def answer_as_demanded(prompt: str, demanded: Mapping[str, Any], answer: Callabl
             return json.dumps(take_turn(prompt, turns, lambda schema: example(schema, free, digest(prompt))))
         return json.dumps(example({"type": "object"} | demanded["json"], free, digest(prompt)))
     return free
+
+
+def each_alone(prompt: str) -> dict[str, str]:
+    r"""Of a prompt about several rows, as `rows_per_prompt` has it, the prompt about each by its number; else none.
+
+    >>> each_alone('Good?' + chr(10) + TASK + chr(10) + '{"all rows": {"a": 1}, "1": {"b": 2}, "2": {"b": 3}}')
+    {'1': 'Good?\n{"a": 1, "b": 2}', '2': 'Good?\n{"a": 1, "b": 3}'}
+    """
+    question, task, behind = prompt.partition(f"\n{TASK}")
+    if not task:
+        return {}
+    rows = json.loads(behind.partition("\n\n")[0].rpartition("\n")[2])  # without what is said when it is asked again
+    alike = rows.pop(ALL, {})
+    return {number: f"{question}\n{json.dumps(alike | row, ensure_ascii=False)}" for number, row in rows.items()}
+
+
+def _value(prompt: str, schema: Mapping[str, Any], answer: Callable[[str], str]) -> str:
+    """The answer about one row of several, as JSON: what it would be if the row stood alone."""
+    if "enum" in schema:
+        return json.dumps(answer_as_demanded(prompt, {"choice": schema["enum"]}, answer))
+    if schema.get("type") == "string":
+        pattern = schema.get("pattern", "")
+        return json.dumps(answer_as_demanded(prompt, {"regex": pattern.strip("^$")} if pattern else {}, answer))
+    if "minimum" in schema:
+        return answer_as_demanded(prompt, {"regex": whole_numbers(schema["minimum"], schema["maximum"])}, answer)
+    if schema.get("type") in ("number", "integer"):
+        return answer_as_demanded(prompt, {"regex": PATTERNS[schema["type"]]}, answer)
+    if schema.get("type") == "array" and "enum" in schema.get("items", {}):
+        return answer_as_demanded(prompt, {"regex": list_of(schema["items"]["enum"])}, answer)
+    return answer_as_demanded(prompt, {"json": schema}, answer)
 
 
 def _of_pattern(pattern: str, number: int) -> str:

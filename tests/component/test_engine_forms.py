@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pg_bridge.engine import Acquaintance, Completion, Engine, Sampling
-from pg_bridge.engine.payload import NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA
+from pg_bridge.engine.checking import NOT_A_CHOICE, NOT_OF_THE_PATTERN, NOT_OF_THE_SCHEMA
 from pg_bridge.errors import EngineError
 from pg_bridge.options import Server
 from pg_bridge.options.values import PATTERNS

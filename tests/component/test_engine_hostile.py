@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from pg_bridge.asking.inquiry import outcome_of
 from pg_bridge.engine import Completion, Engine, Sampling
+from pg_bridge.engine.checking import NOT_OF_THE_SCHEMA
 from pg_bridge.engine.metrics import Counters, read_counters
-from pg_bridge.engine.payload import NOT_OF_THE_SCHEMA, Payload
+from pg_bridge.engine.payload import Payload
 from pg_bridge.engine.untrusted import MOST_TOKENS, hide_key, parse_jsonb, token_count
 from pg_bridge.errors import EngineError, EngineTimeout, EngineUnreachable, PgBridgeError, UnknownModel
 from pg_bridge.options import Call, Server
