@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import ceil
 
 from pg_bridge.asking.gauge import gauge_by_characters
-from pg_bridge.asking.inquiry import sampling_of
+from pg_bridge.asking.inquiry import Inquiry, sampling_of
+from pg_bridge.asking.packing import TASK, Packing
 from pg_bridge.asking.pair_outline import Foretold
 from pg_bridge.asking.prefix_cache import CHARS_PER_TOKEN
 from pg_bridge.asking.prompt import Question
+from pg_bridge.asking.reduction import least_context
 from pg_bridge.asking.seen import Seen, answer_tokens
 from pg_bridge.engine.flight import pace_of
 from pg_bridge.engine.further import thought_tokens
@@ -56,7 +59,7 @@ class Outline:
         prompt_tokens: Of their prompts.
         cached_tokens: Those of them that the prefix cache holds, at least.
         completion_tokens: Of their answers.
-        together: Questions and tokens of their prompts, of pairs that are not all asked about one by one.
+        together: Questions and tokens of their prompts, where pairs, or rows, are asked about together.
     """
 
     questions: int = 0
@@ -95,8 +98,16 @@ class Outline:
         self.cached_tokens += (questions - 1) * (int(gauge.head_tokens) // BLOCK_SIZE * BLOCK_SIZE)
         self.completion_tokens += answer_tokens(questions, sampling, seen, thought_tokens(server, sampling))[0]
 
+        if call.packs:
+            packing = Packing(Inquiry(question, call, sampling), least_context(None, call.context_tokens))
+            most = packing.fitting(rows.chars)
+            prompts = ceil(unique / most)
+            tokens = prompts * (gauge.head_tokens + gauge.tail_tokens + len(TASK) / CHARS_PER_TOKEN)
+            tokens += unique * rows.chars / CHARS_PER_TOKEN
+            self.add_joint(Foretold(f"Prompts of {most} Rows" if most > 1 else "Prompts", prompts, round(tokens)))
+
     def add_joint(self, foretold: Foretold) -> None:
-        """Count in how often pairs of a question that is counted would be asked about together."""
+        """Count in how often a question that is counted would be asked about several rows or pairs together."""
         questions, tokens = self.together.get(foretold.way, (0, 0))
         self.together[foretold.way] = questions + foretold.questions, tokens + foretold.prompt_tokens
 

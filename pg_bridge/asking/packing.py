@@ -39,7 +39,7 @@ TASK = (
 )
 _TASK_OF_ALIKE = f'{TASK} What "{ALL}" has is so in each row.'
 _TASK_BYTES = len(_TASK_OF_ALIKE.encode())
-_TOKENS_OF_NUMBER = 12  # of an answer, with all that stands around it in the object
+TOKENS_OF_NUMBER = 12  # of an answer, with all that stands around it in the object
 _LONGEST_VALUE = 32  # tokens of a number, a date or a time
 _AROUND_ROW = 12  # bytes
 _TYPES: Mapping[str, object] = {"number": {"type": "number"}, "integer": {"type": "integer"}}
@@ -91,7 +91,7 @@ class Packing:
         self._context_tokens = context_tokens
         self._form = Form(inquiry.sampling)
         self._answer_schema = _schema_of(inquiry.call, inquiry.sampling)
-        self._answer_tokens = _TOKENS_OF_NUMBER + _most_tokens(inquiry.call)
+        self._answer_tokens = TOKENS_OF_NUMBER + _most_tokens(inquiry.call)
         self._samplings = {1: inquiry.sampling}
         told = _told_of_several(inquiry.sampling.system_prompt) + inquiry.question.text
         self._said_bytes = len(told.encode(errors="surrogatepass")) + _TASK_BYTES
@@ -123,6 +123,13 @@ class Packing:
             shared, length = common if len(some) > 1 else set(pieces), length + size
         if some:
             yield Pack(tuple(keys), tuple(some))
+
+    def fitting(self, row_bytes: float) -> int:
+        """How many rows of so many bytes have room in a prompt."""
+        return max(
+            (size for size in range(2, self.most_rows + 1) if size * (row_bytes + _AROUND_ROW) <= self._room(size)),
+            default=1,
+        )
 
     def write(self, pack: Pack) -> str:
         """The prompt."""

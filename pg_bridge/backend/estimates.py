@@ -12,7 +12,8 @@ from dataclasses import asdict
 from functools import partial
 
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, estimate
+from pg_bridge.asking.counting import Engineering
+from pg_bridge.asking.estimate import estimate
 from pg_bridge.asking.inquiry import Ask, context_of
 from pg_bridge.asking.prompt import Question
 from pg_bridge.asking.run import Run

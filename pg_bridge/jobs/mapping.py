@@ -43,6 +43,8 @@ class MapOptions(TypedDict, total=False):
     reorder: Reorder
     dedup: bool
     window_rows: int
+    rows_per_prompt: int
+    context_tokens: int | None
     cache: Cache
     max_age: float
     priority: int

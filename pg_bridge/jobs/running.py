@@ -18,7 +18,8 @@ from functools import partial
 
 from pg_bridge.asking import streamed
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, Estimate, estimate
+from pg_bridge.asking.counting import Engineering, Estimate
+from pg_bridge.asking.estimate import estimate
 from pg_bridge.asking.inquiry import Ask, NotAsked, question_of
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.run import Run

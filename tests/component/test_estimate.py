@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, Estimate, estimate
+from pg_bridge.asking.counting import Engineering, Estimate
+from pg_bridge.asking.estimate import estimate
 from pg_bridge.asking.gauge import SAMPLED_PROMPTS
 from pg_bridge.asking.inquiry import Ask, Inquiry
 from pg_bridge.asking.run import Run
