@@ -23,7 +23,8 @@ from benchmarks.paper_tables import PAPER_TABLES, PaperTable, make
 from benchmarks.report import Report, parser_of
 from pg_bridge.analysis.tokenizer import load_tokenizer
 from pg_bridge.asking.books import Books
-from pg_bridge.asking.estimate import Engineering, Estimate, estimate
+from pg_bridge.asking.counting import Engineering, Estimate
+from pg_bridge.asking.estimate import estimate
 from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.run import Run
 from pg_bridge.asking.streamed import Fetch, ask

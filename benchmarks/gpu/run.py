@@ -23,7 +23,8 @@ from benchmarks.gpu.card import sampling
 from benchmarks.paper.engines import options
 from pg_bridge.serving.children import Guard, end_group, interrupt_on_sigterm, tail
 from pg_bridge.serving.environment import installed_version
-from pg_bridge.serving.launch import STOP_TIMEOUT_S, VllmEngine, pick_reasons
+from pg_bridge.serving.launch import VllmEngine, pick_reasons
+from pg_bridge.serving.program import STOP_TIMEOUT_S
 
 CHECKOUT = Path(__file__).parents[2]
 TRAVELS = ("benchmarks", "pg_bridge", "sql", "native")

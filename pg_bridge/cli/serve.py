@@ -1,7 +1,7 @@
-"""`pg-bridge serve`: start vLLM with the flags that pg_bridge needs, and stay in front of it.
+"""`pg-bridge serve`: start vLLM with the flags that pg_bridge needs, or LiteLLM's proxy, and stay in front of it.
 
-In: a model's name or directory and a few sizes. Out: `engine=http://…` once it answers; on Ctrl-C or SIGTERM
-every process of vLLM is ended. It knows nothing of PostgreSQL.
+In: a model's name or directory and a few sizes; or models of LiteLLM's. Out: `engine=http://…` once it answers; on
+Ctrl-C or SIGTERM every process of it is ended. It knows nothing of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
-from pg_bridge.errors import EngineUnreachable, OptionError
-from pg_bridge.serving.children import interrupt_on_sigterm, tail
+from pg_bridge.errors import OptionError
+from pg_bridge.serving.children import interrupt_on_sigterm
 from pg_bridge.serving.demo import demo_engine
 from pg_bridge.serving.flags import BLOCK_SIZES
-from pg_bridge.serving.launch import DEFAULT_CPU_CACHE_GIB, FASTOKENS, VllmEngine, diagnose, pick_reasons
+from pg_bridge.serving.launch import DEFAULT_CPU_CACHE_GIB, FASTOKENS, VllmEngine
+from pg_bridge.serving.litellm import KEY_VARIABLE, LitellmProxy
+from pg_bridge.serving.program import Program
 
 _BLOCKS = " and ".join(f"{tokens} tokens on {device}" for device, tokens in BLOCK_SIZES.items())
 
@@ -34,6 +37,11 @@ It prints engine=http://… as soon as the engine answers, and runs until Ctrl-C
 Without --model it serves a demonstration model of 7.1 million parameters, from a checkout of pg_bridge. It can say
 whether a short English review is positive, negative, neutral or mixed, pick a topic from a list, find a word in a
 column and repeat a column's value. For real work, name a real model.
+
+With --litellm it starts LiteLLM's proxy instead, before a provider's model, or before several: all that LiteLLM knows
+can be asked then. Nothing is computed here. Keys come from the environment alone: the provider's from the variable
+that LiteLLM reads (OPENAI_API_KEY, GEMINI_API_KEY, …), that of those who ask from {KEY_VARIABLE}. It prints what to
+say in psql.
 """
 
 _EPILOG = """\
@@ -42,6 +50,8 @@ examples:
   pg-bridge serve --model Qwen/Qwen3-0.6B --port 8000 a model from the hub
   pg-bridge serve --model ./llama --device cpu --kv-cache-gib 8
   pg-bridge serve --model ./llama -- --tensor-parallel-size 2
+  pg-bridge serve --litellm gemini/gemini-2.0-flash   a provider's model, over LiteLLM
+  pg-bridge serve --litellm openai/qwen --api-base http://10.0.0.7:8000/v1
 
 then, in the database:
   CREATE SERVER vllm FOREIGN DATA WRAPPER pg_bridge OPTIONS (endpoint 'http://127.0.0.1:8000');
@@ -55,12 +65,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `serve` to the command line."""
     parser = subparsers.add_parser(
         "serve",
-        help="start a vLLM engine with the right flags",
+        help="start a vLLM engine with the right flags, or LiteLLM's proxy",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", help="a local directory or a name on the hub (default: the model in the box)")
+    parser.add_argument(
+        "--litellm",
+        action="append",
+        metavar="PROVIDER/MODEL",
+        help="start LiteLLM's proxy before this model, as LiteLLM names it; may be given several times",
+    )
+    parser.add_argument(
+        "--api-base", metavar="URL", help="with --litellm: where the models are, if not at the provider"
+    )
     parser.add_argument("--served-name", metavar="NAME", help="the name requests use (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
@@ -84,6 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         EngineUnreachable: The engine did not start, or ended by itself.
     """
+    if arguments.litellm:
+        return _serve_litellm(arguments)
+    if arguments.api_base:
+        raise OptionError("--api-base goes with --litellm")
     with interrupt_on_sigterm():
         engine = _engine(arguments)
         try:
@@ -95,14 +118,51 @@ def run(arguments: argparse.Namespace) -> int:
             _say(f"starting vLLM (this takes half a minute or more); its log is {engine.log_path}")
             engine.wait()
             _say(f"model {engine.model} is ready; Ctrl-C ends it")
-            print(f"engine={engine.endpoint}", flush=True)
-            while not engine.has_ended():
-                time.sleep(0.5)
-            log = tail(engine.log_path, 1000)
-            raise EngineUnreachable("vLLM ended by itself", detail=pick_reasons(log), hint=diagnose(log))
+            _stay_before(engine)
         finally:
             _say("stopping")
             engine.stop()
+
+
+def _stay_before(program: Program) -> NoReturn:
+    """Tell where a program is, until it ends by itself."""
+    print(f"engine={program.endpoint}", flush=True)
+    while not program.has_ended():
+        time.sleep(0.5)
+    raise program.failure(f"{program.name} ended by itself")
+
+
+def _serve_litellm(arguments: argparse.Namespace) -> int:
+    """Stay before LiteLLM's proxy.
+
+    Raises:
+        OptionError: What is said does not go with it.
+        EngineUnreachable: It did not start, or ended by itself.
+    """
+    of_vllm = ("model", "served_name", "no_prefix_caching", "kv_cache_gib", "max_model_len", "extra")
+    for name in of_vllm:
+        if getattr(arguments, name):
+            said = "arguments after --" if name == "extra" else f"--{name.replace('_', '-')}"
+            raise OptionError(f"{said} and --litellm do not go together", hint="vLLM is not started with --litellm.")
+    with interrupt_on_sigterm():
+        proxy = LitellmProxy(
+            arguments.litellm,
+            api_base=arguments.api_base,
+            host=arguments.host,
+            port=arguments.port,
+            log_path=arguments.log,
+            progress=_say,
+        )
+        try:
+            proxy.start()
+            _say(f"starting LiteLLM's proxy; its log is {proxy.log_path}")
+            proxy.wait()
+            _say(f"{', '.join(proxy.models)}: ready; Ctrl-C ends it. In psql, started with the same {KEY_VARIABLE}:")
+            print("\n".join(proxy.statements), file=sys.stderr, flush=True)
+            _stay_before(proxy)
+        finally:
+            _say("stopping")
+            proxy.stop()
 
 
 def _engine(arguments: argparse.Namespace) -> VllmEngine:

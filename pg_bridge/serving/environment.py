@@ -1,4 +1,4 @@
-"""Where vLLM is: beside this Python, or in an environment of its own.
+"""Where vLLM and LiteLLM are: beside this Python, or in an environment of their own.
 
 In: this Python's place. Out: how to start vLLM, what it computes on, and which versions are installed there. vLLM may
 need another version of Python than the one that PostgreSQL embeds, so `make setup` puts it into `.venv-engine` beside
@@ -41,6 +41,25 @@ def find_vllm() -> list[str]:
             "elsewhere install pg-bridge[vllm] for a GPU.",
         )
     return [found, "serve"]
+
+
+def find_litellm() -> str:
+    """Return the program `litellm` of an environment that has its proxy: as for vLLM, or that of `make test-engines`.
+
+    Raises:
+        EngineUnreachable: There is none.
+    """
+    own = Path(sys.prefix)
+    for environment in (*_environments(), own.with_name(f"{own.name}-engines") / "litellm"):
+        if _version_in(environment, "litellm") and _version_in(environment, "fastapi"):
+            return str(environment / "bin/litellm")
+    found = shutil.which("litellm")
+    if not found:
+        raise EngineUnreachable(
+            "LiteLLM's proxy is not installed",
+            hint="python3 -m venv litellm && litellm/bin/pip install 'litellm[proxy]', and put litellm/bin on PATH.",
+        )
+    return found
 
 
 def has_fastokens() -> bool:

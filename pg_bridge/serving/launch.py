@@ -10,61 +10,45 @@ PostgreSQL.
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
-import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from pg_bridge.errors import EngineUnreachable
-from pg_bridge.serving.children import Guard, end_group, private_directory, tail
 from pg_bridge.serving.environment import Device, card_gib, find_device, find_vllm, has_fastokens
 from pg_bridge.serving.flags import choose
-from pg_bridge.serving.ports import free_port, port_is_taken
-
-READY_TIMEOUT_S = 600.0
-STOP_TIMEOUT_S = 15.0
-
-# While it imports and loads, vLLM does not listen to SIGTERM, and there is nothing yet that it could put in order.
-STOP_WHILE_STARTING_TIMEOUT_S = 1.0
+from pg_bridge.serving.program import Program
 
 DEFAULT_CPU_CACHE_GIB = 2
 
 FASTOKENS = "VLLM_USE_FASTOKENS"
 
 
-class VllmEngine:
-    """A vLLM server that lives as long as this object does.
+class VllmEngine(Program):
+    """A vLLM server that lives as long as this object does; arguments and attributes besides those of `Program`.
 
     Args:
         model: A local directory or a name on the model hub.
         served_name: The name requests use; None is the model's own.
-        host: Address to listen on.
-        port: TCP port; 0 takes a free one.
+        host: As for `Program`, like `port`, `log_path`, `detached` and `progress`.
+        port: As above.
         device: What to compute on.
         prefix_caching: Reuse the KV cache of equal prefixes.
         kv_cache_gib: Size of the KV cache on a CPU; on a GPU vLLM takes what is free.
         max_model_len: Longest prompt and answer together, in tokens; None is the model's own limit.
         extra: More arguments for `vllm serve`; they come last, so they win.
-        log_path: Where the server writes; None is a file in `directory`.
-        detached: The engine outlives this process; end it with `end_group(engine.pid, …)` and remove `directory`.
-        progress: Called with a short line every few seconds while the server starts.
+        log_path: As above.
+        detached: As above.
+        progress: As above.
 
     Attributes:
-        endpoint: The engine's base URL, without `/v1`.
         model: The name that requests must use.
-        pid: The server's process, which leads a process group of its own.
-        directory: Its temporary files, sockets among them; removed when the engine stops.
         chosen: The flags that the machine decided; `extra` overrules them.
         uses_fastokens: Whether that package cuts prompts into tokens: where it is installed, unless $VLLM_USE_FASTOKENS
             says otherwise.
     """
+
+    name = "vLLM"
 
     def __init__(
         self,
@@ -82,12 +66,8 @@ class VllmEngine:
         detached: bool = False,
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
+        super().__init__(host=host, port=port, log_path=log_path, detached=detached, progress=progress)
         self.model = served_name or str(model)
-        self.host = host
-        self.port = port
-        self.pid = 0
-        self.directory = Path()
-        self.log_path = log_path or Path()
         self._source = str(model)
         self._device = find_device(device)
         card = card_gib() if self._device == "cuda" else None
@@ -97,17 +77,6 @@ class VllmEngine:
         self._kv_cache_gib = kv_cache_gib
         self._max_model_len = max_model_len
         self._extra = list(extra)
-        self._detached = detached
-        self._progress = progress
-        self._was_ready = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """The engine's base URL, as a client on this machine uses it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - only compared
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def command(self) -> list[str]:
@@ -123,94 +92,6 @@ class VllmEngine:
         if self._max_model_len:
             words += ["--max-model-len", str(self._max_model_len)]
         return words + self._extra
-
-    def start(self) -> Self:
-        """Start the server without waiting for it.
-
-        Raises:
-            EngineUnreachable: vLLM is not installed, or the port is taken.
-        """
-        self.port = self.port or free_port()
-        if port_is_taken(self.host, self.port):
-            raise EngineUnreachable(
-                f"port {self.port} on {self.host} is taken",
-                hint="Choose another port, or --port 0 for a free one.",
-            )
-        command = self.command
-        self.directory = private_directory("pg_bridge-vllm")
-        try:
-            if self.log_path == Path():
-                self.log_path = self.directory / "log"
-            with self.log_path.open("wb") as log:
-                # A group of its own: Ctrl-C at the terminal reaches vLLM's processes only through us.
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment(),
-                    start_new_session=True,
-                )
-            self.pid = self._process.pid
-            if not self._detached:
-                self._guard = Guard(-self.pid, signal.SIGTERM, self.directory)
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def wait(self, timeout_s: float = READY_TIMEOUT_S) -> Self:
-        """Wait until the server answers; stop it and raise if it does not.
-
-        Raises:
-            EngineUnreachable: The server ended, or was not ready in time; the detail is the end of its log.
-        """
-        started = reported = time.monotonic()
-        try:
-            while not self._is_healthy():
-                now = time.monotonic()
-                if self.has_ended():
-                    raise self._failure("vLLM ended while it was starting")
-                if now - started > timeout_s:
-                    raise self._failure(f"vLLM was not ready within {timeout_s:.0f} s")
-                if now - reported >= 10:
-                    reported = now
-                    self._progress(f"vLLM is starting, {now - started:.0f} s so far")
-                time.sleep(0.1)
-        except BaseException:
-            self.stop()
-            raise
-        self._was_ready = True
-        return self
-
-    def has_ended(self) -> bool:
-        """Say whether the server's process is gone."""
-        return self._process is None or self._process.poll() is not None
-
-    def stop(self) -> None:
-        """End the server and every process that it started; harmless if it never ran."""
-        try:
-            if self.pid:
-                end_group(self.pid, STOP_TIMEOUT_S if self._was_ready else STOP_WHILE_STARTING_TIMEOUT_S)
-            if self._process:
-                self._process.wait()
-        finally:
-            self.pid = 0
-            if self.directory != Path():
-                shutil.rmtree(self.directory, ignore_errors=True)
-            if self._guard:
-                self._guard.release()
-                self._guard = None
-
-    def __enter__(self) -> Self:
-        """Start the server and wait for it."""
-        return self.start().wait()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server."""
-        self.stop()
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
@@ -230,22 +111,9 @@ class VllmEngine:
             environment["VLLM_CPU_KVCACHE_SPACE"] = str(size)
         return environment
 
-    def _is_healthy(self) -> bool:
-        host = self.endpoint.removeprefix("http://").rpartition(":")[0].strip("[]")
-        connection = http.client.HTTPConnection(host, self.port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def _failure(self, message: str) -> EngineUnreachable:
-        log = tail(self.log_path, 1000)
-        error = EngineUnreachable(message, detail=pick_reasons(log), hint=diagnose(log))
-        error.add_note(pick_reasons(log))
-        return error
+    def explain(self, log: str) -> tuple[str, str]:
+        """What of a failed server's log tells most, and a hint."""
+        return pick_reasons(log), diagnose(log)
 
 
 def pick_reasons(log: str) -> str:

@@ -57,7 +57,7 @@ CALLS = [
     "llm.classify_many('What is in {review}?', f, '{a,\"b, c\"}'%s)",
     "llm.score('How good is {review}?', f, low => 1, high => 5%s)",
     "llm.sentiment(review%s)",
-    'llm.extract(\'What is in {review}?\', f, \'{"type": "object", "required": ["x"]}\'%s)',
+    'llm.extract(\'What is in {review}?\', f, \'{"type": "object", "required": ["x"]}\', max_tokens => 99%s)',
 ]
 
 
