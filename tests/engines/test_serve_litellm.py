@@ -68,10 +68,8 @@ def _descendants(pid: int) -> list[int]:
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        below = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(waiting.pop())], capture_output=True, text=True, check=False
-        )
-        own = [int(each) for each in re.findall(r"\d+", below.stdout)]
+        tasks = Path(f"/proc/{waiting.pop()}/task")
+        own = [int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()]
         found += own
         waiting += own
     return found
