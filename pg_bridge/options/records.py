@@ -635,7 +635,7 @@ class Call:
         values.ROWS_PER_PROMPT,
         (QUESTIONS - RANK - TRIALS - SAMPLES) | COLUMN,
         "most rows that one prompt of a batch asks about, 1 to 100: [fewer prompts, more wrong answers]"
-        "(batching.md#several-rows-in-one-prompt)",
+        "(rows-per-prompt.md)",
     )
     list_rows: int = option(
         10,

@@ -43,7 +43,7 @@ def test_a_providers_model_is_asked_from_sql_and_no_key_is_to_be_seen(
             assert "litellm" in shown
             with make_database("plpython") as database, psycopg.connect(database.dsn, autocommit=True) as db:
                 _connect(db, line.strip().removeprefix("engine="))
-                query = "SELECT llm.is_true('Is {i} odd?', t, server => 'litellm') FROM generate_series(1, 5) AS t(i)"
+                query = "SELECT llm.is_true('Is {} odd?', i, server => 'litellm') FROM generate_series(1, 5) AS t(i)"
                 assert len(db.execute(query.encode()).fetchall()) == 5
             assert len(provider.received.prompts) >= 5
         finally:

@@ -25,6 +25,7 @@ PAGES = (
     "media.md",
     "operators.md",
     "rank.md",
+    "rows-per-prompt.md",
     "tools.md",
     "search.md",
     "tuning.md",
