@@ -633,7 +633,7 @@ class Call:
     rows_per_prompt: int = option(
         1,
         values.ROWS_PER_PROMPT,
-        (QUESTIONS - RANK - TRIALS - SAMPLES) | COLUMN,
+        (QUESTIONS - RANK - TOOLS - TRIALS - SAMPLES) | COLUMN,
         "most rows that one prompt of a batch asks about, 1 to 100: [fewer prompts, more wrong answers]"
         "(rows-per-prompt.md)",
     )
@@ -646,7 +646,7 @@ class Call:
     context_tokens: int | None = option(
         None,
         values.TOKENS,
-        AGGREGATE | QUESTIONS | COLUMN,
+        AGGREGATE | (QUESTIONS - TOOLS - TRIALS - SAMPLES) | COLUMN,
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
     )
