@@ -175,6 +175,20 @@ BEGIN ATOMIC
               OPERATOR(pg_catalog.||) $5::pg_catalog.jsonb)::pg_catalog.text);
 END;
 
+CREATE FUNCTION llm._alike(
+    rows refcursor, columns text[], criterion text, k integer, options text, task text
+) RETURNS TABLE (row_id bigint, input jsonb, found text, fault text[])
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT r.row_id, r.input, r.output, CASE WHEN r.error IS NOT NULL THEN r.error::pg_catalog.text[] END
+    FROM llm.result AS r
+    WHERE r.rowset = (SELECT llm._stage($1, $2))
+      AND r.prompt = $3
+      AND r.options = (SELECT (pg_catalog.jsonb_build_object(
+              'internal', true, 'task', COALESCE($6, ''), 'k', $4)
+              OPERATOR(pg_catalog.||) COALESCE($5, 'null')::pg_catalog.jsonb)::pg_catalog.text);
+END;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

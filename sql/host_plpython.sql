@@ -58,6 +58,14 @@ from pg_bridge.plpython import sampling
 return sampling.sample(plpy, rows, columns, prompt, function, options)
 $$;
 
+CREATE FUNCTION llm._alike(
+    rows refcursor, columns text[], criterion text, k integer, options text, task text
+) RETURNS TABLE (row_id bigint, input jsonb, found text, fault text[])
+LANGUAGE plpython3u VOLATILE AS $$
+from pg_bridge.plpython import alike
+return alike.find(plpy, rows, columns, criterion, k, options, task)
+$$;
+
 CREATE FUNCTION llm._complete(prompt text, input text, options text) RETURNS TABLE (output text, error text, fault text[])
 LANGUAGE plpython3u VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 from pg_bridge.plpython import functions

@@ -430,6 +430,41 @@ CREATE FUNCTION llm.last_cascade(
 $$;
 COMMENT ON FUNCTION llm.last_cascade IS 'how this session''s latest run went, if that was a cascade';
 
+CREATE FUNCTION llm.resolve(
+    query         text,
+    criterion     text,
+    @resolve.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, entity bigint, representative jsonb, agreement double precision)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT f.row_id, f.input, r.entity, r.representative, r.agreement
+    FROM (SELECT (llm._alike(o.rows, o.columns, llm._checked(criterion), NULL, pg_catalog.json_build_object(
+              @resolve.values@)::pg_catalog.text, 'resolve')).*
+          FROM llm._open(pg_catalog.regexp_replace(resolve.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (entity pg_catalog.int8, representative pg_catalog.jsonb, agreement pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.resolve IS 'which rows of a query mean the same by a criterion, by yes or no about pairs of them';
+
+CREATE FUNCTION llm.clusters(
+    query         text,
+    criterion     text,
+    k             integer,
+    @clusters.arguments@
+) RETURNS TABLE (row_id bigint, input jsonb, cluster integer, name text, distance double precision)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC  -- as in llm.map
+    SELECT f.row_id, f.input, r.cluster, r.name, r.distance
+    FROM (SELECT (llm._alike(o.rows, o.columns, llm._checked(criterion), k, pg_catalog.json_build_object(
+              @clusters.values@)::pg_catalog.text, 'clusters')).*
+          FROM llm._open(pg_catalog.regexp_replace(clusters.query, '[;[:space:]]+$', '')) AS o) AS f,
+         pg_catalog.json_to_record(
+             CASE WHEN f.fault IS NULL THEN f.found ELSE llm._raise(f.fault) END::pg_catalog.json
+         ) AS r (cluster pg_catalog.int4, name pg_catalog.text, distance pg_catalog.float8);
+END;
+COMMENT ON FUNCTION llm.clusters IS 'puts the rows of a query into k clusters by their embeddings, and names each';
+
 -- Several rows as one input. What takes arguments of any types must be C, and PostgreSQL's own is there on every host: it puts
 -- what it is given side by side. The type says that this is not just any array (docs/decisions/0042).
 

@@ -8,23 +8,20 @@ PostgreSQL nor HTTP.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
 from pg_bridge.asking.contest import Contest, Effort, List, Order, Standing, questions_of
-from pg_bridge.asking.inquiry import Ask
+from pg_bridge.asking.lists import ask_about_lists
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.portions import Group
-from pg_bridge.asking.prompt import escape, parse_question, resolve_columns
+from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.reduction import room_for
-from pg_bridge.asking.together import Failed, Round, outcomes_at
-from pg_bridge.asking.windows import WINDOW_CHARS
+from pg_bridge.asking.together import Round
 from pg_bridge.errors import ComparisonError, OptionError, Reason
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import NULL, cut, object_of
-from pg_bridge.rows.table import Table
 
 SYSTEM_PROMPT = "You compare rows of a table. They are numbered, and given as JSON. Reply with the answer alone."
 MOST_QUESTIONS = 1_000_000
@@ -61,7 +58,7 @@ class Ranked(NamedTuple):
 
 
 class Entrants:
-    """The rows that are to be ranked, by what is sent of them.
+    """Rows that are to be compared, by what is sent of them.
 
     Args:
         criterion: The criterion, with columns in braces, or without: then all columns of the rows are sent.
@@ -95,6 +92,10 @@ class Entrants:
             if number == len(self.texts):
                 self.texts.append(text)
             self.numbers.append(number)
+
+    def in_order(self) -> list[int]:
+        """The different rows in an order that depends on them alone, and on no query's."""
+        return sorted(range(len(self.texts)), key=self.texts.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,7 @@ def rank(
     if match.wanted < 1:
         standings, unanswered = list[Standing](), 0
     else:
-        names = sorted(
-            range(len(entrants.texts)), key=entrants.texts.__getitem__
-        )  # so that lists go by no query's order
+        names = entrants.in_order()
         contest = Contest(len(names), match.wanted, match.size)
         asking = _Asking(entrants, names, _call_about(call, match.size), memory, begin)
         while lists := contest.lists():
@@ -241,40 +240,11 @@ class _Asking:
 
     def ask(self, lists: Sequence[List]) -> list[Order]:
         """The answers about the lists of a round."""
-        return [order for some in self._portions(lists) for order in self._ask_together(some)]
-
-    def _portions(self, lists: Sequence[List]) -> Iterator[list[List]]:
-        """As many as may be in memory at one time: all, as a rule."""
-        some: list[List] = []
-        chars = 0
-        for shown in lists:
-            some.append(shown)
-            chars += sum(len(self._text(row)) for row in shown)
-            if chars >= WINDOW_CHARS:
-                yield some
-                some, chars = [], 0
-        if some:
-            yield some
-
-    def _ask_together(self, lists: Sequence[List]) -> list[Order]:
-        places: dict[int, list[int]] = {}  # by how many rows they have
-        for place, shown in enumerate(lists):
-            places.setdefault(len(shown), []).append(place)
         task = _PAIR_TASK if self.call.choices else _LIST_TASK
-        inquiry = self.memory.inquiry(Ask(escape(f"{self.entrants.criterion}\n{task}"), self.call))
-        asking = self.begin()
-
-        def make_groups() -> Iterator[Group]:
-            for size, of_size in places.items():
-                columns = [[self._text(lists[place][at]) for place in of_size] for at in range(size)]
-                yield asking.group([inquiry], Table.from_cells([str(at + 1) for at in range(size)], columns))
-
-        try:
-            groups = asking.ask(len(lists), make_groups)
-        except Failed as failed:
-            raise ComparisonError(failed.reason) from None
-        outcomes = outcomes_at(groups, places.values(), len(lists))
-        return [self._order(shown, text) for shown, (text, _) in zip(lists, outcomes, strict=True)]
+        prompt = f"{self.entrants.criterion}\n{task}"
+        texts = [[self.entrants.texts[self.names[row]] for row in shown] for shown in lists]
+        answers = ask_about_lists(prompt, texts, self.call, self.memory, self.begin)
+        return [self._order(shown, answer) for shown, answer in zip(lists, answers, strict=True)]
 
     def _order(self, shown: List, answer: str | None) -> Order:
         if answer is None:
@@ -283,9 +253,6 @@ class _Asking:
         if numbers is None and self.call.on_error == "fail":
             raise ComparisonError(_NO_ORDER)
         return None if numbers is None else [shown[number] for number in numbers]
-
-    def _text(self, row: int) -> str:
-        return self.entrants.texts[self.names[row]]
 
 
 def _read_pair(answer: str) -> list[int] | None:

@@ -82,12 +82,14 @@ class PairsAsked:
         lists: Questions about one row and a list.
         alone: Pairs that were asked about by themselves.
         repairs: Those of them that a block or a list was asked about before, which gave no answer.
+        inferred: Pairs that nothing was asked about, because it follows from what others were answered.
     """
 
     blocks: int = 0
     lists: int = 0
     alone: int = 0
     repairs: int = 0
+    inferred: int = 0
 
     def add(self, other: PairsAsked) -> None:
         """Count in others."""

@@ -40,17 +40,18 @@ class RankedRow(NamedTuple):
     found: str
 
 
-def rank_call(given: object) -> Call:
+def rank_call(given: object, system_prompt: str = SYSTEM_PROMPT) -> Call:
     """The options of a call; the prompt before each question is another than where rows are asked about one by one.
 
     Args:
         given: Named arguments, as for `Call.from_arguments`; None stands for an option's default.
+        system_prompt: That prompt, where none is given.
 
     Raises:
         OptionError: One is unknown or its value is not valid.
     """
     if isinstance(given, dict) and given.get("system_prompt") is None:
-        given = given | {"system_prompt": SYSTEM_PROMPT}
+        given = given | {"system_prompt": system_prompt}
     return Call.from_arguments(given)  # type: ignore[arg-type]  # it looks whether it is a mapping
 
 
@@ -79,7 +80,7 @@ def rank_rows(
     memory = Memory()
     SESSION.begin_run(memory.run)
     with closing(RowSet()) as rows:
-        entrants = _read(fetch, columns, criterion, rows)
+        entrants = read_entrants(fetch, columns, criterion, rows)
         match = arrange(entrants, k, call, context_of(server, call) if entrants.texts else 0)
         ranked, unanswered = rank(
             entrants, match, k, call, memory, lambda: Round(memory, 0, new_engine(server), account, tells=True)
@@ -105,7 +106,7 @@ def foresee_ranking(
 ) -> str:
     """Say what `rank_rows` would ask, as a JSON object; no model is asked anything."""
     with closing(RowSet()) as rows:
-        entrants = _read(fetch, columns, criterion, rows)
+        entrants = read_entrants(fetch, columns, criterion, rows)
         count = len(rows)
     match = arrange(entrants, k, call, context_of(server, call) if entrants.texts else 0)
     chars = sum(map(len, entrants.texts)) / max(1, len(entrants.texts)) * match.size + len(entrants.criterion)
@@ -121,7 +122,8 @@ def foresee_ranking(
     )
 
 
-def _read(fetch: Fetch, columns: Sequence[str | None], criterion: str | None, rows: RowSet) -> Entrants:
+def read_entrants(fetch: Fetch, columns: Sequence[str | None], criterion: str | None, rows: RowSet) -> Entrants:
+    """Read all rows, into a row set, too."""
     entrants = Entrants(criterion, columns)
     while some := fetch(_FETCHED):
         rows.extend(some)

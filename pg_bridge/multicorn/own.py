@@ -22,6 +22,7 @@ from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
+from pg_bridge.backend.alike import Ways, find_alike, read_task
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
 from pg_bridge.backend.ledger import open_account, reply
@@ -216,11 +217,18 @@ def _found(
 
     With the option `estimate` its one answer is what a run would ask and take. With the option `rank` its rows are the
     best `k`, and their answers how they rank; with the option `try` answers are what comparing prompts has found, and
-    with `sample` what the function of that name has, over a sample.
+    with `sample` what the function of that name has, over a sample; with the option `task` what `llm.resolve` or
+    `llm.clusters` find.
     """
     is_trial = bool(arguments.pop("try", False))
     is_estimate = not is_trial and bool(arguments.pop("estimate", False))
     is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
+    if (task := arguments.pop("task", None)) is not None:
+        rowset, columns = _staged(role, name, prompt)
+        ways = Ways(partial(SESSION.server, role), partial(open_account, warn=warn), warn)
+        for row in find_alike(_fetch(rowset), columns, prompt, k, arguments, read_task(task), ways):
+            yield *row, None
+        return
     if is_trial:
         rowset, columns = _staged(role, name, prompt)
         for found in try_rows(_fetch(rowset), columns, prompt, arguments, lambda each: _access(role, each)):

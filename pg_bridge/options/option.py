@@ -40,6 +40,8 @@ Function = Literal[
     "cascade_labels",
     "share",
     "mean",
+    "resolve",
+    "clusters",
 ]
 Where = Catalog | Function | Literal["aggregate"]
 Needs = Literal["superuser", "pg_read_server_files"]
@@ -63,12 +65,15 @@ TUNE: frozenset[Where] = frozenset({"tune"})
 """Of llm.tune and llm.tune_estimate, which look for a better prompt."""
 TRIALS: frozenset[Where] = TUNE | {"evaluate"}
 """Of those whose answers are compared with known ones."""
-EACH_ROW: frozenset[Where] = QUESTIONS - TRIALS - SAMPLES - {"map", "rank", "map_with_tools"}
+OVER_ALL: frozenset[Where] = frozenset({"map", "rank", "map_with_tools", "resolve", "clusters"})
+EACH_ROW: frozenset[Where] = QUESTIONS - TRIALS - SAMPLES - OVER_ALL
 """Those that are asked about one row each, and may stand anywhere in a query."""
 RANK: frozenset[Where] = frozenset({"rank"})
 """Of llm.rank and llm.rank_estimate, which ask about lists of rows."""
 TOOLS: frozenset[Where] = frozenset({"map_with_tools"})
-EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK - TRIALS - SAMPLES
+RESOLVE: frozenset[Where] = frozenset({"resolve"})
+CLUSTERS: frozenset[Where] = frozenset({"clusters"})
+EACH_PROMPT: frozenset[Where] = EVERY_CALL - RANK - TRIALS - SAMPLES - RESOLVE - CLUSTERS
 """Those whose prompts hold rows as they are in the query, all of them, and whose answers come back with them."""
 AGGREGATE: frozenset[Where] = frozenset({"aggregate"})
 """Of llm.aggregate and llm.summarize, which have the options of llm.map besides, in a JSON object."""

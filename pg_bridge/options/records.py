@@ -16,6 +16,7 @@ from pg_bridge.options.further import Headers, fill_headers, merge
 from pg_bridge.options.option import (
     AGGREGATE,
     CASCADES,
+    CLUSTERS,
     COLUMN,
     CONDITIONS,
     EACH_PROMPT,
@@ -29,6 +30,7 @@ from pg_bridge.options.option import (
     POLLS,
     QUESTIONS,
     RANK,
+    RESOLVE,
     SAMPLES,
     SCORES,
     SERVER,
@@ -603,7 +605,7 @@ class Call:
     dimensions: int | None = option(
         None,
         values.DIMENSIONS,
-        EMBEDS,
+        EMBEDS | RESOLVE | CLUSTERS,
         "how many numbers an embedding shall have, of a model that can give fewer than it has; without it all",
     )
     pairs: Pairs = option(
@@ -620,9 +622,6 @@ class Call:
         "in a batch, of a condition over `llm.row(a, b)`: with how many of `b` each of `a` is asked about, the nearest "
         "by embeddings; for all others the answer is no, and [what that loses](joins.md#ask-about-the-nearest) is told",
     )
-    embedder: str | None = option(
-        None, values.NAME, CONDITIONS, "the server that embeds for `nearest`; without it `server`"
-    )
     checked: int = option(
         200,
         values.CHECKED,
@@ -633,7 +632,7 @@ class Call:
     rows_per_prompt: int = option(
         1,
         values.ROWS_PER_PROMPT,
-        (QUESTIONS - RANK - TOOLS - TRIALS - SAMPLES) | COLUMN,
+        (QUESTIONS - RANK - TOOLS - TRIALS - SAMPLES - RESOLVE - CLUSTERS) | COLUMN,
         "most rows that one prompt of a batch asks about, 1 to 100: [fewer prompts, more wrong answers]"
         "(rows-per-prompt.md)",
     )
@@ -643,10 +642,30 @@ class Call:
         RANK,
         "most rows that one question puts in order, 2 to 100: 2 is pair by pair; [rank](rank.md)",
     )
+    embedder: str | None = option(
+        None,
+        values.NAME,
+        CONDITIONS | RESOLVE | CLUSTERS,
+        "the server whose embeddings tell which rows are near; without it, for `nearest` of `llm.is_true`, `server`'s "
+        "do, and in `llm.resolve` their letters",
+    )
+    candidates: int | None = option(
+        None,
+        values.CANDIDATES,
+        RESOLVE,
+        "with how many of those nearest to it each row may be compared, 1 to 100; without it 5 with an `embedder`, and "
+        "all without one",
+    )
+    min_similarity: float = option(
+        -1.0,
+        values.COSINE,
+        RESOLVE,
+        "the least cosine, -1 to 1, of rows that may be compared",
+    )
     context_tokens: int | None = option(
         None,
         values.TOKENS,
-        AGGREGATE | (QUESTIONS - TOOLS - TRIALS - SAMPLES) | COLUMN,
+        AGGREGATE | (QUESTIONS - TOOLS - TRIALS - SAMPLES - RESOLVE) | COLUMN,
         "most tokens that a prompt about several rows and its answer may have together; without it what the engine "
         "tells",
     )

@@ -279,6 +279,15 @@ CALLS = Value(r"[1-9][0-9]?|100", "between 1 and 100", int, "integer", (int,))
 ROWS_PER_PROMPT = Value(r"[1-9][0-9]?|100", "between 1 and 100", int, "integer", (int,))
 LIST_ROWS = Value(r"[2-9]|[1-9][0-9]|100", "between 2 and 100", int, "integer", (int,))
 CHECKED = Value(r"[0-9]{1,4}|10000", "between 0 and 10000", int, "integer", (int,))
+CANDIDATES = Value(r"[1-9][0-9]?|100", "between 1 and 100", int, "integer", (int,))
+# The last is how PostgreSQL and Python write what is nearly nothing.
+COSINE = Value(
+    r"-?(0(\.[0-9]+)?|1(\.0+)?|[0-9](\.[0-9]+)?e-[0-9]{1,3})",
+    "between -1 and 1",
+    float,
+    "double precision",
+    (str, int, float),
+)
 DIMENSIONS = Value(rf"{_TO_65535}|65536", "between 1 and 65536", int, "integer", (int,))
 PRIORITY = Value(r"-?[0-9]{1,9}", "an integer of at most nine digits", int, "integer", (int,))
 WHOLE = Value(r"-?[0-9]{1,10}", "a whole number", int, "integer", (int,))

@@ -15,6 +15,7 @@ from tests.conftest import Connect, Database, create_server
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "aggregates.md",
+    "alike.md",
     "budgets.md",
     "cascades.md",
     "confidence.md",

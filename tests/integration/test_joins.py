@@ -102,7 +102,7 @@ def test_explain_analyze_and_the_last_run_say_how_pairs_were_asked(shop: Conn) -
     assert "Pairs Asked In: 15 lists\n" in shown
     assert "Pairs Asked In: 1 block\n" in explained(shop, JOIN % ("auto", ""))
     pairs = shop.execute("SELECT pairs FROM llm.last_run()").fetchone()
-    assert pairs == ({"blocks": 1, "lists": 0, "alone": 0, "repairs": 0},)
+    assert pairs == ({"blocks": 1, "lists": 0, "alone": 0, "repairs": 0, "inferred": 0},)
     assert "Pairs Asked In" not in explained(shop, JOIN % ("each", ""))
     assert shop.execute("SELECT pairs FROM llm.last_run()").fetchone() == (None,)
 

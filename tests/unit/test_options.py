@@ -38,17 +38,11 @@ OTHERS = {
     "keep",
     "extract_columns",
 }
+# FROM is where they stand, and they have no batches.
 OVER_QUERIES = {
-    "map",
-    "rank",
-    "map_with_tools",
-    "evaluate",
-    "tune",
-    "cascade",
-    "cascade_labels",
-    "share",
-    "mean",
-}  # FROM is where they stand, and they have no batches
+    *("map", "rank", "map_with_tools", "evaluate", "tune", "resolve", "clusters"),
+    *("cascade", "cascade_labels", "share", "mean"),
+}
 # By the planner: what is asked is a function of its own.
 PUT_IN_PLACE = {"classify_many": "_classify_many", "embed": "_embed", "relevance": "_relevance_of"}
 

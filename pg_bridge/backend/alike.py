@@ -1,0 +1,155 @@
+"""llm.resolve and llm.clusters: rows of a query that mean the same, and rows that belong together.
+
+In: rows, a criterion, a call, a host's ways to servers. Out: all rows, in their order, with what is found of them.
+Where rows are many they go to an unnamed temporary file, as a row set's do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from pg_bridge.asking import clustering, ranking
+from pg_bridge.asking.clustering import check_count, cluster
+from pg_bridge.asking.memory import Memory
+from pg_bridge.asking.nearness import Vectors
+from pg_bridge.asking.ranking import Entrants
+from pg_bridge.asking.sameness import resolve, see_that_few
+from pg_bridge.asking.streamed import Fetch
+from pg_bridge.asking.together import Round
+from pg_bridge.asking.vectors import embed_texts, embedding_call, text_of
+from pg_bridge.backend.engines import context_of, new_engine
+from pg_bridge.backend.interrupts import Interrupts
+from pg_bridge.backend.ledger import Warn
+from pg_bridge.backend.ranked import RankedRow, rank_call, read_entrants
+from pg_bridge.backend.rowsets import RowSet
+from pg_bridge.backend.session import SESSION
+from pg_bridge.errors import OptionError
+from pg_bridge.ledger.account import Account
+from pg_bridge.options import Call, Server
+
+Task = Literal["resolve", "clusters"]
+
+_NULL = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """A host's ways to servers, and to the user.
+
+    Attributes:
+        server: Finds a server that the current role may use.
+        account: Opens the statement's account with one.
+        warn: Tells the user (message, hint).
+    """
+
+    server: Callable[[str], Server]
+    account: Callable[[Server], Account]
+    warn: Warn
+
+    def begin(self, server: Server, memory: Memory) -> Callable[[], Round]:
+        """What begins rounds at a server."""
+        account = self.account(server)
+        return lambda: Round(memory, 0, new_engine(server), account, tells=True)
+
+
+def read_task(task: object) -> Task:
+    """Which of the two functions is called.
+
+    Raises:
+        OptionError: Neither.
+    """
+    if task not in get_args(Task):
+        raise OptionError(
+            "an internal function of pg_bridge was called with arguments that do not fit",
+            hint="Call llm.resolve or llm.clusters instead.",
+        )
+    return cast("Task", task)
+
+
+def find_alike(
+    fetch: Fetch,
+    columns: Sequence[str | None],
+    criterion: str | None,
+    k: int | None,
+    options: object,
+    task: Task,
+    ways: Ways,
+) -> Iterator[RankedRow]:
+    """Resolve or cluster rows, and make it the role's latest run.
+
+    Args:
+        fetch: Fetches the rows.
+        columns: Theirs.
+        criterion: By what they are alike.
+        k: How many clusters are wanted.
+        options: How they are asked about, as for `rank_call`.
+        task: Which of the two.
+        ways: To servers.
+
+    Yields:
+        The rows; of each what is found of it as a JSON object.
+    """
+    memory = Memory()
+    SESSION.begin_run(memory.run)
+    is_resolving = task == "resolve"
+    call = rank_call(options, ranking.SYSTEM_PROMPT if is_resolving else clustering.SYSTEM_PROMPT)
+    server = ways.server(call.server)
+    embedder = None if call.embedder is None else ways.server(call.embedder)
+    if not is_resolving:
+        k = check_count(k)
+        if embedder is None:
+            raise OptionError(
+                "llm.clusters was called without an embedder",
+                hint="Name a server whose model makes embeddings: embedder => 'e5' (docs/alike.md).",
+            )
+    with closing(RowSet()) as rows:
+        entrants = read_entrants(fetch, columns, criterion, rows)
+        see_that_few(entrants, call)
+        vectors = None if embedder is None else _embed(entrants, embedder, call, memory, ways)
+        begin, work = ways.begin(server, memory), Interrupts().check
+        if is_resolving:
+            yield from _resolve(entrants, vectors, call, memory, begin, work, rows, ways.warn)
+        else:
+            context = context_of(server, call) if entrants.texts else 0
+            found = cluster(entrants, cast("Vectors", vectors), cast("int", k), call, context, memory, begin, work)
+            for each in found:
+                said = {"cluster": each.cluster, "name": each.name, "distance": each.distance}
+                yield RankedRow(each.place + 1, rows.fetch(each.place, 1)[0], json.dumps(said))
+
+
+def _embed(entrants: Entrants, embedder: Server, call: Call, memory: Memory, ways: Ways) -> Vectors:
+    first: dict[int, int] = {}
+    for place, number in enumerate(entrants.numbers, 1):
+        first.setdefault(number, place)
+    texts = list(map(text_of, entrants.texts))
+    row_ids = [first[number] for number in range(len(texts))]
+    asked = embedding_call(embedder.name, call)
+    return embed_texts(texts, row_ids, asked, memory, ways.begin(embedder, memory))
+
+
+def _resolve(
+    entrants: Entrants,
+    vectors: Vectors | None,
+    call: Call,
+    memory: Memory,
+    begin: Callable[[], Round],
+    work: Callable[[], None],
+    rows: RowSet,
+    warn: Warn,
+) -> Iterator[RankedRow]:
+    resolved, unanswered = resolve(entrants, vectors, call, memory, begin, work)
+    if unanswered:
+        warn(
+            f"{unanswered} of {memory.run.pairs.alone} comparisons have no answer: their rows stand as if they had not "
+            "been compared",
+            "llm.last_errors() tells why.",
+        )
+    for each in resolved:
+        entity = _NULL if each.entity is None else str(each.entity + 1)
+        stands = None if each.representative is None else rows.fetch(each.representative, 1)[0]
+        said = f'{{"entity": {entity}, "representative": {stands or _NULL}, "agreement": {json.dumps(each.agreement)}}}'
+        yield RankedRow(each.place + 1, rows.fetch(each.place, 1)[0], said)
