@@ -63,12 +63,13 @@ def nearest_pairs(
     """The pairs of each row with those nearest to it, the nearest pair first.
 
     Args:
-        units: (n, d) unit vectors; those of zeros are near to nothing.
+        units: (n, d) unit vectors; those of zeros are near to nothing, and paired only where all are with all.
         most: With how many others each row is paired; None for all.
         least: The least cosine of a pair.
         work: Called now and then.
     """
     count = len(units)
+    every = most is None and least <= -1
     most = count - 1 if most is None else min(most, count - 1)
     if most < 1:
         return []
@@ -84,7 +85,7 @@ def nearest_pairs(
         cosines = np.round(np.take_along_axis(near, columns, axis=1).astype(np.float64), _DECIMALS).ravel()
         ones, others = np.repeat(rows, columns.shape[1]), columns.ravel()
         fits = (ones != others) & (cosines >= least)
-        if most < count - 1 or least > -1:
+        if not every:
             fits &= ~(np.isin(ones, nowhere) | np.isin(others, nowhere))
         ones, others = ones[fits], others[fits]
         found.append((np.minimum(ones, others) * count + np.maximum(ones, others), cosines[fits]))

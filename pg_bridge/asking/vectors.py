@@ -19,7 +19,7 @@ from pg_bridge.asking.nearness import Vectors, to_units
 from pg_bridge.asking.together import Failed, Round, outcomes_at
 from pg_bridge.errors import OptionError, RowError
 from pg_bridge.options import Call
-from pg_bridge.rows.cutting import VALUE
+from pg_bridge.rows.cutting import NULL, VALUE, cells_of
 from pg_bridge.rows.table import Table
 
 MOST_NUMBERS = 1 << 26  # 256 MB
@@ -31,12 +31,8 @@ def text_of(row: str) -> str:
     >>> text_of('{"name": "Acme", "city": null, "size": 7}')
     'Acme, 7'
     """
-    values = json.loads(row, strict=False).values()
-    return ", ".join(
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for value in values
-        if value is not None
-    )
+    cells = (cell for _, cell in cells_of(row) or () if cell != NULL)
+    return ", ".join(json.loads(cell, strict=False) if cell.startswith('"') else cell for cell in cells)
 
 
 def embedding_call(embedder: str, call: Call) -> Call:

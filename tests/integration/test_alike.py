@@ -245,6 +245,21 @@ def test_a_question_without_an_answer(conn: Conn, engine: EngineDouble) -> None:
         "SELECT row_id, cluster FROM llm.clusters('TABLE firms', '{name}', 2, embedder => 'e5', on_error => 'null')"
     ).fetchall()
     assert [row for row, cluster in clusters if cluster is None] == [5, 7]
+    # What points nowhere is near to nothing, and in no cluster.
+    engine.behaviour.embedding = lambda text: [0.0, 0.0] if text == "Cask" else [3e38, float(len(text))]
+    engine.behaviour.answer = lambda prompt: "yes"
+    assert [entity for entity, _ in conn.execute((query % ", embedder => 'e5'").encode())] == [
+        1,
+        1,
+        1,
+        1,
+        None,
+        1,
+        7,
+        1,
+    ]
+    none = "SELECT row_id FROM llm.clusters('TABLE firms', '{name}', 2, embedder => 'e5') WHERE cluster IS NULL"
+    assert conn.execute(none.encode()).fetchall() == [(5,), (7,)]
     engine.behaviour.embeddings = False
     with pytest.raises(psycopg.Error, match="makes no embeddings"):
         conn.execute((query % ", embedder => 'e5', on_error => 'null'").encode())

@@ -207,6 +207,21 @@ def test_the_ranking_of_the_page(conn: Conn) -> None:
     assert len(conn.execute(pairs).fetchall()) == 3
 
 
+def test_the_same_companies_of_the_page(conn: Conn) -> None:
+    page = (Path(__file__).parents[2] / "docs/alike.md").read_text()
+    example = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    make, fill, resolve = (each.encode() for each in example[1].split(";")[:3])
+    conn.execute(make + b";" + fill)
+    found = conn.execute(resolve).fetchall()
+    assert [row[0] for row in found] == list(range(1, 7))
+    assert found[0][2:] == found[3][2:]
+    assert found[4][2] is None
+    assert all(row[2] <= row[0] and 0 <= row[4] <= 1 for row in found if row[2] is not None)
+    pairs = conn.execute("SELECT pairs FROM llm.last_run()").fetchall()[0][0]
+    assert pairs["alone"] + pairs["inferred"] == 6
+
+
 SAMPLED = 150  # the share of an answer among them is within 0.17 of its probability, but for one time in ten thousand
 
 

@@ -38,7 +38,9 @@ def test_the_nearest_pairs(vectors: Vectors, most: int | None, least: float) -> 
     somewhere = set(np.flatnonzero(units.any(axis=1)).tolist())
     rows = range(len(units))
     if most is None or most >= len(units) - 1:
-        everything = [pair for pair in combinations(rows, 2) if least == -1 or somewhere.issuperset(pair)]
+        everything = [
+            pair for pair in combinations(rows, 2) if (most is None and least == -1) or somewhere.issuperset(pair)
+        ]
         assert set(pairs) == {pair for pair in everything if cosines[pair] >= least}
         return
     assert all(somewhere.issuperset(pair) and cosines[pair] >= least for pair in pairs)
