@@ -48,7 +48,8 @@ lint: setup ## ruff, mypy and the import contracts
 	@echo "[lint] mypy" && .venv/bin/mypy --no-error-summary
 	@echo "[lint] import contracts" && .venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports
 
-BENCHMARKS := throughput imports batching foreign estimate ledger joins rows_per_prompt rank cascade jobs real_engine front_end replicas
+BENCHMARKS := throughput imports batching foreign estimate ledger joins rows_per_prompt rank alike cascade jobs real_engine \
+	front_end replicas
 
 bench: setup ## the benchmarks; results as ratios, kept in benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "[bench] $$name"; \
