@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from pg_bridge.cli import map_options
+from pg_bridge.cli.serve import engine_for
 from pg_bridge.errors import OptionError
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.options import Server
+from pg_bridge.serving.children import interrupt_on_sigterm
 
 KEY_VARIABLE, ENDPOINT_VARIABLE, DSN_VARIABLE = "PG_BRIDGE_API_KEY", "PG_BRIDGE_ENDPOINT", "PG_BRIDGE_DSN"
 
@@ -73,6 +76,44 @@ def dsn(arguments: argparse.Namespace) -> str:
     if arguments.dsn_file is not None:
         return file_text(arguments.dsn_file).strip()
     return str(arguments.dsn or os.environ.get(DSN_VARIABLE, ""))
+
+
+def add_own_engine(parser: argparse._ActionsContainer) -> None:
+    """Add the argument that starts an engine for the run."""
+    parser.add_argument(
+        "--serve",
+        metavar="MODEL",
+        nargs="?",
+        const="",
+        help="instead: start a vLLM with this model, a directory or a name on the hub, and end it afterwards",
+    )
+
+
+@contextmanager
+def own_engine(arguments: argparse.Namespace, *, quiet: bool) -> Iterator[None]:
+    """Where --serve says so, start a vLLM that lives as long as the block, and let it be the endpoint.
+
+    Raises:
+        OptionError: There is no such model, or another engine is named.
+        EngineUnreachable: vLLM is not installed, or did not start.
+    """
+    if arguments.serve is None:
+        yield
+        return
+    if arguments.endpoint:
+        raise OptionError("--serve and --endpoint do not go together", hint="--serve starts an engine of its own.")
+    engine = engine_for(arguments.serve, progress=_hush if quiet else _say)
+    with interrupt_on_sigterm(), engine:
+        arguments.endpoint = engine.endpoint
+        yield
+
+
+def _say(line: str) -> None:
+    print(f"[serve] {line}", file=sys.stderr, flush=True)
+
+
+def _hush(_: str) -> None:
+    pass
 
 
 def find_engine(arguments: argparse.Namespace, name: str) -> Server | None:

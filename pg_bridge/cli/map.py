@@ -61,6 +61,7 @@ examples:
   pg-bridge map … --type boolean --into 'insight.review' --answer-column is_kind
   pg-bridge map … --schema '{{"type": "object", "required": ["city"]}}' --into review_city
   pg-bridge map --from reviews.csv --prompt 'Is {{review}} kind?' --type boolean --into answered.csv
+  pg-bridge map … --serve Qwen/Qwen3-8B                  with a vLLM that is started for it
   pg-bridge map --from reviews.jsonl --key id --prompt 'Is {{review}} kind?' --into review_kind
   15 3 * * *  pg-bridge map … --log json >>/var/log/review_kind.log      in a crontab
 
@@ -113,6 +114,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     beside.add_database(target)
     how = parser.add_argument_group("how")
     beside.add_engine(how)
+    beside.add_own_engine(how)
     how.add_argument("--dry-run", action="store_true", help="tell what it would ask, take and cost")
     how.add_argument("--limit", metavar="ROWS", type=_count, help="ask about so many rows at most")
     how.add_argument(
@@ -136,7 +138,13 @@ def run(arguments: argparse.Namespace) -> int:
         OptionError: An argument is not valid.
     """
     _check_texts(arguments)
-    server, record = _server(arguments), _record(arguments)
+    record = _record(arguments)
+    with beside.own_engine(arguments, quiet=arguments.quiet):
+        return _run(arguments, record)
+
+
+def _run(arguments: argparse.Namespace, record: JobRecord) -> int:
+    server = _server(arguments)
     progress = map_progress.choose(quiet=arguments.quiet, log=arguments.log, server=server)
     interrupts = beside.Interrupts()
     job = OpenJob(
@@ -230,7 +238,10 @@ def _record(arguments: argparse.Namespace) -> JobRecord:
 def _server(arguments: argparse.Namespace) -> Server:
     server = beside.find_engine(arguments, "engine")
     if server is None:
-        raise OptionError("there is no engine", hint=f"Give --endpoint http://…, or set {ENDPOINT_VARIABLE}.")
+        raise OptionError(
+            "there is no engine",
+            hint=f"Give --endpoint http://…, set {ENDPOINT_VARIABLE}, or start one: --serve MODEL.",
+        )
     if arguments.option_max_cost is not None and not has_prices(server):
         raise OptionError("a cost is limited, and there are no prices", hint="Give --price-prompt, --price-completion.")
     return server

@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pg_bridge.errors import OptionError
 from pg_bridge.serving.children import interrupt_on_sigterm
@@ -177,12 +177,26 @@ def _engine(arguments: argparse.Namespace) -> VllmEngine:
         "log_path": arguments.log,
         "progress": _say,
     }
-    if arguments.model:
-        model = _model_source(arguments.model)
-        return VllmEngine(model, served_name=arguments.served_name or arguments.model, **options)
-    engine = demo_engine(**options)
-    _say("no --model: serving the small model in the box. It answers simple questions about rows; see --help.")
+    engine = engine_for(arguments.model, arguments.served_name, **options)
+    if not arguments.model:
+        _say("no --model: serving the small model in the box. It answers simple questions about rows; see --help.")
     return engine
+
+
+def engine_for(named: str | None, served_name: str | None = None, **options: Any) -> VllmEngine:  # noqa: ANN401 - handed on
+    """A vLLM, not yet started, for a model's directory or its name on the hub; without one for the model in the box.
+
+    Args:
+        named: The model.
+        served_name: What requests are to call it; None is how it was named.
+        options: Of `VllmEngine`.
+
+    Raises:
+        OptionError: There is no such directory, or no model in the box.
+    """
+    if not named:
+        return demo_engine(**options)
+    return VllmEngine(_model_source(named), served_name=served_name or named, **options)
 
 
 def _model_source(named: str) -> str:

@@ -61,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--port", type=int, default=0, help="of the page (default: any that is free)")
     beside.add_database(parser)
     beside.add_engine(parser)
+    beside.add_own_engine(parser)
     map_options.add_group(parser, "the engine", "", map_options.server_options())
     parser.set_defaults(run=run)
 
@@ -73,9 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not 1 <= arguments.rows <= _MOST_ROWS:
         raise OptionError(f"a sample has from 1 to {_MOST_ROWS} rows")
+    with beside.own_engine(arguments, quiet=False):
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     server = beside.find_engine(arguments, "engine")
     if server is None:
-        raise OptionError("there is no engine", hint=f"Give --endpoint http://…, or set {ENDPOINT_VARIABLE}.")
+        raise OptionError(
+            "there is no engine",
+            hint=f"Give --endpoint http://…, set {ENDPOINT_VARIABLE}, or start one: --serve MODEL.",
+        )
     source = arguments.source or arguments.query
     if arguments.query_file is not None:
         source = file_text(arguments.query_file)
