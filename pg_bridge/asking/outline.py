@@ -104,7 +104,8 @@ class Outline:
             prompts = ceil(unique / most)
             tokens = prompts * (gauge.head_tokens + gauge.tail_tokens + len(TASK) / CHARS_PER_TOKEN)
             tokens += unique * rows.chars / CHARS_PER_TOKEN
-            self.add_joint(Foretold(f"Prompts of {most} Rows" if most > 1 else "Prompts", prompts, round(tokens)))
+            where = f"Prompts of {most} Rows" if most > 1 else "Prompts"
+            self.add_joint(Foretold(f"Questions in {where}", prompts, round(tokens)))
 
     def add_joint(self, foretold: Foretold) -> None:
         """Count in how often a question that is counted would be asked about several rows or pairs together."""
