@@ -888,8 +888,8 @@ def _with_labels(call: Call) -> Call:
     if not labels:
         raise OptionError(
             'invalid value for option "labels"',
-            hint="It must be an array of at least one label. Where it is left out, they are those that the answer is "
-            "compared with by IN, or by = with a column: docs/operators.md.",
+            hint="It must be an array of at least one label. llm.classify may go without where its answer is compared "
+            "by IN, or by = with a column: docs/operators.md.",
         )
     if any(label not in labels for label, _ in call.descriptions):
         raise OptionError(
