@@ -193,6 +193,7 @@ def test_calls_of_one_statement_with_the_same_options_are_one(desk: Desk) -> Non
     assert desk.asked == 34
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(("kind", "price"), [("prompt_tokens", None), ("completion_tokens", None), ("cost", 1e6)])
 @pytest.mark.parametrize("how", ["map", "batch"])
 def test_it_stops_when_answers_have_taken_too_much(desk: Desk, kind: str, price: float | None, how: str) -> None:

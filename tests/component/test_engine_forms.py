@@ -45,7 +45,7 @@ def texts(found: list[Completion]) -> set[str | None]:
     return {each.text for each in found}
 
 
-@pytest.mark.some(8)
+@pytest.mark.some(3)
 @EACH_FORM
 @pytest.mark.parametrize("refuse_as", ["openai", "transformers"])
 @pytest.mark.parametrize("owner", ["", "vllm", "sglang", "llamacpp", "library", "double", "openai"])

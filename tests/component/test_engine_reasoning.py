@@ -54,6 +54,7 @@ def test_who_is_not_known_is_sent_what_it_always_was(owner: str) -> None:
         )
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("batch_endpoint", [True, False])
 @pytest.mark.parametrize("owner", ["vllm", "sglang"])
 def test_a_strict_engine_answers_as_ever_and_is_remembered_for_it(owner: str, batch_endpoint: bool) -> None:

@@ -70,7 +70,7 @@ def test_one_that_refuses_slowly_is_not_sent_more_meanwhile() -> None:
         assert len(engine.received.requests) <= A_DOZEN
 
 
-@pytest.mark.some(4)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("bad", "most_requests"),
     [

@@ -100,7 +100,7 @@ def of(double: EngineDouble, **options: str) -> Server:
     return Server.from_options("s", {"endpoint": double.url, "model": "double", **options})
 
 
-@pytest.mark.some(8)
+@pytest.mark.some(3)
 @pytest.mark.parametrize("every_row", [True, False])
 @pytest.mark.parametrize("api", ["chat", "completions"])
 @pytest.mark.parametrize("tokenizer", [None, of_words])

@@ -50,6 +50,7 @@ def map_file(source: Path, into: Path, *arguments: str) -> int:
     return main(["map", *words])
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson"])
 def test_each_row_comes_back_in_its_place_with_its_answer(
     engine_variable: EngineDouble, tmp_path: Path, suffix: str
@@ -275,7 +276,7 @@ def test_parquet_without_pyarrow_says_what_is_missing(
     assert engine_variable.received.prompts == []
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("limit", [0, 20, 1024, 1025, 5000])
 def test_with_a_limit_a_file_has_every_row_all_the_same(
     engine_variable: EngineDouble, tmp_path: Path, limit: int
@@ -331,6 +332,7 @@ def test_a_file_of_a_similar_name_is_not_touched(engine_variable: EngineDouble, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv", "out.csv.new"]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_are_no_error(engine_variable: EngineDouble, tmp_path: Path, closed: str) -> None:
     write_csv(tmp_path / "in.csv", ["good"])
@@ -359,7 +361,7 @@ def test_a_column_that_first_appears_late_is_not_lost(
         assert [{name: row[name] for name in row if name in ("review", "stars")} for row in written] == rows
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("full", "log"), [(">/dev/full", "json"), (">/dev/full", "text"), ("2>/dev/full", "text")])
 def test_an_output_that_is_full_is_told(engine_variable: EngineDouble, tmp_path: Path, full: str, log: str) -> None:
     write_csv(tmp_path / "in.csv", ["good"])

@@ -44,6 +44,7 @@ def test_each_row_gets_its_answer_in_order_and_equal_ones_are_asked_once(engine:
     assert runs[0]["rows"] == 3000
 
 
+@pytest.mark.slow
 def test_answers_as_they_land_are_the_same_ones(engine: EngineDouble) -> None:
     options: MapOptions = {"window_rows": 500, "choices": ["yes", "no"]}
     prompt = "Is {review} of {film} ({id}) kind?"

@@ -190,6 +190,7 @@ except BrokenInstallation as error:
     assert "pip install 'pg-bridge[multicorn]'" in said
 
 
+@pytest.mark.slow
 def test_doctor_says_which_extra_is_missing() -> None:
     said = run_without_psycopg("from pg_bridge.cli import main\nprint(main(['doctor', '--dsn', 'dbname=x']))")
     assert "pg-bridge: psycopg is needed to look at a database" in said
@@ -210,6 +211,7 @@ with EngineDouble() as engine:
 MAP = ["--query", "SELECT 1 AS a", "--key", "a", "--prompt", "Well?", "--into", "t", "--endpoint", "http://x"]
 
 
+@pytest.mark.slow
 @pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("words", "without"),
@@ -222,6 +224,7 @@ def test_jobs_say_which_extra_is_missing(words: list[str], without: str) -> None
     assert said.startswith("1\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_failure_of_ours(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("a\n" + "x\n" * 100)

@@ -322,6 +322,7 @@ def test_cursors_and_subqueries(conn: Conn, engine: EngineDouble) -> None:
     assert conn.execute(missing).fetchone() == (None,)
 
 
+@pytest.mark.slow
 def test_many_rows_are_gathered_in_a_file(conn: Conn, engine: EngineDouble) -> None:
     engine.behaviour.record = False
     query = "SELECT llm.aggregate('x', repeat(i::text, 2000)) FROM generate_series(10000, 14000) AS i"

@@ -235,7 +235,7 @@ UNBATCHED = {
 }
 
 
-@pytest.mark.some(16)
+@pytest.mark.some(6)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_values_and_no_call_more(own: Conn, name: str) -> None:
     rows, most, _ = outcome(own, SAME[name], "off")
@@ -316,6 +316,7 @@ def test_a_volatile_condition_is_not_lifted_above_a_join(own: Conn) -> None:
         assert own.execute("SELECT last_value FROM given").fetchone() == (60,)
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize(
     ("query", "made"),
     [
@@ -340,6 +341,7 @@ def test_calls_of_constants(own: Conn, query: str, made: int) -> None:
     assert evaluated["word"] <= made
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize(
     ("query", "made", "batches"),
     [
@@ -372,6 +374,7 @@ def test_a_select_without_from_is_what_it_computes(
         assert batched.get("word", (0, 0))[0] == batches
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     ("query", "made"),
     [

@@ -116,7 +116,7 @@ QUERIES = {
 }
 
 
-@pytest.mark.some(10)
+@pytest.mark.some(4)
 @pytest.mark.parametrize("name", QUERIES)
 def test_calls_in_from(own: Conn, name: str) -> None:
     query, batches, count = QUERIES[name]

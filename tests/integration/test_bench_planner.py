@@ -69,6 +69,7 @@ def test_the_benchmark_of_the_planner_runs(tmp_path: Path) -> None:
         assert f"{'met' if verdict['kept'] else 'MISSED':<8}{verdict['promise'][:60]}" in done.stdout
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", ["pdmx", "movies"])
 def test_each_way_sends_the_tables_own_prompts(
     shared_conn: psycopg.Connection[Any], shared_engine: EngineDouble, name: str
@@ -133,6 +134,7 @@ def test_memory_is_counted_beyond_the_texts(tmp_path: Path) -> None:
     assert 5 * 2**20 < found.peak_bytes < 300 * 2**20
 
 
+@pytest.mark.slow
 def test_rows_grow_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "SIZES", (("beer", 300), ("beer+1", 200), ("beer+1", 2000), ("pdmx", 5)))
     grown = list(scaling.sizes(["beer"], 200, 0, tmp_path))

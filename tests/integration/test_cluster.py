@@ -65,6 +65,7 @@ def test_clients_connect_by_tcp_and_by_socket(own_cluster: Cluster) -> None:
         assert connection.execute("SELECT inet_client_addr()").fetchone() == (None,)
 
 
+@pytest.mark.slow
 def test_psql_shows_what_failed(own_cluster: Cluster) -> None:
     with pytest.raises(PgBridgeError) as caught:
         own_cluster.psql("SELECT 1; SELECT 1/0; SELECT 2")
@@ -102,6 +103,7 @@ def test_nothing_is_left_after_our_process_was_killed(how: signal.Signals) -> No
     assert not is_running(pid)
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_server_refuses_is_shown_and_leaves_nothing() -> None:
     cluster = Cluster(settings={"no_such_setting": "1"})
     with pytest.raises(PgBridgeError) as caught:
@@ -110,6 +112,7 @@ def test_a_setting_that_the_server_refuses_is_shown_and_leaves_nothing() -> None
     assert not cluster.directory.exists()
 
 
+@pytest.mark.slow
 def test_a_detached_cluster_can_be_ended_by_another_process() -> None:
     cluster = Cluster(detached=True).start()
     try:

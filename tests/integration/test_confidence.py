@@ -66,6 +66,7 @@ def rows_of(conn: Conn, query: str) -> list[Any]:
     return conn.execute(query.encode()).fetchall()
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_question_gives_an_answer_and_its_confidence(conn: Conn, used_engine: EngineDouble, name: str) -> None:
     query = f"SELECT id, {call(name)}, {call(name, confidence=True)} FROM reviews AS r ORDER BY id"
@@ -106,6 +107,7 @@ PLACES = (
 )
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("place", PLACES)
 def test_it_stands_anywhere_and_no_question_is_asked_twice(conn: Conn, used_engine: EngineDouble, place: str) -> None:
     answer, confidence = (
@@ -126,6 +128,7 @@ def test_it_stands_anywhere_and_no_question_is_asked_twice(conn: Conn, used_engi
         assert rows == [(i, answers[i] if sure[i] >= 0.7 else None) for i in sorted(sure)]
 
 
+@pytest.mark.some(1)
 def test_a_view_and_a_prepared_statement_ask_once(conn: Conn, used_engine: EngineDouble) -> None:
     off = ", cache => 'transaction'"
     conn.execute(f"CREATE TEMP VIEW asked AS SELECT id, {call('is_true', off)} AS a FROM reviews AS r".encode())
@@ -173,6 +176,7 @@ NONSENSE = (
 )
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("tell", NONSENSE)
 def test_whatever_the_engine_tells_an_answer_stays_one(conn: Conn, used_engine: EngineDouble, tell: Any) -> None:
     used_engine.behaviour.tell_logprobs = tell

@@ -70,6 +70,7 @@ def test_down_without_up_is_harmless(folder: Path) -> None:
     assert "nothing was running" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_run_gives_the_command_its_environment_and_returns_its_status(folder: Path) -> None:
     script = "psql -XAtc 'SELECT srvname FROM pg_foreign_server'; echo $PG_BRIDGE_ENGINE $PG_BRIDGE_DSN; exit 7"
     outcome = devdb(folder, "run", "--", "sh", "-c", script)

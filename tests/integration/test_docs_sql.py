@@ -34,6 +34,7 @@ PAGES = (
 _EXAMPLE = re.compile(r"```sql\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 
 
+@pytest.mark.some(9)
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("host", ["plpython"], indirect=True)
 def test_examples_print_what_they_say(page: str, batching: Database, connect: Connect, engine: EngineDouble) -> None:

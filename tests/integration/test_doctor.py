@@ -114,6 +114,7 @@ def test_an_option_that_its_owner_may_not_set(
     assert "there is none of that name" in said
 
 
+@pytest.mark.slow
 def test_another_server_is_named(
     capsys: pytest.CaptureFixture[str], database: Database, db: psycopg.Connection[Any], engine: EngineDouble
 ) -> None:

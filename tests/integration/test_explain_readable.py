@@ -124,6 +124,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("query", SHAPES)
 def test_no_default_is_printed_whatever_makes_the_calls(conn: Conn, query: str) -> None:
     for batching in ("on", "off"):

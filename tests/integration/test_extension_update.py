@@ -150,6 +150,7 @@ def test_views_policies_defaults_rules_and_functions_call_the_new_ones(
     ).fetchall()
 
 
+@pytest.mark.some(1)
 def test_sessions_that_were_open_go_on(used: Conn, host: str, engine: EngineDouble, cluster: Cluster) -> None:
     with psycopg.connect(cluster.dsn_of("used"), autocommit=True) as other:
         other.execute("PREPARE asked AS SELECT count(answer) FROM asked")
@@ -187,6 +188,7 @@ def test_rights_that_were_given_or_taken_hold_and_are_part_of_a_dump(
     assert dump.count("TO upgraded_ana WITH GRANT OPTION") == 2
 
 
+@pytest.mark.some(1)
 def test_what_cannot_be_bound_anew_keeps_what_it_calls_in_dumps_too(
     used: Conn, host: str, engine: EngineDouble, cluster: Cluster
 ) -> None:

@@ -101,6 +101,7 @@ PLACES = (
 )
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("query", PLACES)
 def test_it_stands_anywhere_in_from(conn: Conn, used_engine: EngineDouble, query: str) -> None:
     used_engine.behaviour.answer = lambda _: '{"a": "x"}'

@@ -222,7 +222,7 @@ def answered(shown: Conn, engine: EngineDouble) -> Conn:
     return shown
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_conditions_on_answers_mean_the_same(answered: Conn, count: int) -> None:
     made = conditions(random.Random(5), ANSWERED)
     for _ in range(count):

@@ -120,6 +120,7 @@ def test_figures_of_the_source_are_for_the_owner(reviews: Conn, stranger: Conn, 
     assert asked(engine) == {}
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("condition", ["stars <= 2", "length(review) > 3", "random() >= 0", "sentiment = 'positive'"])
 def test_behind_a_barrier_no_model_is_asked(
     batching: Database, reviews: Conn, stranger: Conn, engine: EngineDouble, condition: str

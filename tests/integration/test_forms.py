@@ -23,6 +23,7 @@ def column(conn: Conn, statement: str) -> list[Any]:
     return [value for (value,) in conn.execute(statement.encode())]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("refuse_as", ["openai", "transformers"])
 @pytest.mark.parametrize("owner", ["", "vllm", "llamacpp"])
 def test_a_strict_engine_is_asked_in_words(conn: Conn, engine: EngineDouble, owner: str, refuse_as: str) -> None:

@@ -147,6 +147,7 @@ NESTED = "(repeat('{\"a\":', 5000) || '1' || repeat('}', 5000))::jsonb"
 DIGITS = """'{"a": 1e5000}'"""
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     "value",

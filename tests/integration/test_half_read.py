@@ -74,7 +74,7 @@ def assert_sound(conn: Conn, engine: EngineDouble) -> None:
     assert one(conn, "SELECT half_read()") == 0
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @ways
 def test_a_first_portion_is_asked_before_all_rows_are_read(conn: Conn, engine: EngineDouble, way: str) -> None:
     with psycopg.connect(conn.info.dsn, autocommit=True) as keeper:
@@ -91,7 +91,7 @@ def test_a_first_portion_is_asked_before_all_rows_are_read(conn: Conn, engine: E
     assert len(engine.received.prompts) == len(set(engine.received.prompts)) == 4100
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @ways
 def test_an_error_while_rows_are_read_leaves_nothing_in_flight(conn: Conn, engine: EngineDouble, way: str) -> None:
     engine.behaviour.hang = True
@@ -157,6 +157,7 @@ def test_windows_that_are_read_anew_get_their_own_answers(conn: Conn, engine: En
         )
 
 
+@pytest.mark.slow
 def test_a_window_inside_a_window(conn: Conn, engine: EngineDouble) -> None:
     """The rows of one node are read from another one, and a function among them asks by itself."""
     conn.execute(
@@ -184,6 +185,7 @@ def test_calls_of_many_prompts_and_options(conn: Conn, engine: EngineDouble) -> 
     assert len(engine.received.prompts) == 4100
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("last", [1023, 1024, 1025, 2048, 2049, 4000])
 def test_calls_that_end_before_the_rows_do(conn: Conn, engine: EngineDouble, last: int) -> None:
     engine.behaviour.answer = str

@@ -42,6 +42,7 @@ FUNCTIONS = (
 )
 
 
+@pytest.mark.some(30)
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize(
     ("value", "cell"),
@@ -229,6 +230,7 @@ def test_a_null_row_leaves_the_others_columns_to_a_prompt_without_names(
     assert json.loads(prompt.partition("\n")[2]) == {"id": 0, "title": "Heat", "year": 1995}
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize(
     ("call", "error", "message", "hint"),
     [

@@ -946,7 +946,7 @@ def test_without_a_key_a_table_of_answers_is_refused(shop: Shop, capsys: pytest.
     assert "--key is missing" in capsys.readouterr().err
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("key", ["id", "number"])  # found by its index, and by a cursor
 def test_interrupted_while_the_query_runs_it_ends(shop: Shop, number: signal.Signals, key: str) -> None:
@@ -970,6 +970,7 @@ def _with_key_of(shop: Shop, type_: str) -> None:
     shop.conn.execute(f"CREATE TABLE review_kind (id {type_} PRIMARY KEY, answer text, {BESIDES})".encode())
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("is_empty", [True, False])
 @pytest.mark.parametrize(
     ("type_", "keys"),

@@ -362,6 +362,7 @@ def test_notes_that_were_lost_with_their_table_s_name_are_made_up_for(shop: Shop
     shop.assert_all_right()
 
 
+@pytest.mark.some(2)
 @on_rented
 @pytest.mark.parametrize(
     ("command", "trouble"),
@@ -397,7 +398,7 @@ def test_what_is_dropped_is_told_and_fails_nobody_s_statement(shop: Shop, comman
     assert shop.one("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^llm_keep'") == 0
 
 
-@pytest.mark.some(5)
+@pytest.mark.some(2)
 @on_rented
 @pytest.mark.parametrize(
     "key",

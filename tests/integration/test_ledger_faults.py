@@ -48,7 +48,7 @@ def hosts(stage: Stage) -> dict[str, Host]:
     return {host.name: host for host in stage.hosts()}
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("name", "way", "host"), EACH)
 def test_only_what_was_in_flight_is_asked_again(
     stage: Stage, hosts: dict[str, Host], name: str, way: str, host: str

@@ -69,6 +69,7 @@ def standby_of(primary: Cluster) -> Iterator[Cluster]:
         standby.stop("immediate")
 
 
+@pytest.mark.slow
 def test_a_hot_standby_of_a_base_backup_taken_while_somebody_writes(
     made: Conn, connect: Connect, database: Database, engine: EngineDouble
 ) -> None:

@@ -52,6 +52,7 @@ def books(request: pytest.FixtureRequest, batching: Database, foreign: Conn, con
     return connect()
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("explain", ["EXPLAIN", "EXPLAIN (VERBOSE)", "EXPLAIN (ANALYZE)"])
 def test_a_value_of_run_time_does_not_crash_explain(books: Conn, explain: str) -> None:
     for condition in CONDITIONS:
@@ -61,12 +62,14 @@ def test_a_value_of_run_time_does_not_crash_explain(books: Conn, explain: str) -
         assert any("known only at run time" in line for line in lines) != is_shown
 
 
+@pytest.mark.some(1)
 def test_the_statements_themselves_are_answered(books: Conn) -> None:
     for condition, ids in CONDITIONS.items():
         found = books.execute(f"SELECT id FROM books WHERE {condition} ORDER BY id").fetchall()
         assert [number for (number,) in found] == ids
 
 
+@pytest.mark.some(1)
 def test_a_generic_plan_can_be_explained(books: Conn) -> None:
     books.execute("SET plan_cache_mode = force_generic_plan")
     books.execute("PREPARE one (uuid) AS SELECT id FROM books WHERE u = $1")
@@ -83,7 +86,7 @@ def test_any_role_may_explain_a_scan_of_results(batching: Database, db: Conn, co
     db.execute("DROP ROLE nobody_much")
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("query", ["SELECT kind FROM books", "SELECT kind FROM books WHERE id > 3"])
 @pytest.mark.parametrize("phase", ["planning", "execution"])
 def test_a_cancel_before_the_first_row_is_raised_by_postgresql(
@@ -104,6 +107,7 @@ def test_a_cancel_before_the_first_row_is_raised_by_postgresql(
     assert books.execute("EXECUTE ask").fetchall() == answers
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     "condition",
     [

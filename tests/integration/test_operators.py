@@ -150,7 +150,7 @@ PLACES = (
 )
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("query", PLACES)
 def test_several_labels_stand_anywhere(conn: Conn, used_engine: EngineDouble, query: str) -> None:
     whole = query.format("llm.classify_many('What is {review} about?', r, '{a,b,c}', cache => 'off')")
@@ -197,7 +197,7 @@ PROMPTS = {
 }
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("call", PROMPTS)
 @pytest.mark.parametrize(
     "value", ["review", "upper(review)", "(SELECT r.review)", "nullif(pg_catalog.btrim(review), '')"]

@@ -118,7 +118,7 @@ def test_a_running_statement_is_seen_until_it_is_cancelled(
     assert progress(watching, pid) is None
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 def test_a_running_statement_is_seen_until_it_is_done(
     asker: Conn, connect: Connect, engine: EngineDouble, way: str
 ) -> None:

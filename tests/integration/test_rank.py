@@ -46,6 +46,7 @@ def conn(db: Conn, engine: EngineDouble) -> Conn:
     return db
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("size", "k"), [(10, 10), (20, 25), (2, 3)])
 def test_the_best_in_no_more_questions_than_were_told(conn: Conn, engine: EngineDouble, size: int, k: int) -> None:
     where = "SELECT * FROM films WHERE id <= 300;"

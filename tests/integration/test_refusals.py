@@ -51,6 +51,7 @@ def test_a_refusal_of_every_prompt_fails_a_map_in_either_mode(conn: Conn, engine
     assert len(engine.received.requests) <= A_DOZEN
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("host", ["plpython"])
 @pytest.mark.parametrize("on_error", ["fail", "null"])
 @pytest.mark.parametrize("call", TYPED)
@@ -91,6 +92,7 @@ def test_a_refusal_of_every_prompt_fails_a_foreign_table(foreign: Conn, engine: 
     assert len(engine.received.requests) <= A_DOZEN
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("host", ["plpython"])
 @pytest.mark.parametrize("bad", [1, 1000, ROWS])
 def test_a_select_whose_row_is_refused_fails_as_soon_as_that_is_known(

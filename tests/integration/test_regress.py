@@ -19,6 +19,7 @@ from pg_bridge.testing.double import EngineDouble
 from tests.conftest import EXTENSIONS, WRAPPER, Database
 
 REGRESS = Path(__file__).parent.parent / "regress"
+MULTICORN_IS_SLOW = True
 PREAMBLE = r"\set SHOW_CONTEXT never" + "\n"
 ONE_HOST = {"aggregates": "plpython", "batching": "plpython"}  # the other has not these functions' batches
 A_FILE_A_HOST = ("foreign_explain",)

@@ -93,6 +93,7 @@ CALLS = (
 )
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("call", CALLS)
 def test_calls_step_into_no_trap(trapped: Conn, cluster: Cluster, call: str) -> None:
     for batching in ("on", "off") if cluster.has_module else ("off",):

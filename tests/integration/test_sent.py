@@ -39,6 +39,7 @@ EARLY = {
 }
 
 
+@pytest.mark.some(2)
 @pytest.mark.usefixtures("questions")
 @pytest.mark.parametrize("asking", EARLY.values(), ids=EARLY)
 def test_who_stops_early_asks_a_few_dozen_questions(
@@ -63,6 +64,7 @@ def test_a_cursor_asks_as_it_is_read(shared_conn: Conn, shared_engine: EngineDou
 LOST = 0.003  # of all characters of the prompts
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_whole_tables_plan_reaches_the_engine(
     shared_conn: Conn, shared_engine: EngineDouble, questions: PaperTable, way: str

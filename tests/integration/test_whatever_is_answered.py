@@ -150,7 +150,7 @@ def answer_to(prompt: str) -> str:
     return ANSWERS[row["i"]]
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("type_", TYPES)
 def test_a_column_of_a_foreign_table_holds_a_value_or_null(foreign: Conn, engine: EngineDouble, type_: str) -> None:
     engine.behaviour.answer = answer_to

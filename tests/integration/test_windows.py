@@ -197,7 +197,7 @@ def test_batches_of_calls(shared: Conn, name: str) -> None:
     assert batches == [f"batch {size}" for size in CONSUMERS[name].batches]
 
 
-@pytest.mark.some(10)
+@pytest.mark.some(4)
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_foreign_scans(shared: Conn, shared_engine: EngineDouble, name: str) -> None:
     shared_engine.reset()
@@ -234,6 +234,7 @@ SCANS = {
 }
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("name", SCANS)
 def test_foreign_scans_that_are_joined(shared: Conn, name: str) -> None:
     told = [notice for notice in run(shared, SCANS[name].statements) if not notice.startswith("batch")]
@@ -254,7 +255,7 @@ MAPS = {  # PostgreSQL runs a function in FROM to its end, and one in a select l
 }
 
 
-@pytest.mark.some(4)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("statements", MAPS)
 def test_map(shared: Conn, shared_engine: EngineDouble, statements: str) -> None:
     shared_engine.reset()

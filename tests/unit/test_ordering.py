@@ -143,6 +143,7 @@ def test_more_columns_than_python_calls_can_be_nested() -> None:
     assert np.sort(ordering.column_order, axis=1).tolist() == [list(range(k))] * 3
 
 
+@pytest.mark.slow
 def test_a_tree_as_deep_as_the_table_is_wide_needs_no_nested_calls() -> None:
     # Every column sets one row apart, so that every level of the tree takes one column.
     k = 50

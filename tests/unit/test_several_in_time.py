@@ -22,6 +22,7 @@ def test_the_last_ends_within_a_tenth_of_the_first(slowness: list[float]) -> Non
     assert several.seconds < 1.2 * ideal_s
 
 
+@pytest.mark.slow
 def test_scattered_rows_lose_what_neighbours_share() -> None:
     speeds = speeds_of(H100_8B, [1] * 8)
     scattered, placed = ask(speeds, ROWS, placed=False), ask(speeds, ROWS)
