@@ -275,7 +275,7 @@ def test_what_is_kept_with_prompts_is_readable(conn: Conn, engine: EngineDouble)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["map", "complete"])
-def test_memory_of_many_large_pictures(conn: Conn, engine: EngineDouble, how: str) -> None:
+def test_memory_of_many_large_pictures(conn: Conn, engine: EngineDouble, how: str, host: str) -> None:
     engine.behaviour.record = False
     conn.execute(
         "CREATE TABLE large AS SELECT decode('89504e470d0a1a0a' || repeat(md5(i::text), 62500), 'hex') AS photo "
@@ -288,4 +288,6 @@ def test_memory_of_many_large_pictures(conn: Conn, engine: EngineDouble, how: st
     conn.execute("SELECT llm.complete('Say hello.')")
     with OwnMemory(conn) as held:
         assert conn.execute(statement.encode()).fetchone() == (200,)
-    assert held.grown_bytes < 800 * MIB  # they have 254 as they are sent
+    # They have 254 MB as they are sent; on Multicorn the whole row set of llm.map is staged before.
+    is_staged = how == "map" and host == "multicorn"
+    assert held.grown_bytes < (2400 if is_staged else 800) * MIB

@@ -194,7 +194,7 @@ def test_relevances_stand_anywhere(conn: Conn, used_engine: EngineDouble, query:
         conn.execute("SET pg_bridge.batching = on")
 
 
-def test_forged_arguments_are_refused_or_nothing(conn: Conn, used_engine: EngineDouble) -> None:
+def test_forged_arguments_are_refused_or_nothing(conn: Conn, used_engine: EngineDouble, host: str) -> None:
     nothing = "SELECT llm.relevance(NULL, 'a'), llm.relevance('a', NULL, server => 'nowhere'), llm._relevance_of(NULL)"
     assert rows_of(conn, nothing) == [(None, None, None)]
     assert used_engine.received.requests == []
@@ -205,7 +205,7 @@ def test_forged_arguments_are_refused_or_nothing(conn: Conn, used_engine: Engine
         ('{"query": "a"}', "42703"),
         ('"a"', "42703"),
         ("[1, 2]", "42703"),
-        ("{", "22023"),
+        *((("{", "22023"),) if host == "plpython" else ()),  # on Multicorn no text that is no JSON comes so far
     ):
         query = f"SELECT f.output, f.fault[1] FROM llm._complete('?', %s, {options}) AS f"
         assert rows_of(conn, query, forged) == [(None, state)], forged
