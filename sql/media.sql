@@ -42,3 +42,17 @@ BEGIN
     RETURN llm.media(decode(substr(uri, start + 1), 'base64'));
 END $$;
 COMMENT ON FUNCTION llm.media(text) IS 'the same of a data URI';
+
+-- The same of what a function has made that takes media only, whoever wrote it; of JSON's null NULL.
+CREATE FUNCTION llm._medium(input jsonb) RETURNS json
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF input = 'null' THEN
+        RETURN NULL;
+    ELSIF jsonb_typeof(input) = 'object' AND jsonb_typeof(input -> '') = 'string' AND input - '' = '{}' THEN
+        RETURN llm.media(input ->> '');
+    END IF;
+    RAISE EXCEPTION 'the JSON is no picture or recording that llm.media has made'
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = 'llm.embed(llm.media(photo)) embeds a picture, llm.embed(value::text) the text of a JSON value.';
+END $$;

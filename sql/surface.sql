@@ -655,7 +655,25 @@ CREATE FUNCTION llm.embed(
 LANGUAGE sql STABLE COST 100000 AS $$
     SELECT llm._embed(input, @embed.named@)::pg_catalog.float4[]
 $$;
-COMMENT ON FUNCTION llm.embed IS 'the embedding of a text, by the model of a server; pgvector takes it for a vector';
+COMMENT ON FUNCTION llm.embed(text, @embed.types@) IS
+    'the embedding of a text, by the model of a server; pgvector takes it for a vector';
+
+CREATE FUNCTION llm._embed(
+    input         json,
+    @embed.arguments@
+) RETURNS text
+LANGUAGE sql STABLE COST 100000 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT llm._ask('{}', input, pg_catalog.json_build_object('kind', 'embedding', 'on_null', 'null', @embed.values@))
+$$;
+
+CREATE FUNCTION llm.embed(
+    input         jsonb,
+    @embed.arguments@
+) RETURNS real[]
+LANGUAGE sql STABLE COST 100000 AS $$
+    SELECT llm._embed(llm._medium(input), @embed.named@)::pg_catalog.float4[]
+$$;
+COMMENT ON FUNCTION llm.embed(jsonb, @embed.types@) IS 'the same of a picture or a recording, as llm.media makes it';
 
 -- As embeddings. The object is one that EXPLAIN can see through.
 

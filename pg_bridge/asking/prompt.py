@@ -274,15 +274,15 @@ def render(question: Question, table: Table, ordering: Ordering, *, first: First
         for _ in range(table.rows):
             yield question.text
         return
+    media = media_of(chain.from_iterable(table.values))
     if question.pieces:
         cells = [(table.values[j], table.codes[:, j]) for j in map(table.columns.index, question.pieces[1::2])]
         for row in ordering.row_order.tolist():
             text = question.pieces[0]
             for (values, codes), words in zip(cells, question.pieces[2::2], strict=True):
                 text += _bare(values[codes[row]]) + words
-            yield text
+            yield Illustrated(text, media) if media and "\0" in text else text
         return
-    media = media_of(chain.from_iterable(table.values))
     head, tail = (question.text + "\n{", "}") if first == "question" else ("{", "}\n" + question.text)
     messages = (f"{head}{', '.join(pieces)}{tail}" for pieces in pieces_of(table, ordering))
     yield from (Illustrated(each, media) if "\0" in each else each for each in messages) if media else messages

@@ -114,6 +114,7 @@ class Dialect:
             log-probabilities; 0 where it tells none.
         takes_salt: Whether `cache_salt` keeps prompts apart in its prefix cache.
         media: What may stand in a message besides texts; whether its model takes it, the engine says.
+        embeds_media: Whether `/v1/embeddings` may take a message, and so what may stand in one.
         speaks: Whose interface it has: OpenAI's, or Anthropic's messages.
     """
 
@@ -131,6 +132,7 @@ class Dialect:
     alternatives: int = FEW_ALTERNATIVES
     takes_salt: bool = False
     media: frozenset[MediaKind] = _PICTURES
+    embeds_media: bool = False
     speaks: Literal["openai", "anthropic"] = "openai"
 
 
@@ -144,6 +146,7 @@ VLLM = Dialect(
     alternatives=20,
     takes_salt=True,
     media=_SOUND,
+    embeds_media=True,
 )
 SGLANG = Dialect(
     "sglang", forms=(regex, response_format, json_object), reasons=_by_template, alternatives=20, takes_salt=True
@@ -166,6 +169,7 @@ LITELLM = Dialect(  # what is behind it is a vLLM as often as not, and others re
     other_max_tokens="max_completion_tokens",
     alternatives=20,
     media=_ALL_MEDIA,
+    embeds_media=True,
 )
 OPENAI = Dialect(
     "openai",
@@ -186,7 +190,7 @@ ANTHROPIC = Dialect(
     media=_PICTURES | {"document"},
     speaks="anthropic",
 )
-COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens", media=_ALL_MEDIA)
+COMPATIBLE = Dialect("openai-compatible", other_max_tokens="max_completion_tokens", media=_ALL_MEDIA, embeds_media=True)
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect

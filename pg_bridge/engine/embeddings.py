@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_bridge.engine.checking import Answer
+from pg_bridge.engine.parts import blocks_of, openai_part
 from pg_bridge.engine.pooling import PooledPayload, Service
+from pg_bridge.rows.media import Illustrated
 
 MOST_DIMENSIONS = 1 << 16
 
@@ -53,11 +55,14 @@ class EmbeddingPayload(PooledPayload):
         return {} if self.sampling.dimensions is None else {"dimensions": self.sampling.dimensions}
 
     def body(self, prompts: Sequence[str]) -> bytes:
-        """The request's body.
+        """The request's body; what has media is a message, as vLLM takes it, and there is but one a request.
 
         Raises:
             UnicodeEncodeError: A text holds half of a surrogate pair.
         """
+        if isinstance(prompts[0], Illustrated):
+            blocks = ", ".join(blocks_of(prompts[0], openai_part))
+            return f'{self._head}"messages": [{{"role": "user", "content": [{blocks}]}}]}}'.encode()
         return f'{self._head}"input": [{", ".join(map(encode_basestring, prompts))}]}}'.encode()
 
     @staticmethod

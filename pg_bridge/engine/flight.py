@@ -291,7 +291,9 @@ class Flight:
 
     async def _ask_once(self, prompts: Numbered, tokens_each: int, *, is_piece: bool) -> None:
         sampling = self._sampling_of(prompts[0][0])
-        reason = objection(prompts[0][1], self._server, self._dialect)  # what has media goes alone
+        reason = objection(  # what has media goes alone
+            prompts[0][1], self._server, self._dialect, embeds=sampling.embeds
+        )
         if reason is not None:
             self._fail_alone(prompts[0], reason, tokens_each)
             return

@@ -71,13 +71,18 @@ def size_of(prompts: Numbered) -> int:
     return sum(medium.size_bytes for _, prompt in prompts if isinstance(prompt, Illustrated) for medium in prompt.own())
 
 
-def objection(prompt: str, server: Server, dialect: Dialect) -> Reason | None:
-    """Why a prompt's media cannot be sent; None if they can, or there are none."""
+def objection(prompt: str, server: Server, dialect: Dialect, *, embeds: bool = False) -> Reason | None:
+    """Why a prompt's media cannot be sent, or not to be embedded; None if they can, or there are none."""
     if not isinstance(prompt, Illustrated):
         return None
     for medium in prompt.own():
         name = _NAMES[medium.kind]
-        if server.api != "chat" and dialect.speaks == "openai":
+        if embeds and not dialect.embeds_media:
+            return Reason(
+                f"{name} cannot be embedded by this engine, whose dialect is {dialect.name}",
+                "Ask a server with another engine, vLLM with a model that embeds pictures, or embed a text about it.",
+            )
+        if not embeds and server.api != "chat" and dialect.speaks == "openai":
             return Reason(f"{name} cannot be sent with api 'completions'", "Set the server's api to chat.")
         if medium.kind not in dialect.media:
             taken = " and ".join(_PLURALS[kind] for kind in sorted(dialect.media, reverse=True)) or "texts only"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from pg_bridge.engine.untrusted import parse_json
 from pg_bridge.errors import Reason
+from pg_bridge.rows.media import Illustrated
 
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504, 529})
 LATER_STATUSES = frozenset({429, 503, 529})
@@ -23,6 +24,9 @@ NO_ENDPOINT_STATUSES = frozenset({404, 405, 501})
 
 TOO_LONG = "Send fewer columns or shorter ones, or lower max_tokens: prompt and answer share the model's context."
 FILTERED = "The engine's content filter decides what it takes: leave such rows out."
+OF_MEDIA = (
+    "Not every model takes pictures or recordings, nor these: docs/media.md has which engines may. Or leave it out."
+)
 
 _PAYMENT_REQUIRED = 402
 _USED_UP_CODES = frozenset(
@@ -110,7 +114,7 @@ def explained(reason: str, refused: Refused, prompt: str, too_long: str = TOO_LO
         return Reason(reason, too_long, "54000")
     if codes & _FILTERED_CODES or (_FILTERED.search(said) and not _FILTERED.search(prompt)):
         return Reason(reason, FILTERED)
-    return reason
+    return Reason(reason, OF_MEDIA) if isinstance(prompt, Illustrated) else reason
 
 
 def _codes(body: bytes) -> Iterator[str]:

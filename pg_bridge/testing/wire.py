@@ -40,13 +40,13 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
     if path == COMPLETIONS:
         prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
         return prompts, prompts
-    if path == EMBEDDINGS:
+    if path == EMBEDDINGS and "messages" not in body:
         prompts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         return prompts, prompts
     if path == RERANK:
         prompts = body["documents"]
         return prompts, [f"{body['query']}\n{document}" for document in prompts]
-    conversations = [body["messages"]] if path == CHAT else body["messages"]
+    conversations = body["messages"] if path == BATCH else [body["messages"]]
     prompts = [shown(text_of(conversation[-1]["content"])) for conversation in conversations]
     rendered = [
         "".join([f"<{message['role']}>{text_of(message['content'])}\n" for message in conversation]) + "<assistant>"
@@ -57,7 +57,7 @@ def read(path: str, body: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def contents(path: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The last messages of a request, those of them that are lists of parts."""
-    conversations = [body["messages"]] if path == CHAT else body["messages"] if path == BATCH else []
+    conversations = body["messages"] if path == BATCH else [body["messages"]] if "messages" in body else []
     last = [conversation[-1]["content"] for conversation in conversations]
     return [content for content in last if isinstance(content, list)]
 

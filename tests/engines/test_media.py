@@ -12,6 +12,7 @@ import pytest
 
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.launch import VllmEngine
+from tests.engines import served
 from tests.engines.features import Conn
 from tests.engines.served import Served
 from tests.engines.vision_model import PICTURE_TOKENS, vision_engine
@@ -42,14 +43,29 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    try:
+        engine = vision_engine(tmp_path_factory.mktemp("embedding"), embeds=True)
+    except EngineUnreachable as error:
+        pytest.skip(error.message)
+    with engine as running:
+        yield running
+
+
 @pytest.fixture
 def conn(seeing: VllmEngine, opened: Open) -> Iterator[Conn]:
     with opened(Served("", seeing.endpoint, options={"cache": "off"})) as connection:
-        connection.execute("CREATE TABLE photos (id int, film text, photo bytea)")
-        with connection.cursor() as cursor:
-            rows = [(i, f"film {i}", picture((RED, BLUE, RED, GREEN, RED, BLUE)[i])) for i in range(6)]
-            cursor.executemany("INSERT INTO photos VALUES (%s, %s, %s)", rows)
+        make_photos(connection)
         yield connection
+
+
+def make_photos(connection: Conn) -> None:
+    """Six rows, three pictures."""
+    connection.execute("CREATE TABLE photos (id int, film text, photo bytea)")
+    with connection.cursor() as cursor:
+        rows = [(i, f"film {i}", picture((RED, BLUE, RED, GREEN, RED, BLUE)[i])) for i in range(6)]
+        cursor.executemany("INSERT INTO photos VALUES (%s, %s, %s)", rows)
 
 
 def test_a_model_sees_a_picture(conn: Conn) -> None:
@@ -89,3 +105,29 @@ def test_a_broken_picture_is_its_rows_error(conn: Conn) -> None:
     with pytest.raises(psycopg.Error) as caught:
         conn.execute("SELECT llm.complete('What?', llm.media(photo)) FROM photos WHERE id = 0")
     assert "base64" not in str(caught.value)
+
+
+def test_a_pooling_model_embeds_pictures_and_texts(embedding: VllmEngine, opened: Open) -> None:
+    with opened(Served("", embedding.endpoint, options={"cache": "off"})) as conn:
+        make_photos(conn)
+        found = conn.execute("SELECT llm.embed(llm.media(photo)) FROM photos ORDER BY id").fetchall()
+        assert found[0] == found[2] == found[4]
+        assert found[1] == found[5]
+        lengths = {len(row[0]) for row in [*found, *conn.execute("SELECT llm.embed(film) FROM photos").fetchall()]}
+        assert len(lengths) == 1
+        assert len(set(map(str, found))) == 3
+        conn.execute("UPDATE photos SET photo = substr(photo, 1, 40) WHERE id = 0")
+        broken = "SELECT id FROM photos WHERE llm.embed(llm.media(photo), on_error => 'null') IS NULL"
+        assert conn.execute(broken).fetchall() == [(0,)]
+
+
+def test_a_model_of_texts_embeds_no_picture(opened: Open) -> None:
+    with served.embedding_vllm() as running, opened(Served("", running.endpoint)) as conn:
+        make_photos(conn)
+        query = "SELECT llm.embed(llm.media(photo){}), llm.embed(film) IS NOT NULL FROM photos"
+        nothing = query.format(", on_error => 'null'")
+        assert conn.execute(nothing.encode()).fetchall() == [(None, True)] * 6
+        with pytest.raises(psycopg.errors.DataException) as caught:
+            conn.execute(query.format("").encode())
+        assert "docs/media.md" in str(caught.value.diag.message_hint)
+        print(caught.value)

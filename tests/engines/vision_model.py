@@ -64,8 +64,8 @@ _TEMPLATE = """<|begin|>{% for message in messages %}<|{{ message['role'] }}|>
 {% endif %}"""
 
 
-def vision_engine(folder: Path) -> VllmEngine:
-    """An engine, not yet started, that serves such a model, which is made in a folder."""
+def vision_engine(folder: Path, *, embeds: bool = False) -> VllmEngine:
+    """An engine, not yet started, that serves such a model, which is made in a folder; it answers, or embeds."""
     python = Path(find_vllm()[0]).with_name("python")
     subprocess.run(
         [str(python), "-c", _RECIPE, str(find_model()), str(folder), str(PICTURE_TOKENS), _TEMPLATE],
@@ -74,4 +74,5 @@ def vision_engine(folder: Path) -> VllmEngine:
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
     )
-    return VllmEngine(folder, served_name=NAME, device="cpu", kv_cache_gib=1, extra=["--dtype", "float32"])
+    extra = ["--dtype", "float32", *(["--runner", "pooling"] if embeds else [])]
+    return VllmEngine(folder, served_name=NAME, device="cpu", kv_cache_gib=1, extra=extra)

@@ -273,6 +273,68 @@ def test_what_is_kept_with_prompts_is_readable(conn: Conn, engine: EngineDouble)
     assert engine.received.prompts == [prompt]
 
 
+def test_embeddings_of_pictures(conn: Conn, engine: EngineDouble) -> None:
+    query = "SELECT id, llm.embed(llm.media(photo)) AS e FROM photos"
+    found: dict[int, Any] = dict(conn.execute(query.encode()).fetchall())
+    assert len(found[1]) == 8
+    assert found[1] == found[3] != found[2]
+    assert found[4] is None
+    assert sorted(engine.received.contents, key=str) == sorted(([part_of(data)] for data in (PNG, OTHER)), key=str)
+    assert {path for path, _ in engine.received.requests} == {"/v1/embeddings"}
+    assert all("input" not in body for body in engine.received.bodies)
+    engine.reset()
+    assert dict(conn.execute(query.encode()).fetchall()) == found  # they are kept, by what their bytes are
+    assert engine.received.requests == []
+    texts = (
+        "SELECT llm.embed('Heat'), llm.embed(%s), llm.embed(NULL), llm.embed(film), llm.embed(llm.media(photo)::text)"
+    )
+    conn.execute((texts + " FROM photos WHERE id = 1").encode(), ("Alien",))
+    assert engine.received.contents == []  # a literal is a text, and so is a medium that was made one
+    assert {"Heat", "Alien"} < set(engine.received.prompts)
+    mixed = (
+        "SELECT llm.embed(llm.media(photo), dimensions => 2), llm.embed(film, dimensions => 2) FROM photos WHERE id = 2"
+    )
+    (row,) = conn.execute(mixed.encode()).fetchall()
+    assert list(map(len, row)) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "no_medium",
+    [
+        '"a text"',
+        "{}",
+        "[]",
+        "1",
+        '{"a": 1}',
+        '{"": 1}',
+        '{"": null}',
+        '{"": "https://e.com/a.png"}',
+        "{medium, 1}",
+        "{[medium]}",
+    ],
+)
+def test_what_is_no_medium_is_not_embedded(conn: Conn, engine: EngineDouble, no_medium: str) -> None:
+    medium = f'"": "{uri_of("image/png", PNG)}"'
+    value = no_medium.replace("medium, 1", f'{medium}, "a": 1').replace("{[medium]}", f"[{{{medium}}}]")
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
+        conn.execute("SELECT llm.embed(%s::jsonb, on_error => 'null')", (value,))
+    assert caught.value.diag.message_hint
+    assert engine.received.requests == []
+
+
+def test_an_engine_that_embeds_no_pictures_says_so_of_the_row(conn: Conn, engine: EngineDouble) -> None:
+    query = "SELECT llm.embed(llm.media(photo), cache => 'off'{}) FROM photos WHERE id < 3"
+    refused = "At most 0 image(s) may be provided in one prompt."
+    engine.behaviour.refuse_marked = {"<image/png": refused}
+    for dialect, message in (("vllm", refused), ("llama.cpp", "a picture cannot be embedded by this engine")):
+        conn.execute(f"ALTER SERVER vllm OPTIONS (ADD dialect '{dialect}')".encode())
+        assert conn.execute(query.format(", on_error => 'null'").encode()).fetchall() == [(None,)] * 2
+        with pytest.raises(psycopg.errors.DataException, match=re.escape(message)) as caught:
+            conn.execute(query.format("").encode())
+        assert caught.value.diag.message_hint
+        conn.execute("ALTER SERVER vllm OPTIONS (DROP dialect)")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["map", "complete"])
 def test_memory_of_many_large_pictures(conn: Conn, engine: EngineDouble, how: str, host: str) -> None:

@@ -89,6 +89,7 @@ EXECUTED_BY_ALL = {
     "_classify_many": "llm.classify_many calls it; it asks as the caller",
     "_labels": "llm.classify without labels calls it; it looks at its argument only",
     "_embed": "llm.embed calls it; it asks as the caller",
+    "_medium": "llm.embed calls it; it looks at its argument only",
     "_relevance_of": "llm.relevance calls it; it asks as the caller",
     "_label_array": "llm.classify_many calls it; it looks at its argument only",
     "_ledger": "llm.cache_stats and its kin call it; behind it stand checks by the current role",

@@ -72,7 +72,7 @@ def test_one_more_line_is_one_more_option_everywhere() -> None:
         assert len(found[estimate]) == len(found[name])
         assert found[estimate][0] == found[name][0]
     for name in calls:
-        forms = 1 if name in {"embed", "relevance", *OVER_QUERIES - {"map"}, *PROMPTS} else 2
+        forms = 1 if name in {"relevance", *OVER_QUERIES - {"map"}, *PROMPTS} else 2
         argument = re.compile(r"top_p +double precision DEFAULT 0\.9")
         assert sum(bool(argument.match(line)) for line in found[name]) == forms
         asked = found[PUT_IN_PLACE.get(name, name)]
