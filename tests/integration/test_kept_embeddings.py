@@ -274,5 +274,18 @@ def test_map_embeds_what_its_prompt_writes(shop: Shop, capsys: pytest.CaptureFix
     words += ["--type", "embedding", "--prompt", "said: {review}"]
     assert main(["map", *words]) == 0, capsys.readouterr().err
     assert dict(shop.rows("SELECT id, answer FROM e")) == {i: embedded(f"said: review {i}") for i in range(1, 4)}
+    photo = "jsonb_build_object('', 'data:image/png;base64,iVBORw0KGgo=') AS photo"  # as llm.media makes it
+    seen = [
+        "--query",
+        f"SELECT id, review, {photo} FROM reviews WHERE id = 1",
+        "--into",
+        "seen",
+        "--prompt",
+        "{review}: {photo}",
+    ]
+    assert main(["map", *words, *seen]) == 0, capsys.readouterr().err
+    assert shop.rows("SELECT cardinality(answer) FROM seen") == [(8,)]
+    (parts,) = shop.engine.received.contents
+    assert [part["type"] for part in parts] == ["text", "image_url"]
     assert main(["map", *words[:-1], "said"]) != 0
     assert "names no column" in capsys.readouterr().err
