@@ -12,7 +12,6 @@ import pytest
 
 from pg_bridge.errors import EngineUnreachable
 from pg_bridge.serving.launch import VllmEngine
-from tests.engines import served
 from tests.engines.features import Conn
 from tests.engines.served import Served
 from tests.engines.vision_model import PICTURE_TOKENS, vision_engine
@@ -116,18 +115,3 @@ def test_a_pooling_model_embeds_pictures_and_texts(embedding: VllmEngine, opened
         lengths = {len(row[0]) for row in [*found, *conn.execute("SELECT llm.embed(film) FROM photos").fetchall()]}
         assert len(lengths) == 1
         assert len(set(map(str, found))) == 3
-        conn.execute("UPDATE photos SET photo = substr(photo, 1, 40) WHERE id = 0")
-        broken = "SELECT id FROM photos WHERE llm.embed(llm.media(photo), on_error => 'null') IS NULL"
-        assert conn.execute(broken).fetchall() == [(0,)]
-
-
-def test_a_model_of_texts_embeds_no_picture(opened: Open) -> None:
-    with served.embedding_vllm() as running, opened(Served("", running.endpoint)) as conn:
-        make_photos(conn)
-        query = "SELECT llm.embed(llm.media(photo){}), llm.embed(film) IS NOT NULL FROM photos"
-        nothing = query.format(", on_error => 'null'")
-        assert conn.execute(nothing.encode()).fetchall() == [(None, True)] * 6
-        with pytest.raises(psycopg.errors.DataException) as caught:
-            conn.execute(query.format("").encode())
-        assert "docs/media.md" in str(caught.value.diag.message_hint)
-        print(caught.value)
