@@ -13,16 +13,17 @@ from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import TypeVar
 
-from pg_bridge.asking.embedded import embed
 from pg_bridge.asking.inquiry import Ask, NotAsked, Outcome, shown
 from pg_bridge.asking.joining import Joining
 from pg_bridge.asking.memory import Memory
+from pg_bridge.asking.nearness import Vectors
 from pg_bridge.asking.pair_plans import Terms
 from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, resolve_columns
 from pg_bridge.asking.together import Failed, Round, forget
+from pg_bridge.asking.vectors import embed_texts
 from pg_bridge.asking.windows import Lookout
-from pg_bridge.errors import CallError, OptionError
+from pg_bridge.errors import CallError, EmbeddingError, OptionError
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import as_row
 from pg_bridge.rows.table import Table
@@ -196,8 +197,8 @@ class Calls:
         self, prompts: Sequence[str | None], rows: Sequence[str | None], call: Call, asking: Round
     ) -> list[str | None]:
         """Answer conditions over pairs by questions about several, and by themselves what is left."""
-        by = partial(embed, call=call.embeds_for_nearest, memory=self._memory, begin=self._begin)
-        joining = Joining(prompts, rows, call, self._terms(call), self._memory, asking.work, by)
+        embed = partial(self._embed, call.embeds_for_nearest)
+        joining = Joining(prompts, rows, call, self._terms(call), self._memory, asking.work, embed)
         asking.tell_pruned(joining.pruned)
         counted, waiting = len(rows) - len({*joining.alone, *joining.answers}), [asking]
         while joining.is_asking:
@@ -215,6 +216,12 @@ class Calls:
                 answers[place] = text
         joining.judge(answers)
         return answers
+
+    def _embed(self, call: Call, texts: Sequence[str]) -> Vectors:
+        try:
+            return embed_texts(texts, call, self._memory, lambda: self._begin(call))
+        except Failed as failed:
+            raise EmbeddingError(failed.reason, call.server) from None
 
     def _answer(
         self,

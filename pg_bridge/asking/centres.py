@@ -8,18 +8,17 @@ Vassilvitskii, SODA 2007). No cluster is empty: of fewer different vectors than 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pg_bridge.asking.nearness import Vectors, to_units
+from pg_bridge.asking.nearness import Vectors, blocks, to_units
 
 _SEED = 71
 _MOST_MOVES = 50
-_AT_ONCE = 1 << 22  # numbers that are held at one time
 _SAME = 1e-6  # of a squared distance: what arithmetic may be off
 _DECIMALS = 6  # of a distance; the rest depends on how many are computed at one time
 
@@ -63,7 +62,7 @@ def find_clusters(
         clusters = moved
     centres = to_units(_means(units, weight, clusters, len(centres)))
     cosines = np.concatenate(
-        [np.einsum("ij,ij->i", units[some], centres[clusters[some]]) for some in _blocks(len(units), units.shape[1])]
+        [np.einsum("ij,ij->i", units[some], centres[clusters[some]]) for some in blocks(len(units), units.shape[1])]
     ).astype(np.float64)
     return Clustering(clusters, np.clip(1 - cosines, 0, 2).round(_DECIMALS), centres)
 
@@ -104,7 +103,7 @@ def _assign(units: Vectors, centres: Vectors, work: Callable[[], None]) -> NDArr
     """(n,) intp, the nearest centre of each vector, of equally near ones the first; of each centre at least one."""
     clusters, far = np.empty(len(units), np.intp), np.empty(len(units))
     lengths = np.einsum("ij,ij->i", centres, centres)
-    for some in _blocks(len(units), len(centres)):
+    for some in blocks(len(units), len(centres)):
         work()
         apart = lengths - 2 * (units[some] @ centres.T)
         clusters[some] = apart.argmin(axis=1)
@@ -121,14 +120,8 @@ def _assign(units: Vectors, centres: Vectors, work: Callable[[], None]) -> NDArr
 def _means(units: Vectors, weight: Distances, clusters: NDArray[np.intp], count: int) -> Vectors:
     """(k, d) the middle of each cluster; none is empty."""
     sums = np.zeros((count, units.shape[1]))
-    for some in _blocks(len(units), count):
+    for some in blocks(len(units), count):
         shares = np.zeros((count, len(units[some])), np.float32)
         shares[clusters[some], np.arange(shares.shape[1])] = weight[some]
         sums += shares @ units[some]
     return (sums / np.bincount(clusters, weight, count)[:, np.newaxis]).astype(np.float32)
-
-
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Rows, as many at a time as may be held with so many numbers each."""
-    at_once = max(1, _AT_ONCE // columns)
-    return (slice(start, start + at_once) for start in range(0, rows, at_once))

@@ -11,7 +11,6 @@ statement draws the same whenever it runs, and finds the answers again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,18 +18,18 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from pg_bridge.asking.nearness import Vectors, blocks
 from pg_bridge.asking.pairs import Matter
 from pg_bridge.asking.pruned import Pruned
+from pg_bridge.asking.vectors import text_of
 from pg_bridge.options import Call
-from pg_bridge.rows.cutting import NULL, cells_of
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-"""From texts to (n, d) embeddings; of what has none the row is NaN."""
+Embed = Callable[[Sequence[str]], Vectors]
+"""From texts to (n, d) unit vectors; of what has none the row is zeros."""
 
 LAST = 1
 """The side whose rows are near to one of the other's."""
 
-_BLOCK_COSINES = 1 << 22  # at one time, 16 MB
 _SEED = b"pg_bridge: checked"
 
 _Whole = NDArray[np.intp]
@@ -74,18 +73,18 @@ def keep_nearest(matter: Matter, call: Call, embed: Embed, work: Callable[[], No
     near = np.ones(len(pairs), bool)
     rank = np.zeros(len(pairs), np.intp)
     vectors, at = _vectors(matter, pairs[np.concatenate(some)], embed)
+    somewhere = np.asarray(vectors.any(axis=1), bool)
     alike: dict[bytes, list[_Whole]] = {}
     for part in some:  # rows that are asked about with the same others are one product of matrices
         alike.setdefault(candidates[part].tobytes(), []).append(part)
     for parts in alike.values():
-        of_list = vectors[at[LAST][candidates[parts[0]]]]
-        step = max(1, _BLOCK_COSINES // len(of_list))
-        for start in range(0, len(parts), step):
+        of_list = at[LAST][candidates[parts[0]]]
+        for some_parts in blocks(len(parts), len(of_list)):
             work()
-            block: _Whole = np.array(parts[start : start + step])
-            with np.errstate(invalid="ignore"):
-                cosines = vectors[at[1 - LAST][rows[block[:, 0]]]] @ of_list.T
-            none = np.isnan(cosines)
+            block: _Whole = np.array(parts[some_parts])
+            of_block = at[1 - LAST][rows[block[:, 0]]]
+            cosines = vectors[of_block] @ vectors[of_list].T
+            none = ~(somewhere[of_block][:, None] & somewhere[of_list])
             by_nearness = np.argsort(-np.where(none, -2, cosines), axis=1, kind="stable")
             own = np.empty_like(by_nearness)
             np.put_along_axis(own, by_nearness, np.arange(len(of_list))[None, :], axis=1)
@@ -94,31 +93,18 @@ def keep_nearest(matter: Matter, call: Call, embed: Embed, work: Callable[[], No
     return _part(matter, pairs, near, np.lexsort((rank, rows)), call.checked)
 
 
-def text_of(side: str) -> str:
-    r"""What is embedded of a row: its values as text, one a line, without those that are NULL.
-
-    >>> text_of('{"name": "Heat", "year": 1995, "stars": null}')
-    'Heat\n1995'
-    """
-    cells = [cell for _, cell in cells_of(side) or () if cell != NULL]
-    return "\n".join(json.loads(cell, strict=False) if cell.startswith('"') else cell for cell in cells)
-
-
-def _vectors(matter: Matter, pairs: _Whole, embed: Embed) -> tuple[NDArray[np.float32], list[_Whole]]:
-    """Embeddings of length one, the last of them NaN; and for each side which of them is whose, in some pairs."""
+def _vectors(matter: Matter, pairs: _Whole, embed: Embed) -> tuple[Vectors, list[_Whole]]:
+    """Unit vectors, the last of them zeros; and for each side which of them is whose, in some pairs."""
     sides = [list(side) for side in matter.sides]
     needed = [np.unique(pairs[:, side]) for side in (0, 1)]
-    texts = [[text_of(sides[side][number]) for number in needed[side].tolist()] for side in (0, 1)]
+    texts = [[text_of(sides[side][number], "\n") for number in needed[side].tolist()] for side in (0, 1)]
     different = [text for text in dict.fromkeys(texts[0] + texts[1]) if text.strip()]
-    found = embed(different) if different else np.empty((0, 1), np.float32)
-    length = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(length > 0, found / length, np.nan).astype(np.float32)
+    found = embed(different) if different else np.empty((0, 0), np.float32)
     place = {text: number for number, text in enumerate(different)}
     whose = [np.full(len(side), len(different), np.intp) for side in sides]
     for side in (0, 1):
         whose[side][needed[side]] = [place.get(text, len(different)) for text in texts[side]]
-    return np.concatenate([found, np.full((1, found.shape[1]), np.nan, np.float32)]), whose
+    return np.concatenate([found, np.zeros((1, found.shape[1]), np.float32)]), whose
 
 
 def _part(matter: Matter, pairs: _Whole, near: NDArray[np.bool_], order: _Whole, checked: int) -> Far | None:

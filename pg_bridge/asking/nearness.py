@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -18,7 +18,7 @@ from pg_bridge.asking.resolution import Pair
 
 LETTERS_DIMENSIONS = 512
 
-_AT_ONCE = 1 << 22  # cosines that are held at one time
+_AT_ONCE = 1 << 22  # numbers that are held at one time, besides the vectors
 _DECIMALS = 6  # of a cosine; the rest depends on how many are computed at one time
 _WORD = re.compile(r"\w+")
 
@@ -36,6 +36,12 @@ def to_units(vectors: Vectors) -> Vectors:
     lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, np.newaxis]
     units: Vectors = (scaled / np.where(lengths, lengths, 1)).astype(np.float32)
     return units
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Rows, as many at a time as may be held with so many numbers each."""
+    at_once = max(1, _AT_ONCE // columns)
+    return (slice(start, start + at_once) for start in range(0, rows, at_once))
 
 
 def letters_of(texts: Sequence[str], work: Callable[[], None] = lambda: None) -> Vectors:
@@ -74,13 +80,12 @@ def nearest_pairs(
     if most < 1:
         return []
     nowhere = np.flatnonzero(~units.any(axis=1))
-    rows_at_once = max(1, _AT_ONCE // count)
     found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-    for start in range(0, count, rows_at_once):
+    for some in blocks(count, count):
         work()
-        near = units[start : start + rows_at_once] @ units.T
-        rows = np.arange(start, start + len(near))
-        near[rows - start, rows] = -np.inf
+        near = units[some] @ units.T
+        rows = np.arange(count)[some]
+        near[rows - some.start, rows] = -np.inf
         columns = np.argpartition(near, count - most, axis=1)[:, count - most :] if most < count - 1 else _all(near)
         cosines = np.round(np.take_along_axis(near, columns, axis=1).astype(np.float64), _DECIMALS).ravel()
         ones, others = np.repeat(rows, columns.shape[1]), columns.ravel()

@@ -1,23 +1,24 @@
-"""Embeddings of rows, as one matrix: texts in, unit vectors out.
+"""Texts embedded for a statement that compares them itself, as one matrix: texts in, unit vectors out.
 
-In: texts, each once, a call that embeds, a statement's memory and what asks. Out: a vector each, of length 1; zeros
-where there is none. It knows neither PostgreSQL nor HTTP.
+In: different texts, a call that embeds, a statement's memory and what asks. Out: a vector each, of length 1; zeros
+where there is none. They are asked for as `llm.embed` would ask for them, some at a time, so that what both have
+embedded is one. It knows neither PostgreSQL nor HTTP.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 
-from pg_bridge.asking.failures import digest_prompt
-from pg_bridge.asking.inquiry import Ask, Outcome
+from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.nearness import Vectors, to_units
-from pg_bridge.asking.together import Failed, Round, outcomes_at
-from pg_bridge.errors import OptionError, RowError
+from pg_bridge.asking.together import Round, outcomes_at
+from pg_bridge.engine import numbers_of
+from pg_bridge.errors import OptionError
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import NULL, VALUE, cells_of
 from pg_bridge.rows.table import Table
@@ -25,81 +26,71 @@ from pg_bridge.rows.table import Table
 MOST_NUMBERS = 1 << 26  # 256 MB
 
 
-def text_of(row: str) -> str:
-    """What is embedded of a row, the text of a JSON object: its values, parted by commas, without nulls.
+def text_of(row: str, between: str = ", ") -> str:
+    r"""What is embedded of a row, the text of a JSON object: its values, parted by something, without nulls.
 
     >>> text_of('{"name": "Acme", "city": null, "size": 7}')
     'Acme, 7'
+    >>> text_of('{"name": "Heat", "year": 1995, "stars": null}', "\n")
+    'Heat\n1995'
     """
     cells = (cell for _, cell in cells_of(row) or () if cell != NULL)
-    return ", ".join(json.loads(cell, strict=False) if cell.startswith('"') else cell for cell in cells)
-
-
-def embedding_call(embedder: str, call: Call) -> Call:
-    """How rows are embedded, for a call that asks about them: what holds for the answers' limits does not."""
-    return Call.from_arguments(
-        {
-            "kind": "embedding",
-            "server": embedder,
-            "dimensions": call.dimensions,
-            "on_error": call.on_error,
-            "on_budget": call.on_budget,
-            "cache": call.cache,
-            "max_age": call.max_age,
-            "priority": call.priority,
-            "window_rows": 10_000,
-        }
-    )
+    return between.join(json.loads(cell, strict=False) if cell.startswith('"') else cell for cell in cells)
 
 
 def embed_texts(
-    texts: Sequence[str], row_ids: Sequence[int], call: Call, memory: Memory, begin: Callable[[], Round]
+    texts: Sequence[str], call: Call, memory: Memory, begin: Callable[[], Round], *, are_rows: bool = False
 ) -> Vectors:
     """Embed texts.
 
     Args:
-        texts: The texts.
-        row_ids: For each a row that it is of, for errors.
-        call: As `embedding_call` makes it.
+        texts: (n,) different ones.
+        call: How.
         memory: Of the statement.
-        begin: Begins what asks; once for each window.
+        begin: Begins what asks; once for each `window_rows` of them.
+        are_rows: Whether they are all rows that the user asks about: they count as such, may not be too many, and what
+            is found is not kept for others.
 
     Returns:
         (n, d) float32: unit vectors; zeros where there is no embedding, if `on_error` or `on_budget` is `null`, or an
         embedding of zeros.
 
     Raises:
-        RowError: A text has no embedding, and `on_error` is `fail`.
+        Failed: A text has no embedding, and `on_error` is `fail`.
         OptionError: They are too many numbers to be held.
         BudgetExceeded: More would have to be asked than a budget allows, and `on_budget` is `fail`.
-        EngineError: The engine failed as a whole.
+        EngineError: The engine failed as a whole, or makes no embeddings.
     """
     units = np.zeros((len(texts), 0), np.float32)
     for start in range(0, len(texts), call.window_rows):
-        some = texts[start : start + call.window_rows]
-        for place, (embedding, _) in enumerate(_ask(some, row_ids[start:], call, memory, begin()), start):
-            if embedding is None:
+        some = slice(start, start + call.window_rows)
+        for place, answer in enumerate(_ask(texts[some], call, memory, begin, are_rows=are_rows), start):
+            if answer is None:
                 continue
-            vector = np.frombuffer(base64.b64decode(embedding), "<f4")
-            if not units.shape[1]:
-                _see_that_they_fit(len(texts), len(vector))
+            vector = numbers_of(answer)
+            if not units.shape[1]:  # the first: those of a statement have the same dimensions
+                if are_rows:
+                    _see_that_they_fit(len(texts), len(vector))
                 units = np.zeros((len(texts), len(vector)), np.float32)
             units[place] = vector
-        units[start : start + len(some)] = to_units(units[start : start + len(some)])
+        units[some] = to_units(units[some])
     return units
 
 
-def _ask(texts: Sequence[str], row_ids: Sequence[int], call: Call, memory: Memory, asking: Round) -> list[Outcome]:
+def _ask(
+    texts: Sequence[str], call: Call, memory: Memory, begin: Callable[[], Round], *, are_rows: bool
+) -> list[str | None]:
     inquiry = memory.inquiry(Ask(None, call))
     cells = [json.dumps(text, ensure_ascii=False) for text in texts]
-    try:
-        groups = asking.ask(len(texts), lambda: iter([asking.group([inquiry], Table.from_cells([VALUE], [cells]))]))
-    except Failed as failed:
-        row_id = next(row_ids[place] for place, text in enumerate(texts) if digest_prompt(text) == failed.prompt)
-        raise RowError(row_id, failed.reason) from None
+    with closing(begin()) as asking:
+        groups = asking.ask(
+            len(texts) if are_rows else 0,
+            lambda: iter([asking.group([inquiry], Table.from_cells([VALUE], [cells]))]),
+        )
     outcomes = outcomes_at(groups, [range(len(texts))], len(texts))
-    inquiry.outcomes.clear()  # each text comes once
-    return outcomes
+    if are_rows:
+        inquiry.outcomes.clear()
+    return [text for text, _ in outcomes]
 
 
 def _see_that_they_fit(rows: int, dimensions: int) -> None:

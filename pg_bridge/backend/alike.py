@@ -14,20 +14,21 @@ from typing import Literal, cast, get_args
 
 from pg_bridge.asking import clustering, ranking
 from pg_bridge.asking.clustering import check_count, cluster
+from pg_bridge.asking.failures import digest_prompt
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.nearness import Vectors
 from pg_bridge.asking.ranking import Entrants
 from pg_bridge.asking.sameness import resolve, see_that_few
 from pg_bridge.asking.streamed import Fetch
-from pg_bridge.asking.together import Round
-from pg_bridge.asking.vectors import embed_texts, embedding_call, text_of
+from pg_bridge.asking.together import Failed, Round
+from pg_bridge.asking.vectors import embed_texts, text_of
 from pg_bridge.backend.engines import context_of, new_engine
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.ledger import Warn
 from pg_bridge.backend.ranked import RankedRow, rank_call, read_entrants
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION
-from pg_bridge.errors import OptionError
+from pg_bridge.errors import OptionError, RowError
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
 
@@ -122,13 +123,13 @@ def find_alike(
 
 
 def _embed(entrants: Entrants, embedder: Server, call: Call, memory: Memory, ways: Ways) -> Vectors:
-    first: dict[int, int] = {}
-    for place, number in enumerate(entrants.numbers, 1):
-        first.setdefault(number, place)
     texts = list(map(text_of, entrants.texts))
-    row_ids = [first[number] for number in range(len(texts))]
-    asked = embedding_call(embedder.name, call)
-    return embed_texts(texts, row_ids, asked, memory, ways.begin(embedder, memory))
+    asked = call.embeds_at(embedder.name, "dimensions")
+    try:
+        return embed_texts(texts, asked, memory, ways.begin(embedder, memory), are_rows=True)
+    except Failed as failed:
+        number = next(number for number, text in enumerate(texts) if digest_prompt(text) == failed.prompt)
+        raise RowError(entrants.numbers.index(number) + 1, failed.reason) from None
 
 
 def _resolve(

@@ -798,10 +798,13 @@ class Call:
     @property
     def embeds_for_nearest(self) -> Call:
         """How texts are embedded for it, as `llm.embed` would; limits hold for them as for the questions."""
-        names = ("on_error", "cache", "max_age", "priority", "on_budget")
         limits = ("max_requests", "max_prompt_tokens", "max_seconds", "max_cost")
-        given = {name: getattr(self, name) for name in names + limits}
-        server = self.server if self.embedder is None else self.embedder
+        return self.embeds_at(self.server if self.embedder is None else self.embedder, *limits)
+
+    def embeds_at(self, server: str, *names: str) -> Call:
+        """How what it is asked about is embedded at a server, with some more of its options."""
+        names = ("on_error", "cache", "max_age", "priority", "on_budget", *names)
+        given = {name: getattr(self, name) for name in names}
         return Call.from_arguments(given | {"kind": "embedding", "server": server, "window_rows": EMBEDDED_ROWS})
 
     @property

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from pg_bridge.asking import nearest as of_nearest
+from pg_bridge.asking import nearness
 from pg_bridge.asking.joining import Joining
 from pg_bridge.asking.joint import LIST_ROWS
 from pg_bridge.asking.memory import Memory
-from pg_bridge.asking.nearest import keep_nearest, text_of
+from pg_bridge.asking.nearest import keep_nearest
+from pg_bridge.asking.nearness import Vectors, to_units
 from pg_bridge.asking.pair_plans import Terms
 from pg_bridge.asking.pairs import Matter, find_pairs
 from pg_bridge.asking.pruned import Pruned, Told, most_of
+from pg_bridge.asking.vectors import text_of
 from pg_bridge.options import Call
 from pg_bridge.testing.behaviour import default_embedding
 from tests.property.test_pairs import PROMPT, TEXT, WAYS, pair, run, say_yes
@@ -32,8 +33,8 @@ def call_of(**options: object) -> Call:
     return Call.from_arguments({"kind": "boolean", "nearest": 3} | options)
 
 
-def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-    return np.array([default_embedding(text) for text in texts], np.float32)
+def embed(texts: Sequence[str]) -> Vectors:
+    return to_units(np.array([default_embedding(text) for text in texts], np.float32))
 
 
 def matter_of(pairs: Sequence[tuple[str, str]]) -> Matter:
@@ -60,7 +61,7 @@ def test_each_row_keeps_the_nearest_of_those_it_is_asked_with(
     far = keep_nearest(
         matter,
         call_of(nearest=nearest, checked=checked),
-        lambda texts: np.array([points[text] for text in texts], np.float32),
+        lambda texts: to_units(np.array([points[text] for text in texts], np.float32)),
     )
     gone = [] if far is None else [*far.places, *(place for places in far.sample for place in places)]
     kept = [place for places in matter.places.values() for place in places]
@@ -95,7 +96,7 @@ def test_what_is_left_stands_nearest_first_and_what_is_drawn_depends_on_texts_al
     pairs = [(f"a long review {i}", f"n{j}") for i in range(30) for j in range(20)]
     one, other = matter_of(pairs), matter_of(pairs[::-1])
     first = keep_nearest(one, call_of(checked=50), embed)
-    monkeypatch.setattr(of_nearest, "_BLOCK_COSINES", 50)
+    monkeypatch.setattr(nearness, "_AT_ONCE", 50)
     second = keep_nearest(other, call_of(checked=50), embed)
     assert first is not None
     assert second is not None
@@ -116,10 +117,10 @@ def test_what_has_no_embedding_is_asked_about_with_all() -> None:
     pairs = [(review, name) for review in ["a long review", "", "another one"] for name in ["a", "b", "c", " ", "d"]]
     asked: list[str] = []
 
-    def some(texts: Sequence[str]) -> NDArray[np.float32]:
+    def some(texts: Sequence[str]) -> Vectors:
         asked.extend(texts)
         found = embed(texts)
-        found[[text == "c" for text in texts]] = np.nan
+        found[[text == "c" for text in texts]] = 0
         return found
 
     matter = matter_of(pairs)
@@ -129,7 +130,7 @@ def test_what_has_no_embedding_is_asked_about_with_all() -> None:
     assert {(a, b) for a, b in pairs if not a or b in (" ", "c")} <= kept
     assert len(kept) == 5 + 2 * (2 + 1)
     nothing = matter_of(pairs)
-    assert keep_nearest(nothing, call_of(), lambda texts: np.full((len(texts), 1), np.nan, np.float32)) is None
+    assert keep_nearest(nothing, call_of(), lambda texts: np.zeros((len(texts), 0), np.float32)) is None
     assert len(nothing.places) == 15
 
 
@@ -174,9 +175,10 @@ def test_a_row_and_its_nearest_are_one_list(nearest: int, lists: int) -> None:
 def test_rows_that_are_near_to_the_same_are_one_block() -> None:
     """Ten kinds of things, each with its reviews: a block is of one kind, and none has more than a list."""
 
-    def of_kind(texts: Sequence[str]) -> NDArray[np.float32]:
+    def of_kind(texts: Sequence[str]) -> Vectors:
         numbers = [int(text.split()[-1]) for text in texts]
-        return np.array([[np.cos(n % 10 / 2), np.sin(n % 10 / 2), 0.01 * (n // 10)] for n in numbers], np.float32)
+        points = [[np.cos(n % 10 / 2), np.sin(n % 10 / 2), 0.01 * (n // 10)] for n in numbers]
+        return to_units(np.array(points, np.float32))
 
     rows = grid(100, 200)
     call = call_of(pairs="blocks", nearest=20, checked=0)

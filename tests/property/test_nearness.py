@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pg_bridge.asking import centres, nearness
+from pg_bridge.asking import nearness
 from pg_bridge.asking.centres import find_clusters
 from pg_bridge.asking.nearness import Vectors, letters_of, nearest_pairs, to_units
 
@@ -54,7 +54,6 @@ def test_the_nearest_pairs(vectors: Vectors, most: int | None, least: float) -> 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearness, "_AT_ONCE", 64)
-    monkeypatch.setattr(centres, "_AT_ONCE", 64)
 
 
 @pytest.mark.usefixtures("blocks")
@@ -63,7 +62,7 @@ def test_blocks_change_nothing() -> None:
     units = to_units(vectors)
     in_blocks, clusters = nearest_pairs(units, 4), find_clusters(units, [1] * 50, 5)
     assert len(in_blocks) >= 100
-    nearness._AT_ONCE = centres._AT_ONCE = 1 << 22
+    nearness._AT_ONCE = 1 << 22
     assert nearest_pairs(units, 4) == in_blocks
     assert (find_clusters(units, [1] * 50, 5).clusters == clusters.clusters).all()
 
