@@ -22,21 +22,15 @@ from pg_bridge import __version__
 from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.backend import postgres
-from pg_bridge.backend.alike import Ways, find_alike, read_task
-from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import check_installation, describe_error
-from pg_bridge.backend.ledger import open_account, reply
-from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
+from pg_bridge.backend.ledger import reply
 from pg_bridge.backend.rowsets import RowSet
-from pg_bridge.backend.sampled import sample_call, sample_rows
-from pg_bridge.backend.session import SESSION, ServerOf, read_asked, start_run
-from pg_bridge.backend.tuned import try_rows
+from pg_bridge.backend.session import SESSION, ServerOf
 from pg_bridge.errors import BrokenInstallation, Cancelled, OptionError
 from pg_bridge.foreign.answers import array_literal
-from pg_bridge.ledger.account import Account
-from pg_bridge.multicorn.errors import refuse, warn
+from pg_bridge.multicorn.errors import refuse
+from pg_bridge.multicorn.finding import find
 from pg_bridge.multicorn.staging import Staging
-from pg_bridge.options import Server
 from pg_bridge.rows.cutting import as_row
 
 _STAGING = Staging()
@@ -194,7 +188,7 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
     try:
         arguments = _parse_options(options)
         internal = bool(arguments.pop("internal", False))
-        for row in _found(role, name, prompt, arguments):
+        for row in find(role, prompt, arguments, partial(_staged, role, name, prompt)):
             yield name, prompt, options, *row
     except Cancelled as error:
         # PostgreSQL drops this row, for it does not satisfy rowset = …, then looks for interrupts before it fetches
@@ -210,55 +204,8 @@ def _scan(name: str, prompt: str, options: str | None) -> Iterator[ResultRow]:
             _STAGING.drop((role, name))
 
 
-def _found(
-    role: int, name: str, prompt: str, arguments: dict[str, Any]
-) -> Iterator[tuple[int | None, str | None, str | None, str | None]]:
-    """What is to be found out about a row set.
-
-    With the option `estimate` its one answer is what a run would ask and take. With the option `rank` its rows are the
-    best `k`, and their answers how they rank; with the option `try` answers are what comparing prompts has found, and
-    with `sample` what the function of that name has, over a sample; with the option `task` what `llm.resolve` or
-    `llm.clusters` find.
-    """
-    is_trial = bool(arguments.pop("try", False))
-    is_estimate = not is_trial and bool(arguments.pop("estimate", False))
-    is_ranking, k = bool(arguments.pop("rank", False)), _parse_k(arguments.pop("k", None))
-    if (task := arguments.pop("task", None)) is not None:
-        rowset, columns = _staged(role, name, prompt)
-        ways = Ways(partial(SESSION.server, role), partial(open_account, warn=warn), warn)
-        for row in find_alike(_fetch(rowset), columns, prompt, k, arguments, read_task(task), ways):
-            yield *row, None
-        return
-    if is_trial:
-        rowset, columns = _staged(role, name, prompt)
-        for found in try_rows(_fetch(rowset), columns, prompt, arguments, lambda each: _access(role, each)):
-            yield 1, None, found, None
-        return
-    if "sample" in arguments:
-        function = arguments.pop("sample")
-        sampling = sample_call(function, arguments)
-        rowset, columns = _staged(role, name, prompt)
-        servers, accounts = partial(SESSION.server, role), partial(open_account, warn=warn)
-        for sampled in sample_rows(_fetch(rowset), columns, prompt, function, sampling, servers, accounts):
-            yield *sampled, None
-        return
-    call, asked = (rank_call(arguments), {}) if is_ranking else read_asked(prompt, arguments)
-    rowset, columns = _staged(role, name, prompt)
-    server, account = _access(role, call.server)
-    if is_ranking and is_estimate:
-        yield 1, None, foresee_ranking(_fetch(rowset), columns, prompt, k, call, server), None
-    elif is_ranking:
-        for row in rank_rows(_fetch(rowset), columns, prompt, k, call, server, account, warn):
-            yield *row, None
-    elif is_estimate:
-        found = foresee(_fetch(rowset), columns, asked, server, every_row=False, account=account)
-        yield 1, None, found, None
-    else:
-        yield from start_run(_fetch(rowset), columns, asked, server, account=account)
-
-
-def _staged(role: int, name: str, prompt: str) -> tuple[RowSet, Sequence[str | None]]:
-    """A row set and its columns."""
+def _staged(role: int, name: str, prompt: str) -> tuple[Fetch, Sequence[str | None]]:
+    """What fetches the rows of a row set, and its columns."""
     if (role, name) not in _STAGING.rowsets:
         raise OptionError(
             f'row set "{name}" does not exist in this transaction',
@@ -267,12 +214,7 @@ def _staged(role: int, name: str, prompt: str) -> tuple[RowSet, Sequence[str | N
     rowset = _STAGING.rowsets[role, name]
     columns = rowset.column_names()
     # A NULL row has whatever columns the prompt names.
-    return rowset, parse_question(prompt).columns if columns is None else columns
-
-
-def _access(role: int, name: str) -> tuple[Server, Account]:
-    server = SESSION.server(role, name)
-    return server, open_account(server, warn)
+    return _fetch(rowset), parse_question(prompt).columns if columns is None else columns
 
 
 def _fetch(rowset: RowSet) -> Fetch:
@@ -302,12 +244,6 @@ def _parse_options(options: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise OptionError("options is not a JSON object", hint="""For example: options = '{"server": "vllm"}'""")
     return value
-
-
-def _parse_k(k: object) -> int | None:
-    if k is not None and type(k) is not int:
-        raise OptionError("k is not a whole number", hint="0 gives no row, and null ranks all of them.")
-    return k
 
 
 def _equalities(quals: Sequence[Any]) -> dict[str, Any]:
