@@ -60,12 +60,14 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A module may say that its tests are slow ones on the second host, or in the second schema: it is one code."""
+    """A module may say that its tests are slow ones on the second host, unbatched, or in the second schema."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     module = getattr(item, "module", None)
     if params.get("host") == "multicorn" and getattr(module, "MULTICORN_IS_SLOW", False):
         item.add_marker("slow")
     is_asked_for = any(mark.args[0] == "schema" for mark in item.iter_markers("parametrize"))
+    if params.get("switched_conn") == "off" and getattr(module, "UNBATCHED_IS_SLOW", False):
+        item.add_marker("slow")
     if params.get("schema") == "llm" and not is_asked_for and getattr(module, "EXTENSION_IS_SLOW", False):
         item.add_marker("slow")
 
@@ -422,6 +424,25 @@ def used_conn(
     connection.execute(patience.format(how, sql.Literal(f"5.{next(_USED):06d}")))
     yield connection
     connection.execute("DISCARD ALL")
+
+
+@pytest.fixture(params=["on", "off"])
+def switched_conn(
+    request: pytest.FixtureRequest, used_conn: psycopg.Connection[Any], cluster: Cluster, host: str
+) -> psycopg.Connection[Any]:
+    """`used_conn`, where calls are batched, or not."""
+    if request.param == "on" and not (cluster.has_module and host == "plpython"):
+        pytest.skip("nothing is batched here")
+    if cluster.has_module:
+        used_conn.execute("LOAD 'pg_bridge'")
+        used_conn.execute(f"SET pg_bridge.batching = {request.param}".encode())
+    return used_conn
+
+
+def is_batched(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the native module gathers the calls of a session."""
+    row = connection.execute("SELECT current_setting('pg_bridge.batching', true) = 'on'").fetchone()
+    return row == (True,)
 
 
 @pytest.fixture(scope="module")

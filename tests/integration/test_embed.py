@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from pg_bridge.testing.behaviour import default_embedding
-from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.conftest import is_batched
 
 Conn = psycopg.Connection[Any]
 MULTICORN_IS_SLOW = True
@@ -22,27 +22,16 @@ ROWS = 40
 TEXTS = 9  # different ones, of ROWS, and a row without one
 
 
-@pytest.fixture(params=["on", "off"])
-def conn(
-    request: pytest.FixtureRequest, used_conn: Conn, used_engine: EngineDouble, cluster: Cluster, host: str
-) -> Conn:
+@pytest.fixture
+def conn(switched_conn: Conn, used_engine: EngineDouble) -> Conn:
     """Calls are batched, or not; a table of reviews of which many say the same."""
-    if request.param == "on" and not (cluster.has_module and host == "plpython"):
-        pytest.skip("nothing is batched here")
-    if cluster.has_module:
-        used_conn.execute("LOAD 'pg_bridge'")
-        used_conn.execute(f"SET pg_bridge.batching = {request.param}".encode())
-    used_conn.execute("CREATE TEMP TABLE reviews (id int, review text)")
-    used_conn.execute(
+    switched_conn.execute("CREATE TEMP TABLE reviews (id int, review text)")
+    switched_conn.execute(
         f"INSERT INTO reviews SELECT i, '{{text}} \"' || i % {TEXTS} FROM generate_series(1, {ROWS - 1}) AS i"
         f" UNION ALL SELECT {ROWS}, NULL"
     )
     used_engine.reset()
-    return used_conn
-
-
-def is_batched(conn: Conn) -> bool:
-    return conn.execute("SELECT current_setting('pg_bridge.batching', true) = 'on'").fetchone() == (True,)
+    return switched_conn
 
 
 def rows_of(conn: Conn, query: str, *parameters: object) -> list[Any]:

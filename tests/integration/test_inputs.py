@@ -8,22 +8,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
 from tests.conftest import Connect, create_server
 
 Conn = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["on", "off"])
-def conn(request: pytest.FixtureRequest, used_conn: Conn, cluster: Cluster, host: str) -> Conn:
-    """Calls are batched, or not."""
-    if request.param == "on" and not (cluster.has_module and host == "plpython"):
-        pytest.skip("nothing is batched here")
-    if cluster.has_module:
-        used_conn.execute("LOAD 'pg_bridge'")
-        used_conn.execute(f"SET pg_bridge.batching = {request.param}".encode())
-    return used_conn
+@pytest.fixture
+def conn(switched_conn: Conn) -> Conn:
+    return switched_conn
 
 
 def sent(engine: EngineDouble, conn: Conn, query: str) -> list[str]:

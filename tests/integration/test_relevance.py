@@ -11,44 +11,34 @@ import psycopg
 import pytest
 
 from pg_bridge.testing.behaviour import default_relevance
-from pg_bridge.testing.cluster import Cluster
 from pg_bridge.testing.double import EngineDouble
+from tests.conftest import is_batched
 
 Conn = psycopg.Connection[Any]
 MULTICORN_IS_SLOW = True
+UNBATCHED_IS_SLOW = True
 
 ROWS = 30
 QUERIES = ("who 'hid' {behind} the \"sofa\"", "\u00e4rger: {}")
 SAID = 7  # different documents, of ROWS, and a row without one
 
 
-@pytest.fixture(params=["on", pytest.param("off", marks=pytest.mark.slow)])
-def conn(
-    request: pytest.FixtureRequest, used_conn: Conn, used_engine: EngineDouble, cluster: Cluster, host: str
-) -> Conn:
+@pytest.fixture
+def conn(switched_conn: Conn, used_engine: EngineDouble) -> Conn:
     """Calls are batched, or not; a table of texts, of which many say the same, and two queries for each."""
-    if request.param == "on" and not (cluster.has_module and host == "plpython"):
-        pytest.skip("nothing is batched here")
-    if cluster.has_module:
-        used_conn.execute("LOAD 'pg_bridge'")
-        used_conn.execute(f"SET pg_bridge.batching = {request.param}".encode())
-    used_conn.execute("CREATE TEMP TABLE texts (id int, query text, said text)")
-    with used_conn.cursor() as cursor:
+    switched_conn.execute("CREATE TEMP TABLE texts (id int, query text, said text)")
+    with switched_conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO texts VALUES (%s, %s, %s)",
             [(2 * i + j, query, said_by(i)) for i in range(ROWS) for j, query in enumerate(QUERIES)]
             + [(-1, None, "a"), (-2, QUERIES[0], None), (-3, None, None)],
         )
     used_engine.reset()
-    return used_conn
+    return switched_conn
 
 
 def said_by(i: int) -> str:
     return f'{{"null"}} hid the {i % SAID}\n null'
-
-
-def is_batched(conn: Conn) -> bool:
-    return conn.execute("SELECT current_setting('pg_bridge.batching', true) = 'on'").fetchone() == (True,)
 
 
 def rows_of(conn: Conn, query: str, *parameters: object) -> list[Any]:
