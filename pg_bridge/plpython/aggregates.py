@@ -19,14 +19,8 @@ from pg_bridge.backend.gathered import Gathered, gatherings
 from pg_bridge.backend.session import SESSION
 from pg_bridge.errors import OptionError
 from pg_bridge.options import AGGREGATE, OPTIONS, Call, Server
-from pg_bridge.plpython.functions import (
-    find_server,
-    is_flat,
-    open_account,
-    parse_json,
-    require,
-    say_that_it_is_alone,
-)
+from pg_bridge.plpython.arguments import is_flat, parse_json, require
+from pg_bridge.plpython.functions import find_server, open_account, say_that_it_is_alone
 from pg_bridge.plpython.spi import describe_failure
 
 MAX_TOKENS = 512

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from pg_bridge.backend.alike import Ways, find_alike, read_task
-from pg_bridge.plpython.functions import find_server, is_flat, open_account, parse_json, require
-from pg_bridge.plpython.ranking import Row, warn
-from pg_bridge.plpython.spi import QueryRows, describe_failure
+from pg_bridge.plpython.arguments import parse_json, rows_of
+from pg_bridge.plpython.functions import find_server, open_account, warn
+from pg_bridge.plpython.ranking import Row
+from pg_bridge.plpython.spi import describe_failure
 
 
 def find(
@@ -30,9 +31,8 @@ def find(
         (row_id, input, what was found as JSON, fault); a row with a fault is the last, and has nothing else.
     """
     try:
-        require(cursor is not None and is_flat(columns) and None not in columns)
+        fetch = rows_of(plpy, cursor, columns)
         ways = Ways(partial(find_server, plpy), partial(open_account, plpy), partial(warn, plpy))
-        fetch = QueryRows(plpy, cursor).fetch
         for row in find_alike(fetch, columns, criterion, k, parse_json(options), read_task(task), ways):
             yield *row, None
     except Exception as error:

@@ -7,7 +7,6 @@ raises: an exception that leaves a PL/Python iterator loses its message.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -22,10 +21,11 @@ from pg_bridge.backend.engines import context_of, new_engine
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.session import SESSION, ServerOf, one_row, read_asked, start_run
-from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.errors import BrokenInstallation
 from pg_bridge.ledger.account import Account
 from pg_bridge.options import Call, Server
-from pg_bridge.plpython.spi import QueryRows, describe_failure, run_prepared
+from pg_bridge.plpython.arguments import is_flat, parse_each, parse_json, require, rows_of
+from pg_bridge.plpython.spi import describe_failure, run_prepared
 
 ResultRow = tuple[int | None, str | None, str | None, str | None, Fault | None]
 CompleteRow = tuple[str | None, str | None, Fault | None]
@@ -58,9 +58,8 @@ def map_rows(
     """
     try:
         call, asked = read_asked(prompt, parse_json(options))
-        require(cursor is not None and is_flat(columns) and None not in columns)
-        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        account = open_account(plpy, server)
+        fetch = rows_of(plpy, cursor, columns)
+        server, account = access(plpy, call.server)
         for answer in start_run(fetch, columns, asked, server, every_row=bool(every_row), account=account):
             yield *answer, None
     except Exception as error:
@@ -77,9 +76,8 @@ def estimate_rows(
     """
     try:
         call, asked = read_asked(prompt, parse_json(options))
-        require(cursor is not None and is_flat(columns) and None not in columns)
-        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        account = open_account(plpy, server)
+        fetch = rows_of(plpy, cursor, columns)
+        server, account = access(plpy, call.server)
         every_row = bool(postgres.setting("pg_bridge.batching"))  # with the module a run knows when it has all rows
         found = foresee(fetch, columns, asked, server, every_row=every_row, account=account)
         return [(found, None)]
@@ -223,28 +221,6 @@ def say_that_it_is_alone(plpy: Any) -> None:
     SESSION.module = "said"
 
 
-def parse_json(text: str | None) -> Any:
-    """Parse JSON that PostgreSQL has taken for JSON; NULL is null."""
-    try:
-        return json.loads(text or "null")
-    except ValueError:  # an integer of thousands of digits
-        raise OptionError("an option cannot be read as JSON") from None
-
-
-def is_flat(array: Any) -> bool:
-    """Whether an SQL array is one, of one dimension or empty; arrays are rectangular, so its first element tells."""
-    return isinstance(array, list) and not (array and isinstance(array[0], list))
-
-
-def require(fits: bool) -> None:
-    """Anybody may call the functions that the extension's own functions call, with anything."""
-    if not fits:
-        raise OptionError(
-            "an internal function of pg_bridge was called with arguments that do not fit",
-            hint="Call llm.map, llm.complete and their kin instead.",
-        )
-
-
 def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
     """A server, with what the current role may know of it: looked up now, or once in the statement of that number."""
 
@@ -257,20 +233,18 @@ def find_server(plpy: Any, name: str, statement: int | None = None) -> Server:
 
 def open_account(plpy: Any, server: Server, reader: int | None = None) -> Account:
     """The current role's account of a statement with a server; arguments as for `ledger.open_account`."""
-    return ledger.open_account(server, lambda message, hint: plpy.warning(message, hint=hint), reader)
+    return ledger.open_account(server, partial(warn, plpy), reader)
 
 
-def parse_each(texts: Sequence[str | None]) -> list[Any]:
-    """Parse JSON texts, of which many are equal; None is NULL.
+def access(plpy: Any, name: str) -> tuple[Server, Account]:
+    """A server that the current role may use, by its name, and the statement's account with it."""
+    server = find_server(plpy, name)
+    return server, open_account(plpy, server)
 
-    Raises:
-        OptionError: One cannot be read.
-    """
-    values: dict[str | None, Any] = {None: None}
-    for text in texts:
-        if text not in values:
-            values[text] = parse_json(text)
-    return [values[text] for text in texts]
+
+def warn(plpy: Any, message: str, hint: str) -> None:
+    """Tell the user of something that does not end the statement."""
+    plpy.warning(message, hint=hint)
 
 
 def places_by_values(options: Sequence[Sequence[str | None]]) -> dict[tuple[str | None, ...], list[int]]:

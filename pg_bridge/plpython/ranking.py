@@ -6,12 +6,14 @@ In: `plpy`, a cursor that `llm._open` has opened, a criterion and options. Out: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.ranked import foresee_ranking, rank_call, rank_rows
-from pg_bridge.plpython.functions import find_server, is_flat, open_account, parse_json, require
-from pg_bridge.plpython.spi import QueryRows, describe_failure
+from pg_bridge.plpython.arguments import parse_json, rows_of
+from pg_bridge.plpython.functions import find_server, open_account, warn
+from pg_bridge.plpython.spi import describe_failure
 
 Row = tuple[int | None, str | None, str | None, Fault | None]
 
@@ -32,19 +34,11 @@ def rank(
     """
     try:
         call = rank_call(parse_json(options))
-        require(cursor is not None and is_flat(columns) and None not in columns)
-        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
+        fetch, server = rows_of(plpy, cursor, columns), find_server(plpy, call.server)
         if is_estimate:
             return [(None, None, foresee_ranking(fetch, columns, criterion, k, call, server), None)]
         account = open_account(plpy, server)
-        found = rank_rows(
-            fetch, columns, criterion, k, call, server, account, lambda text, hint: warn(plpy, text, hint)
-        )
+        found = rank_rows(fetch, columns, criterion, k, call, server, account, partial(warn, plpy))
         return [(*row, None) for row in found]
     except Exception as error:
         return [(None, None, None, describe_failure(plpy, error))]
-
-
-def warn(plpy: Any, message: str, hint: str) -> None:
-    """Tell the user of something that does not end the statement."""
-    plpy.warning(message, hint=hint)

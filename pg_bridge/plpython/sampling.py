@@ -11,8 +11,9 @@ from typing import Any
 
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.sampled import sample_call, sample_rows
-from pg_bridge.plpython.functions import find_server, is_flat, open_account, parse_json, require
-from pg_bridge.plpython.spi import QueryRows, describe_failure
+from pg_bridge.plpython.arguments import parse_json, rows_of
+from pg_bridge.plpython.functions import find_server, open_account
+from pg_bridge.plpython.spi import describe_failure
 
 Row = tuple[int | None, str | None, str | None, Fault | None]
 
@@ -27,8 +28,7 @@ def sample(
     """
     try:
         call = sample_call(function, parse_json(options))
-        require(cursor is not None and function is not None and is_flat(columns) and None not in columns)
-        fetch = QueryRows(plpy, cursor).fetch
+        fetch = rows_of(plpy, cursor, columns)
         servers, accounts = partial(find_server, plpy), partial(open_account, plpy)
         found = sample_rows(fetch, columns, prompt, str(function), call, servers, accounts)
         return [(*row, None) for row in found]

@@ -17,8 +17,9 @@ from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.tooled import map_rows, tools_call
 from pg_bridge.backend.transaction import until_its_end
 from pg_bridge.errors import NotPermitted, OptionError
-from pg_bridge.plpython.functions import find_server, is_flat, open_account, parse_json, require
-from pg_bridge.plpython.spi import QueryRows, describe_failure, run_prepared
+from pg_bridge.plpython.arguments import is_flat, parse_json, rows_of
+from pg_bridge.plpython.functions import access
+from pg_bridge.plpython.spi import describe_failure, run_prepared
 
 MOST_TOOLS = 64
 
@@ -49,10 +50,9 @@ def map_with_tools(
     """
     try:
         call = tools_call(parse_json(options))
-        require(cursor is not None and is_flat(columns) and None not in columns)
+        fetch = rows_of(plpy, cursor, columns)
         bench = Bench.of(plpy, tools, call.max_result_bytes)
-        fetch, server = QueryRows(plpy, cursor).fetch, find_server(plpy, call.server)
-        account = open_account(plpy, server)
+        server, account = access(plpy, call.server)
         known = [tool for tool, _ in bench.tools.values()]
         rows = map_rows(
             fetch, columns, prompt, known, call, server, account, bench.make_calls, every_row=bool(every_row)

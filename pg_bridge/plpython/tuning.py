@@ -5,14 +5,14 @@ In: `plpy`, a cursor that `llm._open` has opened, what is asked and options. Out
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pg_bridge.backend.faults import Fault
 from pg_bridge.backend.tuned import try_rows
-from pg_bridge.ledger.account import Account
-from pg_bridge.options import Server
-from pg_bridge.plpython.functions import find_server, is_flat, open_account, parse_json, require
-from pg_bridge.plpython.spi import QueryRows, describe_failure
+from pg_bridge.plpython.arguments import parse_json, rows_of
+from pg_bridge.plpython.functions import access
+from pg_bridge.plpython.spi import describe_failure
 
 
 def try_prompts(
@@ -23,14 +23,9 @@ def try_prompts(
     Returns:
         (what was found as JSON, fault); a row with a fault is the only one.
     """
-
-    def access(name: str) -> tuple[Server, Account]:
-        server = find_server(plpy, name)
-        return server, open_account(plpy, server)
-
     try:
         given = parse_json(options)
-        require(cursor is not None and is_flat(columns) and None not in columns)
-        return [(found, None) for found in try_rows(QueryRows(plpy, cursor).fetch, columns, asked, given, access)]
+        fetch = rows_of(plpy, cursor, columns)
+        return [(found, None) for found in try_rows(fetch, columns, asked, given, partial(access, plpy))]
     except Exception as error:
         return [(None, describe_failure(plpy, error))]
