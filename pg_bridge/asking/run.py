@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from typing import Self
 
 from pg_bridge.asking.failures import Failures
 from pg_bridge.asking.pruned import Pruned, Told
@@ -74,7 +75,17 @@ def shares_of(usage: Usage) -> Shares:
 
 
 @dataclass(slots=True)
-class PairsAsked:
+class _Counts:
+    """Figures that are added up, of whatever kind."""
+
+    def add(self, other: Self) -> None:
+        """Count in others."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass(slots=True)
+class PairsAsked(_Counts):
     """How pairs were asked about, where a condition over them is not asked pair by pair anyhow.
 
     Attributes:
@@ -91,11 +102,6 @@ class PairsAsked:
     repairs: int = 0
     inferred: int = 0
 
-    def add(self, other: PairsAsked) -> None:
-        """Count in others."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-
     def __str__(self) -> str:
         """As EXPLAIN ANALYZE shows it; empty where there are none."""
         repairs = f", {self.repairs} of them as repairs" if self.repairs else ""
@@ -109,7 +115,7 @@ class PairsAsked:
 
 
 @dataclass(slots=True)
-class ToolsUsed:
+class ToolsUsed(_Counts):
     """What functions did that a model had called.
 
     Attributes:
@@ -122,14 +128,9 @@ class ToolsUsed:
     calls: int = 0
     failed: int = 0
 
-    def add(self, other: ToolsUsed) -> None:
-        """Count in others."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-
 
 @dataclass(slots=True)
-class RowsTogether:
+class RowsTogether(_Counts):
     """How rows were asked about where a prompt may have several of them.
 
     Attributes:
@@ -152,11 +153,6 @@ class RowsTogether:
             self.rows += rows
             self.prompts += rows > 1
             self.alone += rows == 1
-
-    def add(self, other: RowsTogether) -> None:
-        """Count in others."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def __str__(self) -> str:
         """As EXPLAIN ANALYZE shows it; empty where there are none."""
