@@ -16,7 +16,7 @@ from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import Question, escape, parse_question, resolve_columns
 from pg_bridge.asking.reduction import Part, Reduction, room_for
 from pg_bridge.asking.together import Failed, Fails, Round, outcomes_at
-from pg_bridge.asking.windows import WINDOW_CHARS
+from pg_bridge.asking.windows import WINDOW_CHARS, rounds_of
 from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import VALUE, as_row, cut, object_of
@@ -87,7 +87,8 @@ def reduce_all(
         asked = [(instruction, part) for instruction, tree in trees for part in tree.parts()]
         if not asked:
             break
-        outcomes = iter([each for some in _in_rounds(asked, most_chars) for each in _ask(some, call, memory, begin)])
+        rounds = rounds_of(asked, lambda each: sum(len(item.text) for item in each[1].items), most_chars)
+        outcomes = iter([each for some in rounds for each in _ask(some, call, memory, begin)])
         for _, tree in trees:
             own = [next(outcomes) for _ in tree.parts()]
             if own:
@@ -96,19 +97,6 @@ def reduce_all(
         if tree.error is not None and call.on_error == "fail" and not isinstance(tree.error, NotAsked):
             raise CallError(tree.error)
     return [tree.answer for _, tree in trees]
-
-
-def _in_rounds(asked: Sequence[tuple[str, Part]], most_chars: int) -> Iterator[list[tuple[str, Part]]]:
-    some: list[tuple[str, Part]] = []
-    chars = 0
-    for instruction, part in asked:
-        some.append((instruction, part))
-        chars += sum(len(item.text) for item in part.items)
-        if chars >= most_chars:
-            yield some
-            some, chars = [], 0
-    if some:
-        yield some
 
 
 def _ask(asked: Sequence[tuple[str, Part]], call: Call, memory: Memory, begin: Begin) -> list[Outcome]:

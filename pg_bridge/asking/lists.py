@@ -14,7 +14,7 @@ from pg_bridge.asking.portions import Group
 from pg_bridge.asking.prompt import escape
 from pg_bridge.asking.run import PairsAsked
 from pg_bridge.asking.together import Failed, Round, outcomes_at
-from pg_bridge.asking.windows import WINDOW_CHARS
+from pg_bridge.asking.windows import rounds_of
 from pg_bridge.errors import ComparisonError
 from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
@@ -49,26 +49,12 @@ def ask_about_lists(
     """
     ask = Ask(escape(question), call)
     answers: list[str | None] = []
-    for some in _portions(lists):
+    for some in rounds_of(lists, lambda shown: sum(map(len, shown))):
         asking = begin()
         if are_pairs:
             asking.tell_pairs(PairsAsked(alone=len(some)))
         answers += _ask_together(ask, some, memory, asking)
     return answers
-
-
-def _portions(lists: Sequence[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
-    """As many as may be in memory at one time: all, as a rule."""
-    some: list[Sequence[str]] = []
-    chars = 0
-    for shown in lists:
-        some.append(shown)
-        chars += sum(map(len, shown))
-        if chars >= WINDOW_CHARS:
-            yield some
-            some, chars = [], 0
-    if some:
-        yield some
 
 
 def _ask_together(ask: Ask, lists: Sequence[Sequence[str]], memory: Memory, asking: Round) -> list[str | None]:

@@ -8,7 +8,7 @@ PostgreSQL nor HTTP.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.poll import Bounds, Poll
 from pg_bridge.asking.prompt import parse_question, resolve_columns
 from pg_bridge.asking.together import Failed, Round, answer_columns
-from pg_bridge.asking.windows import WINDOW_CHARS
+from pg_bridge.asking.windows import rounds_of
 from pg_bridge.errors import OptionError, SampleError
 from pg_bridge.options import YES_OR_NO, Call
 from pg_bridge.rows.cutting import cut
@@ -108,7 +108,8 @@ class Asking:
             EngineError: The engine failed as a whole.
         """
         outcomes: list[Outcome] = []
-        for some in self._portions(rows):
+        texts = map(self.population.different.__getitem__, rows.tolist())
+        for some in rounds_of(texts, lambda row: sum(map(len, row)), most_rows=_MOST_AT_ONCE):
             cells = [[row[at] for row in some] for at in range(len(self.population.columns))]
             asking = self.begin()
             try:
@@ -119,18 +120,6 @@ class Asking:
             finally:
                 asking.close()
         return outcomes
-
-    def _portions(self, rows: Places) -> Iterator[list[tuple[str, ...]]]:
-        some: list[tuple[str, ...]] = []
-        chars = 0
-        for row in map(self.population.different.__getitem__, rows.tolist()):
-            some.append(row)
-            chars += sum(map(len, row))
-            if chars >= WINDOW_CHARS or len(some) >= _MOST_AT_ONCE:
-                yield some
-                some, chars = [], 0
-        if some:
-            yield some
 
 
 class Decided(NamedTuple):

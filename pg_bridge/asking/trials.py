@@ -18,7 +18,7 @@ from pg_bridge.asking.prompt import parse_question
 from pg_bridge.asking.teaching import ask_for, lessons_table, read_proposal, with_examples
 from pg_bridge.asking.together import Failed, Round, answer_columns
 from pg_bridge.asking.tuning import Judged, Lesson, Plan, Proposal, Tried, Wording, tune
-from pg_bridge.asking.windows import WINDOW_CHARS
+from pg_bridge.asking.windows import rounds_of
 from pg_bridge.errors import CallError
 from pg_bridge.options import Call
 from pg_bridge.rows.table import Table
@@ -59,7 +59,7 @@ def _ask(
     asks: Sequence[Ask], rows: Sequence[Labelled], columns: Sequence[str], memory: Memory, begin: Callable[[], Round]
 ) -> Iterator[tuple[Outcome, ...]]:
     """The outcomes of some questions, row by row; as many rows together as may be in memory: all, as a rule."""
-    for some in _windows(rows):
+    for some in rounds_of(rows, lambda row: len(row.row)):
         table = Table.from_json([row.row for row in some], columns)
         asking = begin()
         try:
@@ -69,19 +69,6 @@ def _ask(
         finally:
             asking.close()
         yield from zip(*outcomes, strict=True)
-
-
-def _windows(rows: Sequence[Labelled]) -> Iterator[list[Labelled]]:
-    some: list[Labelled] = []
-    chars = 0
-    for row in rows:
-        some.append(row)
-        chars += len(row.row)
-        if chars >= WINDOW_CHARS:
-            yield some
-            some, chars = [], 0
-    if some:
-        yield some
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ all of them, as far as memory allows, and some are asked about ahead, so that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -62,6 +62,22 @@ class Lookout:
             return 0
         self._looked_at = rows
         return min(rows, max(FETCHED_ROWS, rows // 8))
+
+
+def rounds_of(
+    rows: Iterable[Row], chars_of: Callable[[Row], int], most_chars: int = WINDOW_CHARS, most_rows: int | None = None
+) -> Iterator[list[Row]]:
+    """Rows that are there already, as many together as may be asked about at one time: all, as a rule."""
+    some: list[Row] = []
+    chars = 0
+    for row in rows:
+        some.append(row)
+        chars += chars_of(row)
+        if chars >= most_chars or len(some) == most_rows:
+            yield some
+            some, chars = [], 0
+    if some:
+        yield some
 
 
 def read_windows(
