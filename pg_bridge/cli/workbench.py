@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pg_bridge.cli import beside, map_options
 from pg_bridge.cli.beside import ENDPOINT_VARIABLE, KEY_VARIABLE, file_text
-from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.errors import OptionError
 from pg_bridge.jobs.files import FileReading, format_of
+from pg_bridge.jobs.needed import psycopg_needed
 from pg_bridge.workbench import Bench, Sample, serve, take_sample
 
 _MOST_ROWS = 500
@@ -122,15 +123,9 @@ def _sample(arguments: argparse.Namespace, source: str) -> Sample:
         file = FileReading(Path(source), ())
         file.open()
         return take_sample(file, arguments.rows, seed)
-    try:
+    with psycopg_needed(besides=" Files need none."):
         from pg_bridge.jobs.database import Database  # noqa: PLC0415 - psycopg is an extra
         from pg_bridge.jobs.query import QueryReading  # noqa: PLC0415 - as above
-    except ImportError as error:
-        raise BrokenInstallation(
-            "psycopg 3.2 or later is needed to reach a database, and cannot be imported",
-            detail=str(error),
-            hint="Install it where this command is: pip install 'pg-bridge[jobs]'. Files need none.",
-        ) from error
     interrupts = beside.Interrupts()
     with ExitStack() as stack:
         database = stack.enter_context(closing(Database(beside.dsn(arguments), patience_s=0.0, check=interrupts.check)))

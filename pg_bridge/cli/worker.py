@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from pg_bridge.cli import beside, map_options
 from pg_bridge.cli.install import jobs_script
-from pg_bridge.errors import BrokenInstallation, OptionError, PgBridgeError
+from pg_bridge.errors import OptionError, PgBridgeError
+from pg_bridge.jobs.needed import psycopg_needed
 from pg_bridge.jobs.running import Stopped
 from pg_bridge.options import Server
 
@@ -96,15 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         PgBridgeError: The database cannot be reached, or has no table of jobs.
     """
-    try:
+    with psycopg_needed():
         from pg_bridge.jobs.database import Database  # noqa: PLC0415 - psycopg is an extra
         from pg_bridge.jobs.queue import SESSION  # noqa: PLC0415 - as above
-    except ImportError as error:
-        raise BrokenInstallation(
-            "psycopg 3.2 or later is needed to reach a database, and cannot be imported",
-            detail=str(error),
-            hint="Install it where this command is: pip install 'pg-bridge[jobs]'.",
-        ) from error
     interrupts = beside.Interrupts()
     database = Database(
         beside.dsn(arguments),

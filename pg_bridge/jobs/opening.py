@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pg_bridge.errors import BrokenInstallation, OptionError
+from pg_bridge.errors import OptionError
 from pg_bridge.jobs.answers import Form
 from pg_bridge.jobs.asker import Desk
 from pg_bridge.jobs.files import FileReading
+from pg_bridge.jobs.needed import psycopg_needed
 from pg_bridge.jobs.record import BESIDES, JobRecord
 from pg_bridge.jobs.report import Report
 from pg_bridge.jobs.running import Running
@@ -184,14 +185,8 @@ class OpenJob:
     def _connected(self) -> Database:
         """The database; psycopg is looked for here, before anything that imports it."""
         if self._database is None:
-            try:
+            with psycopg_needed(besides=" Files need none."):
                 from pg_bridge.jobs.database import Database, Session  # noqa: PLC0415 - psycopg is an extra
-            except ImportError as error:
-                raise BrokenInstallation(
-                    "psycopg 3.2 or later is needed to reach a database, and cannot be imported",
-                    detail=str(error),
-                    hint="Install it where this command is: pip install 'pg-bridge[jobs]'. Files need none.",
-                ) from error
             self._database = Database(
                 self._dsn,
                 session=self._session or Session(),
