@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 from pg_bridge.asking import clustering, ranking
 from pg_bridge.asking.clustering import check_count, cluster
@@ -22,10 +23,10 @@ from pg_bridge.asking.sameness import resolve, see_that_few
 from pg_bridge.asking.streamed import Fetch
 from pg_bridge.asking.together import Failed, Round
 from pg_bridge.asking.vectors import embed_texts, text_of
-from pg_bridge.backend.engines import context_of, new_engine
+from pg_bridge.backend.engines import begin_round, context_of
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.ledger import Warn
-from pg_bridge.backend.ranked import RankedRow, rank_call, read_entrants
+from pg_bridge.backend.ranked import RankedRow, read_entrants, warn_of_unanswered
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION
 from pg_bridge.errors import OptionError, RowError
@@ -53,8 +54,7 @@ class Ways:
 
     def begin(self, server: Server, memory: Memory) -> Callable[[], Round]:
         """What begins rounds at a server."""
-        account = self.account(server)
-        return lambda: Round(memory, 0, new_engine(server), account, tells=True)
+        return partial(begin_round, memory, server, self.account(server))
 
 
 def read_task(task: object) -> Task:
@@ -76,7 +76,7 @@ def find_alike(
     columns: Sequence[str | None],
     criterion: str | None,
     k: int | None,
-    options: object,
+    options: Any,
     task: Task,
     ways: Ways,
 ) -> Iterator[RankedRow]:
@@ -87,7 +87,7 @@ def find_alike(
         columns: Theirs.
         criterion: By what they are alike.
         k: How many clusters are wanted.
-        options: How they are asked about, as for `rank_call`.
+        options: How they are asked about, as for `Call.from_arguments`.
         task: Which of the two.
         ways: To servers.
 
@@ -97,7 +97,7 @@ def find_alike(
     memory = Memory()
     SESSION.begin_run(memory.run)
     is_resolving = task == "resolve"
-    call = rank_call(options, ranking.SYSTEM_PROMPT if is_resolving else clustering.SYSTEM_PROMPT)
+    call = Call.from_arguments(options, ranking.SYSTEM_PROMPT if is_resolving else clustering.SYSTEM_PROMPT)
     server = ways.server(call.server)
     embedder = None if call.embedder is None else ways.server(call.embedder)
     if not is_resolving:
@@ -143,12 +143,7 @@ def _resolve(
     warn: Warn,
 ) -> Iterator[RankedRow]:
     resolved, unanswered = resolve(entrants, vectors, call, memory, begin, work)
-    if unanswered:
-        warn(
-            f"{unanswered} of {memory.run.pairs.alone} comparisons have no answer: their rows stand as if they had not "
-            "been compared",
-            "llm.last_errors() tells why.",
-        )
+    warn_of_unanswered(warn, unanswered, memory.run.pairs.alone)
     for each in resolved:
         entity = _NULL if each.entity is None else str(each.entity + 1)
         stands = None if each.representative is None else rows.fetch(each.representative, 1)[0]

@@ -7,14 +7,17 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.reduction import least_context
 from pg_bridge.asking.seen import speed_shown
+from pg_bridge.asking.together import Round
 from pg_bridge.backend import postgres
 from pg_bridge.backend.interrupts import Interrupts
 from pg_bridge.backend.opened import open_running
 from pg_bridge.backend.waits import EngineWait
 from pg_bridge.engine import Acquaintance, Engine, Notice, Usage
 from pg_bridge.errors import EngineError
+from pg_bridge.ledger.account import Account
 from pg_bridge.ledger.leases import Limits
 from pg_bridge.ledger.running import ServerGate
 from pg_bridge.ledger.salt import salt_of
@@ -49,6 +52,11 @@ def new_engine(server: Server, acquaintance: Acquaintance | None = None) -> Engi
     others = [usage for usage in usages if speed_shown(usage) is None]  # some may not be at their end yet
     usages[:] = [*telling[-_MOST_USAGES:], *others[-_MOST_USAGES:], engine.usage]
     return engine
+
+
+def begin_round(memory: Memory, server: Server, account: Account, node: int = 0) -> Round:
+    """Begin to ask a server, for a plan node of a statement; the round tells how far it is, and what has failed."""
+    return Round(memory, node, new_engine(server), account, tells=True)
 
 
 def context_of(server: Server, call: Call) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.ranking import SYSTEM_PROMPT, Entrants, arrange, rank
 from pg_bridge.asking.streamed import Fetch
-from pg_bridge.asking.together import Round
-from pg_bridge.backend.engines import context_of, new_engine
+from pg_bridge.backend.engines import begin_round, context_of
 from pg_bridge.backend.ledger import Warn
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION
@@ -40,19 +40,9 @@ class RankedRow(NamedTuple):
     found: str
 
 
-def rank_call(given: object, system_prompt: str = SYSTEM_PROMPT) -> Call:
-    """The options of a call; the prompt before each question is another than where rows are asked about one by one.
-
-    Args:
-        given: Named arguments, as for `Call.from_arguments`; None stands for an option's default.
-        system_prompt: That prompt, where none is given.
-
-    Raises:
-        OptionError: One is unknown or its value is not valid.
-    """
-    if isinstance(given, dict) and given.get("system_prompt") is None:
-        given = given | {"system_prompt": system_prompt}
-    return Call.from_arguments(given)  # type: ignore[arg-type]  # it looks whether it is a mapping
+def rank_call(given: Any) -> Call:
+    """The options of a call, as for `Call.from_arguments`."""
+    return Call.from_arguments(given, SYSTEM_PROMPT)
 
 
 def rank_rows(
@@ -82,15 +72,8 @@ def rank_rows(
     with closing(RowSet()) as rows:
         entrants = read_entrants(fetch, columns, criterion, rows)
         match = arrange(entrants, k, call, context_of(server, call) if entrants.texts else 0)
-        ranked, unanswered = rank(
-            entrants, match, k, call, memory, lambda: Round(memory, 0, new_engine(server), account, tells=True)
-        )
-        if unanswered:
-            warn(
-                f"{unanswered} of {match.effort.questions} comparisons have no answer: their rows stand as if they had "
-                "not been compared",
-                "llm.last_errors() tells why.",
-            )
+        ranked, unanswered = rank(entrants, match, k, call, memory, partial(begin_round, memory, server, account))
+        warn_of_unanswered(warn, unanswered, match.effort.questions)
         return [
             RankedRow(
                 each.place + 1,
@@ -99,6 +82,15 @@ def rank_rows(
             )
             for each in ranked
         ]
+
+
+def warn_of_unanswered(warn: Warn, unanswered: int, asked: int) -> None:
+    """Tell the user how many comparisons have no answer, if there are some."""
+    if unanswered:
+        warn(
+            f"{unanswered} of {asked} comparisons have no answer: their rows stand as if they had not been compared",
+            "llm.last_errors() tells why.",
+        )
 
 
 def foresee_ranking(

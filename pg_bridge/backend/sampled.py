@@ -16,8 +16,7 @@ from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.sampled import Asking, Course, Population, proxy_call, run_cascade, run_poll
 from pg_bridge.asking.streamed import Fetch
-from pg_bridge.asking.together import Round
-from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.engines import begin_round
 from pg_bridge.backend.rowsets import RowSet
 from pg_bridge.backend.session import SESSION
 from pg_bridge.errors import OptionError
@@ -82,7 +81,7 @@ def sample_rows(
 
     def asking_of(of: Call) -> Asking:
         server = find_server(of.server)
-        begin = partial(_begin, memory, server, open_account(server))
+        begin = partial(begin_round, memory, server, open_account(server))
         return Asking(population, Ask(prompt, of), memory, begin)
 
     population = Population(prompt, columns)
@@ -108,10 +107,6 @@ def sample_rows(
         course = run_cascade(population, call, small, large)
         memory.run.cascade = _told(course, population, call)
         return _answers(rows, course, population, call)
-
-
-def _begin(memory: Memory, server: Server, account: Account) -> Round:
-    return Round(memory, 0, new_engine(server), account, tells=True)
 
 
 def _answers(rows: RowSet, course: Course, population: Population, call: Call) -> list[SampledRow]:

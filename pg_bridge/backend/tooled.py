@@ -7,16 +7,16 @@ their answers, a window at a time: each is over before its first row is handed o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from pg_bridge.asking.memory import Memory
 from pg_bridge.asking.streamed import Fetch
-from pg_bridge.asking.together import Round
 from pg_bridge.asking.tooled import Consultation, MakeCalls
 from pg_bridge.asking.tools import SYSTEM_PROMPT, Tool, Wanted
 from pg_bridge.asking.windows import read_windows
 from pg_bridge.backend import postgres
-from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.engines import begin_round
 from pg_bridge.backend.session import SESSION
 from pg_bridge.errors import NotPermitted
 from pg_bridge.ledger.account import Account
@@ -41,18 +41,9 @@ class ToldRow(NamedTuple):
     calls: str
 
 
-def tools_call(given: object) -> Call:
-    """The options of a call; the prompt before each question is another than where nothing can be called.
-
-    Args:
-        given: Named arguments, as for `Call.from_arguments`; None stands for an option's default.
-
-    Raises:
-        OptionError: One is unknown or its value is not valid.
-    """
-    if isinstance(given, dict) and given.get("system_prompt") is None:
-        given = given | {"system_prompt": SYSTEM_PROMPT}
-    return Call.from_arguments(given)  # type: ignore[arg-type]  # it looks whether it is a mapping
+def tools_call(given: Any) -> Call:
+    """The options of a call, as for `Call.from_arguments`."""
+    return Call.from_arguments(given, SYSTEM_PROMPT)
 
 
 def map_rows(
@@ -91,9 +82,7 @@ def map_rows(
         SESSION.begin_run(memory.run)  # a function may have asked something itself
         return results
 
-    def begin() -> Round:
-        return Round(memory, 0, new_engine(server), account, tells=True)
-
+    begin = partial(begin_round, memory, server, account)
     asked = Consultation(prompt, columns, tools, call, memory, begin, make)
     for window in read_windows(
         fetch,

@@ -22,7 +22,7 @@ from pg_bridge.asking.together import Round
 from pg_bridge.asking.trials import Begin, Lessons, Tuner, evaluate
 from pg_bridge.asking.tuning import SHOWN_MISTAKES, Plan, Tried
 from pg_bridge.backend import postgres
-from pg_bridge.backend.engines import new_engine
+from pg_bridge.backend.engines import begin_round
 from pg_bridge.backend.session import SESSION
 from pg_bridge.errors import OptionError
 from pg_bridge.ledger.account import Account
@@ -93,7 +93,7 @@ def _begin_with(access: Access, memory: Memory) -> Begin:
         if name not in known:
             known[name] = access(name)
         server, account = known[name]
-        return Round(memory, number, new_engine(server), account, tells=True)
+        return begin_round(memory, server, account, number)
 
     return begin
 

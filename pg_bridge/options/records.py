@@ -856,14 +856,20 @@ class Call:
         return forms.told(forms.ONE, self.choices, self.descriptions) if self.descriptions else ""
 
     @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> Call:
+    def from_arguments(cls, arguments: Mapping[str, Any], system_prompt: str | None = None) -> Call:
         """Check a call's named arguments; None stands for an option's default.
+
+        Args:
+            arguments: The arguments.
+            system_prompt: The default of that option, where it is another than for a question about one row.
 
         Raises:
             OptionError: An argument is unknown or its value is not valid.
         """
         if not isinstance(arguments, Mapping):
             raise OptionError("the options are not a JSON object", hint="""For example: {"server": "vllm"}""")
+        if system_prompt is not None and arguments.get("system_prompt") is None:
+            arguments = {**arguments, "system_prompt": system_prompt}
         own = {option.name: option for option in options_of(cls)}
         given = parse_values(
             own.values(), arguments, {"choices": "labels"} if arguments.get("kind") == "label" else None

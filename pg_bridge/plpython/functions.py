@@ -17,7 +17,7 @@ from pg_bridge.asking.inquiry import Ask
 from pg_bridge.asking.pair_plans import Terms
 from pg_bridge.asking.together import Round
 from pg_bridge.backend import ledger, postgres
-from pg_bridge.backend.engines import context_of, new_engine
+from pg_bridge.backend.engines import begin_round, context_of
 from pg_bridge.backend.estimates import foresee
 from pg_bridge.backend.faults import Fault, check_installation
 from pg_bridge.backend.session import SESSION, ServerOf, one_row, read_asked, start_run
@@ -160,7 +160,7 @@ def _begin_calls(plpy: Any, statement: int, node: int) -> Calls:
     def begin(call: Call) -> Round:
         server = find_server(plpy, call.server, statement)
         account = SESSION.find_account(statement, server, partial(open_account, plpy))
-        return Round(memory, node, new_engine(server), account, tells=True)
+        return begin_round(memory, server, account, node)
 
     def terms(call: Call) -> Terms:
         server = find_server(plpy, call.server, statement)
