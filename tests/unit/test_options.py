@@ -209,7 +209,7 @@ def test_labels_that_are_nowhere() -> None:
     with pytest.raises(OptionError, match='invalid value for option "labels"') as caught:
         Call.from_arguments({"choices": [], "kind": "label"})
     assert "an array of at least one label" in caught.value.hint
-    assert "compared with by IN" in caught.value.hint
+    assert "compared by IN" in caught.value.hint
 
 
 def test_an_option_of_another_place_is_unknown() -> None:
