@@ -6,10 +6,11 @@ and which answers are known to be right, can be kept in a file.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ class Version:
         options: Those that were given, by name, as texts.
         answers: By the place of the row: the answer, and why there is none.
         figures: What it took.
+        asked_by: How many ask it right now.
     """
 
     prompt: str
     options: dict[str, str]
     answers: dict[int, tuple[str | None, str | None]] = field(default_factory=dict)
     figures: dict[str, object] = field(default_factory=dict)
+    asked_by: int = 0
 
 
 class Bench:
@@ -80,6 +83,7 @@ class Bench:
         self._source = source
         self._is_file = is_file
         self._ledger = ledger
+        self._ledger_in_use = asyncio.Lock()
         self._notes = notes
         self._texts = [json.dumps(self._cells(row), ensure_ascii=False, sort_keys=True) for row in sample.rows]
         self._elsewhere: dict[str, str] = {}  # right answers about rows that are not of this sample, by their text
@@ -103,37 +107,48 @@ class Bench:
         Raises:
             OptionError: There is no such option, or its value is not valid.
         """
+        count = len(self.versions)
+        number = self._add(prompt, options)
+        if number == count:
+            self._write()
+        return number
+
+    def _add(self, prompt: str, options: Mapping[str, str]) -> int:
         call_options(options)
         for number, version in enumerate(self.versions):
             if (version.prompt, version.options) == (prompt, dict(options)):
                 return number
         self.versions.append(Version(prompt, dict(options)))
-        self._write()
         return len(self.versions) - 1
 
-    async def ask(self, number: int) -> AsyncGenerator[RowAnswer, None]:
+    def ask(self, number: int) -> AsyncGenerator[RowAnswer, None]:
         """Ask a version about each row; stopped in the middle it keeps what has landed.
+
+        Where there is a ledger, one after the other: a process has it in use once at a time.
 
         Raises:
             PgBridgeError: The prompt is not valid, or the engine failed as a whole.
         """
-        version = self.versions[number]
-        given: Any = {**call_options(version.options), "on_error": "null"}
+        return self._ask(self.versions[number])  # which has another place as soon as an earlier one is dropped
 
+    async def _ask(self, version: Version) -> AsyncGenerator[RowAnswer, None]:
         def note(figures: Mapping[str, object]) -> None:
             version.figures = {name: figures[name] for name in _FIGURES} | {"cost": self._cost(figures)}
 
-        version.answers.clear()
-        answers = mapping_async.map_rows_async(
-            self.sample.rows, version.prompt, self._server, ordered=False, ledger=self._ledger, on_run=note, **given
-        )
+        given: Any = {**call_options(version.options), "on_error": "null", "ordered": False}
+        given |= {"ledger": self._ledger, "on_run": note}
+        version.asked_by += 1
         try:
-            async with aclosing(answers):
-                async for answer in answers:
-                    version.answers[answer.row] = (answer.output, answer.error)
-                    yield answer
+            async with self._ledger_in_use if self._ledger else nullcontext():
+                version.answers.clear()
+                answers = mapping_async.map_rows_async(self.sample.rows, version.prompt, self._server, **given)
+                async with aclosing(answers):
+                    async for answer in answers:
+                        version.answers[answer.row] = (answer.output, answer.error)
+                        yield answer
         finally:
-            if not version.answers and version in self.versions:  # as of a prompt that names no column
+            version.asked_by -= 1
+            if not version.answers and not version.asked_by and version in self.versions:  # as of a prompt of no sense
                 self.drop(self.versions.index(version))
 
     def drop(self, number: int) -> None:
@@ -206,7 +221,7 @@ class Bench:
         try:
             kept = json.loads(notes.read_text(encoding="utf-8"))
             for version in kept["versions"]:
-                self.add(str(version["prompt"]), {str(k): str(v) for k, v in version["options"].items()})
+                self._add(str(version["prompt"]), {str(k): str(v) for k, v in version["options"].items()})
             known = {str(text): str(value) for text, value in kept["known"].items()}
         except OSError as error:
             raise OptionError(f"cannot read {notes}: {error.strerror}") from error
@@ -223,7 +238,8 @@ class Bench:
         text = json.dumps({"versions": versions, "known": known}, ensure_ascii=False, indent=1)
         beside = self._notes.with_name(f"{self._notes.name}.new")
         try:
-            beside.write_text(text, encoding="utf-8")
+            # Half of a surrogate pair, which a model may answer, is written as JSON escapes it.
+            beside.write_text(text, encoding="utf-8", errors="backslashreplace")
             beside.replace(self._notes)
         except OSError as error:
             raise OptionError(f"cannot write {self._notes}: {error.strerror}") from error

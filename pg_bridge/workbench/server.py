@@ -22,6 +22,7 @@ from pg_bridge.workbench.bench import Bench, known_options
 
 ADDRESS = "127.0.0.1"
 _MOST_BYTES = 1 << 20  # of a request
+_SHUTDOWN_S = 0.5  # for what is under way to end by itself
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -42,7 +43,10 @@ async def serve(bench: Bench, port: int = 0) -> tuple[web.AppRunner, str]:
         OptionError: The port is taken.
     """
     token = secrets.token_urlsafe(24)
-    runner = web.AppRunner(_application(bench, token), access_log=None)
+    # Whoever goes away, or ends the server, ends what is asked for them, also where no answer comes to notice it by.
+    runner = web.AppRunner(
+        _application(bench, token), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, ADDRESS, port).start()
@@ -60,7 +64,7 @@ def _application(bench: Bench, token: str) -> web.Application:
         if name not in (ADDRESS, "localhost"):
             raise web.HTTPForbidden
         given = request.headers.get("Authorization", "")
-        if request.path != "/" and not compare_digest(given.encode(), f"Bearer {token}".encode()):
+        if request.path != "/" and not compare_digest(given.encode(errors="replace"), f"Bearer {token}".encode()):
             raise web.HTTPUnauthorized
         try:
             response = await handler(request)

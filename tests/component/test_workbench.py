@@ -269,3 +269,98 @@ def test_the_command_says_what_it_lacks(
     ):
         assert main(["workbench", *words]) in (1, 2)
         assert says in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_is_kept_and_keeps_nothing_else_from_being_kept(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.json"
+    rows = ({"film": "\ud800"}, {"film": "é"})
+    with EngineDouble(answer=lambda _: "\udc00") as double:
+
+        def bench() -> Bench:
+            return Bench(Sample(("film",), rows, 2), Server("engine", double.url), "x.jsonl", is_file=True, notes=notes)
+
+        async def work(client: aiohttp.ClientSession) -> None:
+            assert len(await ask(client, "{film} \ud800?")) == 4
+            for row, value in ((0, "\udc00"), (1, "é")):
+                async with client.post("/known", json={"row": row, "value": value}) as response:
+                    assert response.status == 200
+
+        with_client(bench(), work)
+        assert bench().known == {0: "\udc00", 1: "é"}
+        assert bench().versions[0].prompt == "{film} \ud800?"
+        assert "é" in notes.read_text(encoding="utf-8")
+
+
+def test_a_token_of_any_bytes_is_refused() -> None:
+    bench = Bench(SAMPLE, Server("engine", "http://127.0.0.1:9"), "TABLE r")
+
+    async def run() -> None:
+        runner, _ = await serve(bench)
+        try:
+            reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+            writer.write(b"GET /state HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAuthorization: Bearer \xff\r\n\r\n")
+            assert (await reader.readline()).split()[1] == b"401"
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_reading_notes_does_not_write_them(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.json"
+    bench = Bench(SAMPLE, Server("engine", "http://127.0.0.1:9"), "TABLE r", notes=notes)
+    bench.add("Is {review} kind?", {})
+    bench.add("Is {film} kind?", {})
+    bench.learn(2, "yes")
+    kept = notes.read_text(encoding="utf-8")
+    Bench(SAMPLE, Server("engine", "http://127.0.0.1:9"), "TABLE r", notes=notes)
+    assert notes.read_text(encoding="utf-8") == kept
+    notes.write_text(kept.replace('"options": {}\n  }\n ]', '"options": {"gone": "1"}}]'), encoding="utf-8")
+    changed = notes.read_text(encoding="utf-8")
+    with pytest.raises(OptionError, match='no option "gone"'):
+        Bench(SAMPLE, Server("engine", "http://127.0.0.1:9"), "TABLE r", notes=notes)
+    assert notes.read_text(encoding="utf-8") == changed != kept
+
+
+def test_two_may_ask_at_once_with_a_ledger(tmp_path: Path) -> None:
+    with EngineDouble(delay_s=0.05) as double:
+
+        async def work(client: aiohttp.ClientSession) -> None:
+            both = await asyncio.gather(ask(client, "{film}?"), ask(client, "{review}?"))
+            assert [len(lines) for lines in both] == [8, 8]
+
+        with_client(Bench(SAMPLE, Server("engine", double.url), "TABLE r", ledger=tmp_path / "ledger"), work)
+
+
+def test_who_stops_lets_go_though_the_engine_says_nothing(tmp_path: Path) -> None:
+    with EngineDouble(hang_after=0) as double:
+        bench = Bench(SAMPLE, Server("engine", double.url), "TABLE r", ledger=tmp_path / "ledger")
+
+        async def run() -> None:
+            async with asyncio.timeout(30), client_of(bench) as client:
+                async with client.post("/ask", json={"prompt": "{film}?"}) as stopped:
+                    await stopped.content.readline()
+                    stopped.close()
+                double.behaviour.hang_after, double.behaviour.hang = -1, False
+                assert len(await ask(client, "{review}?")) == 8
+
+        asyncio.run(run())
+        assert [version.prompt for version in bench.versions] == ["{review}?"]
+
+
+def test_the_end_waits_for_no_answer() -> None:
+    with EngineDouble(hang=True) as double:
+        bench = Bench(SAMPLE, Server("engine", double.url), "TABLE r")
+
+        async def run() -> None:
+            async with asyncio.timeout(30), aiohttp.ClientSession() as client:
+                runner, address = await serve(bench)
+                url, _, token = address.partition("#")
+                headers = {"Authorization": f"Bearer {token}"}
+                async with client.post(f"{url}ask", json={"prompt": "{film}?"}, headers=headers) as asked:
+                    await asked.content.readline()
+                    await runner.cleanup()
+
+        asyncio.run(run())
