@@ -34,6 +34,7 @@ class SeenKeys:
 
     Attributes:
         is_needed: Whether two spellings may be one key.
+        is_folded: Whether they may be so by a collation.
     """
 
     def __init__(self, connection: Connection, table: Target, key: Sequence[str], *, is_printed: bool) -> None:
@@ -49,6 +50,7 @@ class SeenKeys:
         ).fetchall()
         once = _SPELLED_ONCE | (_PRINTED_ONCE if is_printed else set())
         self.is_needed = not all(type_ in once and is_deterministic for _, type_, _, is_deterministic in found)
+        self.is_folded = not all(is_deterministic for *_, is_deterministic in found)
         self._types = {name: str(type_) for name, _, type_, _ in found}  # without a length: a cast would cut to it
 
     def begin(self) -> None:

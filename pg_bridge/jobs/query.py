@@ -254,6 +254,18 @@ class QueryReading:
             if found.fetchone() is not None:
                 raise _null_key(self._key)
 
+    def _check_hash(self, connection: Connection, name: str) -> None:
+        """See that values of a column have a hash, which PostgreSQL tells only when it meets the first row."""
+        type_ = self._types[name].name
+        hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(ROW(NULL::{}), 0)").format(sql.SQL(type_))
+        try:
+            connection.execute(hashed)
+        except psycopg.errors.UndefinedFunction:
+            raise OptionError(
+                f'rows cannot be parted by column "{name}": type {type_} has no hash',
+                hint="Part them by columns of another type (part_by, --part-by), or cast it in the query.",
+            ) from None
+
     def _take_part(self, connection: Connection) -> None:
         """From now on read the rows of the part alone.
 
@@ -261,6 +273,8 @@ class QueryReading:
         """
         if connection.info.server_version < _FIRST_WITH_PARTS:
             raise OptionError("a query is read in parts from PostgreSQL 14 on")
+        for name in self._part.by or self._key:
+            self._check_hash(connection, name)
         if self._part.by:  # else two rows of one key are of one part, and neighbours there
             repeated = sql.SQL("SELECT {} GROUP BY {} HAVING pg_catalog.count(*) > 1 LIMIT 1").format(
                 self._from(), identifiers(self._key, "q")

@@ -163,3 +163,26 @@ def test_the_command_takes_parts(
     assert 'no column "colour"' in capsys.readouterr().err
     assert run("1/2", "--into", "kinds.csv") == 2
     assert "parts are of a query" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["point(i, 1)", "'<a/>'::xml", "array[point(i, 1)]"])
+def test_what_has_no_hash_is_told_before_a_row_is_read(database: Database, by: str) -> None:
+    query = f"SELECT i AS k, {by} AS g FROM generate_series(1, 0) AS i"
+    with pytest.raises(OptionError, match=r'parted by column "g": type .* has no hash'):
+        keys_of(database, query, "k", Part(1, 3, ("g",)))
+    assert keys_of(database, query, "k", Part(1, 3)) == []
+
+
+def test_a_key_that_a_collation_folds_is_not_parted(shop: Shop) -> None:
+    """`Heat` and `heat` could be of two parts, and one would take the other's place in the table."""
+    shop.conn.execute(
+        "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        "CREATE TABLE kinds (title text COLLATE folding PRIMARY KEY, answer text, model text, digest text,"
+        " answered_at timestamptz, error text); GRANT ALL ON kinds TO ana"
+    )
+    with contextlib.closing(Database(make_conninfo(shop.dsn, user="ana"))) as database:
+        database.connect()
+        job = JobRecord("SELECT 'Heat' AS title", "p", "kinds", ("title",), part=Part(1, 2))
+        with pytest.raises(KeyFault, match="holds different texts for equal") as caught:
+            TableWriting(database, job, (), None).open()
+        assert caught.value.sqlstate == "0A000"
