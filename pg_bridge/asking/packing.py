@@ -161,6 +161,7 @@ class Packing:
                 system_prompt=_told_of_several(alone.system_prompt),
                 max_tokens=self._answer_tokens * size,
                 schema=json.dumps(schema, ensure_ascii=False),
+                of_rows=True,
                 choices=(),
                 pattern="",
                 low=None,

@@ -37,6 +37,8 @@ class Sampling:
         high: The greatest.
         confidence: Whether the engine is to tell how sure the model was of an answer.
         reranks: Whether prompts are queries with documents, to which nothing is answered but how relevant these are.
+        of_rows: Whether the schema is of an object with an answer for each of several rows, of which some may be right
+            though others are not.
     """
 
     max_tokens: int
@@ -55,6 +57,7 @@ class Sampling:
     high: int | None = None
     confidence: bool = False
     reranks: bool = False
+    of_rows: bool = False
 
     @property
     def is_pooled(self) -> bool:

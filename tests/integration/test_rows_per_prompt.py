@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -195,6 +196,20 @@ def test_a_row_that_is_refused_is_null_alone(films: Conn, engine: EngineDouble) 
     of_map = "llm.map('TABLE films', 'x {review}', rows_per_prompt => 8, on_error => 'null')"
     found = rows_of(films, f"SELECT row_id, error IS NULL FROM {of_map}")
     assert [row_id for row_id, is_answered in found if not is_answered] == [ROWS + 2]
+
+
+def test_one_answer_of_no_form_costs_its_row_alone(films: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.ignore_choices = True  # as engines without schemas do
+
+    def answer(prompt: str) -> str:
+        rows = each_alone(prompt)
+        return json.dumps({n: 5 if n == "2" else f"of {row}" for n, row in rows.items()}) if rows else f"of {prompt}"
+
+    engine.behaviour.answer = answer
+    of_map = "llm.map('SELECT review FROM films WHERE id <= 4', 'x {review}', rows_per_prompt => 4)"
+    found = rows_of(films, f"SELECT output, input->>'review' FROM {of_map}")
+    assert [output for output, _ in found] == [f"of x review\n{json.dumps({'review': review})}" for _, review in found]
+    assert len(engine.received.prompts) == 2
 
 
 def test_a_statement_that_is_cancelled_lets_go(films: Conn, engine: EngineDouble) -> None:
