@@ -246,14 +246,22 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Makes a call that a model wants, with what llm._tools has given, as the caller. Nothing is written meanwhile, whatever the
--- function says of itself. What goes wrong in it is told to the model: its message alone. But for a cancel, which is none of
--- OTHERS, and what is no fault of the call. It runs a function of the caller's and keeps his path.
+-- function says of itself, and what it did to the session (settings, its role, temporary tables, notifications) is rolled back.
+-- What goes wrong in it is told to the model: its message alone. But for a cancel, which is none of OTHERS, and what is no fault
+-- of the call. It runs a function of the caller's and keeps his path.
 CREATE FUNCTION llm._use_tool(call text, arguments json, most integer, OUT result text, OUT problem text)
 LANGUAGE plpgsql VOLATILE SET transaction_read_only = on AS $$
+DECLARE
+    is_over pg_catalog.bool := false;
 BEGIN
     EXECUTE call INTO result USING arguments, most;
-EXCEPTION WHEN OTHERS THEN
-    IF SQLSTATE OPERATOR(pg_catalog.~) '^(40|53|57|58|XX)' THEN
+    is_over := true;
+    RAISE EXCEPTION 'what the call did is rolled back, what it returned is kept';
+EXCEPTION WHEN assert_failure OR OTHERS THEN
+    IF is_over THEN
+        RETURN;
+    END IF;
+    IF SQLSTATE OPERATOR(pg_catalog.~) '^(40|53|57|58030|XX00[12])' THEN
         RAISE;
     END IF;
     problem := pg_catalog.concat('ERROR: ', SQLERRM);

@@ -169,7 +169,10 @@ def read_turn(text: str, tools: Sequence[Tool], choices: Sequence[str]) -> Wante
 
 
 def _wanted(name: str, arguments: Mapping[str, Any], problem: str) -> Wanted:
-    return Wanted(name, json.dumps(arguments, sort_keys=True, ensure_ascii=False), problem)
+    try:
+        return Wanted(name, json.dumps(arguments, sort_keys=True, ensure_ascii=False, allow_nan=False), problem)
+    except ValueError:  # 1e400, which is a number in JSON
+        return Wanted(name, "{}", "a number in the arguments is too large")
 
 
 def _values(tool: Tool, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -200,18 +203,23 @@ def by_place(tool: Tool, arguments: str) -> str:
     '{"a2": []}'
     """
     given: dict[str, Any] = json.loads(arguments)
-    values = {}
+    values = []
     for place, argument in enumerate(tool.arguments, 1):
         if argument.name in given:
             value = given[argument.name]
-            values[f"a{place}"] = _parsed(value) if argument.kind == "json" else value
-    return json.dumps(values, ensure_ascii=False)
+            written = _as_it_is(value) if argument.kind == "json" else json.dumps(value, ensure_ascii=False)
+            values.append(f'"a{place}": {written}')
+    return f"{{{', '.join(values)}}}"
 
 
-def _parsed(value: object) -> object:
+def _as_it_is(value: object) -> str:
+    """JSON that stands in a text, with every digit that its numbers have; other values as JSON."""
     if isinstance(value, list):
-        return [_parsed(each) for each in value]
-    return parse_jsonb(value) if isinstance(value, str) else value
+        return f"[{', '.join(map(_as_it_is, value))}]"
+    if isinstance(value, str):
+        parse_jsonb(value)
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def cell_of(found: str, most_bytes: int) -> str:

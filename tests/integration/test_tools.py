@@ -280,6 +280,54 @@ def test_a_function_writes_nothing_and_its_errors_are_told_to_the_model(conn: Co
     assert conn.execute("SELECT note FROM notes").fetchall() == [("mine",)]
 
 
+WILD = """
+CREATE FUNCTION sets() RETURNS text STABLE LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM set_config('work_mem', '77MB', false), set_config('search_path', 'evil', false),
+        set_config('role', 'pg_monitor', false), pg_notify('heard', 'x'), pg_advisory_xact_lock(7);
+    RETURN 'set'; END $$;
+CREATE FUNCTION asserts() RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN ASSERT false, 'not so'; RETURN 1; END $$;
+CREATE FUNCTION raises(code text) RETURNS int STABLE LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION 'it is %', code USING ERRCODE = code; END $$;
+"""
+
+
+def test_what_a_function_does_to_the_session_is_rolled_back(conn: Conn, engine: EngineDouble) -> None:
+    """Its STABLE is a promise; settings, a role, notifications and locks are no writing to PostgreSQL."""
+    conn.execute(WILD)
+    with conn.transaction():
+        assert one(conn, engine, "sets()") == "set"
+        got = conn.execute("SELECT current_user = session_user, current_setting('work_mem') = '77MB'").fetchone()
+        assert got == (True, False)
+        assert "evil" not in str(conn.execute("SHOW search_path").fetchone())
+        assert conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+
+
+def test_errors_of_a_function_end_the_statement_only_if_they_are_not_its_own(conn: Conn, engine: EngineDouble) -> None:
+    conn.execute(WILD)
+    assert one(conn, engine, "asserts()") == {"error": "ERROR: not so"}
+    # XX000 is what an extension raises that names no code, as http does; 58P01 is a file that is not there.
+    for told in ("XX000", "58P01", "54001", "P0001"):
+        assert one(conn, engine, "raises(text)", code=told) == {"error": f"ERROR: it is {told}"}
+    for ends in ("XX001", "58030", "53100", "40001", "57P01"):
+        with pytest.raises(psycopg.Error, match=f"it is {ends}"):
+            one(conn, engine, "raises(text)", code=ends)
+
+
+def test_numbers_that_python_cannot_hold_are_no_trouble_to_the_statement(conn: Conn, engine: EngineDouble) -> None:
+    conn.execute(
+        "CREATE FUNCTION told(n float, j jsonb) RETURNS text STABLE LANGUAGE sql AS $$ SELECT concat_ws('|', $1, $2) $$"
+    )
+    exact = "[1.00000000000000000000001]"
+    assert one(conn, engine, "told(float,jsonb)", n=1, j=exact) == f"1|{exact}"
+    engine.behaviour.answer = lambda prompt: (
+        says("fine")
+        if "call 1" in row_of(prompt)
+        else '{"next": {"call": "told", "arguments": {"n": 1e400, "j": "1"}}}'
+    )
+    got = conn.execute(ASK, ("SELECT 1 AS a", '{"told(float,jsonb)"}')).fetchall()
+    assert got[0][2][0]["result"] == {"error": "a number in the arguments is too large"}
+
+
 def test_a_function_that_takes_too_long_ends_the_statement(conn: Conn, engine: EngineDouble) -> None:
     conn.execute(HOSTILE)
     conn.execute("SET statement_timeout = 700")
