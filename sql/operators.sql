@@ -77,8 +77,9 @@ CREATE FUNCTION llm.refine(
 ) RETURNS TABLE (answer text, first text, fits boolean)
 LANGUAGE sql STABLE COST 100000 ROWS 1 AS $$
     SELECT CASE WHEN j.fits IS NOT FALSE THEN a.first ELSE llm.complete(
-               prompt OPERATOR(pg_catalog.||) E'\nThe answer {answer} does not meet this: ' OPERATOR(pg_catalog.||) criterion
-               OPERATOR(pg_catalog.||) E'\nGive a better one.',
+               CASE WHEN pg_catalog.replace(prompt, '{{', '') OPERATOR(pg_catalog.~) '\{' THEN s.second
+                   -- A prompt without a column sends all: then no other may stand in braces.
+                   ELSE pg_catalog.regexp_replace(s.second, '(\{\{|\}\})|\{([^{}]*)\}', '\1\2', 'g') END,
                llm.row(input, pg_catalog.jsonb_build_object('answer', a.first)), @refine.named@) END,
            a.first, j.fits
     FROM (SELECT llm.complete(prompt, input, @refine.named@) AS first OFFSET 0) AS a,
@@ -86,7 +87,10 @@ LANGUAGE sql STABLE COST 100000 ROWS 1 AS $$
              SELECT CASE WHEN a.first IS NOT NULL THEN llm.is_true(
                  'Does {answer} meet this: ' OPERATOR(pg_catalog.||) criterion,
                  llm.row(input, pg_catalog.jsonb_build_object('answer', a.first)),
-                 server => CASE WHEN judge IS NULL THEN server ELSE judge END, @refine.besides@) END AS fits OFFSET 0) AS j
+                 server => CASE WHEN judge IS NULL THEN server ELSE judge END, @refine.besides@) END AS fits OFFSET 0) AS j,
+         LATERAL (
+             SELECT prompt OPERATOR(pg_catalog.||) E'\nThe answer {answer} does not meet this: ' OPERATOR(pg_catalog.||) criterion
+                 OPERATOR(pg_catalog.||) E'\nGive a better one.' AS second) AS s
 $$;
 COMMENT ON FUNCTION llm.refine IS 'an answer as of llm.complete, which is judged by a criterion and given once more where it does not meet it';
 

@@ -98,3 +98,19 @@ def test_what_has_no_answer_is_not_judged(conn: Conn, engine: EngineDouble) -> N
         with pytest.raises(psycopg.Error) as raised:
             conn.execute(f"SELECT t.answer FROM reviews AS r, llm.refine({arguments}) AS t WHERE id < 4".encode())
         assert message in str(raised.value), arguments
+
+
+def test_a_prompt_without_a_column_sends_the_whole_row_again(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = lambda prompt: "no" if prompt.startswith("Does") else "an answer"
+    conn.execute(
+        "SELECT t.* FROM reviews AS r, llm.refine('Sum {{it}} up.', r, 'is true to {review}, {{short}}') AS t "
+        "WHERE id = 1"
+    )
+    assert [_sorted(prompt) for prompt in engine.received.prompts] == [
+        _sorted('Sum {it} up.\n{"id": 1, "review": "text 1"}'),
+        _sorted('Does answer meet this: is true to review, {short}\n{"review": "text 1", "answer": "an answer"}'),
+        _sorted(
+            "Sum {it} up.\nThe answer answer does not meet this: is true to review, {short}\nGive a better one.\n"
+            '{"id": 1, "review": "text 1", "answer": "an answer"}'
+        ),
+    ]
