@@ -109,6 +109,7 @@ def find_alike(
             )
     with closing(RowSet()) as rows:
         entrants = read_entrants(fetch, columns, criterion, rows)
+        SESSION.begin_run(memory.run)  # again: the query may have asked something itself
         see_that_few(entrants, call)
         vectors = None if embedder is None else _embed(entrants, embedder, call, memory, ways)
         begin, work = ways.begin(server, memory), Interrupts().check

@@ -71,6 +71,7 @@ def rank_rows(
     SESSION.begin_run(memory.run)
     with closing(RowSet()) as rows:
         entrants = read_entrants(fetch, columns, criterion, rows)
+        SESSION.begin_run(memory.run)  # again: the query may have asked something itself
         match = arrange(entrants, k, call, context_of(server, call) if entrants.texts else 0)
         ranked, unanswered = rank(entrants, match, k, call, memory, partial(begin_round, memory, server, account))
         warn_of_unanswered(warn, unanswered, match.effort.questions)

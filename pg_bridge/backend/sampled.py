@@ -90,6 +90,7 @@ def sample_rows(
         SESSION.begin_run(memory.run)
         while some := fetch(_FETCHED):
             population.add(some)
+        SESSION.begin_run(memory.run)  # again: the query may have asked something itself
         population.close()
         polled = run_poll(population, call, asking)
         found: dict[str, object] = {"rows": len(population.numbers), "asked": polled.asked}
@@ -103,6 +104,7 @@ def sample_rows(
         while some := fetch(_FETCHED):
             rows.extend(some)
             population.add(some)
+        SESSION.begin_run(memory.run)  # again: the query may have asked something itself
         population.close()
         course = run_cascade(population, call, small, large)
         memory.run.cascade = _told(course, population, call)

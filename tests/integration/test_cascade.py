@@ -165,6 +165,8 @@ def test_a_share_and_a_mean(conn: Conn, engine: EngineDouble) -> None:
     engine.received.prompts.clear()
     exact = conn.execute(mean.format("'SELECT n FROM numbers WHERE n < 50'", ", high => 5, error => 0.001").encode())
     assert exact.fetchone() == (50, 50, *[pytest.approx(3)] * 3)
+    tiny = conn.execute(mean.format("'SELECT n FROM numbers WHERE n < 200'", ", high => 5, error => 5e-324").encode())
+    assert tiny.fetchone() == (200, 200, *[pytest.approx(3)] * 3)
     for options, message in (("", 'no option "high"'), (", high => 0", "no number is from 1 to 0")):
         with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
             conn.execute(mean.format(TABLE, options).encode())
@@ -266,6 +268,16 @@ def test_budgets_are_the_large_models(conn: Conn, engine: EngineDouble, small: E
     assert 0.1 < width < 0.9
     with pytest.raises(psycopg.Error, match="max_requests"):
         conn.execute((share % "").encode())
+
+
+def test_the_latest_run_is_the_outer_one(conn: Conn, engine: EngineDouble) -> None:
+    """A query that asks something itself begins when its first row is read, which is later."""
+    inner = "'SELECT n, llm.complete(''Say {n}.'', numbers) AS said FROM numbers WHERE n < 3'"
+    conn.execute(CASCADE.format(inner, "").encode())
+    assert conn.execute("SELECT rows, proxy FROM llm.last_cascade()").fetchone() == (3, "small")
+    conn.execute(f"SELECT * FROM llm.share({inner}, 'Is {{n}} large??')".encode())
+    assert conn.execute("SELECT rows, unique_prompts FROM llm.last_run()").fetchone() == (3, 3)
+    assert conn.execute("SELECT rows FROM llm.last_cascade()").fetchone() == (None,)
 
 
 def test_in_views_lateral_and_values_that_are_hostile(conn: Conn, engine: EngineDouble) -> None:
