@@ -22,6 +22,7 @@ SURE = 0.95
 """How often an interval holds the truth, at least; and what is called better is so by chance with one in twenty."""
 
 _YES, _NO = frozenset({YES_OR_NO[0], "true"}), frozenset({YES_OR_NO[1], "false"})
+_UNREADABLE = object()  # agrees with nothing
 _STEPS = 50  # each halves what is not known of a bound
 
 
@@ -82,7 +83,7 @@ def says_yes(answer: str) -> bool:
     return fold(answer) in _YES
 
 
-def _parse(text: str, otherwise: Any = "") -> Any:  # noqa: ANN401 - any JSON
+def _parse(text: str, otherwise: Any = _UNREADABLE) -> Any:  # noqa: ANN401 - any JSON
     try:
         return json.loads(text, parse_int=Decimal, parse_float=Decimal, strict=False)
     except (ValueError, ArithmeticError, RecursionError):

@@ -77,7 +77,8 @@ class Poll:
         if width <= self._error:
             self._next = self.known
             return
-        growth = np.clip((width / self._error) ** 2, _LEAST_GROWTH, _MOST_GROWTH)
+        is_far = width >= self._error * _MOST_GROWTH**0.5  # a small error's square would be no float
+        growth = _MOST_GROWTH if is_far else max((width / self._error) ** 2, _LEAST_GROWTH)
         self._next = int(min(np.ceil(self.known * growth), len(self._order)))
 
     def bounds(self) -> Bounds:

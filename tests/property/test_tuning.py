@@ -60,6 +60,11 @@ def test_texts_agree_with_themselves_however_they_are_written(text: str, other: 
     assert known.agrees(other) == Known.of(json.dumps(other)).agrees(text)
 
 
+def test_a_known_answer_that_cannot_be_read_agrees_with_nothing() -> None:
+    known = Known.of("[" * 100_000)
+    assert not any(known.agrees(answer) for answer in ("", "null", "[", "[" * 100_000))
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3), st.floats(0, 1e6))
 def test_numbers_agree_within_a_distance(number: object, within: float) -> None:
     known = Known.of(str(number))
