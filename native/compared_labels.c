@@ -128,6 +128,28 @@ is_repeatable(Query *query)
 		!contain_volatile_functions((Node *) query) && !reads_common_table_walker((Node *) query, NULL);
 }
 
+/*
+ * A statement's target that is written through a view, or inserted into, has not all of what hides its rows in its entry: a view's
+ * condition stands among the statement's own then, and row security in checks of what is written. The view stays in the range
+ * table, for its rights.
+ */
+static bool
+is_target_of_other_rows(Query *query, int place)
+{
+	ListCell   *cell;
+
+	if (place != query->resultRelation)
+		return false;
+	foreach(cell, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+
+		if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_VIEW)
+			return true;
+	}
+	return query->commandType == CMD_INSERT;
+}
+
 static bool
 can_be_read_again(RangeTblEntry *entry)
 {
@@ -203,7 +225,7 @@ values_of_column(Query *query, Node *value)
 		return NULL;
 #endif
 	entry = rt_fetch(column->varno, query->rtable);
-	if (!can_be_read_again(entry))
+	if (!can_be_read_again(entry) || is_target_of_other_rows(query, column->varno))
 		return NULL;
 	entry = copyObject(entry);
 	value = copyObject(value);

@@ -200,6 +200,45 @@ def test_they_are_those_that_the_role_may_see(conn: Conn, engine: EngineDouble, 
         conn.execute("DROP VIEW all_of_them; DROP TABLE hidden")
 
 
+def test_what_hides_rows_of_a_target_is_not_gone_round(conn: Conn, engine: EngineDouble, connect: Connect) -> None:
+    """A view's condition stands beside its table, not in it, where it is written into; so do policies of INSERT."""
+    with Role(conn, "writer"):
+        conn.execute(
+            """
+            ALTER ROLE writer SET session_preload_libraries = pg_bridge;
+            GRANT SELECT ON reviews TO writer;
+            GRANT USAGE ON FOREIGN SERVER vllm TO writer;
+            CREATE TABLE kinds (name text UNIQUE, lang text);
+            INSERT INTO kinds VALUES ('films', 'en'), ('books', 'fr'), ('livres', 'fr');
+            CREATE VIEW french AS SELECT * FROM kinds WHERE lang = 'fr';
+            CREATE VIEW barred WITH (security_barrier) AS TABLE french;
+            ALTER TABLE kinds ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY reads ON kinds TO writer USING (lang = 'fr') WITH CHECK (true);
+            GRANT SELECT, INSERT, UPDATE, DELETE ON kinds, french, barred TO writer;
+            """
+        )
+        writer = connect(user="writer")
+        of_a_text = "llm.classify('What is {} about?', 'films')"
+        for table in ("kinds", "french", "barred"):
+            insert = f"INSERT INTO {table} AS c VALUES ('livres', 'fr')"
+            wrong = [
+                f"{insert.replace('livres', 'new')} RETURNING {of_a_text} = c.name",
+                f"{insert} ON CONFLICT (name) DO UPDATE SET lang = 'fr' WHERE {of_a_text} = c.name",
+            ]
+            if table != "kinds":
+                wrong.append(f"DELETE FROM {table} AS c USING reviews AS r WHERE {ABOUT} = c.name")
+                wrong.append(f"UPDATE {table} AS c SET lang = 'fr' FROM reviews AS r WHERE c.name = {ABOUT}")
+            for query in wrong:
+                with pytest.raises(psycopg.errors.InvalidParameterValue, match='option "labels"'):
+                    writer.execute(query.encode())
+        assert engine.received.prompts == []
+        read = f"DELETE FROM french AS c USING reviews AS r, french AS f WHERE {ABOUT} = f.name RETURNING f.name"
+        assert {name for (name,) in writer.execute(read.encode())} == {"books"}
+        assert listed(engine) == {("books", "livres")}
+        writer.close()
+        conn.execute("DROP TABLE kinds CASCADE")
+
+
 def test_views_and_prepared_statements_see_the_values_of_the_day(conn: Conn, engine: EngineDouble) -> None:
     conn.execute(
         f"CREATE VIEW found AS SELECT r.id, c.name FROM reviews AS r JOIN categories AS c ON {ABOUT} = c.name;"
