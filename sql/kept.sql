@@ -314,12 +314,13 @@ BEGIN
 END $$;
 
 -- What speaks against keeping a column of chunks, besides.
-CREATE FUNCTION @schema@._kept_chunk_check(relation oid, key text[], name text, chunks_of text) RETURNS void
+CREATE FUNCTION @schema@._kept_chunk_check(relation oid, key text[], sent text[], name text, chunks_of text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wrong text;
 BEGIN
-    SELECT u INTO wrong FROM unnest(key || name) AS u WHERE u IN ('chunk_no', 'chunk_start', 'chunk');
+    SELECT u INTO wrong FROM unnest(key || name) AS u WHERE u IN ('chunk_no', 'chunk_start', 'chunk')
+    UNION ALL SELECT u FROM unnest(key || sent) AS u WHERE u IN ('llm_chunk_no', 'llm_chunk_start', 'llm_chunk') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'a column named "%" stands beside the answers already', wrong
             USING ERRCODE = 'duplicate_column', HINT = 'Name the column otherwise.';
@@ -446,7 +447,7 @@ BEGIN
         RAISE EXCEPTION 'column "%", of which chunks are to be made, is not sent', chunks_of USING ERRCODE = 'undefined_column',
             HINT = 'Name it in the prompt, where it stands for a chunk; and no column of the key.';
     ELSIF chunks_of IS NOT NULL THEN
-        PERFORM @schema@._kept_chunk_check(relation, keys, "column", chunks_of);
+        PERFORM @schema@._kept_chunk_check(relation, keys, sent, "column", chunks_of);
     END IF;
     SELECT c.relname, n.nspname INTO base, schema_name
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
@@ -546,10 +547,15 @@ CREATE FUNCTION @schema@._kept_view(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     as_invoker CONSTANT boolean := current_setting('server_version_num')::int >= 150000;
+    added CONSTANT text[] := CASE WHEN in_chunks THEN '{chunk_no,chunk_start,chunk}'::text[] ELSE '{}' END || name;
+    wrong name;
 BEGIN
-    IF EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = name AND NOT a.attisdropped) THEN
-        RAISE EXCEPTION 'table % has a column "%" already', @schema@._kept_name(relation), name USING ERRCODE = 'duplicate_column',
-            HINT = 'Name the column otherwise, or pass view => '''' for none.';
+    SELECT a.attname INTO wrong FROM pg_attribute AS a
+    WHERE a.attrelid = relation AND a.attname = ANY (added) AND NOT a.attisdropped ORDER BY a.attnum LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'table % has a column "%" already', @schema@._kept_name(relation), wrong USING ERRCODE = 'duplicate_column',
+            HINT = CASE WHEN wrong = name THEN 'Name the column otherwise, or pass view => '''' for none.'
+                        ELSE 'In chunks the view would have another. Rename it in the table, or pass view => '''' for none.' END;
     ELSIF NOT as_invoker AND (SELECT c.relrowsecurity FROM pg_class AS c WHERE c.oid = relation) THEN
         RAISE NOTICE 'no view was made: table % has policies, which a view would not heed before PostgreSQL 15', @schema@._kept_name(relation);
         RETURN;

@@ -200,6 +200,19 @@ def test_what_cannot_be_kept_is_said_at_once(shop: Shop) -> None:
     )
 
 
+@on_rented
+def test_a_table_has_columns_that_are_called_as_those_of_chunks(shop: Shop) -> None:
+    shop.conn.execute("ALTER TABLE reviews ADD chunk text; ALTER TABLE reviews ADD llm_chunk text")
+    with pytest.raises(psycopg.errors.DuplicateColumn, match='reviews has a column "chunk" already') as raised:
+        shop.keep("reviews", "id", "vector", "{review}", **CHUNKS)
+    assert "view => ''" in (raised.value.diag.message_hint or "")
+    with pytest.raises(psycopg.errors.DuplicateColumn, match='"llm_chunk" stands beside'):
+        shop.keep("reviews", "id", "vector", "{llm_chunk} {review}", **CHUNKS)
+    shop.keep("reviews", "id", "vector", "{review}", **CHUNKS, view="''")
+    shop.work()
+    assert_in_step(shop)
+
+
 @pytest.mark.slow
 @on_rented
 def test_questions_are_asked_about_chunks_as_well(shop: Shop) -> None:
