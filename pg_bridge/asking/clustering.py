@@ -23,6 +23,7 @@ from pg_bridge.asking.reduction import room_for
 from pg_bridge.asking.together import Failed, Round, outcomes_at
 from pg_bridge.errors import CallError, OptionError
 from pg_bridge.options import Call
+from pg_bridge.rows.media import joined
 from pg_bridge.rows.table import Table
 
 SYSTEM_PROMPT = "You name groups of rows of a table. They are given as JSON. Reply with the answer alone."
@@ -152,7 +153,12 @@ class _Shown:
         outside = [self._texts[self._nearest[other][0]] for other in others[:_MEMBERS]]
         inside = _within(inside, room * 2 // 3 if outside else room) or inside[:1]
         outside = _within(outside, room - sum(len(text.encode()) + _BETWEEN for text in inside))
-        return f"[{', '.join(inside)}]", f"[{', '.join(outside)}]" if outside else None
+        return _list_of(inside), _list_of(outside) if outside else None
+
+
+def _list_of(texts: Sequence[str]) -> str:
+    """A JSON array, with the media of its rows."""
+    return joined("", ["[", joined(", ", texts), "]"])
 
 
 def _within(texts: Sequence[str], room: int) -> list[str]:

@@ -21,20 +21,21 @@ from pg_bridge.engine import numbers_of
 from pg_bridge.errors import OptionError
 from pg_bridge.options import Call
 from pg_bridge.rows.cutting import NULL, VALUE, cells_of
+from pg_bridge.rows.media import nulls_for_media
 from pg_bridge.rows.table import Table
 
 MOST_NUMBERS = 1 << 26  # 256 MB
 
 
 def text_of(row: str, between: str = ", ") -> str:
-    r"""What is embedded of a row, the text of a JSON object: its values, parted by something, without nulls.
+    r"""What is embedded of a row, the text of a JSON object: its values, parted by something, without nulls and media.
 
     >>> text_of('{"name": "Acme", "city": null, "size": 7}')
     'Acme, 7'
     >>> text_of('{"name": "Heat", "year": 1995, "stars": null}', "\n")
     'Heat\n1995'
     """
-    cells = (cell for _, cell in cells_of(row) or () if cell != NULL)
+    cells = (cell for _, cell in cells_of(nulls_for_media(row)) or () if cell != NULL)
     return between.join(json.loads(cell, strict=False) if cell.startswith('"') else cell for cell in cells)
 
 

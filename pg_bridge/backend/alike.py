@@ -125,6 +125,11 @@ def find_alike(
 
 def _embed(entrants: Entrants, embedder: Server, call: Call, memory: Memory, ways: Ways) -> Vectors:
     texts = list(map(text_of, entrants.texts))
+    if any(not text and "\0" in row for text, row in zip(texts, entrants.texts, strict=True)):
+        raise OptionError(
+            "a row has nothing but pictures, recordings or documents, by which none is near to another here",
+            hint="Send a text beside them. llm.resolve without embedder compares all pairs.",
+        )
     asked = call.embeds_at(embedder.name, "dimensions")
     try:
         return embed_texts(texts, asked, memory, ways.begin(embedder, memory), are_rows=True)

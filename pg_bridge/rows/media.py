@@ -133,6 +133,15 @@ def lift(text: str) -> str:
     return Illustrated(lifted, media) if media else text
 
 
+def nulls_for_media(text: str) -> str:
+    """A JSON text with null where stand-ins are.
+
+    >>> nulls_for_media(lift('{"a": 1, "b": {"": "data:image/png;base64,iVBORw=="}}'))
+    '{"a": 1, "b": null}'
+    """
+    return _STAND_IN.sub("null", text)
+
+
 def joined(separator: str, texts: Iterable[str]) -> str:
     """As `str.join`, with the media of all of the texts."""
     parts = list(texts)

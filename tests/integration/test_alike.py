@@ -333,3 +333,25 @@ def test_a_role_sees_what_it_may_read(conn: Conn, connect: Connect, database: Da
             assert other.execute(query).fetchall() == [(1, 1), (2, 2), (3, 1)]
     finally:
         conn.execute("DROP OWNED BY resolver; DROP ROLE resolver")
+
+
+def test_pictures_are_seen_and_what_is_near_is_told_by_the_text_beside_them(conn: Conn, engine: EngineDouble) -> None:
+    engine.behaviour.answer = lambda _: "no"
+    engine.behaviour.embedding = direction
+    photos = (
+        "SELECT id, name, llm.media(decode('89504e470d0a1a0a0' || id % 2, 'hex')) AS photo FROM firms WHERE id <> 5"
+    )
+    for options in ("", ", embedder => 'e5'", ", candidates => 2"):
+        query = (
+            f"SELECT count(DISTINCT entity) FROM llm.resolve($${photos}$$, 'the same: {{photo}}, {{name}}'{options})"
+        )
+        assert conn.execute(query.encode()).fetchone() == (7,)
+    assert conn.execute(f"SELECT count(*) FROM llm.resolve($${photos}$$, '{{photo}}')".encode()).fetchone() == (7,)
+    engine.reset()
+    engine.behaviour.embedding = direction
+    clusters = f"SELECT count(*) FROM llm.clusters($${photos}$$, '{{photo}}, {{name}}', 2, embedder => 'e5')"
+    assert conn.execute(clusters.encode()).fetchone() == (7,)
+    assert "image_url" in str(engine.received.contents)
+    assert set(engine.received.requests) == {("/v1/embeddings", 6), ("/v1/chat/completions", 1)}
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="nothing but pictures"):
+        conn.execute(clusters.replace(", {name}", "").encode())
