@@ -127,6 +127,7 @@ def test_a_process_of_its_own_plans_the_same_from_rows_and_from_columns(tmp_path
         assert 0 < found.encode_s < found.seconds
 
 
+@pytest.mark.slow
 def test_memory_is_counted_beyond_the_texts(tmp_path: Path) -> None:
     texts = tmp_path / "texts.json"
     texts.write_text(json.dumps([["a"], [[f"{number:0<100}" for number in range(10**5, 3 * 10**5)]]]))
@@ -145,6 +146,7 @@ def test_rows_grow_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
+@pytest.mark.slow
 def test_every_strategy_leaves_its_ordering(tmp_path: Path) -> None:
     made = make("beer", 200)
     measured, files = scaling.costs(made, tmp_path)

@@ -72,6 +72,7 @@ def test_psql_shows_what_failed(own_cluster: Cluster) -> None:
     assert "division by zero" in caught.value.detail
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_an_exception() -> None:
     pids = []
 

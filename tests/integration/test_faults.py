@@ -328,6 +328,7 @@ def test_malformed_answers(conn: Conn, engine: EngineDouble) -> None:
     assert caught.value.sqlstate == "58000"
 
 
+@pytest.mark.slow
 def test_an_engine_without_the_batch_endpoint(conn: Conn, engine: EngineDouble) -> None:
     engine.behaviour.batch_endpoint = False
     assert len(ask(conn, MANY, "{i}")) == 2000

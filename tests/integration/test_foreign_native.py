@@ -548,7 +548,7 @@ def test_a_timeout_has_its_own_words(big: Conn, engine: EngineDouble) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rows", [300_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_rows(big: Conn, engine: EngineDouble, rows: int) -> None:
     """Many rows; then many runs of one scan."""
     engine.behaviour.record = False

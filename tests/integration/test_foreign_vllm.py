@@ -57,6 +57,7 @@ def test_known_answers_land_on_their_rows(films: Conn) -> None:
     assert sum(felt == sentiment for _, _, felt, sentiment in rows) / ROWS >= LEAST
 
 
+@pytest.mark.slow
 def test_the_engine_is_held_to_the_types(films: Conn) -> None:
     rows = films.execute("SELECT sentiment, stars, good, seen, words, facts FROM film_insight").fetchall()
     assert {row[0] for row in rows} <= set(FELT)

@@ -218,6 +218,7 @@ KINDS = {
 }
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("statement", ["SELECT * FROM llm.map('VALUES (1)', '{column1}')", "SELECT llm.complete('x')"])
 def test_refusals_are_told_apart(hostile: Any, kind: str, statement: str) -> None:

@@ -78,6 +78,7 @@ FORGED = {
 }  # fmt: skip
 
 
+@pytest.mark.some(2)
 @on_rented
 @pytest.mark.parametrize(
     "column", ["options", *(pytest.param(column, marks=pytest.mark.slow) for column in list(FORGED)[1:])]

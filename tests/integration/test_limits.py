@@ -64,6 +64,7 @@ def test_sessions_never_have_more_in_flight_than_the_server_says(
     assert places // 2 <= engine.received.peak_prompts <= places
 
 
+@pytest.mark.slow
 def test_a_session_that_comes_late_gets_its_share_soon(db: Conn, connect: Connect, engine: EngineDouble) -> None:
     create_server(db, engine.url, max_in_flight="8")
     engine.behaviour.delay_s = 0.02

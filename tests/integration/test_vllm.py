@@ -164,6 +164,7 @@ def test_one_call_tells_its_cached_tokens(conn: Conn) -> None:
     assert run == (1, True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["plpython"], indirect=True)
 def test_the_joins_of_the_page(conn: Conn, batching: Database) -> None:
     conn.execute(
