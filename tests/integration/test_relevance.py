@@ -203,7 +203,12 @@ def test_forged_arguments_are_refused_or_nothing(conn: Conn, used_engine: Engine
     expected = [(repr(default_relevance("7", '{"a": [1]}')),)]
     assert rows_of(conn, f"SELECT (llm._complete('?', %s, {options})).output", swapped) == expected
     for hostile in ('{"query": "a\\u0000b", "document": "c"}', '{"query": "\\ud800", "document": "c"}'):
-        rows_of(conn, f"SELECT f.output, f.fault FROM llm._complete('?', %s, {options}) AS f", hostile)
+        said = f"SELECT f.output, f.fault FROM llm._complete('?', %s, {options}) AS f"
+        if host == "plpython" or "u0000" not in hostile:
+            rows_of(conn, said, hostile)
+        else:  # PostgreSQL's own error, for it is JSON there, of which parts are read
+            with pytest.raises(psycopg.DataError), conn.transaction():
+                rows_of(conn, said, hostile)
     if is_batched(conn):
         batch = """SELECT llm._batch(1, 2, false, ARRAY['"?"']::json[], ARRAY[%s]::json[], '{"kind": "relevance",
                                      "on_null": "null"}', '{server}', ARRAY[ARRAY['"vllm"'::json]])"""
